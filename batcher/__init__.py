@@ -1,0 +1,1 @@
+"""Which questions ride together, and the hand-over."""

@@ -1,0 +1,8 @@
+"""`python -m batcher` is `batchfleet batcher`. A composition root: the only place of this package that may know `fleet`."""
+
+import sys
+
+from fleet.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["batcher", *sys.argv[1:]]))

@@ -1,0 +1,85 @@
+"""The hand-over: questions leave the stream and become RQ jobs in one transaction that only the leader can commit."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.client import Pipeline
+from redis.exceptions import WatchError
+from rq import Queue
+from rq.job import Job
+
+from batcher.leading import Leadership
+from batcher.packing import Waiting
+from wire.codec import BATCH_FUNCTION, BatchSerializer, encode_batch
+from wire.errors import LeaseLostError
+from wire.keys import Keys
+
+
+class BatchJob(Job):  # type: ignore[misc]  # RQ ships no types
+    """An RQ job that carries a batch."""
+
+    def to_dict(self, **options: Any) -> dict[str, Any]:  # noqa: ANN401 (RQ's signature)
+        fields: dict[str, Any] = super().to_dict(**options)
+        # RQ would spend a tenth of the hand-over on compressing, and every reader would have to guard against bombs.
+        fields["data"] = self.data
+        return fields
+
+
+class HandOver:
+    """Puts batches into RQ. One per batcher; not safe for several threads."""
+
+    def __init__(self, client: redis.Redis, rq_client: redis.Redis, keys: Keys, leadership: Leadership) -> None:
+        self._client = client
+        self._rq_client = rq_client
+        self._keys = keys
+        self._leadership = leadership
+        self._queues: dict[str, Queue] = {}
+
+    def commit(self, model: str, priority: int, batches: Sequence[Sequence[Waiting]]) -> int:
+        """Hand over batches of one queue, all or none.
+
+        Batches of a priority above 0 go to the front of the RQ queue.
+
+        Returns:
+            How many batch jobs of the model wait now.
+
+        Raises:
+            LeaseLostError: This batcher does not lead any more; nothing was changed.
+        """
+        queue = self._queue(model)
+        try:
+            with self._client.pipeline(transaction=True) as pipe:
+                self._leadership.fence(pipe)
+                pipe.multi()
+                for batch in reversed(batches) if priority else batches:
+                    pipe.xdel(self._keys.questions(model, priority), *(question.entry_id for question in batch))
+                    self._enqueue(queue, batch, pipe, at_front=priority > 0)
+                pipe.llen(queue.key)
+                return int(pipe.execute()[-1])
+        except WatchError as error:
+            self._leadership.drop()
+            msg = "the leadership changed during a hand-over"
+            raise LeaseLostError(msg) from error
+
+    def _enqueue(self, queue: Queue, batch: Sequence[Waiting], pipe: Pipeline, *, at_front: bool) -> None:
+        job = BatchJob.create(
+            func=BATCH_FUNCTION,
+            id=uuid.uuid4().hex,
+            connection=self._rq_client,
+            serializer=BatchSerializer,
+            # RQ would otherwise describe the job by the text of all its arguments.
+            description=f"{len(batch)} questions for {queue.name}",
+        )
+        job.data = encode_batch([question.data for question in batch])
+        queue.enqueue_job(job, pipeline=pipe, at_front=at_front)
+        pipe.hset(job.key, "questions", str(len(batch)))
+
+    def _queue(self, model: str) -> Queue:
+        if model not in self._queues:
+            name = self._keys.rq_queue_name(model)
+            self._queues[model] = Queue(name, connection=self._rq_client, serializer=BatchSerializer, job_class=BatchJob)
+        return self._queues[model]

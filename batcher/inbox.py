@@ -1,0 +1,89 @@
+"""Reads questions from the streams, in bounded amounts. Reading changes nothing in Redis: what is not handed over is still there."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import redis
+
+from batcher.packing import Waiting
+from wire.connection import BLOCK_S
+from wire.keys import Keys, parse_queue_member
+
+QueueId = tuple[str, int]
+"""Model and priority."""
+
+READ_AHEAD_BYTES = 16 * 1024 * 1024
+READ_AT_ONCE = 512
+
+
+class Inbox:
+    """What this batcher has read and not yet handed over, by queue."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, *, batch_questions: int) -> None:
+        self._client = client
+        self._keys = keys
+        self._read_ahead = max(2 * batch_questions, READ_AT_ONCE)
+        self._largest_bytes = 1024
+        self._wake_seen: bytes | str = "$"
+        self._seen: dict[QueueId, bytes] = {}
+        self.waiting: dict[QueueId, deque[Waiting]] = {}
+        self.unreadable: list[tuple[str, bytes, str]] = []
+
+    def restart(self) -> None:
+        """Forget everything and begin with what Redis holds: after a change of leader, or when a hand-over's outcome is unknown."""
+        self._seen.clear()
+        self.waiting.clear()
+        self._wake_seen = "0"
+        self._find_queues()
+
+    def read(self, wait_s: float | None) -> None:
+        """Take in what has come; wait for it at most `wait_s` (None: as long as one blocking command may)."""
+        streams: dict[str, bytes | str] = {self._keys.wake: self._wake_seen}
+        queues = {}
+        for queue, waiting in self.waiting.items():
+            if len(waiting) < self._read_ahead:
+                stream = self._keys.questions(*queue)
+                streams[stream] = self._seen[queue]
+                queues[stream.encode()] = queue
+        wait_ms = int(1000 * min(wait_s if wait_s is not None else BLOCK_S, BLOCK_S))
+        # BLOCK 0 would wait for ever.
+        reply = self._client.xread(streams, count=self._count(), block=wait_ms or None)  # type: ignore[arg-type]
+        now = time.monotonic()
+        for stream, entries in reply or []:
+            if stream in queues:
+                self._take(queues[stream], entries, now)
+            else:
+                self._wake_seen = entries[-1][0]
+                if any(b"queue" in fields for _, fields in entries):
+                    self._find_queues()
+
+    def drop(self, queue: QueueId, count: int) -> None:
+        """Forget the first `count` questions of a queue: they are handed over."""
+        waiting = self.waiting[queue]
+        for _ in range(count):
+            waiting.popleft()
+
+    def _count(self) -> int:
+        return max(1, min(READ_AT_ONCE, READ_AHEAD_BYTES // self._largest_bytes))
+
+    def _take(self, queue: QueueId, entries: list[tuple[bytes, dict[bytes, bytes]]], now: float) -> None:
+        waiting = self.waiting[queue]
+        for entry_id, fields in entries:
+            data = fields.get(b"q") if fields else None
+            if data is None:
+                self.unreadable.append((self._keys.questions(*queue), entry_id, "a stream entry without a question"))
+                continue
+            waiting.append(Waiting(entry_id, data, now))
+            # Decays, so that one giant does not slow reading for good.
+            self._largest_bytes = max(len(data), int(self._largest_bytes * 0.999), 256)
+        self._seen[queue] = entries[-1][0]
+
+    def _find_queues(self) -> None:
+        members: set[bytes] = self._client.smembers(self._keys.queues)  # type: ignore[assignment]
+        for member in sorted(members):
+            queue = parse_queue_member(member.decode("utf-8", "replace"))
+            if queue is not None and queue not in self.waiting:
+                self.waiting[queue] = deque()
+                self._seen[queue] = b"0"

@@ -1,0 +1,47 @@
+"""What a batcher is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Bounds of one batch.
+
+    Attributes:
+        max_questions: At least 1.
+        max_bytes: Of the encoded questions together. A single question may exceed it and then rides alone.
+    """
+
+    max_questions: int = 16
+    max_bytes: int = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherOptions:
+    """How a batcher works.
+
+    Attributes:
+        limits: Bounds of one batch.
+        timeout_s: Longest that a question waits for company while no worker is hungry.
+        linger_s: Longest that it waits once one is.
+        max_waiting_batches: Most batch jobs of one model in RQ at once. What exceeds them waits in the stream, where priorities count.
+        max_models: Most models that questions may name.
+        max_attempts: How many workers a batch may be given before its questions are given up.
+        run_ttl_s: How long a run's keys live without activity.
+        leader_s: Lease of the leading batcher.
+        heartbeat_s: How often the lease is renewed and lapsed leases of workers are looked for.
+        max_dead_letters: Dead letters kept.
+    """
+
+    limits: BatchLimits = BatchLimits()
+    timeout_s: float = 0.5
+    linger_s: float = 0.002
+    max_waiting_batches: int = 64
+    max_models: int = 64
+    max_attempts: int = 6
+    run_ttl_s: float = 7 * 86_400.0
+    leader_s: float = 4.0
+    heartbeat_s: float = 1.0
+    max_dead_letters: int = 10_000

@@ -1,0 +1,103 @@
+"""Which questions ride together, and when. Pure: no Redis, no clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from batcher.options import BatcherOptions, BatchLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A question that waits for its batch; it stays encoded.
+
+    Attributes:
+        entry_id: Its place in the stream.
+        data: The encoded question.
+        since: When this batcher first saw it, in seconds on a monotonic clock.
+    """
+
+    entry_id: bytes
+    data: bytes
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """How eager the workers of one model are.
+
+    Attributes:
+        waiting_batches: Batch jobs that no worker has taken yet.
+        hungry: Workers that have room and found nothing to take.
+    """
+
+    waiting_batches: int = 0
+    hungry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do about one queue now.
+
+    Attributes:
+        batches: To be handed over, in this order.
+        recheck_s: When to think again if nothing new comes, in seconds; None if only something new can change the plan.
+    """
+
+    batches: list[list[Waiting]] = field(default_factory=list)
+    recheck_s: float | None = None
+
+
+POLL_S = 0.005
+"""How soon to look again when all batch slots are taken. Short against the time in which workers empty them."""
+
+
+def pack(waiting: Sequence[Waiting], limits: BatchLimits) -> list[list[Waiting]]:
+    """Split questions into batches, in arrival order.
+
+    A question that alone exceeds `limits.max_bytes` gets a batch of its own: whether it fits the model is for the worker to say.
+
+    Returns:
+        Batches of 1 to `limits.max_questions` questions; every question in exactly one; empty if `waiting` is. All but the last are full:
+        no further question would fit.
+    """
+    batches: list[list[Waiting]] = []
+    size = 0
+    for question in waiting:
+        length = len(question.data)
+        if not batches or len(batches[-1]) >= limits.max_questions or size + length > limits.max_bytes:
+            batches.append([])
+            size = 0
+        batches[-1].append(question)
+        size += length
+    return batches
+
+
+def is_full(batch: Sequence[Waiting], limits: BatchLimits) -> bool:
+    """Whether no further question could join, however small."""
+    return len(batch) >= limits.max_questions or sum(len(question.data) for question in batch) >= limits.max_bytes
+
+
+def plan(waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, now: float) -> Plan:
+    """Decide which batches of one queue to hand over now.
+
+    Full batches go at once, as long as RQ holds fewer than `options.max_waiting_batches`. The incomplete one goes when its first question has
+    waited `options.timeout_s`, or `options.linger_s` if a worker is hungry and no batch job waits for it.
+    """
+    room = options.max_waiting_batches - demand.waiting_batches
+    if not waiting:
+        return Plan()
+    if room <= 0:
+        return Plan(recheck_s=POLL_S)
+    batches = pack(waiting, options.limits)
+    full = len(batches) if is_full(batches[-1], options.limits) else len(batches) - 1
+    if full >= room:
+        return Plan(batches[:room], recheck_s=POLL_S if len(batches) > room else None)
+    if full == len(batches):
+        return Plan(batches)
+    hungry = demand.hungry > 0 and demand.waiting_batches + full == 0
+    left_s = batches[-1][0].since + (min(options.linger_s, options.timeout_s) if hungry else options.timeout_s) - now
+    if left_s <= 0:
+        return Plan(batches)
+    return Plan(batches[:full], recheck_s=left_s)

@@ -1,0 +1,166 @@
+"""The batcher's life: lead or stand by; read, pack, hand over; take back what dead workers held."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+
+import redis
+
+from batcher.handing_over import HandOver
+from batcher.inbox import Inbox, QueueId
+from batcher.leading import Leadership
+from batcher.options import BatcherOptions
+from batcher.packing import Demand, Plan, is_full, plan
+from batcher.reaping import Reaper
+from wire.connection import RedisAddress, check_server, connect, translated
+from wire.errors import LeaseLostError, QueueUnavailableError
+from wire.keys import Keys
+
+log = logging.getLogger(__name__)
+
+LONGEST_BACKOFF_S = 2.0
+IDLE_WAIT_S = 0.25
+"""Longest blocking read, so that a batcher that is told to stop does so soon."""
+STALE_BATCHERS = 10
+"""A batcher that has not reported for this many heartbeats is forgotten."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this batcher has handed over since it started; `by_reason` counts batches sent because they were full or because it was time."""
+
+    batches: int = 0
+    questions: int = 0
+    by_reason: dict[str, int] = field(default_factory=lambda: {"full": 0, "time": 0})
+
+
+class Batcher:
+    """One batcher process. `serve` runs in one thread; `stop` may be called from any, and from a signal handler."""
+
+    def __init__(self, address: RedisAddress, options: BatcherOptions) -> None:
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._address = address
+        self._options = options
+        self._stopping = threading.Event()
+        keys = Keys(address.namespace)
+        self._keys = keys
+        self._client = connect(address)
+        self._rq_client = connect(address)
+        self._leadership = Leadership(self._client, keys, self.name, lease_s=options.leader_s, renew_s=options.heartbeat_s)
+        self._inbox = Inbox(self._client, keys, batch_questions=options.limits.max_questions)
+        self._hand_over = HandOver(self._client, self._rq_client, keys, self._leadership)
+        self._reaper = Reaper(self._client, keys)
+        self._next_heartbeat = 0.0
+        self._tally = Tally()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def serve(self) -> None:
+        """Work until `stop` is called; then let a standby lead at once.
+
+        Raises:
+            QueueUnusableError: Redis answers, but a fleet cannot live there.
+        """
+        backoff_s = 0.05
+        checked = False
+        while not self._stopping.is_set():
+            try:
+                if not checked:
+                    check_server(self._client, self._address)
+                    checked = True
+                with translated(self._address):
+                    self._lead_or_stand_by()
+                backoff_s = 0.05
+            except LeaseLostError as error:
+                log.warning("%s; standing by", error)
+            except QueueUnavailableError as error:
+                log.warning("%s; trying again in %.1f s", error, backoff_s)
+                # A hand-over may have happened without our hearing of it: believe only what Redis holds.
+                self._leadership.drop()
+                self._stopping.wait(backoff_s)
+                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+        self._leave()
+
+    def _lead_or_stand_by(self) -> None:
+        if self._leadership.hold():
+            log.info("batcher %s leads", self.name)
+            self._inbox.restart()
+        self._report()
+        if not self._leadership.held:
+            self._stopping.wait(self._options.heartbeat_s)
+            return
+        wait_s = self._work()
+        self._inbox.read(min(wait_s, max(self._next_heartbeat - time.monotonic(), 0.001)))
+
+    def _work(self) -> float:
+        """Hand over what is due; return for how long nothing will be, in seconds, if nothing comes."""
+        wait_s = IDLE_WAIT_S
+        queues = [queue for queue, waiting in self._inbox.waiting.items() if waiting]
+        demand = self._demand({model for model, _ in queues})
+        for queue in sorted(queues, key=lambda queue: -queue[1]):
+            model, priority = queue
+            todo = plan(self._inbox.waiting[queue], demand[model], self._options, time.monotonic())
+            if todo.batches:
+                waiting_batches = self._hand_over.commit(model, priority, todo.batches)
+                self._count(queue, todo)
+                demand[model] = Demand(waiting_batches, demand[model].hungry)
+                # What became of the rest depends on what is there now.
+                wait_s = min(wait_s, 0.0 if self._inbox.waiting[queue] and todo.recheck_s is None else wait_s)
+            if todo.recheck_s is not None:
+                wait_s = min(wait_s, todo.recheck_s)
+        return wait_s
+
+    def _demand(self, models: set[str]) -> dict[str, Demand]:
+        if not models:
+            return {}
+        names = sorted(models)
+        with self._client.pipeline(transaction=False) as pipe:
+            for model in names:
+                pipe.llen(self._keys.rq_queue(model))
+                pipe.zcard(self._keys.hungry(model))
+            found = pipe.execute()
+        return {model: Demand(found[2 * i], found[2 * i + 1]) for i, model in enumerate(names)}
+
+    def _count(self, queue: QueueId, todo: Plan) -> None:
+        for batch in todo.batches:
+            self._inbox.drop(queue, len(batch))
+            self._tally.batches += 1
+            self._tally.questions += len(batch)
+            self._tally.by_reason["full" if is_full(batch, self._options.limits) else "time"] += 1
+
+    def _report(self) -> None:
+        if time.monotonic() < self._next_heartbeat:
+            return
+        self._next_heartbeat = time.monotonic() + self._options.heartbeat_s
+        report = {
+            "state": "leading" if self._leadership.held else "standby",
+            "at": time.time(),
+            "batch_size": self._options.limits.max_questions,
+            "batches": self._tally.batches,
+            "questions": self._tally.questions,
+            "by_reason": self._tally.by_reason,
+        }
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hset(self._keys.batchers, self.name, json.dumps(report))
+            pipe.expire(self._keys.batchers, int(STALE_BATCHERS * self._options.heartbeat_s) + 1)
+            pipe.execute()
+        if self._leadership.held:
+            self._reaper.take_back({model for model, _ in self._inbox.waiting})
+
+    def _leave(self) -> None:
+        try:
+            with translated(self._address):
+                self._leadership.release()
+                self._client.hdel(self._keys.batchers, self.name)
+        except (QueueUnavailableError, redis.RedisError) as error:
+            log.info("left without saying goodbye: %s", error)
+        self._client.close()
+        self._rq_client.close()

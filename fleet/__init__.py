@@ -1,0 +1,1 @@
+"""The `batchfleet` command: configuration, all-in-one run, status, verify."""

@@ -1,0 +1,145 @@
+"""`run` and `submit`: a file of questions becomes a file of answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from fleet import building, summary
+from fleet.ledger import Ledger, read_ledger
+from fleet.progress import ProgressView
+from fleet.settings import Settings
+from producer.output import AnswersFile
+from producer.reading import Checked, check_questions
+from producer.running import FileRun, NotFinishedError, Runner
+from wire.connection import RedisAddress, connect, translated
+from wire.errors import FleetError, UsageError
+from wire.keys import Keys
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What the user asked for.
+
+    Attributes:
+        questions, answers: Files.
+        run: Id of the run; None to derive it from the fingerprint.
+        skip_invalid: Bad lines become failure records instead of an error.
+        quiet, as_json: How to talk to the user.
+    """
+
+    questions: Path
+    answers: Path
+    run: str | None = None
+    skip_invalid: bool = False
+    quiet: bool = False
+    as_json: bool = False
+
+
+def prepare(asking: Asking, settings: Settings, model: str) -> FileRun:
+    """Check the whole file and name the run; nothing is sent yet.
+
+    Raises:
+        UsageError: The file, or a line of it, is unusable.
+    """
+    limits = building.reading_limits(settings)
+    if asking.answers.exists() and asking.questions.exists() and asking.answers.samefile(asking.questions):
+        msg = f"{asking.answers} holds the questions; choose another -o"
+        raise UsageError(msg)
+    checked = check_questions(asking.questions, limits, skip_invalid=asking.skip_invalid)
+    fingerprint = fingerprint_of(checked, settings, model)
+    run = asking.run or f"run-{hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()}"
+    return FileRun(run, asking.questions, checked, limits, model, fingerprint)
+
+
+def fingerprint_of(checked: Checked, settings: Settings, model: str) -> dict[str, str]:
+    """What makes two runs the same: the questions, the model, and what is used where a question says nothing."""
+    generator = settings.model.generator_settings
+    template = generator.chat_template or generator.vllm_args.get("chat_template")
+    return {
+        "questions": checked.fingerprint,
+        "count": str(checked.count),
+        "model": model,
+        "parameters": json.dumps(generator.sampling_defaults, sort_keys=True),
+        "template": hashlib.blake2b(str(template).encode(), digest_size=8).hexdigest() if template else "the model's own",
+    }
+
+
+def ask(what: FileRun, asking: Asking, answers: AnswersFile, address: RedisAddress, settings: Settings, check_fleet: Callable[[], None]) -> int:
+    """Submit, collect, and say how it went.
+
+    Returns:
+        The exit code: 0 every question answered, 1 some failed, 3 not finished, 130 interrupted.
+    """
+    with ProgressView(quiet=asking.quiet) as view:
+        options = building.producer_options(settings)
+        runner = Runner(what, answers, address, options, observe=view.show, check_fleet=check_fleet)
+        interrupted = _stop_on_signals(runner)
+        try:
+            runner.run()
+        except NotFinishedError as error:
+            outcome: FleetError | None = error
+        else:
+            outcome = None
+    tally = runner.tally
+    ledger = None if outcome else _ledger(address, what.run)
+    if asking.as_json:
+        print(json.dumps(summary.as_dict(what.run, tally)))
+    if outcome is not None:
+        print(f"batchfleet: {outcome}. The same command continues the run; {tally.on_disk} lines are in {asking.answers}", file=sys.stderr)
+        return 130 if interrupted.is_set() else 3
+    if not asking.quiet:
+        print(summary.as_text(what.run, tally, asking.answers, ledger), file=sys.stderr)
+    return 1 if tally.failed else 0
+
+
+def served_model(address: RedisAddress, settings: Settings) -> str:
+    """The model for questions that name none: the configured one, else the only one that workers serve.
+
+    Raises:
+        UsageError: There is none, or more than one.
+    """
+    if settings.model_name is not None:
+        return settings.model_name
+    keys = Keys(address.namespace)
+    with translated(address), connect(address) as client:
+        names = [name.decode() for name in client.zrange(keys.workers, 0, -1)]  # type: ignore[union-attr]
+        models = {model.decode() for name in names if (model := client.hget(keys.worker(name), "model"))}  # type: ignore[union-attr]
+    if len(models) == 1:
+        return models.pop()
+    found = f"workers serve {', '.join(sorted(models))}" if models else "no worker has reported yet"
+    msg = f"which model shall answer? {found}; give --model NAME"
+    raise UsageError(msg)
+
+
+def _ledger(address: RedisAddress, run: str) -> Ledger | None:
+    try:
+        with translated(address), connect(address) as client:
+            return read_ledger(client, Keys(address.namespace), run)
+    except (FleetError, redis.RedisError):
+        # The run is done and on disk; its ledger is a courtesy.
+        return None
+
+
+def _stop_on_signals(runner: Runner) -> threading.Event:
+    """First Ctrl-C or SIGTERM: stop in order. Second: at once."""
+    interrupted = threading.Event()
+
+    def stop(number: int, _frame: object) -> None:
+        if interrupted.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        interrupted.set()
+        runner.stop()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    return interrupted

@@ -1,0 +1,164 @@
+"""Settings -> what each program is told. The only place that knows both."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from batcher.options import BatcherOptions, BatchLimits
+from fleet.settings import Settings
+from gpu_worker.options import WorkerOptions
+from producer.options import ProducerOptions
+from producer.reading import ReadingLimits
+from wire.connection import RedisAddress
+from wire.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpu_worker.engines.engine import Engine
+
+ENGINES = ("stub", "vllm", "openai")
+STUB_MODEL = "stub"
+
+
+def redis_address(settings: Settings) -> RedisAddress:
+    """Raises UsageError if no Redis is named."""
+    redis = settings.redis
+    if not redis.url:
+        msg = "no Redis is named; give --redis URL, or set redis.url or BATCHFLEET_REDIS_URL"
+        raise UsageError(msg)
+    return RedisAddress(
+        url=redis.url.get_secret_value() if hasattr(redis.url, "get_secret_value") else str(redis.url),
+        namespace=redis.namespace,
+        username=redis.username,
+        password=redis.password.get_secret_value() if redis.password else None,
+        socket_timeout_s=redis.socket_timeout_s,
+        ca_file=redis.tls_ca_file,
+        cert_file=redis.tls_cert_file,
+        key_file=redis.tls_key_file,
+    )
+
+
+def batcher_options(settings: Settings) -> BatcherOptions:
+    generator, limits, leases = settings.model.generator_settings, settings.limits, settings.leases
+    return BatcherOptions(
+        limits=BatchLimits(generator.batch_size if generator.enable_batching else 1, limits.max_batch_bytes),
+        timeout_s=generator.batch_timeout,
+        linger_s=leases.linger_s,
+        max_waiting_batches=limits.max_waiting_batches,
+        max_models=limits.max_models,
+        max_attempts=limits.max_attempts,
+        run_ttl_s=limits.run_ttl_s,
+        leader_s=leases.leader_s,
+        heartbeat_s=leases.heartbeat_s,
+        max_dead_letters=limits.max_dead_letters,
+    )
+
+
+def worker_options(settings: Settings) -> WorkerOptions:
+    limits, leases = settings.limits, settings.leases
+    return WorkerOptions(
+        capacity=settings.capacity,
+        lease_s=leases.batch_s,
+        heartbeat_s=leases.heartbeat_s,
+        stall_s=leases.stall_s,
+        drain_s=leases.drain_s,
+        question_timeout_s=limits.question_timeout_s,
+        max_attempts=limits.max_attempts,
+        run_ttl_s=limits.run_ttl_s,
+        max_dead_letters=limits.max_dead_letters,
+    )
+
+
+def producer_options(settings: Settings) -> ProducerOptions:
+    limits = settings.limits
+    return ProducerOptions(
+        max_pending_questions=limits.max_pending_questions,
+        max_pending_bytes=limits.max_pending_bytes,
+        run_window=limits.run_window,
+        max_models=limits.max_models,
+        run_ttl_s=limits.run_ttl_s,
+    )
+
+
+def reading_limits(settings: Settings) -> ReadingLimits:
+    return ReadingLimits(max_question_bytes=settings.limits.max_question_bytes)
+
+
+def engine_kind(settings: Settings, asked: str | None) -> str:
+    """Which engine answers: the one asked for, else the one that the configuration describes. Never the stub unasked.
+
+    Raises:
+        UsageError: Nothing says which.
+    """
+    if asked is not None:
+        return asked
+    generator = settings.model.generator_settings
+    if not generator.boot_local:
+        return "openai"
+    if settings.model_name is not None:
+        return "vllm"
+    msg = "no model is named: set model.generator_settings.hf_model_id (vLLM), or boot_local: false with server (an existing server), "
+    raise UsageError(msg + "or try it with --engine stub")
+
+
+def model_name(settings: Settings, engine: str) -> str:
+    """The name under which questions are addressed to the model.
+
+    Raises:
+        UsageError: Nothing says which.
+    """
+    name = settings.model_name
+    if name is None and engine == "stub":
+        return STUB_MODEL
+    if name is None:
+        msg = f"engine {engine} needs a model; set model.generator_settings.hf_model_id, or `model` with boot_local: false"
+        raise UsageError(msg)
+    return name
+
+
+def build_engine(settings: Settings, kind: str) -> Engine:
+    """Make the engine, not yet started. Imports what it needs only here, so that the stub runs where vLLM is not installed."""
+    generator = settings.model.generator_settings
+    defaults = generator.sampling_defaults
+    model = model_name(settings, kind)
+    if kind == "stub":
+        from gpu_worker.engines.stub import StubEngine, StubOptions
+
+        stub = settings.stub
+        return StubEngine(
+            StubOptions(
+                model=model,
+                max_num_seqs=stub.max_num_seqs,
+                step_s=stub.step_s,
+                min_tokens=stub.min_tokens,
+                max_tokens=stub.max_tokens,
+                sampling_defaults=defaults,
+                refuse_on=stub.refuse_on,
+                crash_on=stub.crash_on,
+                hang_on=stub.hang_on,
+            )
+        )
+    msg = f"engine {kind} is not here yet ({os.name})"
+    raise UsageError(msg)
+
+
+def secrets_as_environment(settings: Settings) -> dict[str, str]:
+    """What child processes need to know and no file or command line may hold."""
+    generator, redis = settings.model.generator_settings, settings.redis
+    found = {}
+    if redis.password is not None:
+        found["BATCHFLEET_REDIS_PASSWORD"] = redis.password.get_secret_value()
+    if generator.api_key is not None:
+        found["BATCHFLEET_API_KEY"] = generator.api_key.get_secret_value()
+    return found
+
+
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """The loop of a worker: uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

@@ -1,0 +1,205 @@
+"""The `batchfleet` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fleet import asking, building
+from fleet.ledger import read_ledger
+from fleet.local import LocalFleet, LocalPlan
+from fleet.processes import ChildGaveUpError
+from fleet.serving import serve_batcher, serve_worker
+from fleet.settings import Settings
+from fleet.settings_loading import load_settings
+from fleet.settings_show import show_settings, to_file_text
+from fleet.status import read_status
+from producer.output import AnswersFile
+from wire.connection import check_server, connect, translated
+from wire.errors import EngineBootError, EngineDeadError, FleetError, LeaseLostError, QueueUnavailableError, UsageError
+from wire.keys import Keys
+
+EXIT_CODES = "exit codes: 0 every question answered; 1 some failed; 2 usage, configuration or input error; 3 not finished; 130 interrupted"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. Errors go to stderr, one line each; data alone goes to stdout."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=arguments.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    try:
+        settings = _settings(arguments)
+        return int(arguments.command(arguments, settings))
+    except (UsageError, EngineBootError) as error:
+        return _complain(error, 2)
+    except (EngineDeadError, LeaseLostError, ChildGaveUpError, QueueUnavailableError) as error:
+        return _complain(error, 3)
+    except FleetError as error:
+        return _complain(error, 2)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; closing quietly is what a filter does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"batchfleet: {error}", file=sys.stderr)
+    return code
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    overrides = {}
+    if getattr(arguments, "redis", None):
+        overrides["redis.url"] = arguments.redis
+    if getattr(arguments, "model", None):
+        overrides["model.generator_settings.model"] = arguments.model
+    loaded = load_settings(Path(arguments.config) if arguments.config else None, os.environ, overrides)
+    for warning in loaded.warnings:
+        print(f"batchfleet: warning: {warning}", file=sys.stderr)
+    return loaded.settings
+
+
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    kind = building.engine_kind(settings, arguments.engine)
+    what_to_ask = _asking(arguments)
+    what = asking.prepare(what_to_ask, settings, building.model_name(settings, kind))
+    plan = LocalPlan(
+        engine=kind,
+        workers=arguments.workers,
+        batchers=1,
+        redis_url=settings.redis.url,
+        config=to_file_text(settings),
+        environ={**os.environ, **building.secrets_as_environment(settings)},
+    )
+    with AnswersFile(what_to_ask.answers) as answers, LocalFleet(plan) as fleet:
+        address = building.redis_address(settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": fleet.redis_url})}))
+        return asking.ask(what, what_to_ask, answers, address, settings, fleet.check)
+
+
+def _submit(arguments: argparse.Namespace, settings: Settings) -> int:
+    address = building.redis_address(settings)
+    with connect(address) as client:
+        check_server(client, address)
+    what_to_ask = _asking(arguments)
+    what = asking.prepare(what_to_ask, settings, asking.served_model(address, settings))
+    with AnswersFile(what_to_ask.answers) as answers:
+        return asking.ask(what, what_to_ask, answers, address, settings, lambda: None)
+
+
+def _asking(arguments: argparse.Namespace) -> asking.Asking:
+    return asking.Asking(
+        questions=Path(arguments.questions),
+        answers=Path(arguments.output),
+        run=arguments.run,
+        skip_invalid=arguments.skip_invalid,
+        quiet=arguments.quiet,
+        as_json=arguments.json,
+    )
+
+
+def _batcher(_arguments: argparse.Namespace, settings: Settings) -> int:
+    return serve_batcher(settings)
+
+
+def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
+    return serve_worker(settings, arguments.engine)
+
+
+def _status(arguments: argparse.Namespace, settings: Settings) -> int:
+    address = building.redis_address(settings)
+    with connect(address) as client, translated(address):
+        status = read_status(client, Keys(address.namespace))
+    if arguments.json:
+        print(json.dumps(status))
+        return 0
+    for queue in status["queues"]:
+        print("queue   {model}: {waiting_questions} questions and {waiting_batches} batches wait, {in_flight_questions} in flight".format(**queue))
+    for worker in status["workers"]:
+        print("worker  {name}: {state}, {model} on {engine}, {in_flight} of {capacity} in flight, {answers_per_s:.1f}/s".format(**worker))
+    for batcher in status["batchers"]:
+        print("batcher {name}: {state}, {batches} batches, {questions} questions".format(**batcher))
+    for line in status["advice"]:
+        print(f"advice  {line}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
+    address = building.redis_address(settings)
+    with connect(address) as client, translated(address):
+        ledger = read_ledger(client, Keys(address.namespace), arguments.run)
+    if arguments.json:
+        print(json.dumps(ledger.as_dict()))
+    else:
+        print(
+            f"run {ledger.run}: {ledger.accepted} accepted, {ledger.answered} answered, {ledger.failed} failed, "
+            f"{ledger.missing} missing, {ledger.duplicates} duplicates"
+        )
+    return 3 if ledger.missing or ledger.duplicates else 0
+
+
+def _config(_arguments: argparse.Namespace, settings: Settings) -> int:
+    print(show_settings(settings), end="")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="batchfleet", description="A worker fleet for LLM inference over a message queue.", epilog=EXIT_CODES)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", metavar="FILE", help="YAML configuration")
+    common.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
+    queue = argparse.ArgumentParser(add_help=False)
+    queue.add_argument("--redis", metavar="URL", help="redis://, rediss:// or unix:// URL; or set BATCHFLEET_REDIS_URL")
+
+    run = commands.add_parser("run", parents=[common, queue], help="the whole fleet on this machine, for one file", epilog=EXIT_CODES)
+    _add_asking(run)
+    run.add_argument("--engine", choices=building.ENGINES, help="what answers (default: what the configuration describes)")
+    run.add_argument("--workers", type=_positive, default=1, metavar="N", help="worker processes (default: 1)")
+    run.set_defaults(command=_run)
+
+    submit = commands.add_parser("submit", parents=[common, queue], help="ask a fleet that runs elsewhere", epilog=EXIT_CODES)
+    _add_asking(submit)
+    submit.set_defaults(command=_submit)
+
+    batcher = commands.add_parser("batcher", parents=[common, queue], help="serve: put questions into batches")
+    batcher.set_defaults(command=_batcher, log_level="info")
+    worker = commands.add_parser("worker", parents=[common, queue], help="serve: answer batches")
+    worker.add_argument("--engine", choices=building.ENGINES, help="what answers (default: what the configuration describes)")
+    worker.set_defaults(command=_worker, log_level="info")
+
+    status = commands.add_parser("status", parents=[common, queue], help="what the fleet is doing")
+    status.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    status.set_defaults(command=_status)
+    verify = commands.add_parser("verify", parents=[common, queue], help="the ledger of a run; exit code 3 if anything is missing or double")
+    verify.add_argument("run", metavar="RUN")
+    verify.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    verify.set_defaults(command=_verify)
+    config = commands.add_parser("config", parents=[common, queue], help="print the settings that take effect, secrets masked")
+    config.set_defaults(command=_config)
+    return parser
+
+
+def _add_asking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("questions", metavar="QUESTIONS", help="JSONL, a JSON array, or an OpenAI batch file")
+    parser.add_argument("-o", "--output", required=True, metavar="ANSWERS", help="JSONL, one line per question, written as answers arrive")
+    parser.add_argument("--run", metavar="ID", help="name of the run (default: derived from what is asked, so that the same command resumes)")
+    parser.add_argument("--model", metavar="NAME", help="the model for questions that name none")
+    parser.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
+    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no summary on stderr")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        msg = f"{number} is not 1 or more"
+        raise argparse.ArgumentTypeError(msg)
+    return number

@@ -1,0 +1,59 @@
+"""The ledger of a run: what was accepted, what came of it, and whether anything is missing or counted twice."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import redis
+
+from wire.errors import UsageError
+from wire.keys import Keys
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Conservation of one run, from what Redis stores.
+
+    Attributes:
+        accepted: Questions with their bit set in the bitmap of accepted ones.
+        answered, failed: Terminal records, counted when each was written.
+        missing: Accepted questions without a bit in the bitmap of done ones: still queued or in work, or lost.
+        duplicates: Records beyond one per question. Both are computed from the bitmaps, independently of the counts.
+    """
+
+    run: str
+    accepted: int
+    answered: int
+    failed: int
+    missing: int
+    duplicates: int
+
+    def as_dict(self) -> dict[str, str | int]:
+        return asdict(self)
+
+
+# One script, so that the figures belong to one instant. KEYS: run, accepted, done; a scratch key that is deleted again.
+_READ = """
+local counts = redis.call('HMGET', KEYS[1], 'answered', 'failed')
+if not counts[1] then return false end
+redis.call('BITOP', 'AND', KEYS[4], KEYS[2], KEYS[3])
+local both = redis.call('BITCOUNT', KEYS[4])
+redis.call('DEL', KEYS[4])
+return {tonumber(counts[1]), tonumber(counts[2]), redis.call('BITCOUNT', KEYS[2]), both}
+"""
+
+
+def read_ledger(client: redis.Redis, keys: Keys, run: str) -> Ledger:
+    """Read the ledger of a run at one instant.
+
+    Raises:
+        UsageError: No such run, or it expired.
+    """
+    names = [keys.run(run), keys.accepted(run), keys.done(run), f"{keys.run(run)}:verify"]
+    found = client.register_script(_READ)(keys=names)
+    if found is None:
+        known = [name.decode() for name in client.zrevrange(keys.runs, 0, 4)]  # type: ignore[union-attr]
+        msg = f"no run {run!r} in Redis (finished runs are kept for limits.run_ttl_s); the latest are: {', '.join(known) or 'none'}"
+        raise UsageError(msg)
+    answered, failed, accepted, both = found
+    return Ledger(run, accepted, answered, failed, missing=accepted - both, duplicates=answered + failed - both)

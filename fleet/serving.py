@@ -1,0 +1,38 @@
+"""`batcher` and `worker`: the services, from settings to exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from batcher.serving import Batcher
+from fleet import building
+from fleet.settings import Settings
+from gpu_worker.serving import GpuWorker
+
+
+def serve_batcher(settings: Settings) -> int:
+    """Run a batcher until SIGTERM or SIGINT."""
+    batcher = Batcher(building.redis_address(settings), building.batcher_options(settings))
+    # A handler that only sets a flag: whatever is under way ends in order.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: batcher.stop())
+    batcher.serve()
+    return 0
+
+
+def serve_worker(settings: Settings, engine: str | None) -> int:
+    """Run a worker until SIGTERM or SIGINT; a second signal gives back at once what is in flight."""
+    kind = building.engine_kind(settings, engine)
+    address = building.redis_address(settings)
+    with asyncio.Runner(loop_factory=building.event_loop()) as runner:
+        runner.run(_serve(address, settings, kind))
+    return 0
+
+
+async def _serve(address: building.RedisAddress, settings: Settings, kind: str) -> None:
+    worker = GpuWorker(address, building.build_engine(settings, kind), building.worker_options(settings))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    await worker.run()

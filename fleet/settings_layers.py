@@ -1,0 +1,129 @@
+"""What one source gives: values put where they belong, and what is wrong with where they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fleet import settings_places as places
+from fleet.settings_places import KeyPath
+from fleet.settings_yaml import Block, Entry, NotOurYamlError, Raw, Where, parse, plain, repeated, shown
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong. `text` says what and what to do, and never repeats what could be a secret."""
+
+    where: Where
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key}: {self.text}"
+
+
+class Given(NamedTuple):
+    """A value and where it was given."""
+
+    value: object
+    where: Where
+
+
+@dataclass(slots=True)
+class Layer:
+    """What one source gives.
+
+    Attributes:
+        values: By setting; the entries of `vllm_args` one by one, so that sources can be joined key by key.
+        warnings: For the author of the source, one line each.
+    """
+
+    values: dict[KeyPath, Given] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def put_block(self, section: KeyPath, block: Block) -> None:
+        """Put everything in a block where it belongs, the block being what stands in `section`; () is the top."""
+        for entry in block.entries:
+            path = places.place(section, entry.key)
+            if path is None:
+                advice = places.what_instead(section, entry.key, of_section=isinstance(entry.value, Block))
+                self.problems.append(Problem(entry.where, dotted((*section, entry.key)), f"unknown key; {advice}"))
+            elif path not in places.SECTIONS:
+                self.put(path, entry)
+            elif isinstance(entry.value, Block):
+                self.put_block(path, entry.value)
+            elif entry.value is not None:  # A section may stand there with all its lines commented out.
+                self.problems.append(Problem(entry.where, dotted(path), f"is {kind_of(entry.value)}; {_advice_on_section(path)}"))
+
+    def put(self, path: KeyPath, entry: Entry) -> None:
+        """Put one setting where it belongs."""
+        try:
+            if path in places.MAPPINGS:
+                self._put_mapping(path, entry)
+            else:
+                self._note(path, Given(_value(path, entry.value), entry.where))
+        except NotOurYamlError as error:
+            self.problems.append(Problem(entry.where, dotted(path), error.problem))
+
+    def _put_mapping(self, path: KeyPath, entry: Entry) -> None:
+        value = entry.value
+        if isinstance(value, Raw):
+            parsed = parse(value.text, str(entry.where), lines=False)
+            self.warnings += parsed.warnings
+            value = parsed.value
+        if isinstance(value, Block):
+            for item in value.entries:
+                where = item.where if isinstance(entry.value, Block) else entry.where
+                self._note((*path, item.key), Given(plain(item.value), where))
+        elif value is not None:
+            self.problems.append(
+                Problem(entry.where, dotted(path), f"is {kind_of(value)}; give {places.expected(path)}, as KEY: VALUE lines below it")
+            )
+
+    def _note(self, path: KeyPath, given: Given) -> None:
+        before = self.values.get(path)
+        if before is not None and before.value != given.value:
+            self.warnings.append(repeated(given.where, dotted(path), before.where))
+        self.values[path] = given
+
+
+def _value(path: KeyPath, value: object) -> object:
+    """A value, from its text if it is one.
+
+    Where a text is wanted, text stands for itself, or for nothing if it is `null` or `~`; a secret always stands for itself. Where a list
+    would do as well (`stop`), text that begins like a list or with a quote is YAML.
+    """
+    if not isinstance(value, Raw) or (str not in places.KINDS[path] and path not in places.SECRETS):
+        return plain(value)
+    if path in places.SECRETS:
+        return value.text
+    if value.text in _NOTHING:
+        return None
+    return plain(value) if list in places.KINDS[path] and value.text.startswith(("[", '"', "'")) else value.text
+
+
+_NOTHING = frozenset({"null", "~"})
+
+
+def dotted(path: KeyPath) -> str:
+    """A key path as people write it."""
+    return ".".join(shown(name) for name in path)
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in words that do not repeat it."""
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str | Raw):
+        return "a text"
+    if isinstance(value, list):
+        return "a list"
+    return "empty" if value is None else "a mapping" if isinstance(value, Block | dict) else f"a {type(value).__name__}"
+
+
+def _advice_on_section(path: KeyPath) -> str:
+    advice = "put its settings on lines of their own below it, indented, each as KEY: VALUE with a space"
+    # `model: NAME` is what other tools call it.
+    return f"{advice}; the name of a model goes into generator_settings.model" if path == ("model",) else advice

@@ -1,0 +1,109 @@
+"""From a file, the environment and the command line to one `Settings`, or to one error that names everything that is wrong with them."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet import settings_places as places
+from fleet.settings import Settings
+from fleet.settings_checking import checked
+from fleet.settings_layers import Given, Layer, Problem, dotted, kind_of
+from fleet.settings_places import KeyPath
+from fleet.settings_yaml import MAX_TEXT_BYTES, Block, Entry, Raw, Where, as_block, parse, shown
+from wire.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """What takes effect, and what its author should be told, one line each."""
+
+    settings: Settings
+    warnings: tuple[str, ...]
+
+
+def load_settings(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> LoadedSettings:
+    """Read all sources. Each wins over those before it: defaults, file, environment, command line.
+
+    `vllm_args` of several sources are joined key by key, at their first level; of everything else the last one given counts, lists included.
+
+    Args:
+        path: The YAML file; None for none.
+        environ: Variables `BATCHFLEET_...`; others are ignored, and so is an empty value (compose files pass `${UNSET:-}` on like that).
+        overrides: Dotted keys, short or full as in a file, to values; text is read as in the environment, None means not given.
+
+    Raises:
+        UsageError: One line for every problem: where, which key, what is wrong; what to do.
+    """
+    layers = [] if path is None else [_from_file(path)]
+    layers += [_from_environment(environ), _from_command_line(overrides)]
+    given = {key: value for layer in layers for key, value in layer.values.items()}
+    settings = checked(given, [problem for layer in layers for problem in layer.problems])
+    warnings = [warning for layer in layers for warning in layer.warnings]
+    return LoadedSettings(settings, (*warnings, *_doubts(settings, given)))
+
+
+def _from_file(path: Path) -> Layer:
+    parsed = parse(_text_of(path), str(path))
+    layer = Layer(warnings=list(parsed.warnings))
+    if isinstance(parsed.value, Block):
+        layer.put_block((), parsed.value)
+    elif parsed.value is not None:
+        message = f"{path}:1: the file is {kind_of(parsed.value)}; settings are lines of the form KEY: VALUE, with a space after the colon"
+        raise UsageError(message)
+    return layer
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        message = f"{path}: cannot be read: {error.strerror or error}; check the name and its permissions"
+        raise UsageError(message) from None
+    if len(data) > MAX_TEXT_BYTES:
+        message = f"{path}: is larger than {MAX_TEXT_BYTES} bytes; settings never are, so check that this is the right file"
+        raise UsageError(message)
+    try:
+        return data.removeprefix(codecs.BOM_UTF8).decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        message = f"{path}:{line}: is not UTF-8 text; save the file as UTF-8"
+        raise UsageError(message) from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> Layer:
+    layer = Layer()
+    ours = {name for name in environ if name.startswith(places.ENVIRONMENT_PREFIX)}
+    for name in sorted(ours - places.RESERVED_VARIABLES - places.ENVIRONMENT.keys()):
+        layer.problems.append(Problem(Where("environment"), shown(name), f"unknown variable; {places.nearest_variable(name)}"))
+    # In the table's order, short names first: a short and a long one for the same setting give a warning, and the long one counts.
+    for name, path in places.ENVIRONMENT.items():
+        if text := environ.get(name):
+            layer.put(path, Entry(path[-1], Where(f"environment: {name}"), Raw(text)))
+    return layer
+
+
+def _from_command_line(overrides: Mapping[str, object]) -> Layer:
+    layer = Layer()
+    where = Where("command line")
+    for key, given in overrides.items():
+        if given is None:
+            continue
+        value: object = Raw(given) if isinstance(given, str) else as_block(given, where) if isinstance(given, dict) else given
+        # A dotted key is a block in a block in a block, so that it means what the same nesting means in a file.
+        for name in reversed(key.split(".")):
+            value = Block((Entry(name, where, value),))
+        if isinstance(value, Block):
+            layer.put_block((), value)
+    return layer
+
+
+def _doubts(settings: Settings, given: Mapping[KeyPath, Given]) -> Iterator[str]:
+    """What is allowed and probably not meant."""
+    path = ("model", "generator_settings", "server")
+    generator = settings.model.generator_settings
+    if generator.server is not None and generator.boot_local:
+        yield f"{given[path].where}: {dotted(path)}: has no effect while boot_local is true, except with the openai engine; set boot_local: false"

@@ -1,0 +1,1 @@
+"""Intake, leases, engines, GPU slices."""

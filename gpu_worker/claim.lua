@@ -1,0 +1,37 @@
+-- Gives a worker as many waiting batches as it has room for, each with a lease. What is popped is leased in the same instant.
+-- KEYS[1] list   rq:queue:...      batch ids that wait for a worker
+-- KEYS[2] zset   leases:MODEL      batch id -> when the lease lapses (ms)
+-- KEYS[3] zset   hungry:MODEL      workers with room and nothing to do
+-- KEYS[4] stream wake
+-- ARGV: 1 worker, 2 lease token, 3 lease (ms), 4 room (questions), 5 most batches, 6 prefix of RQ's job keys, 7 hunger lasts (ms)
+-- Returns {batch id, times given to a worker, data or false} for each; data is false where no job of that id can be read.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local room = tonumber(ARGV[4])
+local claimed = {}
+while room > 0 and #claimed < tonumber(ARGV[5]) do
+  local id = redis.call('LPOP', KEYS[1])
+  if not id then break end
+  local job = ARGV[6] .. id
+  if redis.call('TYPE', job).ok == 'hash' then
+    local data = redis.call('HGET', job, 'data')
+    local attempts = redis.call('HINCRBY', job, 'attempts', 1)
+    redis.call('HSET', job, 'status', 'started', 'worker_name', ARGV[1], 'lease_token', ARGV[2])
+    redis.call('ZADD', KEYS[2], now + ARGV[3], id)
+    table.insert(claimed, {id, attempts, data})
+    room = room - (tonumber(redis.call('HGET', job, 'questions')) or 1)
+  else
+    table.insert(claimed, {id, 0, false})
+  end
+end
+if #claimed > 0 then
+  redis.call('ZREM', KEYS[3], ARGV[1])
+else
+  -- Tell the batcher that what it holds back is wanted. Workers that died hungry drop out here.
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
+  if redis.call('ZADD', KEYS[3], now + ARGV[7], ARGV[1]) == 1 then
+    redis.call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'hungry', ARGV[1])
+  end
+  redis.call('PEXPIRE', KEYS[3], ARGV[7])
+end
+return claimed

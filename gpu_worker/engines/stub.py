@@ -1,0 +1,168 @@
+"""Stands in for vLLM where there is none, with its shape: continuous batching on a step clock. It computes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import signal
+from collections import deque
+from dataclasses import dataclass
+
+from gpu_worker.engines.engine import Completion, Refusal
+from wire.errors import EngineDeadError
+from wire.messages import JsonObject, Question, Usage
+
+log = logging.getLogger(__name__)
+
+WORDS = "the a of to energy mass force light water cell heat time so it is therefore one two three four and then we see that".split()
+
+
+@dataclass(frozen=True, slots=True)
+class StubOptions:
+    """The stub's shape and faults.
+
+    Attributes:
+        model: Name under which questions are addressed to it.
+        max_num_seqs: Most sequences at once; more wait, in order of arrival.
+        step_s: Time of one decode step, in seconds, in which every running sequence gains one token; 0: answers cost nothing.
+        min_tokens, max_tokens: Lengths vary by question between these, both included.
+        sampling_defaults: As for a real engine; recorded with every answer.
+        refuse_on: Substring of prompts that are refused; None for never.
+        crash_on: Substring of prompts that kill the process.
+        hang_on: Substring of prompts that stop the engine from stepping, for good.
+    """
+
+    model: str = "stub"
+    max_num_seqs: int = 64
+    step_s: float = 0.0
+    min_tokens: int = 8
+    max_tokens: int = 128
+    sampling_defaults: JsonObject | None = None
+    refuse_on: str | None = None
+    crash_on: str | None = None
+    hang_on: str | None = None
+
+
+@dataclass(eq=False, slots=True)
+class _Sequence:
+    tokens_left: int
+    finished: asyncio.Future[None]
+
+
+class StubEngine:
+    """Deterministic: the text depends on the question alone, not on what runs beside it."""
+
+    kind = "stub"
+
+    def __init__(self, options: StubOptions) -> None:
+        self.model = options.model
+        self.max_num_seqs = options.max_num_seqs
+        self._options = options
+        self._queued: deque[_Sequence] = deque()
+        self._running: list[_Sequence] = []
+        self._arrived = asyncio.Event()
+        self._stepping: asyncio.Task[None] | None = None
+        self._steps = 0
+        self._hung = False
+        self._dead = False
+
+    async def start(self) -> None:
+        if self._options.step_s > 0:
+            self._stepping = asyncio.create_task(self._step_for_ever())
+
+    async def answer(self, question: Question) -> Completion | Refusal:
+        if self._dead:
+            msg = "the stub engine was stopped"
+            raise EngineDeadError(msg)
+        text = question.text
+        refusal = self._fault(text)
+        if refusal is not None:
+            return refusal
+        seed = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        params = {**(self._options.sampling_defaults or {}), **question.params}
+        tokens, finish_reason = self._length(seed, params.get("max_tokens"))
+        if self._hung:
+            await asyncio.get_running_loop().create_future()
+        await self._run(tokens)
+        words = [WORDS[seed[i % len(seed)] * (i + 1) % len(WORDS)] for i in range(tokens)]
+        usage = Usage(prompt_tokens=max(1, len(text) // 4), completion_tokens=tokens)
+        return Completion([" ".join(words)], finish_reason, usage, params)
+
+    def progress(self) -> int:
+        return self._steps
+
+    def check(self) -> None:
+        if self._dead:
+            msg = "the stub engine was stopped"
+            raise EngineDeadError(msg)
+
+    async def stop(self) -> None:
+        self._dead = True
+        if self._stepping is not None:
+            self._stepping.cancel()
+
+    def _fault(self, text: str) -> Refusal | None:
+        options = self._options
+        if options.crash_on is not None and options.crash_on in text:
+            log.critical("stub.crash_on was seen: the worker process ends now")
+            os.kill(os.getpid(), signal.SIGKILL)
+        if options.refuse_on is not None and options.refuse_on in text:
+            return Refusal("refused", f"the prompt contains stub.refuse_on = {options.refuse_on!r}")
+        if options.hang_on is not None and options.hang_on in text:
+            log.error("stub.hang_on was seen: the engine stops stepping")
+            self._hung = True
+        return None
+
+    def _length(self, seed: bytes, max_tokens: object) -> tuple[int, str]:
+        spread = self._options.max_tokens - self._options.min_tokens + 1
+        tokens = self._options.min_tokens + int.from_bytes(seed, "big") % spread
+        if isinstance(max_tokens, int) and max_tokens < tokens:
+            return max_tokens, "length"
+        return tokens, "stop"
+
+    async def _run(self, tokens: int) -> None:
+        if self._stepping is None:
+            self._steps += 1
+            return
+        sequence = _Sequence(tokens, asyncio.get_running_loop().create_future())
+        self._queued.append(sequence)
+        self._arrived.set()
+        try:
+            await sequence.finished
+        except asyncio.CancelledError:
+            if sequence in self._running:
+                self._running.remove(sequence)
+            elif sequence in self._queued:
+                self._queued.remove(sequence)
+            raise
+
+    async def _step_for_ever(self) -> None:
+        """Schedule, run, hand out: as a real engine's core does, with sleep for the work."""
+        loop = asyncio.get_running_loop()
+        next_step = loop.time()
+        while True:
+            if not self._queued and not self._running:
+                self._arrived.clear()
+                await self._arrived.wait()
+                next_step = loop.time()
+            while self._queued and len(self._running) < self.max_num_seqs:
+                self._running.append(self._queued.popleft())
+            # Steps keep to the clock: a late wake-up is made up for, as a GPU would not wait for the host either.
+            next_step = max(next_step + self._options.step_s, loop.time())
+            await asyncio.sleep(next_step - loop.time())
+            if self._hung:
+                return
+            self._steps += 1
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        still = []
+        for sequence in self._running:
+            sequence.tokens_left -= 1
+            if sequence.tokens_left > 0:
+                still.append(sequence)
+            elif not sequence.finished.done():
+                sequence.finished.set_result(None)
+        self._running = still

@@ -1,0 +1,21 @@
+-- A worker reports, and renews the leases of the batches in which its engine makes progress.
+-- KEYS[1] zset workers; KEYS[2] hash worker:NAME; KEYS[3] zset leases:MODEL; KEYS[4] string control:NAME
+-- ARGV: 1 worker, 2 TTL of the report (ms), 3 lease (ms), 4 prefix of RQ's job keys, 5 number of report fields, then the fields as
+--   name, value; then for each lease to renew: batch id, lease token
+-- Returns {server's seconds, its microseconds, what the worker is asked to do or '', ids of leases that were lost}.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local fields = tonumber(ARGV[5])
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('HSET', KEYS[2], unpack(ARGV, 6, 5 + 2 * fields))
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+local lost = {}
+for i = 6 + 2 * fields, #ARGV, 2 do
+  -- Renewing must never steal back a lease that lapsed and went to somebody else.
+  if redis.call('HGET', ARGV[4] .. ARGV[i], 'lease_token') == ARGV[i + 1] then
+    redis.call('ZADD', KEYS[3], 'XX', now + ARGV[3], ARGV[i])
+  else
+    table.insert(lost, ARGV[i])
+  end
+end
+return {time[1], time[2], redis.call('GET', KEYS[4]) or '', lost}

@@ -1,0 +1,130 @@
+"""Takes batches from RQ's queue and gives them back. What comes out of Redis is believed only after it was decoded."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass, field
+
+import redis.asyncio
+
+from gpu_worker.options import WorkerOptions
+from wire.codec import decode_batch, decode_question
+from wire.connection import BLOCK_S, load_script
+from wire.errors import MalformedMessageError
+from wire.keys import RQ_JOB_PREFIX, Keys
+from wire.messages import Question
+
+log = logging.getLogger(__name__)
+
+MOST_BATCHES_AT_ONCE = 64
+DEAD_LETTER_BYTES = 64 * 1024
+DEAD_LETTER_TTL_S = 30 * 86_400
+
+
+@dataclass(eq=False, slots=True)
+class HeldBatch:
+    """A batch that this worker has a lease on.
+
+    Attributes:
+        batch_id: RQ's job id.
+        token: Proves the lease; a batch that lapsed and came back has a new one.
+        attempts: How many workers it was given to, this one included.
+        questions: Those that have no terminal record yet, each with the size of its encoding in bytes.
+        unfinished: How many of them have none so far.
+    """
+
+    batch_id: str
+    token: str
+    attempts: int
+    questions: list[tuple[Question, int]]
+    unfinished: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unfinished = len(self.questions)
+
+
+class Intake:
+    """One worker's way to the batch jobs of its model."""
+
+    def __init__(self, client: redis.asyncio.Redis, keys: Keys, model: str, worker: str, options: WorkerOptions) -> None:
+        self._client = client
+        self._keys = keys
+        self._model = model
+        self._worker = worker
+        self._options = options
+        self._queue = keys.rq_queue(model)
+        self._leases = keys.leases(model)
+        self._claim = client.register_script(load_script("gpu_worker", "claim"))
+        self._give_back = client.register_script(load_script("gpu_worker", "give_back"))
+        self._dead_letter = client.register_script(load_script("gpu_worker", "dead_letter"))
+
+    async def claim(self, room: int) -> list[HeldBatch]:
+        """Take waiting batches until `room` questions are reached or passed; if there are none, tell the batcher that we are hungry."""
+        token = secrets.token_hex(8)
+        lease_ms = int(self._options.lease_s * 1000)
+        hunger_ms = int(BLOCK_S * 1250)
+        claimed = await self._claim(
+            keys=[self._queue, self._leases, self._keys.hungry(self._model), self._keys.wake],
+            args=[self._worker, token, lease_ms, room, MOST_BATCHES_AT_ONCE, RQ_JOB_PREFIX, hunger_ms],
+        )
+        batches = []
+        for batch_id, attempts, data in claimed:
+            batch = await self._open(batch_id.decode("utf-8", "replace"), token, int(attempts), data)
+            if batch is not None:
+                batches.append(batch)
+        return batches
+
+    async def wait(self) -> None:
+        """Return when a batch waits, or after `BLOCK_S` seconds.
+
+        Moving the queue's head onto itself blocks until there is one and takes nothing: whoever dies waiting strands nothing.
+        """
+        await self._client.blmove(self._queue, self._queue, BLOCK_S, "LEFT", "LEFT")  # type: ignore[arg-type]  # seconds may be fractions
+
+    async def give_back(self, batch: HeldBatch) -> None:
+        """Put an unfinished batch at the front of its queue; those of its questions that have records are skipped by the next worker."""
+        keys = [self._leases, RQ_JOB_PREFIX + batch.batch_id, self._queue]
+        if not await self._give_back(keys=keys, args=[batch.batch_id, batch.token]):
+            log.info("batch %s is somebody else's already", batch.batch_id)
+
+    async def _open(self, batch_id: str, token: str, attempts: int, data: bytes | None) -> HeldBatch | None:
+        try:
+            if data is None:
+                msg = "no batch job of that id"
+                raise MalformedMessageError(msg)
+            encoded = decode_batch(data)
+        except MalformedMessageError as error:
+            await self._bury(batch_id, str(error), data or b"", whole_job=True)
+            return None
+        questions = []
+        for one in encoded:
+            try:
+                questions.append((decode_question(one), len(one)))
+            except MalformedMessageError as error:
+                await self._bury(batch_id, str(error), one, whole_job=False)
+        if attempts > 1:
+            questions = await self._without_answered(questions)
+        return HeldBatch(batch_id, token, attempts, questions)
+
+    async def _without_answered(self, questions: list[tuple[Question, int]]) -> list[tuple[Question, int]]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for question, _ in questions:
+                pipe.getbit(self._keys.done(question.run), question.index)
+            done = await pipe.execute()
+        return [question for question, bit in zip(questions, done, strict=True) if not bit]
+
+    async def _bury(self, batch_id: str, reason: str, data: bytes, *, whole_job: bool) -> None:
+        log.error("dead letter: %s (batch %s, %d bytes)", reason, batch_id, len(data))
+        await self._dead_letter(
+            keys=[self._keys.dead, RQ_JOB_PREFIX + batch_id, self._leases],
+            args=[
+                batch_id,
+                reason,
+                data[:DEAD_LETTER_BYTES],
+                self._queue,
+                self._options.max_dead_letters,
+                DEAD_LETTER_TTL_S,
+                "1" if whole_job else "0",
+            ],
+        )

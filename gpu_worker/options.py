@@ -1,0 +1,32 @@
+"""What a worker is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker works; what answers is said by its engine.
+
+    Attributes:
+        capacity: Most questions in flight in the engine; None for the engine's `max_num_seqs`.
+        lease_s: How long a batch stays this worker's without being renewed.
+        heartbeat_s: How often leases are renewed; at most a third of `lease_s`.
+        stall_s: With questions in flight and no progress of the engine for this long, the worker gives its work up and exits.
+        drain_s: How long it may go on with what it holds after being told to stop.
+        question_timeout_s: Longest that one question may be in the engine.
+        max_attempts: How many workers a batch may be given; one more makes failures of its questions.
+        run_ttl_s: How long a run's keys live without activity.
+        max_dead_letters: Dead letters kept.
+    """
+
+    capacity: int | None = None
+    lease_s: float = 6.0
+    heartbeat_s: float = 1.0
+    stall_s: float = 120.0
+    drain_s: float = 30.0
+    question_timeout_s: float = 3600.0
+    max_attempts: int = 6
+    run_ttl_s: float = 7 * 86_400.0
+    max_dead_letters: int = 10_000

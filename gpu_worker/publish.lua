@@ -1,0 +1,36 @@
+-- Writes terminal records of one run; the first record of a question wins, later ones are counted and dropped.
+-- KEYS[1] hash   run:ID
+-- KEYS[2] bitmap run:ID:done
+-- KEYS[3] stream run:ID:records
+-- KEYS[4] hash   pending
+-- KEYS[5] zset   runs
+-- ARGV: 1 run id, 2 TTL (s), then for each record: index, 'answered' or 'failed', bytes of its question, record
+-- Returns how many were first, or -1 if the run is gone and nobody waits for its records.
+local bytes, answered, failed, again = 0, 0, 0, 0
+local gone = redis.call('EXISTS', KEYS[1]) == 0
+for i = 3, #ARGV, 4 do
+  if gone then
+    failed = failed + 1
+    bytes = bytes + ARGV[i + 2]
+  elseif redis.call('SETBIT', KEYS[2], ARGV[i], 1) == 0 then
+    redis.call('XADD', KEYS[3], '*', 'a', ARGV[i + 3])
+    bytes = bytes + ARGV[i + 2]
+    if ARGV[i + 1] == 'answered' then answered = answered + 1 else failed = failed + 1 end
+  else
+    again = again + 1
+  end
+end
+if answered + failed > 0 then
+  redis.call('HINCRBY', KEYS[4], 'questions', -(answered + failed))
+  redis.call('HINCRBY', KEYS[4], 'bytes', -bytes)
+end
+if gone then return -1 end
+if answered > 0 then redis.call('HINCRBY', KEYS[1], 'answered', answered) end
+if failed > 0 then redis.call('HINCRBY', KEYS[1], 'failed', failed) end
+if again > 0 then redis.call('HINCRBY', KEYS[1], 'regenerated', again) end
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[5], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1])
+for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[2]) end
+-- The ledger of accepted questions lives as long as the run.
+redis.call('EXPIRE', KEYS[1] .. ':accepted', ARGV[2])
+return answered + failed

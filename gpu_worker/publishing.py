@@ -1,0 +1,113 @@
+"""Writes records and ends batches, many at a time, and tries again until Redis has them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+
+import redis.asyncio
+from redis.asyncio.client import Pipeline
+
+from gpu_worker.intake import HeldBatch
+from wire.codec import encode_record
+from wire.connection import RedisAddress, load_script, translated
+from wire.errors import QueueUnavailableError
+from wire.keys import RQ_JOB_PREFIX, Keys
+from wire.messages import Answer, Failure
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 1000
+"""Records in one call; a script keeps Redis to itself while it runs."""
+LONGEST_BACKOFF_S = 2.0
+
+
+class Publisher:
+    """Between the engine, which finishes questions one by one, and Redis, which is asked as rarely as possible.
+
+    While one write is on its way, what finishes meanwhile gathers for the next. What is here is bounded by what a worker may hold.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, address: RedisAddress, keys: Keys, model: str, *, run_ttl_s: float) -> None:
+        self._client = client
+        self._address = address
+        self._keys = keys
+        self._leases = keys.leases(model)
+        self._run_ttl_s = int(run_ttl_s)
+        self._publish_script = client.register_script(load_script("gpu_worker", "publish"))
+        self._finish_script = client.register_script(load_script("gpu_worker", "finish"))
+        self._records: list[tuple[Answer | Failure, int]] = []
+        self._finished: list[HeldBatch] = []
+        self._something = asyncio.Event()
+        self._nothing = asyncio.Event()
+        self._nothing.set()
+
+    def add(self, record: Answer | Failure, question_bytes: int) -> None:
+        """Have a record written soon. `question_bytes`: size of the encoded question, which stops counting as pending."""
+        self._records.append((record, question_bytes))
+        self._stir()
+
+    def finish(self, batch: HeldBatch) -> None:
+        """Have a batch ended, after the records that were added before."""
+        self._finished.append(batch)
+        self._stir()
+
+    async def flushed(self) -> None:
+        """Return when everything added so far is in Redis."""
+        await self._nothing.wait()
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._something.wait()
+            records, self._records = self._records[:AT_ONCE], self._records[AT_ONCE:]
+            # A batch may end only after its last record; those are still to come if not all records fit.
+            finished, self._finished = ([], self._finished) if self._records else (self._finished, [])
+            await self._write_until_done(records, finished)
+            if not self._records and not self._finished:
+                self._something.clear()
+                self._nothing.set()
+
+    def _stir(self) -> None:
+        self._nothing.clear()
+        self._something.set()
+
+    async def _write_until_done(self, records: list[tuple[Answer | Failure, int]], finished: list[HeldBatch]) -> None:
+        by_run: dict[str, list[bytes | int | str]] = defaultdict(list)
+        for record, question_bytes in records:
+            by_run[record.run] += (record.index, record.status, question_bytes, encode_record(record))
+        backoff_s = 0.05
+        while True:
+            try:
+                with translated(self._address):
+                    return await self._write(by_run, finished)
+            except QueueUnavailableError as error:
+                # Both scripts may safely run twice: the first record wins, and an ended batch has no lease to end.
+                log.warning("%d records wait: %s; trying again in %.1f s", len(records), error, backoff_s)
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+
+    async def _write(self, by_run: dict[str, list[bytes | int | str]], finished: list[HeldBatch]) -> None:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for run, written in by_run.items():
+                await self._add_records(pipe, run, written)
+            for batch in finished:
+                await self._finish_script(
+                    keys=[self._leases, RQ_JOB_PREFIX + batch.batch_id], args=[batch.batch_id, batch.token], client=pipe
+                )
+            replies = await pipe.execute()
+        for run, first in zip(by_run, replies, strict=False):
+            if first == -1:
+                log.warning("run %s is gone (cancelled or expired); its records are dropped", run)
+        for batch, done in zip(finished, replies[len(by_run) :], strict=True):
+            if not done:
+                log.warning("batch %s was taken back before it ended; its records count, whoever was first", batch.batch_id)
+
+    async def _add_records(self, pipe: Pipeline, run: str, written: list[bytes | int | str]) -> None:
+        keys = self._keys
+        await self._publish_script(
+            keys=[keys.run(run), keys.done(run), keys.records(run), keys.pending, keys.runs],
+            args=[run, self._run_ttl_s, *written],
+            client=pipe,
+        )

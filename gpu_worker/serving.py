@@ -1,0 +1,304 @@
+"""The worker's life: boot the engine, keep it full, keep the leases, leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import time
+from collections import deque
+
+import redis.asyncio
+
+from gpu_worker.answering import answer
+from gpu_worker.engines.engine import Engine
+from gpu_worker.intake import HeldBatch, Intake
+from gpu_worker.leases import Leases, Progress
+from gpu_worker.options import WorkerOptions
+from gpu_worker.publishing import Publisher
+from gpu_worker.registration import RqIdentity
+from wire.clock import ServerClock
+from wire.connection import RedisAddress, check_server, connect, connect_async, translated
+from wire.errors import EngineDeadError, QueueUnavailableError
+from wire.keys import Keys
+from wire.messages import Question
+
+log = logging.getLogger(__name__)
+
+LONGEST_BACKOFF_S = 2.0
+RQ_REPORT_S = 10.0
+RATE_WINDOW_S = 30.0
+LAST_WORDS_S = 5.0
+"""How long a worker that stops tries to write its last records and give back what it holds."""
+
+
+class GpuWorker:
+    """One worker process, bound to one engine."""
+
+    def __init__(self, address: RedisAddress, engine: Engine, options: WorkerOptions) -> None:
+        # Never a fixed name: a worker that was killed could not register again under it.
+        self.name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self._address = address
+        self._engine = engine
+        self._options = options
+        self._keys = Keys(address.namespace)
+        self._clock = ServerClock()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._held: dict[HeldBatch, set[asyncio.Task[None]]] = {}
+        self._in_flight = 0
+        self._answered = 0
+        self._failed = 0
+        self._recent: deque[tuple[float, int]] = deque()
+        self._state = "booting"
+        self._died: EngineDeadError | None = None
+
+    def stop(self) -> None:
+        """Take nothing more, finish what is held within `drain_s`, give back the rest. A second call gives back at once."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            EngineBootError: The engine did not start; no work was taken.
+            EngineDeadError: It died or stopped making progress; what was held is given back.
+            QueueUnusableError: Redis answers, but a fleet cannot live there.
+        """
+        with contextlib.closing(connect(self._address)) as sync_client:
+            await asyncio.to_thread(self._wait_for_server, sync_client)
+            await self._boot()
+            self._client = connect_async(self._address)
+            self._waiting_client = connect_async(self._address)
+            try:
+                await self._serve(sync_client)
+            finally:
+                await self._engine.stop()
+                await self._client.aclose()
+                await self._waiting_client.aclose()
+
+    async def _boot(self) -> None:
+        booting = asyncio.create_task(self._engine.start())
+        stopped = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({booting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not booting.done():
+            booting.cancel()
+        stopped.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await booting
+        if self._stopping.is_set():
+            await self._engine.stop()
+
+    def _wait_for_server(self, client: redis.Redis) -> None:
+        backoff_s = 0.1
+        while not self._stopping.is_set():
+            try:
+                return check_server(client, self._address)
+            except QueueUnavailableError as error:
+                log.warning("%s; trying again in %.1f s", error, backoff_s)
+                time.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+        return None
+
+    async def _serve(self, sync_client: redis.Redis) -> None:
+        model = self._engine.model
+        self._capacity = self._options.capacity or self._engine.max_num_seqs
+        self._publisher = Publisher(self._client, self._address, self._keys, model, run_ttl_s=self._options.run_ttl_s)
+        self._intake = Intake(self._client, self._keys, model, self.name, self._options)
+        self._waiting_intake = Intake(self._waiting_client, self._keys, model, self.name, self._options)
+        self._leases = Leases(self._client, self._keys, model, self.name, self._options, self._clock)
+        self._progress = Progress(self._engine, self._options.stall_s)
+        identity = RqIdentity(sync_client, self._keys, model, self.name)
+        background = [asyncio.create_task(self._publisher.run()), asyncio.create_task(self._beat()), asyncio.create_task(self._show(identity))]
+        log.info("worker %s serves %s with %s, %d questions at a time", self.name, model, self._engine.kind, self._capacity)
+        self._state = "running"
+        try:
+            await self._take_work()
+            self._state = "draining"
+            await self._drain()
+        finally:
+            await self._let_go()
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            with contextlib.suppress(QueueUnavailableError, redis.RedisError):
+                await asyncio.to_thread(identity.leave)
+        if self._died is not None:
+            raise self._died
+
+    async def _take_work(self) -> None:
+        """Claim batches while fewer questions than the capacity are in flight, and only then."""
+        backoff_s = 0.05
+        while not self._stopping.is_set():
+            self._changed.clear()
+            room = self._capacity - self._in_flight
+            if room <= 0:
+                await self._changed.wait()
+                continue
+            try:
+                with translated(self._address):
+                    batches = await self._intake.claim(room)
+                    for batch in batches:
+                        self._begin(batch)
+                    if not batches:
+                        await self._wait_for_batch()
+                backoff_s = 0.05
+            except QueueUnavailableError as error:
+                log.warning("%s; trying again in %.1f s", error, backoff_s)
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+
+    async def _wait_for_batch(self) -> None:
+        waiting = asyncio.create_task(self._waiting_intake.wait())
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+        finally:
+            stopping.cancel()
+            waiting.cancel()
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
+
+    def _begin(self, batch: HeldBatch) -> None:
+        tasks = {asyncio.create_task(self._answer(question, size, batch)) for question, size in batch.questions}
+        self._held[batch] = tasks
+        self._in_flight += len(tasks)
+        for task in tasks:
+            # Not a `finally` in the coroutine: one that is cancelled before its first step never gets there.
+            task.add_done_callback(self._left)
+        if not tasks:
+            self._end(batch)
+
+    def _left(self, _task: asyncio.Task[None]) -> None:
+        self._in_flight -= 1
+        self._changed.set()
+
+    async def _answer(self, question: Question, size: int, batch: HeldBatch) -> None:
+        try:
+            record = await answer(
+                question,
+                self._engine,
+                self._clock,
+                worker=self.name,
+                attempts=batch.attempts,
+                timeout_s=self._options.question_timeout_s,
+            )
+        except EngineDeadError as error:
+            self._engine_died(error)
+            return
+        self._publisher.add(record, size)
+        if record.status == "answered":
+            self._answered += 1
+        else:
+            self._failed += 1
+        batch.unfinished -= 1
+        if batch.unfinished == 0:
+            self._end(batch)
+
+    def _end(self, batch: HeldBatch) -> None:
+        if self._held.pop(batch, None) is not None:
+            self._publisher.finish(batch)
+
+    def _engine_died(self, error: EngineDeadError) -> None:
+        if self._died is None:
+            log.critical("%s; giving up %d batches", error, len(self._held))
+            self._died = error
+            self._state = "dead"
+            self.stop()
+            self.stop()
+
+    async def _beat(self) -> None:
+        while True:
+            try:
+                self._progress.check(busy=self._in_flight > 0)
+                with translated(self._address):
+                    heard = await self._leases.renew(self._held, self._report())
+                if heard.drain and not self._stopping.is_set():
+                    log.info("asked to drain")
+                    self.stop()
+                for batch in heard.lost:
+                    self._lose(batch)
+            except EngineDeadError as error:
+                self._engine_died(error)
+                return
+            except QueueUnavailableError as error:
+                log.warning("leases not renewed: %s", error)
+            await asyncio.sleep(self._options.heartbeat_s)
+
+    def _lose(self, batch: HeldBatch) -> None:
+        tasks = self._held.pop(batch, None)
+        if tasks is None:
+            return
+        log.warning("the lease of batch %s lapsed; %d of its questions are dropped here", batch.batch_id, batch.unfinished)
+        for task in tasks:
+            task.cancel()
+
+    async def _show(self, identity: RqIdentity) -> None:
+        """Keep RQ's own view of this worker true, roughly."""
+        while True:
+            try:
+                await asyncio.to_thread(identity.report, busy=self._in_flight > 0)
+            except (redis.RedisError, OSError) as error:
+                log.info("not reported to RQ: %s", error)
+            await asyncio.sleep(RQ_REPORT_S)
+
+    async def _drain(self) -> None:
+        if self._held and not self._hurry.is_set():
+            log.info("finishing %d questions within %g s", self._in_flight, self._options.drain_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.drain_s):
+                while self._held and not self._hurry.is_set():
+                    self._changed.clear()
+                    hurry = asyncio.create_task(self._hurry.wait())
+                    changed = asyncio.create_task(self._changed.wait())
+                    await asyncio.wait({hurry, changed}, return_when=asyncio.FIRST_COMPLETED)
+                    hurry.cancel()
+                    changed.cancel()
+
+    async def _let_go(self) -> None:
+        held = dict(self._held)
+        self._held.clear()
+        for tasks in held.values():
+            for task in tasks:
+                task.cancel()
+        await asyncio.gather(*(task for tasks in held.values() for task in tasks), return_exceptions=True)
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                # First the records, so that the next worker skips what is answered.
+                await self._publisher.flushed()
+                for batch in held:
+                    with translated(self._address):
+                        await self._intake.give_back(batch)
+                await self._client.zrem(self._keys.workers, self.name)
+                await self._client.delete(self._keys.worker(self.name), self._keys.control(self.name))
+        except (TimeoutError, QueueUnavailableError, redis.RedisError, OSError) as error:
+            log.warning("left without giving back %d batches (%s); their leases will lapse", len(held), error or "timeout")
+        else:
+            if held:
+                log.info("gave back %d batches", len(held))
+
+    def _report(self) -> dict[str, str]:
+        now = time.monotonic()
+        done = self._answered + self._failed
+        self._recent.append((now, done))
+        while len(self._recent) > 1 and now - self._recent[0][0] > RATE_WINDOW_S:
+            self._recent.popleft()
+        elapsed_s = now - self._recent[0][0]
+        rate = (done - self._recent[0][1]) / elapsed_s if elapsed_s > 0 else 0.0
+        return {
+            "state": self._state,
+            "model": self._engine.model,
+            "engine": self._engine.kind,
+            "capacity": str(self._capacity),
+            "in_flight": str(self._in_flight),
+            "answered": str(self._answered),
+            "failed": str(self._failed),
+            "answers_per_s": f"{rate:.3f}",
+        }

@@ -1,0 +1,1 @@
+"""File or caller -> questions; results -> file or caller."""

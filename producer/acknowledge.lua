@@ -1,0 +1,13 @@
+-- Drops records that are safely on the producer's disk, and renews its claim to the run.
+-- KEYS[1] hash run:ID; KEYS[2] stream run:ID:records; KEYS[3] string run:ID:producer
+-- ARGV: 1 our token, 2 lease (ms), 3 first record to keep, or ''
+-- Returns 1, or 0 if somebody else collects this run now and nothing was dropped.
+local holder = redis.call('GET', KEYS[3])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
+if ARGV[3] ~= '' then
+  local dropped = redis.call('XTRIM', KEYS[2], 'MINID', ARGV[3])
+  -- A run that expired or was lost must not come back as a count without a fingerprint.
+  if dropped > 0 and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'acknowledged', dropped) end
+end
+return 1

@@ -1,0 +1,70 @@
+"""Takes a run's records as they come, and lets Redis forget those that are on disk."""
+
+from __future__ import annotations
+
+import logging
+
+import redis
+
+from producer.options import ProducerOptions
+from wire.codec import decode_record
+from wire.connection import load_script
+from wire.errors import LeaseLostError, MalformedMessageError
+from wire.keys import Keys
+from wire.messages import Answer, Failure
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 1000
+
+
+class Collector:
+    """Reads the records of one run in the order in which they were made."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, run: str, token: str, options: ProducerOptions) -> None:
+        self._client = client
+        self._records = keys.records(run)
+        self._keys = [keys.run(run), self._records, keys.producer(run)]
+        self._token = token
+        self._lease_ms = int(1000 * options.lease_s)
+        self._acknowledge = client.register_script(load_script("producer", "acknowledge"))
+        self._seen = b"0"
+        self._keep_from = ""
+
+    def restart(self) -> None:
+        """Read again from the oldest record that Redis still has."""
+        self._seen = b"0"
+        self._keep_from = ""
+
+    def receive(self, wait_s: float) -> list[Answer | Failure]:
+        """The next records, at most `AT_ONCE`; waits up to `wait_s` seconds for the first one."""
+        block_ms = int(1000 * wait_s) or None
+        reply = self._client.xread({self._records: self._seen}, count=AT_ONCE, block=block_ms)
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = reply[0][1] if reply else []  # type: ignore[index]
+        records = []
+        for entry_id, fields in entries:
+            try:
+                records.append(decode_record(fields.get(b"a", b"")))
+            except MalformedMessageError as error:
+                log.error("skipped an entry of %s: %s", self._records, error)  # noqa: TRY400 (nothing in the traceback would help)
+            self._seen = entry_id
+        if entries:
+            milliseconds, _, counter = self._seen.decode().partition("-")
+            self._keep_from = f"{milliseconds}-{int(counter) + 1}"
+        return records
+
+    def acknowledge(self) -> None:
+        """Let Redis drop what `receive` has returned so far, and renew our claim to the run.
+
+        Raises:
+            LeaseLostError: Another producer has taken the run over; nothing was dropped.
+        """
+        if not self._acknowledge(keys=self._keys, args=[self._token, self._lease_ms, self._keep_from]):
+            msg = "another producer has taken this run over"
+            raise LeaseLostError(msg)
+        self._keep_from = ""
+
+    def release(self) -> None:
+        """Let another producer take the run at once."""
+        if self._client.get(self._keys[2]) == self._token.encode():
+            self._client.delete(self._keys[2])

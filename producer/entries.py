@@ -1,0 +1,21 @@
+"""What a file of questions consists of, whatever its format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An entry of which not even the bytes can be had, and why."""
+
+    reason: str
+
+
+Entry = tuple[int, bytes | Unreadable]
+"""(number of the line or element, from 1; its bytes)."""
+
+
+def too_long(size: int, max_bytes: int) -> Unreadable:
+    """What stands for an entry of `size` bytes that was passed over."""
+    return Unreadable(f"it is {size} bytes long, and at most {max_bytes} are allowed; shorten it")

@@ -1,0 +1,164 @@
+"""The answers file: one JSON line per question, appended as records come, whole after any crash."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from wire.errors import UsageError
+from wire.messages import Answer, Failure
+
+
+class OutputFullError(UsageError):
+    """The answers file could not be written; what was acknowledged before is in it, the rest waits in Redis."""
+
+
+class AnswersFile:
+    """Owns the answers file and, beside it, `NAME.run`, which says what the answers are to. One producer at a time may have it open.
+
+    Args:
+        path: Where the answers go; made if missing, continued if there.
+
+    Raises:
+        UsageError: The folder is missing or not writable, the path is not a file, or another producer has it open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._sidecar = path.with_name(path.name + ".run")
+        try:
+            self._lock = os.open(self._sidecar, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            msg = f"cannot write answers to {path}: {error.strerror}; choose another -o"
+            raise UsageError(msg) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+                raise
+            msg = f"another batchfleet process is writing {path}; wait for it, or choose another -o"
+            raise UsageError(msg) from None
+        self._drop_torn_line()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        # Closing the descriptor releases the lock.
+        os.close(self._file)
+        os.close(self._lock)
+
+    def claim(self, run: str, fingerprint: dict[str, str]) -> None:
+        """Make the file that of one run.
+
+        Raises:
+            UsageError: It holds answers of another run, or of this run made of something else.
+        """
+        stored = self._stored()
+        ours = {"run": run, "fingerprint": fingerprint}
+        if stored is None and self.size() > 0:
+            msg = f"{self.path} has lines already, and no {self._sidecar.name} says of which run; move it away, or choose another -o"
+            raise UsageError(msg)
+        if stored is not None and stored != ours:
+            theirs = stored.get("fingerprint", {})
+            differing = [f"{name} ({theirs.get(name)} then, {ours_now} now)" for name, ours_now in fingerprint.items() if theirs.get(name) != ours_now]
+            what = f"different: {', '.join(differing)}" if differing else f"run {stored.get('run')} then, {run} now"
+            msg = f"{self.path} holds answers of something else: {what}. Give what it was made of to go on with it, or choose another -o"
+            raise UsageError(msg)
+        if stored is None:
+            os.pwrite(self._lock, orjson.dumps(ours) + b"\n", 0)
+            os.fsync(self._lock)
+
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self._file).st_size
+
+    def ids(self) -> Iterator[tuple[str, bool]]:
+        """The request ids in the file, in its order, each with whether it was answered."""
+        with self.path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    fields = orjson.loads(line)
+                    request_id, status = fields["id"], fields["status"]
+                except (orjson.JSONDecodeError, KeyError, TypeError):
+                    msg = f"{self.path}:{number}: not an answer line; mend or move the file, or choose another -o"
+                    raise UsageError(msg) from None
+                yield request_id, status == "answered"
+
+    def write(self, records: Sequence[Answer | Failure]) -> None:
+        """Append records. What was written survives this process; `sync` makes it survive the machine.
+
+        Raises:
+            OutputFullError: The disk is full, or fails.
+        """
+        data = memoryview(b"".join(map(answer_line, records)))
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError as error:
+            msg = f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is lost"
+            raise OutputFullError(msg) from None
+
+    def sync(self) -> None:
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            msg = f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is lost"
+            raise OutputFullError(msg) from None
+
+    def _stored(self) -> dict[str, Any] | None:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            found = orjson.loads(os.pread(self._lock, 65536, 0))
+            if isinstance(found, dict):
+                return found
+        return None
+
+    def _drop_torn_line(self) -> None:
+        """A line without its end was being written when the machine or the disk gave out; its record is still in Redis."""
+        end = size = self.size()
+        while end > 0:
+            start = max(0, end - 65536)
+            newline = os.pread(self._file, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            os.ftruncate(self._file, end)
+
+
+def answer_line(record: Answer | Failure) -> bytes:
+    """A record as users see it, with the newline."""
+    line: dict[str, Any] = {"id": record.request_id, "status": record.status}
+    if isinstance(record, Answer):
+        line["text"] = record.text
+        if record.texts is not None:
+            line["texts"] = record.texts
+        line["finish_reason"] = record.finish_reason
+        line["usage"] = {"prompt_tokens": record.usage.prompt_tokens, "completion_tokens": record.usage.completion_tokens}
+        line["model"] = record.model
+        line["params"] = record.params
+        if record.details is not None:
+            line["details"] = record.details
+    else:
+        error = record.error
+        line["error"] = {"kind": error.kind, "message": error.message, "retryable": error.retryable}
+        if error.evidence is not None:
+            line["error"]["evidence"] = error.evidence
+    if record.worker is not None:
+        line["worker"] = record.worker
+    line["attempts"] = record.attempts
+    if record.latency_s is not None:
+        line["latency_s"] = record.latency_s
+    if record.metadata is not None:
+        line["metadata"] = record.metadata
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

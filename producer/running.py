@@ -1,0 +1,307 @@
+"""One run, from a file of questions to a file of answers."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis
+
+from producer.collecting import Collector
+from producer.identity import is_set, positions_answered
+from producer.options import ProducerOptions
+from producer.output import AnswersFile
+from producer.reading import Asked, Checked, Invalid, ReadingLimits, read_checked
+from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, Sender
+from wire.connection import RedisAddress, check_server, connect, translated
+from wire.errors import FleetError, QueueUnavailableError, UsageError
+from wire.keys import Keys
+from wire.messages import Answer, Failure
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 0.25
+SETTLE_RECORDS = 4000
+"""Records are put safely on disk and acknowledged this often; before that, a crash of the machine costs nothing but sending them again."""
+LONGEST_BACKOFF_S = 2.0
+CHECK_S = 2.0
+LATENCIES_KEPT = 10_000
+
+
+class NotFinishedError(FleetError):
+    """The run stopped before every question had its record; the same command continues it."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """How a run stands.
+
+    Attributes:
+        questions: In the file.
+        on_disk: Lines in the answers file.
+        answered, failed: Of these.
+        sent: Position up to which questions were accepted.
+        resumed: Lines that were there when this process began.
+        kinds: Failures by kind; `examples` has one (request id, message) of each.
+        prompt_tokens, completion_tokens: Of what this process wrote.
+        latencies: Seconds from submission to record of the latest answers.
+        waiting_for: Why nothing is being submitted now; empty if something is.
+    """
+
+    questions: int
+    on_disk: int = 0
+    answered: int = 0
+    failed: int = 0
+    sent: int = 0
+    resumed: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, tuple[str, str]] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    waiting_for: str = ""
+    started: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        """From the first push to the last line on disk, in seconds; up to now while the run is on."""
+        return (self.ended or time.monotonic()) - self.started if self.started else 0.0
+
+    def count(self, record: Answer | Failure) -> None:
+        self.on_disk += 1
+        if record.latency_s is not None:
+            self.latencies.append(record.latency_s)
+        if isinstance(record, Answer):
+            self.answered += 1
+            self.prompt_tokens += record.usage.prompt_tokens
+            self.completion_tokens += record.usage.completion_tokens
+        else:
+            self.failed += 1
+            self.kinds[record.error.kind] += 1
+            self.examples.setdefault(record.error.kind, (record.request_id, record.error.message))
+
+
+@dataclass(frozen=True, slots=True)
+class FileRun:
+    """What is to be run.
+
+    Attributes:
+        run: Its id.
+        questions: The file, which `checked` was made of.
+        default_model: For questions that name none.
+        fingerprint: What was asked, of which model, with which parameters, each part by itself so that a difference can be named.
+    """
+
+    run: str
+    questions: Path
+    checked: Checked
+    reading: ReadingLimits
+    default_model: str
+    fingerprint: dict[str, str]
+
+
+class Runner:
+    """Submits and collects in one loop, in one thread: what comes back makes room for what goes out."""
+
+    def __init__(
+        self,
+        what: FileRun,
+        answers: AnswersFile,
+        address: RedisAddress,
+        options: ProducerOptions,
+        *,
+        observe: Callable[[Tally], None] = lambda _: None,
+        check_fleet: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._what = what
+        self._answers = answers
+        self._address = address
+        self._options = options
+        self._observe = observe
+        self._check_fleet = check_fleet
+        self._stopping = threading.Event()
+        self._client = connect(address)
+        keys = Keys(address.namespace)
+        self._sender = Sender(self._client, keys, what.run, what.fingerprint, what.checked.count, options)
+        self._collector = Collector(self._client, keys, what.run, self._sender.token, options)
+        self._written = bytearray((what.checked.count + 7) // 8)
+        self._chunks: Iterator[tuple[int, list[Asked | Invalid]]] = iter(())
+        self._chunk: tuple[int, list[Asked | Invalid]] | None = None
+        self._unsettled = 0
+        self._settle_at = 0.0
+        self._check_at = 0.0
+        self.tally = Tally(what.checked.count)
+
+    def stop(self) -> None:
+        """Stop submitting and collecting; `run` then raises NotFinishedError."""
+        self._stopping.set()
+
+    def run(self) -> Tally:
+        """Go on until every question has its line.
+
+        Raises:
+            NotFinishedError: Stopped before.
+            UsageError: The answers file, the run in Redis and the questions do not belong together, or the disk is full.
+            LeaseLostError: Another producer has taken the run over.
+        """
+        self._answers.claim(self._what.run, self._what.fingerprint)
+        self._find_written()
+        if self.tally.on_disk < self.tally.questions:
+            try:
+                self._until_done()
+            finally:
+                self._leave()
+        self.tally.ended = time.monotonic()
+        self._observe(self.tally)
+        return self.tally
+
+    def _until_done(self) -> None:
+        backoff_s, away_since, is_open = 0.1, 0.0, False
+        self.tally.started = time.monotonic()
+        while self.tally.on_disk < self.tally.questions:
+            self._check_fleet()
+            if self._stopping.is_set():
+                msg = f"stopped with {self.tally.questions - self.tally.on_disk} of {self.tally.questions} questions open"
+                raise NotFinishedError(msg)
+            try:
+                with translated(self._address):
+                    if not is_open:
+                        self._open()
+                        is_open = True
+                    is_open = self._turn()
+                backoff_s, away_since = 0.1, 0.0
+            except QueueUnavailableError as error:
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since > self._options.patience_s:
+                    msg = f"{error}, for {self._options.patience_s:.0f} s; the same command continues the run"
+                    raise NotFinishedError(msg) from error
+                self.tally.waiting_for = str(error)
+                self._observe(self.tally)
+                # What was sent may have been accepted without our hearing of it: ask again.
+                is_open = False
+                self._stopping.wait(backoff_s)
+                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+        with translated(self._address):
+            self._settle()
+
+    def _turn(self) -> bool:
+        """Submit a little, collect what is there. Returns False if the run must be opened again."""
+        outcome = self._submit()
+        records = self._collector.receive(0.0 if outcome == "ok" else 0.25)
+        self._write(records)
+        if time.monotonic() >= self._settle_at or self._unsettled >= SETTLE_RECORDS:
+            self._settle()
+        if not records and outcome == "all sent":
+            self._check_undelivered()
+        self._observe(self.tally)
+        return outcome not in {"cursor", "gone"}
+
+    def _open(self) -> None:
+        check_server(self._client, self._address)
+        state = self._sender.open()
+        if state.acknowledged > self.tally.on_disk:
+            self._complain_of_missing_lines(state.acknowledged)
+        self._collector.restart()
+        self._chunks = self._chunks_from(state.cursor)
+        self._chunk = None
+        self.tally.sent = state.cursor
+
+    def _submit(self) -> str:
+        if self._chunk is None:
+            self._chunk = next(self._chunks, None)
+        if self._chunk is None:
+            self.tally.waiting_for = ""
+            return "all sent"
+        until, questions = self._chunk
+        sent = self._sender.send(self.tally.sent, until, questions, self._what.default_model)
+        self.tally.waiting_for = sent.detail
+        if sent.outcome == "ok":
+            self.tally.sent = until
+            self._chunk = None
+        return sent.outcome
+
+    def _chunks_from(self, cursor: int) -> Iterator[tuple[int, list[Asked | Invalid]]]:
+        """Questions from `cursor` on that have no line yet, a chunk at a time, each with the position after it."""
+        questions = read_checked(self._what.questions, self._what.reading, self._what.checked)
+        chunk: list[Asked | Invalid] = []
+        size = 0
+        for question in itertools.islice(questions, cursor, None):
+            if not is_set(self._written, question.index):
+                chunk.append(question)
+                size += len(question.prompt or "") if isinstance(question, Asked) else 0
+            if len(chunk) >= CHUNK_QUESTIONS or size >= CHUNK_BYTES:
+                yield question.index + 1, chunk
+                chunk, size = [], 0
+                cursor = question.index + 1
+        if cursor < self._what.checked.count:
+            yield self._what.checked.count, chunk
+
+    def _write(self, records: list[Answer | Failure]) -> None:
+        new = []
+        for record in records:
+            # Sent again after a crash, or after Redis came back without its last second: the line is there already.
+            if record.index < self.tally.questions and not is_set(self._written, record.index):
+                self._written[record.index >> 3] |= 0x80 >> (record.index & 7)
+                new.append(record)
+        if new:
+            self._answers.write(new)
+            for record in new:
+                self.tally.count(record)
+        self._unsettled += len(records)
+
+    def _settle(self) -> None:
+        if self._unsettled:
+            self._answers.sync()
+        self._collector.acknowledge()
+        self._unsettled = 0
+        self._settle_at = time.monotonic() + SETTLE_S
+
+    def _find_written(self) -> None:
+        """Take in what an earlier attempt left in the answers file."""
+        if not self._answers.size():
+            return
+        questions = ((question.request_id, question.index) for question in read_checked(self._what.questions, self._what.reading, self._what.checked))
+        found = positions_answered(questions, self._count_ids())
+        if found.unknown or found.repeated:
+            what = f"the id {found.unknown[0]!r}, which no question has" if found.unknown else f"{found.repeated} ids more than once"
+            msg = f"{self._answers.path} has {what}; mend or move it, or choose another -o"
+            raise UsageError(msg)
+        self._written = found.bitmap
+        self.tally.resumed = self.tally.on_disk
+
+    def _count_ids(self) -> Iterator[str]:
+        for request_id, answered in self._answers.ids():
+            self.tally.on_disk += 1
+            self.tally.answered += answered
+            self.tally.failed += not answered
+            yield request_id
+
+    def _check_undelivered(self) -> None:
+        """Waiting for records that were delivered long ago would never end."""
+        if time.monotonic() < self._check_at:
+            return
+        self._check_at = time.monotonic() + CHECK_S
+        state = self._sender.open()
+        if state.acknowledged >= state.accepted and self.tally.sent >= self.tally.questions:
+            self._complain_of_missing_lines(state.acknowledged)
+
+    def _complain_of_missing_lines(self, delivered: int) -> None:
+        msg = (
+            f"{delivered} records of run {self._what.run} were delivered before, but {self._answers.path} has only {self.tally.on_disk} lines. "
+            "Give the file that has them, or another --run to ask everything again"
+        )
+        raise UsageError(msg)
+
+    def _leave(self) -> None:
+        with contextlib.suppress(QueueUnavailableError, redis.RedisError), translated(self._address):
+            self._settle()
+            self._collector.release()
+        self._client.close()

@@ -1,0 +1,174 @@
+"""Sends a run's questions in order. A cursor in Redis says how far it got, so that nothing is accepted twice, whoever resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+
+from producer.options import ProducerOptions
+from producer.reading import Asked, Invalid
+from wire.clock import ServerClock
+from wire.codec import encode_question, encode_record
+from wire.connection import load_script
+from wire.errors import UsageError
+from wire.keys import Keys, queue_member
+from wire.messages import ErrorDetail, Failure, Question
+
+CHUNK_QUESTIONS = 256
+CHUNK_BYTES = 1024 * 1024
+"""Bounds of one submission: a script keeps Redis to itself while it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What Redis knows of a run. `cursor`: questions before this position were accepted, or skipped because their answers were on disk."""
+
+    cursor: int
+    accepted: int
+    answered: int
+    failed: int
+    acknowledged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of one submission.
+
+    Attributes:
+        outcome: `ok`; `window`, `pending` (no room now: try later); `cursor`, `gone` (Redis knows less or more than we thought: open again).
+        detail: For people, where there is no room.
+    """
+
+    outcome: str
+    detail: str = ""
+
+
+class RunBusyError(UsageError):
+    """Another producer collects this run."""
+
+
+class Sender:
+    """One producer's way to put the questions of one run into Redis."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, run: str, fingerprint: dict[str, str], questions: int, options: ProducerOptions) -> None:
+        self._client = client
+        self._keys = keys
+        self._run = run
+        self._fingerprint = fingerprint
+        self._questions = questions
+        self._options = options
+        self._open = client.register_script(load_script("producer", "open_run"))
+        self._submit = client.register_script(load_script("producer", "submit"))
+        self.token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.clock = ServerClock()
+
+    def open(self) -> RunState:
+        """Open the run, or find it again.
+
+        Raises:
+            RunBusyError: Another living producer collects it.
+            UsageError: The run id exists with other questions, another model or other parameters.
+        """
+        reply = self._try_open("")
+        if reply[0] == b"busy" and _died_here(reply[1].decode()):
+            reply = self._try_open(reply[1].decode())
+        if reply[0] == b"busy":
+            host, pid, _ = reply[1].decode().split(":")
+            msg = f"run {self._run} is being collected by process {pid} on {host}"
+            raise RunBusyError(msg)
+        if reply[0] == b"differs":
+            raise UsageError(_difference(self._run, json.loads(reply[1]), self._fingerprint))
+        counts = [int(part) for part in reply[1:]]
+        self.clock.learn(counts[5] + counts[6] / 1e6)
+        return RunState(*counts[:5])
+
+    def send(self, cursor: int, until: int, chunk: Sequence[Asked | Invalid], default_model: str) -> Sent:
+        """Offer the questions of positions `cursor` to `until` (exclusive); positions without a question in `chunk` are skipped.
+
+        All are accepted, or none.
+
+        Raises:
+            UsageError: The questions name more models than the fleet allows.
+        """
+        streams: dict[tuple[str, int], int] = {}
+        per_question: list[bytes | int] = []
+        for asked in chunk:
+            if isinstance(asked, Invalid):
+                per_question += (0, asked.index, encode_record(_failure(self._run, asked)))
+            else:
+                question = self._question(asked, default_model)
+                stream = streams.setdefault((question.model, question.priority), len(streams) + 1)
+                per_question += (stream, question.index, encode_question(question))
+        keys, run, options = self._keys, self._run, self._options
+        reply = self._submit(
+            keys=[keys.run(run), keys.accepted(run), keys.done(run), keys.records(run), keys.pending, keys.runs, keys.queues, keys.wake]
+            + [keys.questions(*stream) for stream in streams],
+            args=[run, cursor, until, int(options.run_ttl_s), options.max_pending_questions, options.max_pending_bytes, options.run_window]
+            + [options.max_models, len(streams), *(queue_member(*stream) for stream in streams), *per_question],
+        )
+        return self._understood(reply)
+
+    def _understood(self, reply: list[bytes | int]) -> Sent:
+        outcome = reply[0].decode() if isinstance(reply[0], bytes) else ""
+        if outcome == "queues":
+            msg = f"these questions would add to {reply[1]!r} queues; limits.max_models = {self._options.max_models} is the most"
+            raise UsageError(msg)
+        if outcome == "window":
+            return Sent(outcome, f"{self._options.run_window} questions of this run are unanswered or not yet on disk (limits.run_window)")
+        if outcome == "pending":
+            return Sent(outcome, f"{reply[1]!r} questions, {reply[2]!r} bytes are pending in the fleet (limits.max_pending_questions, _bytes)")
+        return Sent(outcome)
+
+    def _question(self, asked: Asked, default_model: str) -> Question:
+        now = self.clock.now()
+        return Question(
+            run=self._run,
+            index=asked.index,
+            request_id=asked.request_id,
+            model=asked.model or default_model,
+            prompt=asked.prompt,
+            messages=asked.messages,
+            params=asked.params,
+            priority=asked.priority,
+            deadline=now + asked.deadline_s if asked.deadline_s is not None else None,
+            metadata=asked.metadata,
+            submitted_at=now,
+        )
+
+    def _try_open(self, replaceable: str) -> list[bytes]:
+        keys = [self._keys.run(self._run), self._keys.producer(self._run), self._keys.runs]
+        fingerprint = json.dumps(self._fingerprint, sort_keys=True)
+        lease_ms = int(1000 * self._options.lease_s)
+        args = [self._run, self.token, lease_ms, int(self._options.run_ttl_s), fingerprint, self._questions, replaceable]
+        reply: list[bytes] = self._open(keys=keys, args=args)
+        return reply
+
+
+def _failure(run: str, invalid: Invalid) -> Failure:
+    error = ErrorDetail(kind="invalid_question", message=f"line {invalid.line}: {invalid.reason}")
+    return Failure(run=run, index=invalid.index, request_id=invalid.request_id, attempts=0, error=error)
+
+
+def _died_here(token: str) -> bool:
+    """Whether the holder was a process of this machine that is gone. Of another machine's we know nothing."""
+    host, pid, _ = token.split(":")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _difference(run: str, stored: dict[str, str], ours: dict[str, str]) -> str:
+    parts = [f"{name} ({stored.get(name, 'none')} then, {ours.get(name, 'none')} now)" for name in ours if stored.get(name) != ours[name]]
+    return f"run {run} exists and was made of something else; different: {', '.join(parts)}. Choose another --run, or give what it was made of"

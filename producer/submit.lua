@@ -1,0 +1,69 @@
+-- Accepts the next questions of a run, all or none. Safe to send twice: the cursor says what was accepted.
+-- KEYS[1] hash   run:ID            fingerprint, cursor and counts
+-- KEYS[2] bitmap run:ID:accepted
+-- KEYS[3] bitmap run:ID:done
+-- KEYS[4] stream run:ID:records
+-- KEYS[5] hash   pending           questions and bytes accepted and not yet terminal
+-- KEYS[6] zset   runs              run id -> last activity (ms)
+-- KEYS[7] set    queues            names of the streams of questions
+-- KEYS[8] stream wake
+-- KEYS[9..]      streams of questions, one for each model and priority among them
+-- ARGV: 1 run id, 2 cursor before, 3 cursor after, 4 TTL (s), 5 most pending questions, 6 most pending bytes, 7 most unacknowledged of
+--   a run, 8 most queues, 9 number of streams, then each stream's name in `queues`, then for each question: stream number (0: the bytes
+--   are already its failure record), index, bytes
+-- Returns {'ok'}, {'cursor', actual}, {'gone'}, {'window'}, {'pending', questions, bytes}, {'queues', how many}.
+local cursor = redis.call('HGET', KEYS[1], 'cursor')
+if not cursor then return {'gone'} end
+if cursor ~= ARGV[2] then return {'cursor', cursor} end
+
+local streams = tonumber(ARGV[9])
+local first = 10 + streams
+local questions, bytes, refused = 0, 0, 0
+for i = first, #ARGV, 3 do
+  if ARGV[i] == '0' then
+    refused = refused + 1
+  else
+    questions = questions + 1
+    bytes = bytes + #ARGV[i + 2]
+  end
+end
+
+local counts = redis.call('HMGET', KEYS[1], 'accepted', 'acknowledged')
+if (counts[1] or 0) - (counts[2] or 0) + questions + refused > tonumber(ARGV[7]) then return {'window'} end
+local pending = redis.call('HMGET', KEYS[5], 'questions', 'bytes')
+local pending_questions, pending_bytes = tonumber(pending[1] or 0), tonumber(pending[2] or 0)
+-- What is too much by itself may pass when nothing else is pending; otherwise it would wait for ever.
+if pending_questions > 0 and (pending_questions + questions > tonumber(ARGV[5]) or pending_bytes + bytes > tonumber(ARGV[6])) then
+  return {'pending', pending_questions, pending_bytes}
+end
+
+local new = {}
+for i = 10, first - 1 do
+  if redis.call('SISMEMBER', KEYS[7], ARGV[i]) == 0 then table.insert(new, ARGV[i]) end
+end
+if #new > 0 then
+  local known = redis.call('SCARD', KEYS[7])
+  if known + #new > tonumber(ARGV[8]) then return {'queues', known} end
+  redis.call('SADD', KEYS[7], unpack(new))
+  redis.call('XADD', KEYS[8], 'MAXLEN', '~', 1000, '*', 'queue', new[1])
+end
+
+for i = first, #ARGV, 3 do
+  redis.call('SETBIT', KEYS[2], ARGV[i + 1], 1)
+  if ARGV[i] == '0' then
+    redis.call('SETBIT', KEYS[3], ARGV[i + 1], 1)
+    redis.call('XADD', KEYS[4], '*', 'a', ARGV[i + 2])
+  else
+    redis.call('XADD', KEYS[8 + tonumber(ARGV[i])], '*', 'q', ARGV[i + 2], 'r', ARGV[1])
+  end
+end
+redis.call('HINCRBY', KEYS[5], 'questions', questions)
+redis.call('HINCRBY', KEYS[5], 'bytes', bytes)
+redis.call('HSET', KEYS[1], 'cursor', ARGV[3])
+redis.call('HINCRBY', KEYS[1], 'accepted', questions + refused)
+redis.call('HINCRBY', KEYS[1], 'failed', refused)
+
+local time = redis.call('TIME')
+redis.call('ZADD', KEYS[6], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1])
+for i = 1, 4 do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
+return {'ok'}

@@ -1,0 +1,38 @@
+"""What all tests share: a real Redis of their own, and builders."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from hypothesis import settings
+
+from fleet.private_redis import PrivateRedis
+from fleet.processes import stop_all
+
+settings.register_profile("batchfleet", deadline=None, print_blob=True)
+settings.load_profile("batchfleet")
+
+
+@pytest.fixture
+def redis_server() -> Iterator[PrivateRedis]:
+    """A redis-server with its append-only file, of this test alone."""
+    # Not tmp_path: the path of a socket has to be short.
+    folder = Path(tempfile.mkdtemp(prefix="bf-test-"))
+    server = PrivateRedis(folder)
+    server.start()
+    yield server
+    assert server.process is not None
+    stop_all([server.process], grace_s=5)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def client(redis_server: PrivateRedis) -> Iterator[redis.Redis]:
+    """A client of that server."""
+    with redis.Redis.from_url(redis_server.url, protocol=2) as connected:
+        yield connected

@@ -1,0 +1,121 @@
+"""A tiny random Llama with its tokenizer, made offline: real enough for every part of vLLM, small enough for two CPU cores.
+
+`python -m tests.integration.tiny_model DIRECTORY` writes it to DIRECTORY, with a chat template.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+MAX_MODEL_LEN = 512
+MAX_VOCABULARY_TOKENS = 512
+HIDDEN_SIZE = 128
+ADAPTER_RANK = 8
+FORMAT = 1
+"""Goes up when the files change, so that a model cached by an older version is not used."""
+
+TRAINING_LINES = (
+    "The quick brown fox jumps over the lazy dog.",
+    "What is the capital of France? Paris is the capital of France.",
+    "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May.",
+    "Answer with one number: 1 2 3 4 5 6 7 8 9 0.",
+)
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{%- if message['role'] not in ['system', 'user', 'assistant'] -%}{{ raise_exception('no such role: ' + message['role']) }}{%- endif -%}"
+    "<|{{ message['role'] }}|>{{ message['content'] }}\n"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
+)
+
+ENGINE_ARGUMENTS = {
+    "load_format": "dummy",
+    "enforce_eager": True,
+    "max_model_len": MAX_MODEL_LEN,
+    "max_num_seqs": 64,
+    "dtype": "float32",
+    "seed": 0,
+}
+"""What a vLLM engine needs to serve it without weights, on CPU and GPU alike."""
+
+
+def cached(*, chat_template: bool = True) -> Path:
+    """The model's folder below the system's temporary directory, made by whichever process comes first."""
+    kind = "chat" if chat_template else "plain"
+    folder = Path(tempfile.gettempdir()) / f"batchfleet-tiny-llama-{os.getuid()}-{FORMAT}-{kind}"
+    if not folder.exists():
+        made = Path(tempfile.mkdtemp(dir=folder.parent))
+        make(made, chat_template=CHAT_TEMPLATE if chat_template else None)
+        try:
+            made.rename(folder)
+        except OSError:  # Another process was first; its files are the same.
+            shutil.rmtree(made)
+    return folder
+
+
+def make(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> None:
+    """Write config.json and the tokenizer's files into `folder`, which exists; `chat_template` None gives a model without one."""
+    _save_config(folder, vocabulary_tokens=_save_tokenizer(folder, chat_template))
+
+
+def make_adapter(folder: Path) -> None:
+    """Write a LoRA adapter for the model, of random weights large enough to change what it says, into `folder`, which exists."""
+    torch = import_module("torch")
+    generator = torch.Generator().manual_seed(1)
+    weights = {}
+    for layer in range(2):
+        for module in ("q_proj", "v_proj"):
+            name = f"base_model.model.model.layers.{layer}.self_attn.{module}"
+            weights[f"{name}.lora_A.weight"] = torch.randn(ADAPTER_RANK, HIDDEN_SIZE, generator=generator)
+            weights[f"{name}.lora_B.weight"] = torch.randn(HIDDEN_SIZE, ADAPTER_RANK, generator=generator)
+    import_module("safetensors.torch").save_file(weights, str(folder / "adapter_model.safetensors"))
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": "tiny",
+        "r": ADAPTER_RANK,
+        "lora_alpha": 2 * ADAPTER_RANK,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": ["q_proj", "v_proj"],
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def _save_config(folder: Path, vocabulary_tokens: int) -> None:
+    config = import_module("transformers").LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        vocab_size=vocabulary_tokens,
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=2 * HIDDEN_SIZE,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=2 * MAX_MODEL_LEN,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    config.save_pretrained(folder)
+
+
+def _save_tokenizer(folder: Path, chat_template: str | None) -> int:
+    tokenizers = import_module("tokenizers")
+    bpe = tokenizers.ByteLevelBPETokenizer()
+    bpe.train_from_iterator(TRAINING_LINES, vocab_size=MAX_VOCABULARY_TOKENS, special_tokens=["<s>", "</s>"], show_progress=False)
+    fast = import_module("transformers").PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token="<s>", eos_token="</s>")  # noqa: S106, SLF001 - token names; the wrapper has no public way to its tokenizer
+    fast.chat_template = chat_template
+    fast.save_pretrained(folder)
+    return len(fast)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.mkdir(parents=True, exist_ok=True)
+    make(target)

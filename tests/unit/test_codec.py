@@ -1,0 +1,138 @@
+"""Messages survive the wire, and anything else is refused."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wire.codec import BATCH_FUNCTION, decode_batch, decode_question, decode_record, encode_batch, encode_question, encode_record
+from wire.errors import MalformedMessageError
+from wire.messages import WIRE_VERSION, Answer, ErrorDetail, Failure, Question, Usage
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | text
+json_values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3), max_leaves=8)
+objects = st.dictionaries(text, json_values, max_size=4)
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+seconds = st.floats(0, 1e10)
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> Question:
+    content: dict[str, Any] = draw(st.fixed_dictionaries({"prompt": text}) | st.fixed_dictionaries({"messages": st.lists(objects, max_size=3)}))
+    return Question(
+        run="run-1",
+        index=draw(st.integers(0, 10**7)),
+        request_id=draw(names),
+        model=draw(names),
+        params=draw(objects),
+        priority=draw(st.integers(0, 9)),
+        deadline=draw(st.none() | seconds),
+        metadata=draw(st.none() | objects),
+        submitted_at=draw(seconds),
+        **content,
+    )
+
+
+common = {
+    "run": st.just("run-1"),
+    "index": st.integers(0, 10**7),
+    "request_id": names,
+    "worker": st.none() | names,
+    "attempts": st.integers(0, 9),
+    "latency_s": st.none() | seconds,
+    "metadata": st.none() | objects,
+}
+counts = st.builds(Usage, prompt_tokens=st.integers(0, 10**6), completion_tokens=st.integers(0, 10**6))
+answers = st.builds(
+    Answer, **common, text=text, texts=st.none() | st.lists(text, max_size=3), finish_reason=names, usage=counts, model=names, params=objects,
+    details=st.none() | objects, status=st.just("answered"),
+)  # fmt: skip
+details = st.builds(ErrorDetail, kind=names, message=text, retryable=st.booleans(), evidence=st.none() | objects)
+failures = st.builds(Failure, **common, error=details, status=st.just("failed"))
+
+
+@given(questions())
+def test_a_question_survives_the_wire(question: Question) -> None:
+    """Every field, whatever it holds."""
+    assert decode_question(encode_question(question)) == question
+
+
+@given(answers | failures)
+def test_a_record_survives_the_wire(record: Answer | Failure) -> None:
+    """An answer stays an answer, a failure a failure."""
+    assert decode_record(encode_record(record)) == record
+
+
+@given(st.lists(st.binary(max_size=50), min_size=1, max_size=20))
+def test_a_batch_survives_the_wire_and_its_questions_stay_closed(encoded: list[bytes]) -> None:
+    """What is in a batch is not looked into, so that one bad question harms only itself."""
+    assert decode_batch(encode_batch(encoded)) == encoded
+
+
+@given(st.binary(max_size=300) | json_values.map(msgpack.packb) | json_values.map(pickle.dumps))
+def test_any_bytes_either_decode_or_are_refused(data: bytes) -> None:
+    """No other exception comes out of the codec."""
+    for decode in (decode_question, decode_record, decode_batch):
+        try:
+            decode(data)
+        except MalformedMessageError as error:
+            assert str(error)
+
+
+@given(questions(), st.data())
+def test_a_cut_or_changed_question_either_decodes_or_is_refused(question: Question, data: st.DataObject) -> None:
+    """One flipped byte or a missing end never raises anything else."""
+    encoded = bytearray(encode_question(question))
+    place = data.draw(st.integers(0, len(encoded) - 1))
+    encoded[place] ^= data.draw(st.integers(1, 255))
+    for damaged in (bytes(encoded), bytes(encoded[:place])):
+        try:
+            decode_question(damaged)
+        except MalformedMessageError:
+            pass
+
+
+@pytest.mark.parametrize("version", [0, WIRE_VERSION + 1, 10**6, None, "1", True])
+def test_another_wire_version_is_refused_by_name(version: object) -> None:
+    """A future program's question is not guessed at."""
+    fields = {"run": "r", "index": 0, "request_id": "q", "model": "m", "prompt": "p", "submitted_at": 0.0, "v": version}
+
+    with pytest.raises(MalformedMessageError, match="version"):
+        decode_question(msgpack.packb(fields))
+
+
+@pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.run", "gpu_worker.answer_batch2", ""])
+def test_a_job_that_names_another_function_is_refused(name: str) -> None:
+    """The name is compared, never looked up."""
+    with pytest.raises(MalformedMessageError):
+        decode_batch(msgpack.packb([name, None, ["echo pwned"], {}]))
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        [BATCH_FUNCTION, None, [1, []], {}],
+        [BATCH_FUNCTION, None, [1, ["text"]], {}],
+        [BATCH_FUNCTION, "instance", [1, [b"q"]], {}],
+        [BATCH_FUNCTION, None, [1, [b"q"]], {"k": 1}],
+        [BATCH_FUNCTION, None, [99, [b"q"]], {}],
+        {"not": "a job"},
+    ],
+)
+def test_a_job_of_another_shape_is_refused(job: object) -> None:
+    """Empty batches, instances and keyword arguments have no meaning here."""
+    with pytest.raises(MalformedMessageError):
+        decode_batch(msgpack.packb(job))
+
+
+@pytest.mark.parametrize("both", [{}, {"prompt": "p", "messages": [{"role": "user", "content": "p"}]}])
+def test_a_question_asks_exactly_one_thing(both: dict[str, object]) -> None:
+    """Neither prompt nor messages, or both, is no question."""
+    with pytest.raises(MalformedMessageError):
+        decode_question(msgpack.packb({"run": "r", "index": 0, "request_id": "q", "model": "m", "submitted_at": 0.0, "v": 1, **both}))

@@ -1,0 +1,1 @@
+"""The contract every program of the fleet shares: messages, their encoding, key names, scripts and errors."""

@@ -1,0 +1,153 @@
+"""Messages to bytes and back. Decoding believes nothing: any bytes give a valid message or MalformedMessageError.
+
+Only msgpack is spoken. A message is a map of the fields that differ from their defaults, plus `v`, the wire version. Nothing that is read is
+ever imported, looked up by name or executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import msgpack
+from pydantic import ValidationError
+
+from wire.errors import MalformedMessageError
+from wire.messages import QUESTION, TERMINAL_RECORD, WIRE_VERSION, Answer, Failure, Message, Question
+
+BATCH_FUNCTION = "gpu_worker.answer_batch"
+"""The one function name that a batch job may carry. It is compared, never looked up: no such function has to exist."""
+
+OLDEST_WIRE_VERSION = 1
+
+
+def encode_question(question: Question) -> bytes:
+    return _encode(question)
+
+
+def decode_question(data: bytes) -> Question:
+    """Read a question.
+
+    Raises:
+        MalformedMessageError: It is not one, or of a wire version that we do not speak.
+    """
+    fields = _decode_map(data, "question")
+    try:
+        return QUESTION.validate_python(fields)
+    except (ValidationError, RecursionError) as error:
+        _refuse("question", error)
+
+
+def encode_record(record: Answer | Failure) -> bytes:
+    return _encode(record)
+
+
+def decode_record(data: bytes) -> Answer | Failure:
+    """Read a terminal record.
+
+    Raises:
+        MalformedMessageError: It is not one, or of a wire version that we do not speak.
+    """
+    fields = _decode_map(data, "record")
+    try:
+        return TERMINAL_RECORD.validate_python(fields)
+    except (ValidationError, RecursionError) as error:
+        _refuse("record", error)
+
+
+def encode_batch(questions: Sequence[bytes]) -> bytes:
+    """Write the payload of a batch job from encoded questions, which are not looked into.
+
+    The outer shape, (function, instance, args, kwargs), is RQ's; `rq` tools can show such a job.
+    """
+    return pack((BATCH_FUNCTION, None, (WIRE_VERSION, questions), {}))
+
+
+def decode_batch(data: bytes) -> list[bytes]:
+    """Read the payload of a batch job; the questions in it stay encoded, so that one bad question harms only itself.
+
+    Raises:
+        MalformedMessageError: It is not a batch of ours: foreign, truncated, or of a version that we do not speak.
+    """
+    job = _unpack(data, "batch")
+    match job:
+        case [str(name), None, [int(version), list(questions)], dict(kwargs)] if name == BATCH_FUNCTION and not kwargs:
+            _check_version(version, "batch")
+            if not questions or not all(isinstance(question, bytes) for question in questions):
+                msg = "malformed batch: it must hold one or more encoded questions"
+                raise MalformedMessageError(msg)
+            return questions
+        case [str(name), *_] if name != BATCH_FUNCTION:
+            msg = f"foreign job: it names the function {name[:100]!r}, and only {BATCH_FUNCTION!r} may run"
+            raise MalformedMessageError(msg)
+    msg = "malformed batch: it does not have the shape of a batch job"
+    raise MalformedMessageError(msg)
+
+
+class BatchSerializer:
+    """What RQ is given as serializer, so that nothing of it ever uses pickle."""
+
+    @staticmethod
+    def dumps(value: object) -> bytes:
+        return pack(value)
+
+    @staticmethod
+    def loads(data: bytes) -> Any:  # noqa: ANN401 (RQ's serializer protocol is untyped)
+        return _unpack(data, "value")
+
+
+def pack(value: object) -> bytes:
+    """msgpack without extension types."""
+    packed: bytes = msgpack.packb(value, use_bin_type=True)
+    return packed
+
+
+def _encode(message: Message) -> bytes:
+    fields = message.model_dump(exclude_defaults=True)
+    if "status" in type(message).model_fields:
+        fields["status"] = message.status  # type: ignore[attr-defined]  # records have it; it tells them apart
+    fields["v"] = WIRE_VERSION
+    return pack(fields)
+
+
+def _decode_map(data: bytes, what: str) -> dict[str, Any]:
+    fields = _unpack(data, what)
+    if not isinstance(fields, dict):
+        msg = f"malformed {what}: a map was expected, found {type(fields).__name__}"
+        raise MalformedMessageError(msg)
+    _check_version(fields.pop("v", None), what)
+    return fields
+
+
+def _unpack(data: bytes, what: str) -> Any:  # noqa: ANN401 (anything can come out of bytes; callers check)
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
+    except (ValueError, TypeError, RecursionError, MemoryError, msgpack.exceptions.UnpackException) as error:
+        msg = f"malformed {what}: not msgpack ({type(error).__name__}: {error})"
+        raise MalformedMessageError(msg) from None
+
+
+def _check_version(version: object, what: str) -> None:
+    if not isinstance(version, int) or isinstance(version, bool):
+        msg = f"malformed {what}: no wire version"
+        raise MalformedMessageError(msg)
+    if not OLDEST_WIRE_VERSION <= version <= WIRE_VERSION:
+        msg = f"{what} of wire version {version}; this program speaks {OLDEST_WIRE_VERSION} to {WIRE_VERSION}: upgrade it"
+        raise MalformedMessageError(msg)
+
+
+def _refuse(what: str, error: ValidationError | RecursionError) -> NoReturn:
+    if isinstance(error, RecursionError):
+        msg = f"malformed {what}: nested too deeply"
+    else:
+        msg = f"malformed {what}: {describe(error)}"
+    raise MalformedMessageError(msg) from None
+
+
+def describe(error: ValidationError) -> str:
+    """One line for the first few things that are wrong, without the values (they may be long, or secret)."""
+    problems: Sequence[Mapping[str, Any]] = error.errors(include_url=False, include_context=False, include_input=False)
+    shown = [f"{'.'.join(str(part) for part in p['loc']) or 'it'}: {p['msg']}" for p in problems[:3]]
+    if len(problems) > len(shown):
+        shown.append(f"and {len(problems) - len(shown)} more")
+    return "; ".join(shown)

@@ -1,0 +1,137 @@
+"""How every program reaches Redis: one way to connect, one place where redis-py's errors become ours."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+import redis
+import redis.asyncio
+import redis.exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from wire.errors import QueueUnavailableError, QueueUnusableError
+from wire.keys import DEFAULT_NAMESPACE
+
+OLDEST_REDIS = (6, 2)
+"""BLMOVE, XTRIM MINID and exact WATCH on expiring keys came with Redis 6.2."""
+
+BLOCK_S = 2.0
+"""Longest blocking wait in one command. Above the socket timeout, redis-py would take the silence for a dead connection and send again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """Where Redis is and how to be let in.
+
+    Attributes:
+        url: `redis://`, `rediss://` or `unix://`; may carry a password, so it stays out of `repr`.
+        namespace: Prefix of all keys; fleets with different ones do not see each other.
+        socket_timeout_s: Longest silence in the middle of a command, in seconds; at least 1.5 times `BLOCK_S`.
+        ca_file, cert_file, key_file: For TLS; None for the system's authorities and no client certificate.
+    """
+
+    url: str = field(repr=False)
+    namespace: str = DEFAULT_NAMESPACE
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    socket_timeout_s: float = 5.0
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "socket_timeout": max(self.socket_timeout_s, BLOCK_S * 1.5),
+            "socket_connect_timeout": self.socket_timeout_s,
+            # Our own loops retry, with a back-off, and only what is safe to send twice.
+            "retry": Retry(NoBackoff(), 0),
+            # RESP3 changes the shape of stream replies.
+            "protocol": 2,
+        }
+        if self.username:
+            options["username"] = self.username
+        if self.password:
+            options["password"] = self.password
+        if self.url.startswith("rediss://"):
+            tls = {"ssl_ca_certs": self.ca_file, "ssl_certfile": self.cert_file, "ssl_keyfile": self.key_file}
+            options.update({name: value for name, value in tls.items() if value})
+        return options
+
+    def shown(self) -> str:
+        """The address without user and password, for messages."""
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def connect(address: RedisAddress) -> redis.Redis:
+    """A client with a pool of its own; nothing is sent yet."""
+    return redis.Redis.from_url(address.url, **address.options())
+
+
+def connect_async(address: RedisAddress) -> redis.asyncio.Redis:
+    """The same for asyncio."""
+    return redis.asyncio.Redis.from_url(address.url, **address.options())
+
+
+def check_server(client: redis.Redis, address: RedisAddress) -> None:
+    """Ask once whether a fleet can live there.
+
+    Raises:
+        QueueUnavailableError: It does not answer.
+        QueueUnusableError: It answers, but is too old, a replica, or does not let us in.
+    """
+    with translated(address):
+        info: dict[str, Any] = client.info("server")
+        role = client.info("replication").get("role")
+    version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
+    if version < OLDEST_REDIS:
+        msg = f"Redis at {address.shown()} is version {info.get('redis_version')}; {'.'.join(map(str, OLDEST_REDIS))} or newer is needed"
+        raise QueueUnusableError(msg)
+    if role == "slave":
+        msg = f"Redis at {address.shown()} is a read-only replica; give the address of its primary"
+        raise QueueUnusableError(msg)
+
+
+@contextlib.contextmanager
+def translated(address: RedisAddress) -> Iterator[None]:
+    """Turn redis-py's errors into ours. Everything that talks to Redis runs inside one of these."""
+    try:
+        yield
+    except redis.exceptions.AuthenticationError as error:
+        # redis-py calls it an authentication error as well when the server merely wants a password.
+        msg = f"Redis at {address.shown()} does not accept the user or password ({_words(error)}); set redis.password, or the URL's"
+        raise QueueUnusableError(msg) from error
+    except (redis.exceptions.ReadOnlyError, redis.exceptions.NoPermissionError) as error:
+        msg = f"Redis at {address.shown()} does not allow what a fleet needs: {_words(error)}"
+        raise QueueUnusableError(msg) from error
+    except redis.exceptions.OutOfMemoryError as error:
+        msg = f"Redis at {address.shown()} is out of memory; raise its maxmemory or lower limits.max_pending_bytes"
+        raise QueueUnavailableError(msg) from error
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.BusyLoadingError, OSError) as error:
+        msg = f"Redis at {address.shown()} does not answer: {_words(error)}"
+        raise QueueUnavailableError(msg) from error
+    except redis.exceptions.ResponseError as error:
+        if _passes(error):
+            msg = f"Redis at {address.shown()} cannot do it now: {_words(error)}"
+            raise QueueUnavailableError(msg) from error
+        raise
+
+
+def _passes(error: redis.exceptions.ResponseError) -> bool:
+    """Whether time alone may mend it: out of memory inside a script, a failover, a full disk under the append-only file."""
+    words = str(error)
+    return any(sign in words for sign in ("OOM ", "LOADING", "MASTERDOWN", "MISCONF", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "BUSY "))
+
+
+def _words(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def load_script(package: str, name: str) -> str:
+    """The text of a Lua script that lies beside the module that runs it."""
+    return files(package).joinpath(f"{name}.lua").read_text(encoding="utf-8")

@@ -1,0 +1,46 @@
+"""Everything that can go wrong, sorted by who must act.
+
+FleetError
+|-- MalformedMessageError    not a message of ours         -> dead letter, never again
+|-- QueueUnavailableError    Redis did not answer          -> wait, then try again
+|-- QueueUnusableError       Redis answered, but not so that a fleet could use it (password, version, read-only)
+|                                                          -> a person must act
+|-- LeaseLostError           somebody else does this now   -> drop it, change nothing
+|-- EngineDeadError          this worker, any question     -> finish nothing, exit, let another take it
+|-- EngineBootError          this worker, before any work  -> a person must act; exit without having taken work
+`-- UsageError               what the user gave            -> one clear message, exit code 2
+
+A failure of one question is not an exception: it travels as a value (`wire.messages.Failure`), and its batch goes on.
+"""
+
+
+class FleetError(Exception):
+    """Base of every error that batchfleet raises on purpose."""
+
+
+class MalformedMessageError(FleetError):
+    """Bytes that are not a message of ours, or a message of a version that we do not speak."""
+
+
+class QueueUnavailableError(FleetError):
+    """Redis cannot be reached or did not answer in time; trying again later may help."""
+
+
+class QueueUnusableError(FleetError):
+    """Redis answers, but refuses what a fleet needs; trying again does not help until somebody changes something."""
+
+
+class LeaseLostError(FleetError):
+    """A claim lapsed and may belong to somebody else by now; whatever rested on it must not be finished."""
+
+
+class EngineDeadError(FleetError):
+    """The engine can answer nothing any more; every question in it is unfinished."""
+
+
+class EngineBootError(FleetError):
+    """The engine could not start. The message says what to change."""
+
+
+class UsageError(FleetError):
+    """Something the user gave is wrong: an argument, a setting, an input file. The message says what, where and what to do."""

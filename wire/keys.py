@@ -1,0 +1,127 @@
+"""Every Redis key of a fleet: its name, its type, who owns it and what ends it.
+
+| key                     | type   | holds                                                  | ends                                   |
+|-------------------------|--------|--------------------------------------------------------|----------------------------------------|
+| questions:MODEL:P       | stream | accepted questions that no batch holds yet (q, r)      | entries: on hand-over                  |
+| queues                  | set    | the `MODEL:P` above that ever existed                  | owned by the fleet; one per model      |
+| wake                    | stream | why the batcher should look up now                     | trimmed to about 1 000 entries         |
+| leader                  | string | token of the batcher that leads                        | TTL, the leadership lease              |
+| epoch                   | string | counts leaderships                                     | owned by the fleet                     |
+| batchers                | hash   | what each batcher last said of itself                  | TTL; entries dropped when stale        |
+| hungry:MODEL            | zset   | workers with room and nothing to do -> until when      | TTL                                    |
+| leases:MODEL            | zset   | batch id -> when its lease lapses (ms, server's clock) | entries: on finish, return or reaping  |
+| workers                 | zset   | worker name -> when it last reported (ms)              | entries: when stale                    |
+| worker:NAME             | hash   | what the worker last said of itself                    | TTL                                    |
+| control:NAME            | string | what the worker is asked to do (`drain`)               | TTL                                    |
+| pending                 | hash   | questions and bytes accepted and not yet terminal      | owned by the fleet                     |
+| runs                    | zset   | run id -> last activity (ms)                           | entries: with the run                  |
+| run:ID                  | hash   | fingerprint, cursor and counts of one run              | TTL, renewed by activity               |
+| run:ID:accepted         | bitmap | one bit per accepted question                          | TTL, with the run                      |
+| run:ID:done             | bitmap | one bit per question with a terminal record            | TTL, with the run                      |
+| run:ID:records          | stream | records that the producer has not acknowledged (a)     | entries: on acknowledgement; TTL       |
+| run:ID:producer         | string | who collects this run                                  | TTL, the producer's lease              |
+| dead                    | stream | what could not be read, with the reason                | trimmed; TTL                           |
+| rq:queue:NAMESPACE:MODEL, rq:job:ID, rq:worker:NAME | | RQ's, in RQ's format                    | finish, return or reaping; RQ's TTLs   |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_NAMESPACE = "batchfleet"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Names of the keys of one fleet. Fleets with different namespaces share a Redis without seeing each other."""
+
+    namespace: str = DEFAULT_NAMESPACE
+
+    def questions(self, model: str, priority: int) -> str:
+        return f"{self.namespace}:questions:{queue_member(model, priority)}"
+
+    @property
+    def queues(self) -> str:
+        return f"{self.namespace}:queues"
+
+    @property
+    def wake(self) -> str:
+        return f"{self.namespace}:wake"
+
+    @property
+    def leader(self) -> str:
+        return f"{self.namespace}:leader"
+
+    @property
+    def epoch(self) -> str:
+        return f"{self.namespace}:epoch"
+
+    @property
+    def batchers(self) -> str:
+        return f"{self.namespace}:batchers"
+
+    def hungry(self, model: str) -> str:
+        return f"{self.namespace}:hungry:{model}"
+
+    def leases(self, model: str) -> str:
+        return f"{self.namespace}:leases:{model}"
+
+    @property
+    def workers(self) -> str:
+        return f"{self.namespace}:workers"
+
+    def worker(self, name: str) -> str:
+        return f"{self.namespace}:worker:{name}"
+
+    def control(self, name: str) -> str:
+        return f"{self.namespace}:control:{name}"
+
+    @property
+    def pending(self) -> str:
+        return f"{self.namespace}:pending"
+
+    @property
+    def runs(self) -> str:
+        return f"{self.namespace}:runs"
+
+    def run(self, run: str) -> str:
+        return f"{self.namespace}:run:{run}"
+
+    def accepted(self, run: str) -> str:
+        return f"{self.namespace}:run:{run}:accepted"
+
+    def done(self, run: str) -> str:
+        return f"{self.namespace}:run:{run}:done"
+
+    def records(self, run: str) -> str:
+        return f"{self.namespace}:run:{run}:records"
+
+    def producer(self, run: str) -> str:
+        return f"{self.namespace}:run:{run}:producer"
+
+    @property
+    def dead(self) -> str:
+        return f"{self.namespace}:dead"
+
+    def rq_queue_name(self, model: str) -> str:
+        """The name by which RQ knows the queue of a model's batch jobs."""
+        return f"{self.namespace}:{model}"
+
+    def rq_queue(self, model: str) -> str:
+        return f"rq:queue:{self.rq_queue_name(model)}"
+
+
+RQ_JOB_PREFIX = "rq:job:"
+
+
+def queue_member(model: str, priority: int) -> str:
+    """How `queues` names a stream; the priority comes last because a model's name may contain colons."""
+    return f"{model}:{priority}"
+
+
+def parse_queue_member(member: str) -> tuple[str, int] | None:
+    """(model, priority), or None if something else was written there."""
+    model, _, priority = member.rpartition(":")
+    if not model or not (priority.isascii() and priority.isdigit() and len(priority) == 1):
+        return None
+    return model, int(priority)

@@ -1,0 +1,149 @@
+"""What travels between the programs: questions on the way in, records on the way out.
+
+All times are Unix times in seconds on the clock of the Redis server (see `wire.clock`), so that one machine whose clock is wrong harms nobody.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+
+WIRE_VERSION = 1
+"""Goes up when a message changes so that an older program would misread it. Older versions are understood, newer ones refused."""
+
+MAX_REQUEST_ID_CHARS = 512
+MAX_MODEL_CHARS = 256
+MAX_PRIORITY = 9
+
+JsonObject = dict[str, JsonValue]
+
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class Message(BaseModel):
+    """A value that travels: frozen, no unknown fields, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Question(Message):
+    """One request to be answered.
+
+    Attributes:
+        run: The run that the question belongs to.
+        index: Position in the run, from 0. It addresses the question's bit in the run's ledger; people never see it.
+        request_id: Chosen by the producer, unique in the run; the only identity a question has, from file to answer.
+        model: The model that is to answer, as its workers name it.
+        prompt: Text for plain completion; None if `messages` is given.
+        messages: Chat messages in OpenAI's form; the worker applies the model's chat template.
+        params: Sampling parameters, OpenAI's names and vLLM's. What is not here comes from the worker's configuration.
+        priority: 0 to 9; higher goes first.
+        deadline: Unix time in seconds after which nobody wants the answer; None for never.
+        metadata: The producer's own; returned untouched.
+        submitted_at: Unix time in seconds at which the producer sent it.
+    """
+
+    run: RunId
+    index: int = Field(ge=0)
+    request_id: str = Field(min_length=1, max_length=MAX_REQUEST_ID_CHARS)
+    model: str = Field(min_length=1, max_length=MAX_MODEL_CHARS)
+    prompt: str | None = None
+    messages: list[JsonObject] | None = None
+    params: JsonObject = {}
+    priority: int = Field(default=0, ge=0, le=MAX_PRIORITY)
+    deadline: float | None = None
+    metadata: JsonObject | None = None
+    submitted_at: float
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            msg = "a question has either a prompt or messages"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def text(self) -> str:
+        """The words of the question, whichever form they came in. For the stub and for logs, not for a model."""
+        if self.prompt is not None:
+            return self.prompt
+        return "\n".join(str(message.get("content", "")) for message in self.messages or [])
+
+
+class Usage(Message):
+    """Token counts of one answer; of all its texts together where there are several."""
+
+    prompt_tokens: int = Field(ge=0)
+    completion_tokens: int = Field(ge=0)
+
+
+class ErrorDetail(Message):
+    """Why a question has no answer.
+
+    Attributes:
+        kind: One word for programs, such as `prompt_too_long`; docs/records.md lists them.
+        message: A sentence for people, with the numbers that matter.
+        retryable: Whether asking the same again could help.
+        evidence: What was seen, where that helps to believe it; for instance which workers died of the question.
+    """
+
+    kind: str = Field(min_length=1)
+    message: str
+    retryable: bool = False
+    evidence: JsonObject | None = None
+
+
+class Record(Message):
+    """What every terminal record has. A question gets exactly one.
+
+    Attributes:
+        run, index, request_id, metadata: As in the question.
+        worker: Name of the worker that made the record; None if no worker did.
+        attempts: How many workers were given the question, this one included.
+        latency_s: From submission to record, in seconds, on the Redis server's clock.
+    """
+
+    run: RunId
+    index: int = Field(ge=0)
+    request_id: str
+    worker: str | None = None
+    attempts: int = Field(default=1, ge=0)
+    latency_s: float | None = None
+    metadata: JsonObject | None = None
+
+
+class Answer(Record):
+    """The model answered.
+
+    Attributes:
+        text: The answer; the first one if several were asked for.
+        texts: All answers if several were asked for (`n` above 1), else None.
+        finish_reason: As the engine names it: `stop`, `length`, ...
+        usage: Token counts.
+        model: The model that answered.
+        params: The sampling parameters that were really used, defaults included.
+        details: What else the engine returned because the question asked for it: logprobs and the like.
+    """
+
+    status: Literal["answered"] = "answered"
+    text: str
+    texts: list[str] | None = None
+    finish_reason: str
+    usage: Usage
+    model: str
+    params: JsonObject
+    details: JsonObject | None = None
+
+
+class Failure(Record):
+    """The question has no answer and will not get one."""
+
+    status: Literal["failed"] = "failed"
+    error: ErrorDetail
+
+
+TerminalRecord = Annotated[Answer | Failure, Field(discriminator="status")]
+
+QUESTION: TypeAdapter[Question] = TypeAdapter(Question)
+TERMINAL_RECORD: TypeAdapter[Answer | Failure] = TypeAdapter(TerminalRecord)
