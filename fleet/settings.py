@@ -180,8 +180,6 @@ class RedisSettings(Section):
     password: Secret | None = Field(default=None, description="Password, where the URL holds none.")
     namespace: Namespace = Field(
         default=DEFAULT_NAMESPACE,
-        min_length=1,
-        max_length=64,
         description="Begins the name of every key; fleets with different namespaces share a Redis without seeing each other.",
     )
     socket_timeout_s: float = Field(default=5.0, gt=0, le=300, description="Longest wait for Redis to connect or to answer, in seconds.")

@@ -108,9 +108,9 @@ def _unfit(path: KeyPath, value: object, detail: ErrorDetails) -> str:
 def _amount(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return "not a finite number"
-    return number_text(value) if abs(value) < _LARGE else "a very large number"
+    return number_text(value) if isinstance(value, int | float) and abs(value) < _LARGE else "a very large number"
 
 
 def _contradictions(details: Sequence[ErrorDetails], given: Mapping[KeyPath, Given]) -> Iterator[Problem]:

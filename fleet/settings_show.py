@@ -18,7 +18,7 @@ MASK = "********"
 
 _SECRET_WORDS = re.compile(r"(token|key|keys|password|passwords|passwd|passphrase|pwd|secret|secrets|credential|credentials)$")
 # Up to the last @: a password may hold more of them.
-_PASSWORD_IN_URL = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^\s/:@]*:)[^\s]+@")
+_PASSWORD_IN_URL = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*://)?[^\s/:@]*:(?!//))[^\s]+@")
 _PASSWORD_IN_QUERY = re.compile(r"(://\S*[?&][^=&\s]*(?:token|key|password|secret)[^=&\s]*=)[^&\s]+", re.IGNORECASE)
 
 

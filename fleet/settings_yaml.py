@@ -17,6 +17,7 @@ from wire.errors import UsageError
 
 MAX_TEXT_BYTES = 1024 * 1024
 MAX_DEPTH = 32
+MAX_DIGITS = 40
 MAX_NODES = 20_000
 """Most values in a text, counted after aliases are replaced by what they stand for."""
 
@@ -167,6 +168,12 @@ class _Dumper(yaml.SafeDumper):
         del data
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # PyYAML would write these line breaks as they are, and read them back as spaces.
+        return self.represent_scalar(f"{_TAG}str", data, style='"' if re.search("[\x85\u2028\u2029\ufeff]", data) else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 # Reader and writer agree on what needs quotes. Without the empty tables they would inherit PyYAML's words as well.
 _Loader.yaml_implicit_resolvers = {}
@@ -234,13 +241,15 @@ class _Reader:
                     return None
                 case "bool":
                     return {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}[word]
-                case "int":
+                case "int" if len(word) <= MAX_DIGITS:
                     return int(word, 16 if word.startswith("0x") else 10)
                 case "float":
                     return float(re.sub(r"\.(inf|nan)$", r"\1", word))
-        except (KeyError, ValueError):  # More digits than Python converts, or a tag that its text does not fit.
-            raise self.refused(node, "has a value that cannot be read; write it plainly, without a tag") from None
-        raise self.refused(node, "has a YAML tag, which settings do not know; write the value plainly")
+                case "int":
+                    raise self.refused(node, f"a number has more than {MAX_DIGITS} digits; put it in quotes if it is a text")
+        except (KeyError, ValueError):
+            raise self.refused(node, "has a YAML tag that the value does not fit; write the value without the tag") from None
+        raise self.refused(node, "has a YAML tag, which settings do not know; write the value without it")
 
     def not_yaml(self, error: yaml.MarkedYAMLError) -> NotOurYamlError:
         # At the end of the text, what was left open is what matters.

@@ -192,7 +192,7 @@ def _why_not_json(raw: bytes, error: orjson.JSONDecodeError) -> str:
     place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno} of it, column {error.colno}"
     if "surrogate" in error.msg:
         return f"the string at {place} holds half of a surrogate pair, such as \\ud800 alone; write the whole character, or remove it"
-    if "depth" in error.msg:
+    if "depth limit" in error.msg or "ecursion limit" in error.msg:
         return _TOO_DEEP
     if found := _NO_JSON_NUMBER.match(text, error.pos):
         return f"{found[0]} at {place} is not JSON; write null, or leave the field out"

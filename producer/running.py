@@ -19,7 +19,7 @@ from producer.identity import is_set, positions_answered
 from producer.options import ProducerOptions
 from producer.output import AnswersFile
 from producer.reading import Asked, Checked, Invalid, ReadingLimits, read_checked
-from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, Sender
+from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, RunBusyError, Sender
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import FleetError, QueueUnavailableError, UsageError
 from wire.keys import Keys
@@ -32,6 +32,7 @@ SETTLE_RECORDS = 4000
 """Records are put safely on disk and acknowledged this often; before that, a crash of the machine costs nothing but sending them again."""
 LONGEST_BACKOFF_S = 2.0
 CHECK_S = 2.0
+BUSY_RETRY_S = 0.5
 LATENCIES_KEPT = 10_000
 
 
@@ -166,6 +167,7 @@ class Runner:
     def _until_done(self) -> None:
         backoff_s, away_since, is_open = 0.1, 0.0, False
         self.tally.started = time.monotonic()
+        busy_until = time.monotonic() + self._options.lease_s + 1
         while self.tally.on_disk < self.tally.questions:
             self._check_fleet()
             if self._stopping.is_set():
@@ -178,6 +180,13 @@ class Runner:
                         is_open = True
                     is_open = self._turn()
                 backoff_s, away_since = 0.1, 0.0
+            except RunBusyError as error:
+                # Its holder may have died on another machine a moment ago; then its lease lapses.
+                if time.monotonic() > busy_until:
+                    raise
+                self.tally.waiting_for = str(error)
+                self._observe(self.tally)
+                self._stopping.wait(BUSY_RETRY_S)
             except QueueUnavailableError as error:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > self._options.patience_s:
@@ -301,7 +310,8 @@ class Runner:
         raise UsageError(msg)
 
     def _leave(self) -> None:
-        with contextlib.suppress(QueueUnavailableError, redis.RedisError), translated(self._address):
+        # Whatever happened is more telling than that its aftermath failed too.
+        with contextlib.suppress(FleetError, redis.RedisError), translated(self._address):
             self._settle()
             self._collector.release()
         self._client.close()

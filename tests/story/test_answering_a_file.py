@@ -199,7 +199,9 @@ def test_nothing_without_owner_or_ttl_is_left(tmp_path: Path, redis_server: Priv
         fleet.worker()
         fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl", "--run", "tidy")
         assert fleet.finish("producer") == 0
-    fleet_owned = {b"batchfleet:queues", b"batchfleet:wake", b"batchfleet:epoch", b"batchfleet:pending", b"batchfleet:runs", b"rq:queues"}
+    names = ("batchfleet:queues", "batchfleet:wake", "batchfleet:epoch", "batchfleet:pending", "batchfleet:runs", "rq:queues")
+    # One stream per model and priority; limits.max_models bounds them.
+    fleet_owned = {name.encode() for name in (*names, "batchfleet:questions:stub:0")}
     without_ttl = {key for key in client.keys() if client.ttl(key) == -1}  # type: ignore[union-attr]
     assert without_ttl <= fleet_owned
 

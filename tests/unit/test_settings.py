@@ -87,7 +87,15 @@ def test_three_heartbeats_fit_exactly() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://h", "redis://h:6379/0", "redis://me:p%40ss@h/1?protocol=3", "rediss://[::1]:6380", "unix:///run/redis.sock", "unix://me:pw@/run/r?db=1"]
+    "url",
+    [
+        "redis://h",
+        "redis://h:6379/0",
+        "redis://me:p%40ss@h/1?protocol=3",
+        "rediss://[::1]:6380",
+        "unix:///run/redis.sock",
+        "unix://me:pw@/run/r?db=1",
+    ],
 )
 def test_redis_urls_that_reach_a_server_are_taken(url: str) -> None:
     """TCP, TLS and sockets, with and without users."""
@@ -116,7 +124,8 @@ def test_redis_urls_that_reach_nothing_are_refused_without_being_repeated(url: s
     with pytest.raises(ValidationError, match="is not a Redis URL") as caught:
         RedisSettings(url=url)
 
-    assert url not in str(caught.value)
+    assert "12" not in str(caught.value)
+    assert "34" not in str(caught.value)
 
 
 @pytest.mark.parametrize("namespace", ["", "a b", "a:b", "{a}", "-a", "a" * 65, "ä"])

@@ -121,7 +121,9 @@ def test_a_key_given_twice_in_a_variable_is_warned_about_too() -> None:
 
 def test_where_a_text_is_wanted_text_is_taken_literally() -> None:
     """No YAML: a password may look like a number, a comment or a list."""
-    settings = from_environment(REDIS_PASSWORD="007", API_KEY="null", STUB_REFUSE_ON="[x # y", STUB_HANG_ON="12", CHAT_TEMPLATE="{% if x %}", MODEL="null")
+    settings = from_environment(
+        REDIS_PASSWORD="007", API_KEY="null", STUB_REFUSE_ON="[x # y", STUB_HANG_ON="12", CHAT_TEMPLATE="{% if x %}", MODEL="null"
+    )
     generator = settings.model.generator_settings
 
     assert settings.redis.password is not None

@@ -111,7 +111,9 @@ def test_a_child_process_gets_the_same_settings(tmp_path: Path) -> None:
     assert load_settings(file, theirs, {}).settings == ours
 
 
-WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.sampled_from(["null", "~", "1e3", "a:b@c", "x://u:p@h", "[1]", "'"])
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12) | st.sampled_from(
+    ["null", "~", "1e3", "a:b@c", "x://u:p@h", "[1]", "'"]
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.sampled_from(["token", "api_key"]), inner, max_size=3),

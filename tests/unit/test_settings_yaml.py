@@ -55,9 +55,12 @@ def test_an_alias_stands_for_its_anchor() -> None:
         ("? " * 50_000, f"more than {MAX_DEPTH} levels"),
         ("a: &x [*x]", f"more than {MAX_DEPTH} levels"),
         ("a: [" + "1," * 45_000, f"more than {MAX_NODES} values"),
-        ("a: &a [" + "1," * 100 + "]\nb: &b [" + "*a," * 100 + "]\nc: &c [" + "*b," * 100 + "]\nd: [" + "*c," * 100 + "]", f"more than {MAX_NODES} values"),
+        (
+            "a: &a [" + "1," * 100 + "]\nb: &b [" + "*a," * 100 + "]\nc: &c [" + "*b," * 100 + "]\nd: [" + "*c," * 100 + "]",
+            f"more than {MAX_NODES} values",
+        ),
         ("a: " + "x" * 1024 * 1024, "larger than 1048576 bytes"),
-        ("a: " + "9" * 10_000, "cannot be read"),
+        ("a: " + "9" * 10_000, "more than 40 digits"),
     ],
     ids=["brackets", "braces", "complex-keys", "self", "list", "aliases", "size", "digits"],
 )
@@ -82,7 +85,9 @@ def test_a_repeated_key_inside_a_value_is_warned_about() -> None:
     assert parsed.warnings == ("F:4: a: given at F:2 already; what stands here counts, what stands there is ignored",)
 
 
-TEXTS = st.text(max_size=20) | st.sampled_from(["1e3", "yes", "<<", "=", "~", "null", "010", "0x1", "1_0", ".inf", "2024-01-01", "12:30", "a: b", "# c", "- x", "\x85", "\ufeff"])
+TEXTS = st.text(max_size=20) | st.sampled_from(
+    ["1e3", "yes", "<<", "=", "~", "null", "010", "0x1", "1_0", ".inf", "2024-01-01", "12:30", "a: b", "# c", "- x", "\x85", "\ufeff"]
+)
 DATA = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
