@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis
@@ -65,18 +65,35 @@ class HandOver:
             msg = "the leadership changed during a hand-over"
             raise LeaseLostError(msg) from error
 
+    def isolate(self, model: str, questions: Sequence[bytes], history: Mapping[str, int | str], pipe: Pipeline) -> None:
+        """Within a caller's transaction: make a batch that is run with nothing beside it.
+
+        Args:
+            questions: Encoded.
+            history: Fields of the batch that these questions come from: attempts, deaths and the like.
+        """
+        job = self._job(questions, self._keys.rq_queue_name(model))
+        job.save(pipeline=pipe)
+        pipe.hset(job.key, mapping={**history, "questions": str(len(questions)), "status": "queued"})
+        pipe.rpush(self._keys.isolated(model), job.id)
+
     def _enqueue(self, queue: Queue, batch: Sequence[Waiting], pipe: Pipeline, *, at_front: bool) -> None:
-        job = BatchJob.create(
+        job = self._job([question.data for question in batch], queue.name)
+        queue.enqueue_job(job, pipeline=pipe, at_front=at_front)
+        pipe.hset(job.key, "questions", str(len(batch)))
+
+    def _job(self, questions: Sequence[bytes], queue_name: str) -> BatchJob:
+        job: BatchJob = BatchJob.create(
             func=BATCH_FUNCTION,
             id=uuid.uuid4().hex,
             connection=self._rq_client,
             serializer=BatchSerializer,
             # RQ would otherwise describe the job by the text of all its arguments.
-            description=f"{len(batch)} questions for {queue.name}",
+            description=f"{len(questions)} questions for {queue_name}",
+            origin=queue_name,
         )
-        job.data = encode_batch([question.data for question in batch])
-        queue.enqueue_job(job, pipeline=pipe, at_front=at_front)
-        pipe.hset(job.key, "questions", str(len(batch)))
+        job.data = encode_batch(questions)
+        return job
 
     def _queue(self, model: str) -> Queue:
         if model not in self._queues:

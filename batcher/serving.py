@@ -18,6 +18,7 @@ from batcher.inbox import Inbox, QueueId
 from batcher.leading import Leadership
 from batcher.options import BatcherOptions
 from batcher.packing import Demand, Plan, is_full, plan
+from batcher.quarantine import Quarantine
 from batcher.reaping import Reaper
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import LeaseLostError, QueueUnavailableError
@@ -57,6 +58,7 @@ class Batcher:
         self._inbox = Inbox(self._client, keys, batch_questions=options.limits.max_questions)
         self._hand_over = HandOver(self._client, self._rq_client, keys, self._leadership)
         self._reaper = Reaper(self._client, keys)
+        self._quarantine = Quarantine(self._client, keys, self._leadership, self._hand_over, run_ttl_s=options.run_ttl_s)
         self._next_heartbeat = 0.0
         self._tally = Tally()
 
@@ -153,7 +155,9 @@ class Batcher:
             pipe.expire(self._keys.batchers, int(STALE_BATCHERS * self._options.heartbeat_s) + 1)
             pipe.execute()
         if self._leadership.held:
-            self._reaper.take_back({model for model, _ in self._inbox.waiting})
+            models = {model for model, _ in self._inbox.waiting}
+            self._reaper.take_back(models)
+            self._quarantine.judge_all(models)
 
     def _leave(self) -> None:
         try:

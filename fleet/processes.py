@@ -23,7 +23,7 @@ FIRST_BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 10.0
 STEADY_S = 60.0
 """A process that lived this long is healthy again: its next failure counts as its first."""
-MOST_FAILURES = 8
+MOST_FAILURES = 30
 NO_USE = 2
 """Exit code of a program that a person must help: starting it again changes nothing."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +66,7 @@ def _text_of(path: Path) -> str:
         message = f"{path}: is larger than {MAX_TEXT_BYTES} bytes; settings never are, so check that this is the right file"
         raise UsageError(message)
     try:
-        return data.removeprefix(codecs.BOM_UTF8).decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         message = f"{path}:{line}: is not UTF-8 text; save the file as UTF-8"

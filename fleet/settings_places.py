@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import types
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Union, get_args, get_origin
 
@@ -59,16 +60,11 @@ TEXTS = frozenset(path for path in SETTINGS if set(KINDS[path]) <= {str, SecretS
 
 
 def _short_names() -> dict[str, KeyPath]:
-    places: dict[str, KeyPath] = {}
-    ambiguous: set[str] = set()
-    for path in sorted((path for path in FIELDS if len(path) > 1), key=lambda path: path[:-1] not in _SHORT_FORMS):
-        name = path[-1]
-        if name not in places:
-            places[name] = path
-        elif places[name][:-1] not in _SHORT_FORMS:
-            ambiguous.add(name)
-    taken = {path[0] for path in FIELDS if len(path) == 1} | _NEVER_SHORT | ambiguous
-    return {name: path for name, path in places.items() if name not in taken}
+    inner = [path for path in FIELDS if len(path) > 1]
+    how_often = Counter(path[-1] for path in inner)
+    preferred = {path[-1]: path for path in inner if path[:-1] in _SHORT_FORMS}
+    names = {path[-1]: path for path in inner if how_often[path[-1]] == 1} | preferred
+    return {name: path for name, path in names.items() if (name,) not in FIELDS and name not in _NEVER_SHORT}
 
 
 SHORT_NAMES: Mapping[str, KeyPath] = _short_names()

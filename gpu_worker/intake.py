@@ -12,7 +12,7 @@ from gpu_worker.options import WorkerOptions
 from wire.codec import decode_batch, decode_question
 from wire.connection import BLOCK_S, load_script
 from wire.errors import MalformedMessageError
-from wire.keys import RQ_JOB_PREFIX, Keys
+from wire.keys import RQ_JOB_PREFIX, SUSPECT_AFTER_DEATHS, Keys
 from wire.messages import Question
 
 log = logging.getLogger(__name__)
@@ -61,12 +61,24 @@ class Intake:
 
     async def claim(self, room: int) -> list[HeldBatch]:
         """Take waiting batches until `room` questions are reached or passed; if there are none, tell the batcher that we are hungry."""
+        return await self._claim_from(self._queue, room, MOST_BATCHES_AT_ONCE)
+
+    async def claim_isolated(self) -> HeldBatch | None:
+        """Take one batch that must be run with nothing beside it; None if there is none."""
+        batches = await self._claim_from(self._keys.isolated(self._model), 1, 1)
+        return batches[0] if batches else None
+
+    async def stop_isolating(self) -> None:
+        """Let another worker take isolated batches."""
+        await self._client.delete(self._keys.isolating(self._model))
+
+    async def _claim_from(self, queue: str, room: int, most: int) -> list[HeldBatch]:
         token = secrets.token_hex(8)
         lease_ms = int(self._options.lease_s * 1000)
         hunger_ms = int(BLOCK_S * 1250)
         claimed = await self._claim(
-            keys=[self._queue, self._leases, self._keys.hungry(self._model), self._keys.wake],
-            args=[self._worker, token, lease_ms, room, MOST_BATCHES_AT_ONCE, RQ_JOB_PREFIX, hunger_ms],
+            keys=[queue, self._leases, self._keys.hungry(self._model), self._keys.wake],
+            args=[self._worker, token, lease_ms, room, most, RQ_JOB_PREFIX, hunger_ms],
         )
         batches = []
         for batch_id, attempts, data in claimed:
@@ -82,10 +94,14 @@ class Intake:
         """
         await self._client.blmove(self._queue, self._queue, BLOCK_S, "LEFT", "LEFT")  # type: ignore[arg-type]  # seconds may be fractions
 
-    async def give_back(self, batch: HeldBatch) -> None:
-        """Put an unfinished batch at the front of its queue; those of its questions that have records are skipped by the next worker."""
-        keys = [self._leases, RQ_JOB_PREFIX + batch.batch_id, self._queue]
-        if not await self._give_back(keys=keys, args=[batch.batch_id, batch.token]):
+    async def give_back(self, batch: HeldBatch, *, engine_died: bool) -> None:
+        """Put an unfinished batch at the front of its queue; those of its questions that have records are skipped by the next worker.
+
+        If the engine died, the batch may be why, and that is written down.
+        """
+        keys = [self._leases, RQ_JOB_PREFIX + batch.batch_id, self._queue, self._keys.suspects(self._model), self._keys.isolated(self._model)]
+        args = [batch.batch_id, batch.token, SUSPECT_AFTER_DEATHS if engine_died else "", self._worker]
+        if not await self._give_back(keys=keys, args=args):
             log.info("batch %s is somebody else's already", batch.batch_id)
 
     async def _open(self, batch_id: str, token: str, attempts: int, data: bytes | None) -> HeldBatch | None:

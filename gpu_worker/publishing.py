@@ -35,7 +35,7 @@ class Publisher:
         self._keys = keys
         self._leases = keys.leases(model)
         self._run_ttl_s = int(run_ttl_s)
-        self._publish_script = client.register_script(load_script("gpu_worker", "publish"))
+        self._publish_script = client.register_script(load_script("wire", "publish"))
         self._finish_script = client.register_script(load_script("gpu_worker", "finish"))
         self._records: list[tuple[Answer | Failure, int]] = []
         self._finished: list[HeldBatch] = []

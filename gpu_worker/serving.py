@@ -55,6 +55,7 @@ class GpuWorker:
         self._recent: deque[tuple[float, int]] = deque()
         self._state = "booting"
         self._died: EngineDeadError | None = None
+        self._isolate = False
 
     def stop(self) -> None:
         """Take nothing more, finish what is held within `drain_s`, give back the rest. A second call gives back at once."""
@@ -138,11 +139,14 @@ class GpuWorker:
         while not self._stopping.is_set():
             self._changed.clear()
             room = self._capacity - self._in_flight
-            if room <= 0:
+            if room <= 0 or (self._isolate and self._in_flight > 0):
                 await self._changed.wait()
                 continue
             try:
                 with translated(self._address):
+                    if self._isolate:
+                        await self._take_isolated()
+                        continue
                     batches = await self._intake.claim(room)
                     for batch in batches:
                         self._begin(batch)
@@ -153,6 +157,16 @@ class GpuWorker:
                 log.warning("%s; trying again in %.1f s", error, backoff_s)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+
+    async def _take_isolated(self) -> None:
+        """Take one batch that may kill the engine, now that nothing else is in it."""
+        batch = await self._intake.claim_isolated()
+        if batch is None:
+            self._isolate = False
+            await self._intake.stop_isolating()
+            return
+        log.warning("runs %d questions of batch %s alone: its workers keep dying", len(batch.questions), batch.batch_id)
+        self._begin(batch)
 
     async def _wait_for_batch(self) -> None:
         waiting = asyncio.create_task(self._waiting_intake.wait())
@@ -223,6 +237,7 @@ class GpuWorker:
                 if heard.drain and not self._stopping.is_set():
                     log.info("asked to drain")
                     self.stop()
+                self._isolate = heard.isolate
                 for batch in heard.lost:
                     self._lose(batch)
             except EngineDeadError as error:
@@ -275,7 +290,7 @@ class GpuWorker:
                 await self._publisher.flushed()
                 for batch in held:
                     with translated(self._address):
-                        await self._intake.give_back(batch)
+                        await self._intake.give_back(batch, engine_died=self._died is not None)
                 await self._client.zrem(self._keys.workers, self.name)
                 await self._client.delete(self._keys.worker(self.name), self._keys.control(self.name))
         except (TimeoutError, QueueUnavailableError, redis.RedisError, OSError) as error:

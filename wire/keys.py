@@ -10,6 +10,9 @@
 | batchers                | hash   | what each batcher last said of itself                  | TTL; entries dropped when stale        |
 | hungry:MODEL            | zset   | workers with room and nothing to do -> until when      | TTL                                    |
 | leases:MODEL            | zset   | batch id -> when its lease lapses (ms, server's clock) | entries: on finish, return or reaping  |
+| suspects:MODEL          | list   | batches whose workers keep dying, for the batcher      | entries: when judged                   |
+| isolated:MODEL          | list   | parts of them, to be run with nothing beside them      | entries: on claim                      |
+| isolating:MODEL         | string | the worker that takes isolated batches now             | TTL                                    |
 | workers                 | zset   | worker name -> when it last reported (ms)              | entries: when stale                    |
 | worker:NAME             | hash   | what the worker last said of itself                    | TTL                                    |
 | control:NAME            | string | what the worker is asked to do (`drain`)               | TTL                                    |
@@ -66,6 +69,15 @@ class Keys:
     def leases(self, model: str) -> str:
         return f"{self.namespace}:leases:{model}"
 
+    def suspects(self, model: str) -> str:
+        return f"{self.namespace}:suspects:{model}"
+
+    def isolated(self, model: str) -> str:
+        return f"{self.namespace}:isolated:{model}"
+
+    def isolating(self, model: str) -> str:
+        return f"{self.namespace}:isolating:{model}"
+
     @property
     def workers(self) -> str:
         return f"{self.namespace}:workers"
@@ -112,6 +124,9 @@ class Keys:
 
 
 RQ_JOB_PREFIX = "rq:job:"
+
+SUSPECT_AFTER_DEATHS = 2
+"""A batch whose workers died this often is taken apart. One death is no evidence: machines are switched off, and workers killed by hand."""
 
 
 def queue_member(model: str, priority: int) -> str:

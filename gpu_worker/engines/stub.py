@@ -16,6 +16,7 @@ from wire.messages import JsonObject, Question, Usage
 
 log = logging.getLogger(__name__)
 
+NEVER = -1
 WORDS = "the a of to energy mass force light water cell heat time so it is therefore one two three four and then we see that".split()
 
 
@@ -31,7 +32,7 @@ class StubOptions:
         sampling_defaults: As for a real engine; recorded with every answer.
         refuse_on: Substring of prompts that are refused; None for never.
         crash_on: Substring of prompts that kill the process.
-        hang_on: Substring of prompts that stop the engine from stepping, for good.
+        hang_on: Substring of prompts whose answer never ends, and makes no progress; what runs beside it goes on.
     """
 
     model: str = "stub"
@@ -64,8 +65,7 @@ class StubEngine:
         self._running: list[_Sequence] = []
         self._arrived = asyncio.Event()
         self._stepping: asyncio.Task[None] | None = None
-        self._steps = 0
-        self._hung = False
+        self._progress = 0
         self._dead = False
 
     async def start(self) -> None:
@@ -83,15 +83,15 @@ class StubEngine:
         seed = hashlib.blake2b(text.encode(), digest_size=8).digest()
         params = {**(self._options.sampling_defaults or {}), **question.params}
         tokens, finish_reason = self._length(seed, params.get("max_tokens"))
-        if self._hung:
-            await asyncio.get_running_loop().create_future()
+        if self._options.hang_on is not None and self._options.hang_on in text:
+            tokens = NEVER
         await self._run(tokens)
         words = [WORDS[seed[i % len(seed)] * (i + 1) % len(WORDS)] for i in range(tokens)]
         usage = Usage(prompt_tokens=max(1, len(text) // 4), completion_tokens=tokens)
         return Completion([" ".join(words)], finish_reason, usage, params)
 
     def progress(self) -> int:
-        return self._steps
+        return self._progress
 
     def check(self) -> None:
         if self._dead:
@@ -110,9 +110,6 @@ class StubEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if options.refuse_on is not None and options.refuse_on in text:
             return Refusal("refused", f"the prompt contains stub.refuse_on = {options.refuse_on!r}")
-        if options.hang_on is not None and options.hang_on in text:
-            log.error("stub.hang_on was seen: the engine stops stepping")
-            self._hung = True
         return None
 
     def _length(self, seed: bytes, max_tokens: object) -> tuple[int, str]:
@@ -124,7 +121,9 @@ class StubEngine:
 
     async def _run(self, tokens: int) -> None:
         if self._stepping is None:
-            self._steps += 1
+            if tokens == NEVER:
+                await asyncio.get_running_loop().create_future()
+            self._progress += 1
             return
         sequence = _Sequence(tokens, asyncio.get_running_loop().create_future())
         self._queued.append(sequence)
@@ -152,14 +151,15 @@ class StubEngine:
             # Steps keep to the clock: a late wake-up is made up for, as a GPU would not wait for the host either.
             next_step = max(next_step + self._options.step_s, loop.time())
             await asyncio.sleep(next_step - loop.time())
-            if self._hung:
-                return
-            self._steps += 1
             self._hand_out()
 
     def _hand_out(self) -> None:
         still = []
         for sequence in self._running:
+            if sequence.tokens_left == NEVER:
+                still.append(sequence)
+                continue
+            self._progress += 1
             sequence.tokens_left -= 1
             if sequence.tokens_left > 0:
                 still.append(sequence)

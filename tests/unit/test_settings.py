@@ -146,7 +146,7 @@ def test_nothing_secret_is_in_a_printed_value() -> None:
 def test_settings_are_frozen() -> None:
     """One value, read once, passed down."""
     with pytest.raises(ValidationError, match="frozen"):
-        Settings().stub.step_s = 1.0  # type: ignore[misc]
+        Settings().stub.step_s = 1.0
 
 
 def test_every_setting_says_what_it_is_and_has_a_bound() -> None:

@@ -212,6 +212,7 @@ def test_a_file_that_cannot_be_read_is_named(file: Path, make: object, message: 
         "redis: {password:hunter2: 1}",
         "redis:\n  password: *hunter2",
         "redis:\n  password: !hunter2 x",
+        "redis:\n  password: !hunter2!x y",
         "redis:\n  password: &hunter2 &hunter2 x",
         "redis:\n  password: @hunter2",
         "redis:\n  password: %hunter2",

@@ -138,7 +138,7 @@ GENERATORS = st.fixed_dictionaries(
 @given(generator=GENERATORS, password=WORDS, url=st.sampled_from([None, "redis://h", "unix://:x@/r"]))
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_file_and_environment_together_are_the_settings(tmp_path: Path, generator: dict[str, object], password: str, url: str | None) -> None:
-    """Nothing is lost on the way to a child process, and no secret is in the file."""
+    """Nothing is lost on the way to a child process, and nothing is changed by being written down."""
     redis = {"url": url} if url and ":x@" in url else {"url": url, "password": password}
     settings = Settings.model_validate({"model": {"generator_settings": generator}, "redis": redis})
     file = tmp_path / "fleet.yaml"

@@ -1,0 +1,154 @@
+"""Start vLLM, within a time, telling how it goes; on failure, say why and leave no process behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from gpu_worker.engines import tethering, vllm_library
+from gpu_worker.engines.boot_advice import BootContext, explain, last_words, plain
+from gpu_worker.engines.capturing import OutputTee
+from gpu_worker.engines.vllm_arguments import VllmOptions, argument_problems
+from gpu_worker.engines.watchdog import Process
+from wire.errors import EngineBootError
+
+log = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 10.0
+SETTLE_S = 2.0
+"""How long a failed engine's last lines are waited for."""
+
+_STILL = "still starting"
+_SECRET_WORDS = ("token", "key", "secret", "password")
+
+
+class _TooLongError(Exception):
+    """Starting took longer than allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """A running engine. `llm`: the AsyncLLM; `output`: what its processes write; `processes`: those it consists of, beside this one."""
+
+    llm: Any
+    output: OutputTee
+    processes: frozenset[Process]
+
+
+async def boot(options: VllmOptions, arguments: Mapping[str, JsonValue], over: threading.Event) -> Booted:
+    """Start an engine with `arguments`. If it fails, takes too long or is cancelled, its processes are gone afterwards.
+
+    `over` is set once no thread is at it any more. Where vLLM hangs before it has started a process, that may be never.
+
+    Raises:
+        EngineBootError: It did not start; the message has the engine's last lines and what to change.
+    """
+    older = tethering.processes_below_me()
+    output = OutputTee()
+    try:
+        with output:
+            llm = await _built(options, arguments, output, over)
+    except EngineBootError:
+        raise
+    except _TooLongError:
+        await _clean_up(older, output, over)
+        lines = _last_lines(output)
+        msg = f"vLLM did not start with model {options.model!r} within {options.startup_timeout_s:g} s (server_startup_timeout)"
+        raise EngineBootError(_without_secrets(f"{msg}; it was ended. Its last lines:\n{lines}", options.vllm_args)) from None
+    except asyncio.CancelledError:
+        await _clean_up(older, output, over)
+        raise
+    except Exception as error:
+        await _clean_up(older, output, over)
+        gpus = await asyncio.to_thread(vllm_library.gpu_count)
+        context = BootContext(options.model, options.vllm_args, gpus, vllm_library.installed_version() or "?")
+        raise EngineBootError(_without_secrets(explain(str(error) or type(error).__name__, output.lines(), context), options.vllm_args)) from error
+    return Booted(llm, output, frozenset(tethering.processes_below_me() - older))
+
+
+def _prepare(options: VllmOptions, arguments: Mapping[str, JsonValue]) -> Any:  # noqa: ANN401 - an AsyncLLM
+    problems = argument_problems(options.vllm_args, vllm_library.engine_argument_names())
+    if problems:
+        raise EngineBootError("vllm_args: " + "; ".join(problems))
+    return vllm_library.build(arguments)
+
+
+async def _built(options: VllmOptions, arguments: Mapping[str, JsonValue], output: OutputTee, over: threading.Event) -> Any:  # noqa: ANN401
+    started = time.monotonic()
+    log.info("starting vLLM %s with model %s", vllm_library.installed_version(), options.model)
+    building = _in_thread(lambda: _prepare(options, arguments), over)
+    try:
+        while not building.done():
+            left_s = started + options.startup_timeout_s - time.monotonic()
+            if left_s <= 0:
+                raise _TooLongError
+            await asyncio.wait({building}, timeout=min(PROGRESS_EVERY_S, left_s))
+            if not building.done():
+                log.info("vLLM %s, %.0f of at most %g s: %s", _STILL, time.monotonic() - started, options.startup_timeout_s, _heard(output))
+    finally:
+        building.cancel()
+    log.info("vLLM is ready after %.0f s", time.monotonic() - started)
+    return building.result()
+
+
+def _in_thread(work: Callable[[], Any], over: threading.Event) -> asyncio.Future[Any]:
+    """Like asyncio.to_thread, but in a thread that nobody waits for when the process exits: vLLM may hang in there for good."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Any] = loop.create_future()
+
+    def settle(outcome: Any, error: BaseException | None) -> None:  # noqa: ANN401
+        if result.done():
+            return
+        if error is None:
+            result.set_result(outcome)
+        else:
+            result.set_exception(error)
+
+    def run() -> None:
+        outcome, failure = None, None
+        try:
+            outcome = work()
+        except Exception as error:  # noqa: BLE001 - handed to whoever awaits the result
+            failure = error
+        except SystemExit as error:
+            failure = RuntimeError(f"vLLM wanted to exit with status {error.code}")
+        over.set()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, outcome, failure)
+
+    over.clear()
+    threading.Thread(target=run, name="vllm-boot", daemon=True).start()
+    return result
+
+
+async def _clean_up(older: set[Process], output: OutputTee, over: threading.Event) -> None:
+    await asyncio.to_thread(lambda: tethering.end(tethering.processes_below_me() - older))
+    await asyncio.to_thread(over.wait, SETTLE_S)
+    await asyncio.to_thread(output.settle, SETTLE_S)
+
+
+def _heard(output: OutputTee) -> str:
+    lines = _lines(output)
+    return lines[-1][:200] if lines else "nothing heard yet"
+
+
+def _last_lines(output: OutputTee) -> str:
+    return "\n".join(f"  | {line}" for line in last_words(_lines(output))) or "  | (it wrote nothing)"
+
+
+def _lines(output: OutputTee) -> list[str]:
+    return [line for line in map(plain, output.lines()) if line and _STILL not in line]
+
+
+def _without_secrets(text: str, vllm_args: Mapping[str, JsonValue]) -> str:
+    for name, value in vllm_args.items():
+        if isinstance(value, str) and value and any(word in name.lower() for word in _SECRET_WORDS):
+            text = text.replace(value, "***")
+    return text
