@@ -56,7 +56,6 @@ SETTINGS: tuple[KeyPath, ...] = tuple(path for path in FIELDS if path not in SEC
 MAPPINGS = frozenset(path for path in SETTINGS if KINDS[path] == (dict,))
 """Settings that take any keys (`vllm_args`)."""
 SECRETS = frozenset(path for path in SETTINGS if SecretStr in KINDS[path])
-TEXTS = frozenset(path for path in SETTINGS if set(KINDS[path]) <= {str, SecretStr})
 
 
 def _short_names() -> dict[str, KeyPath]:

@@ -196,7 +196,8 @@ def _why_not_json(raw: bytes, error: orjson.JSONDecodeError) -> str:
         return _TOO_DEEP
     if found := _NO_JSON_NUMBER.match(text, error.pos):
         return f"{found[0]} at {place} is not JSON; write null, or leave the field out"
-    return f"it is not JSON ({error.msg.partition(': line ')[0]} at {place})"
+    advice = "; a question must be whole, and in JSON Lines on one line" if error.pos >= len(text) else ""
+    return f"it is not JSON ({error.msg.partition(': line ')[0]} at {place}){advice}"
 
 
 def kind(value: object) -> str:

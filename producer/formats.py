@@ -117,12 +117,13 @@ def _lines(file: BinaryIO, max_bytes: int) -> Iterator[Entry]:
     # Two bytes more than allowed: room for the CR and LF of a line that just fits.
     room = max_bytes + 2
     for number in count(1):
-        line = file.readline(room)
-        if not line:
+        start = file.readline(room)
+        if not start:
             return
-        if len(line) > max_bytes and (not line.endswith(b"\n") or len(line.rstrip(b"\r\n")) > max_bytes):
-            yield number, too_long(len(line) + _skip_line(file, line), max_bytes)
-        elif not line.isspace():
+        line = start.rstrip(b"\r\n")
+        if len(line) > max_bytes or (len(start) == room and not start.endswith(b"\n")):
+            yield number, too_long(len(start) + _skip_line(file, start), max_bytes)
+        elif line and not line.isspace():
             yield number, line
 
 

@@ -86,7 +86,10 @@ def processes_below_me() -> set[watchdog.Process]:
 
 
 def end(processes: set[watchdog.Process], *, grace_s: float = watchdog.GRACE_S) -> None:
-    """End `processes` and what they start meanwhile: SIGTERM, and SIGKILL after `grace_s`. Blocks until they are gone."""
-    left = watchdog.end(processes, grace_s=grace_s)
+    """End `processes` and what they start meanwhile: SIGTERM, and SIGKILL after `grace_s`. Blocks until they are gone.
+
+    Spares Python's resource trackers: this process still needs its own, and those of others end by themselves.
+    """
+    left = watchdog.end({process for process in processes if not watchdog.is_resource_tracker(process)}, grace_s=grace_s)
     if left:
         log.error("processes that cannot be ended: %s", ", ".join(str(process.pid) for process in sorted(left)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import threading
@@ -96,6 +97,9 @@ class VllmEngine:
         booted, self._booted = self._booted, None
         if booted is not None:
             await _shut_down(booted)
+            # AsyncLLM is part of a cycle, and complains if it is collected only when Python exits.
+            del booted
+            gc.collect()
         # A boot that still hangs in its thread might yet start a process; then the watchdog stays, and ends it when this process ends.
         if self._boot_over.is_set():
             await asyncio.to_thread(self._tether.stop)

@@ -95,15 +95,18 @@ async def _built(options: VllmOptions, arguments: Mapping[str, JsonValue], outpu
     finally:
         building.cancel()
     log.info("vLLM is ready after %.0f s", time.monotonic() - started)
-    return building.result()
+    return building.result().pop()
 
 
-def _in_thread(work: Callable[[], Any], over: threading.Event) -> asyncio.Future[Any]:
-    """Like asyncio.to_thread, but in a thread that nobody waits for when the process exits: vLLM may hang in there for good."""
+def _in_thread(work: Callable[[], Any], over: threading.Event) -> asyncio.Future[list[Any]]:
+    """Like asyncio.to_thread, but in a thread that nobody waits for when the process exits: vLLM may hang in there for good.
+
+    The result comes in a list, to be emptied: vLLM keeps exceptions, they keep this frame, and it must not keep the engine.
+    """
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[Any] = loop.create_future()
+    result: asyncio.Future[list[Any]] = loop.create_future()
 
-    def settle(outcome: Any, error: BaseException | None) -> None:  # noqa: ANN401
+    def settle(outcome: list[Any], error: Exception | None) -> None:
         if result.done():
             return
         if error is None:
@@ -112,9 +115,10 @@ def _in_thread(work: Callable[[], Any], over: threading.Event) -> asyncio.Future
             result.set_exception(error)
 
     def run() -> None:
-        outcome, failure = None, None
+        outcome: list[Any] = []
+        failure: Exception | None = None
         try:
-            outcome = work()
+            outcome.append(work())
         except Exception as error:  # noqa: BLE001 - handed to whoever awaits the result
             failure = error
         except SystemExit as error:
@@ -135,7 +139,7 @@ async def _clean_up(older: set[Process], output: OutputTee, over: threading.Even
 
 
 def _heard(output: OutputTee) -> str:
-    lines = _lines(output)
+    lines = last_words(_lines(output))
     return lines[-1][:200] if lines else "nothing heard yet"
 
 

@@ -71,6 +71,14 @@ def living(processes: Iterable[Process]) -> set[Process]:
     return found
 
 
+def is_resource_tracker(process: Process) -> bool:
+    """Whether it is the process in which Python's multiprocessing notes what to give back; it ignores SIGTERM and ends with those it serves."""
+    try:
+        return b"resource_tracker" in (_PROC / str(process.pid) / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def end(processes: Iterable[Process], *, grace_s: float = GRACE_S) -> set[Process]:
     """SIGTERM, then SIGKILL after `grace_s`, to each of `processes` and what they start meanwhile. Takes at most `grace_s` and one second.
 
@@ -80,7 +88,7 @@ def end(processes: Iterable[Process], *, grace_s: float = GRACE_S) -> set[Proces
     family = living(processes)
     _signal_all(family, signal.SIGTERM)
     family = _wait(family, grace_s)
-    _signal_all((process for process in family if not _is_resource_tracker(process)), signal.SIGKILL)
+    _signal_all((process for process in family if not is_resource_tracker(process)), signal.SIGKILL)
     family = _wait(family, TRACKER_GRACE_S)
     _signal_all(family, signal.SIGKILL)
     return _wait(family, TRACKER_GRACE_S)
@@ -146,13 +154,6 @@ def _signal_all(processes: Iterable[Process], number: signal.Signals) -> None:
                     signal.pidfd_send_signal(handle, number)
             finally:
                 os.close(handle)
-
-
-def _is_resource_tracker(process: Process) -> bool:
-    try:
-        return b"resource_tracker" in (_PROC / str(process.pid) / "cmdline").read_bytes()
-    except OSError:
-        return False
 
 
 def _all_seen() -> list[_Seen]:

@@ -1,4 +1,4 @@
-"""A tiny random Llama with its tokenizer, made offline: real enough for every part of vLLM, small enough for two CPU cores.
+"""A tiny random Llama with weights and tokenizer, made offline: real enough for every part of vLLM, small enough for two CPU cores.
 
 `python -m tests.integration.tiny_model DIRECTORY` writes it to DIRECTORY, with a chat template.
 """
@@ -17,6 +17,8 @@ MAX_MODEL_LEN = 512
 MAX_VOCABULARY_TOKENS = 512
 HIDDEN_SIZE = 128
 ADAPTER_RANK = 8
+INITIALIZER_RANGE = 0.1
+"""Wide enough that the likeliest token is so by far: what it says does not hang on rounding."""
 FORMAT = 1
 """Goes up when the files change, so that a model cached by an older version is not used."""
 
@@ -36,14 +38,13 @@ CHAT_TEMPLATE = (
 )
 
 ENGINE_ARGUMENTS = {
-    "load_format": "dummy",
     "enforce_eager": True,
     "max_model_len": MAX_MODEL_LEN,
     "max_num_seqs": 64,
     "dtype": "float32",
     "seed": 0,
 }
-"""What a vLLM engine needs to serve it without weights, on CPU and GPU alike."""
+"""What a vLLM engine needs to serve it, on CPU and GPU alike. In float32, so that the same question has the same answer twice."""
 
 
 def cached(*, chat_template: bool = True) -> Path:
@@ -61,8 +62,8 @@ def cached(*, chat_template: bool = True) -> Path:
 
 
 def make(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> None:
-    """Write config.json and the tokenizer's files into `folder`, which exists; `chat_template` None gives a model without one."""
-    _save_config(folder, vocabulary_tokens=_save_tokenizer(folder, chat_template))
+    """Write the model's and the tokenizer's files into `folder`, which exists; `chat_template` None gives a model without one."""
+    _save_model(folder, vocabulary_tokens=_save_tokenizer(folder, chat_template))
 
 
 def make_adapter(folder: Path) -> None:
@@ -89,8 +90,10 @@ def make_adapter(folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def _save_config(folder: Path, vocabulary_tokens: int) -> None:
-    config = import_module("transformers").LlamaConfig(
+def _save_model(folder: Path, vocabulary_tokens: int) -> None:
+    transformers = import_module("transformers")
+    import_module("torch").manual_seed(0)
+    config = transformers.LlamaConfig(
         architectures=["LlamaForCausalLM"],
         vocab_size=vocabulary_tokens,
         hidden_size=HIDDEN_SIZE,
@@ -101,8 +104,9 @@ def _save_config(folder: Path, vocabulary_tokens: int) -> None:
         max_position_embeddings=2 * MAX_MODEL_LEN,
         bos_token_id=0,
         eos_token_id=1,
+        initializer_range=INITIALIZER_RANGE,
     )
-    config.save_pretrained(folder)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
 
 
 def _save_tokenizer(folder: Path, chat_template: str | None) -> int:

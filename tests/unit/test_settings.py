@@ -10,6 +10,7 @@ from fleet.settings_places import ENVIRONMENT, FIELDS, MAPPINGS, SECTIONS, SETTI
 
 
 def with_generator(**settings: object) -> Settings:
+    """Settings with these generator settings, and defaults else."""
     return Settings(model=ModelSettings(generator_settings=GeneratorSettings.model_validate(settings)))
 
 

@@ -17,6 +17,7 @@ from wire.errors import UsageError
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
+    """Where a test puts its settings file."""
     return tmp_path / "fleet.yaml"
 
 

@@ -10,6 +10,7 @@ BLOCKS = Path(__file__).parent / "guide_blocks"
 
 
 def load(block: str) -> LoadedSettings:
+    """The block by itself, with nothing in the environment or on the command line."""
     return load_settings(BLOCKS / block, {}, {})
 
 

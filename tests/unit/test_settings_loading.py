@@ -13,10 +13,12 @@ from wire.errors import UsageError
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
+    """Where a test puts its settings file."""
     return tmp_path / "fleet.yaml"
 
 
 def from_environment(**variables: str) -> Settings:
+    """Settings from these variables, named without their prefix."""
     return load_settings(None, {f"BATCHFLEET_{name}": value for name, value in variables.items()}, {}).settings
 
 
@@ -121,9 +123,15 @@ def test_a_key_given_twice_in_a_variable_is_warned_about_too() -> None:
 
 def test_where_a_text_is_wanted_text_is_taken_literally() -> None:
     """No YAML: a password may look like a number, a comment or a list."""
-    settings = from_environment(
-        REDIS_PASSWORD="007", API_KEY="null", STUB_REFUSE_ON="[x # y", STUB_HANG_ON="12", CHAT_TEMPLATE="{% if x %}", MODEL="null"
-    )
+    texts = {
+        "STUB_REFUSE_ON": "[x # y",
+        "STUB_HANG_ON": "12",
+        "CHAT_TEMPLATE": "{% if x %}",
+        "MODEL": "null",
+        "REDIS_PASSWORD": "007",
+        "API_KEY": "null",
+    }
+    settings = from_environment(**texts)
     generator = settings.model.generator_settings
 
     assert settings.redis.password is not None

@@ -10,6 +10,7 @@ from fleet.settings_yaml import MAX_DEPTH, MAX_NODES, NotOurYamlError, dump, par
 
 
 def read(text: str) -> object:
+    """The data of a text."""
     return plain(parse(text, "F").value)
 
 

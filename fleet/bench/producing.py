@@ -1,0 +1,49 @@
+"""The producer of a benchmark: what `batchfleet submit` does, with the clock of the process read where the first question is sent."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+from fleet import building
+from fleet.asking import Asking, prepare
+from fleet.bench import helping
+from fleet.bench.sampling import sampling
+from fleet.progress import ProgressView
+from producer.output import AnswersFile
+from producer.running import Runner
+
+PATIENCE_S = 10.0
+"""A benchmark whose Redis is gone has nothing to wait for."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    for name in ("questions", "answers", "redis_url"):
+        parser.add_argument(name)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--samples", help="write samples of the sending and collecting to this file")
+    arguments = parser.parse_args()
+    settings = helping.load(arguments.config, arguments.redis_url)
+    asking = Asking(Path(arguments.questions), Path(arguments.answers))
+    began_s = time.process_time()
+    what = prepare(asking, settings, building.model_name(settings, "stub"))
+    checking_s = time.process_time() - began_s
+    options = dataclasses.replace(building.producer_options(settings), patience_s=PATIENCE_S)
+    with AnswersFile(asking.answers) as answers, ProgressView() as view:
+        runner = Runner(what, answers, building.redis_address(settings), options, observe=view.show)
+        helping.wait_for_go()
+        began_s = time.process_time()
+        with sampling(Path(arguments.samples)) if arguments.samples else contextlib.nullcontext():
+            tally = runner.run()
+        used_s = time.process_time() - began_s
+    helping.tell({"elapsed_s": tally.elapsed_s, "answered": tally.answered, "failed": tally.failed, "cpu_s": used_s, "checking_cpu_s": checking_s})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

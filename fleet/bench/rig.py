@@ -1,0 +1,200 @@
+"""A fleet to be measured: a private Redis, one batcher and some workers, each a process whose use of the machine can be read by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import redis
+from pydantic import BaseModel
+
+from fleet import building
+from fleet.private_redis import PrivateRedis
+from fleet.processes import last_lines, spawn, stop_all
+from fleet.settings import RedisSettings, Settings
+from fleet.settings_show import child_environment, to_file_text
+from fleet.status import read_status
+from wire.errors import FleetError
+from wire.keys import Keys
+
+READY_S = 60.0
+STOP_S = 20.0
+TREE = Path(__file__).parent.parent.parent
+
+SomeSection = TypeVar("SomeSection", bound=BaseModel)
+
+
+class BenchFailedError(FleetError):
+    """A process of the benchmark ended or did not get ready; there is no figure to show."""
+
+
+def changed(section: SomeSection, changes: Mapping[str, object]) -> SomeSection:
+    """Settings with some of them replaced, by dotted names. The values must be possible ones: they are not checked."""
+    for name, value in changes.items():
+        first, _, rest = name.partition(".")
+        section = section.model_copy(update={first: changed(getattr(section, first), {rest: value}) if rest else value})
+    return section
+
+
+def for_bench(settings: Settings, changes: Mapping[str, object]) -> Settings:
+    """The user's settings, with what every benchmark takes for granted, and with `changes`."""
+    plain = {"model.generator_settings.enable_batching": True, "processing.parallel_workers": None, "redis": RedisSettings()}
+    return changed(settings, {**plain, **changes})
+
+
+class Rig:
+    """Started by `with`; inside, every worker has registered and a batcher leads. Gone after it, processes and files.
+
+    Args:
+        settings: For all processes.
+        profiles: Folder for the samples of batcher and workers, `NAME.json` each, written when they end; None not to sample.
+    """
+
+    def __init__(self, settings: Settings, workers: int, *, profiles: Path | None = None) -> None:
+        self.settings = settings
+        self._workers = workers
+        self._profiles = profiles
+        # Short, for the socket; only for this user: mkdtemp sees to it.
+        self.folder = Path(tempfile.mkdtemp(prefix="batchfleet-bench-"))
+        self._redis = PrivateRedis(self.folder)
+        self.url = self._redis.url
+        self.keys = Keys(settings.redis.namespace)
+        self.client = redis.Redis.from_url(self.url, protocol=2)
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._stop()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {name: process.pid for name, process in self.processes.items()}
+
+    @property
+    def model(self) -> str:
+        return building.model_name(self.settings, "stub")
+
+    def check(self) -> None:
+        """Raises BenchFailedError if a process ended: a figure without it would be of another fleet."""
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                msg = f"{name} ended during the benchmark:\n{last_lines(self.folder / f'{name}.log')}"
+                raise BenchFailedError(msg)
+
+    def helper(self, module: str, *arguments: str) -> Helper:
+        """Start a module of this package beside the fleet; it waits for `go`."""
+        return Helper(f"fleet.bench.{module}", arguments, self.environ(), self.folder)
+
+    def environ(self) -> dict[str, str]:
+        return environment(self.settings) | {"BATCHFLEET_REDIS_URL": self.url}
+
+    def stop_services(self) -> None:
+        """Stop batcher and workers, in order, so that they leave what they have to say."""
+        stop_all([process for name, process in reversed(self.processes.items()) if name != "redis"], STOP_S)
+
+    def _start(self) -> None:
+        self._redis.start()
+        if self._redis.process is not None:
+            self.processes["redis"] = self._redis.process
+        write_config(self.folder, self.settings)
+        self._spawn("batcher", ["batcher"])
+        for number in range(1, self._workers + 1):
+            self._spawn(f"worker-{number}", ["worker", "--engine", "stub"])
+        deadline = time.monotonic() + READY_S
+        while not self._is_ready():
+            self.check()
+            if time.monotonic() > deadline:
+                msg = f"the fleet was not ready within {READY_S:.0f} s"
+                raise BenchFailedError(msg)
+            time.sleep(0.02)
+
+    def _spawn(self, name: str, arguments: list[str]) -> None:
+        module = ["fleet"] if self._profiles is None else ["fleet.bench.sampled", str(self._profiles / f"{name}.json")]
+        command = [sys.executable, "-m", *module, *arguments, "--config", str(config_in(self.folder)), "--log-level", "warning"]
+        self.processes[name] = spawn(command, self.environ(), self.folder / f"{name}.log")
+
+    def _is_ready(self) -> bool:
+        status = read_status(self.client, self.keys)
+        running = [worker for worker in status["workers"] if worker["state"] == "running"]
+        return len(running) == self._workers and any(batcher["state"] == "leading" for batcher in status["batchers"])
+
+    def _stop(self) -> None:
+        self.client.close()
+        self.stop_services()
+        stop_all([process for name, process in self.processes.items() if name == "redis"], STOP_S)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Helper:
+    """A process that gets ready, waits for `go`, does one thing and says how it went. It must not outlive a `with` block."""
+
+    def __init__(self, module: str, arguments: tuple[str, ...], env: Mapping[str, str], folder: Path) -> None:
+        self._log = folder / f"{module}.log"
+        command = [sys.executable, "-m", module, *arguments, "--config", str(config_in(folder))]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)  # noqa: S603 (our own)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if error is not None:
+            self._process.kill()
+        with contextlib.suppress(BrokenPipeError):
+            # The end of its input lets it go.
+            self._process.communicate()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait_until_ready(self) -> None:
+        self._read()
+
+    def go(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.write(b"go\n")
+            self._process.stdin.flush()
+
+    def result(self) -> dict[str, Any]:
+        """Wait for what it has to say. It lives on, so that it can be looked at, until the `with` block ends."""
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        line = self._process.stdout.readline() if self._process.stdout is not None else b""
+        if not line:
+            msg = f"a process of the benchmark ended:\n{last_lines(self._log)}"
+            raise BenchFailedError(msg)
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """For processes that are given the file of `write_config`. The packages may lie in a tree on PYTHONPATH instead of being installed."""
+    env = child_environment(settings, os.environ)
+    return env | {"PYTHONPATH": os.pathsep.join(filter(None, [str(TREE), env.get("PYTHONPATH", "")]))}
+
+
+def config_in(folder: Path) -> Path:
+    return folder / "fleet.yaml"
+
+
+def write_config(folder: Path, settings: Settings) -> None:
+    config_in(folder).write_text(to_file_text(settings), encoding="utf-8")

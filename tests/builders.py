@@ -1,0 +1,32 @@
+"""Questions and other values for tests, with defaults for what a test does not care about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpu_worker.engines.engine import Completion
+from wire.messages import Answer, Question, Usage
+
+
+def a_question(request_id: str = "q1", **fields: Any) -> Question:  # noqa: ANN401 (any field of a question)
+    defaults: dict[str, Any] = {"run": "run-1", "index": 0, "model": "stub", "submitted_at": 0.0}
+    if "messages" not in fields:
+        defaults["prompt"] = f"What is {request_id}?"
+    return Question(request_id=request_id, **{**defaults, **fields})
+
+
+def an_answer(request_id: str = "q1", **fields: Any) -> Answer:  # noqa: ANN401 (any field of an answer)
+    defaults: dict[str, Any] = {
+        "run": "run-1",
+        "index": 0,
+        "text": "42",
+        "finish_reason": "stop",
+        "usage": Usage(prompt_tokens=3, completion_tokens=1),
+        "model": "stub",
+        "params": {},
+    }
+    return Answer(request_id=request_id, **{**defaults, **fields})
+
+
+def a_completion(text: str = "42") -> Completion:
+    return Completion([text], "stop", Usage(prompt_tokens=3, completion_tokens=1), {})

@@ -1,0 +1,147 @@
+"""One question to one record, whatever the engine does."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from gpu_worker.answering import answer
+from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.stub import StubEngine, StubOptions
+from gpu_worker.leases import Progress
+from tests.builders import a_question
+from wire.clock import ServerClock
+from wire.errors import EngineDeadError
+from wire.messages import Answer, Failure, Question
+
+
+class FailingEngine(StubEngine):
+    """An engine that raises what it is given."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(StubOptions())
+        self._error = error
+
+    async def answer(self, question: Question) -> Completion | Refusal:
+        raise self._error
+
+
+async def ask(question: Question, engine: StubEngine, timeout_s: float = 10.0) -> Answer | Failure:
+    return await answer(question, engine, ServerClock(), worker="w", attempts=1, timeout_s=timeout_s)
+
+
+async def test_an_answer_carries_what_the_producer_needs() -> None:
+    """Identity, text, reason, usage, parameters, worker and the producer's own metadata."""
+    record = await ask(a_question("q7", index=7, metadata={"page": 3}), StubEngine(StubOptions()))
+
+    assert isinstance(record, Answer)
+    assert (record.run, record.index, record.request_id, record.worker) == ("run-1", 7, "q7", "w")
+    assert record.metadata == {"page": 3}
+    assert record.text
+    assert record.usage.completion_tokens > 0
+
+
+async def test_a_refusal_is_a_failure_record() -> None:
+    """Of its own kind, never a text."""
+    record = await ask(a_question("bad"), StubEngine(StubOptions(refuse_on="bad")))
+
+    assert isinstance(record, Failure)
+    assert record.error.kind == "refused"
+
+
+async def test_an_expired_question_is_never_generated() -> None:
+    """Nobody wants the answer any more."""
+    engine = StubEngine(StubOptions())
+
+    record = await ask(a_question(deadline=1.0), engine)
+
+    assert isinstance(record, Failure)
+    assert record.error.kind == "expired"
+    assert engine.progress() == 0
+
+
+async def test_a_question_without_end_times_out() -> None:
+    """And could be tried again."""
+    record = await ask(a_question("stuck"), StubEngine(StubOptions(hang_on="stuck")), timeout_s=0.05)
+
+    assert isinstance(record, Failure)
+    assert (record.error.kind, record.error.retryable) == ("timed_out", True)
+
+
+async def test_a_bug_in_the_engine_costs_one_question_only() -> None:
+    """It becomes a failure that names the error."""
+    record = await ask(a_question(), FailingEngine(ZeroDivisionError("division by zero")))
+
+    assert isinstance(record, Failure)
+    assert record.error.kind == "internal_error"
+    assert "ZeroDivisionError" in record.error.message
+
+
+async def test_a_dead_engine_is_no_record_at_all() -> None:
+    """Another worker must answer."""
+    with pytest.raises(EngineDeadError):
+        await ask(a_question(), FailingEngine(EngineDeadError("gone")))
+
+
+@dataclass
+class Clock:
+    """A clock that tests move by hand."""
+
+    now: float = field(default=0.0)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_stalled_engine_is_found_out() -> None:
+    """Work in flight and no progress for stall_s seconds is as bad as dead."""
+    clock = Clock()
+    progress = Progress(StubEngine(StubOptions()), stall_s=10.0, now=clock)
+    for clock.now in (1.0, 4.0, 8.0):
+        progress.check(busy=True)
+
+    clock.now = 10.5
+    with pytest.raises(EngineDeadError, match="no progress"):
+        progress.check(busy=True)
+
+
+async def test_half_an_hour_of_generation_with_progress_is_no_stall() -> None:
+    """However long one answer takes, each token counts."""
+    clock, engine = Clock(), StubEngine(StubOptions())
+    progress = Progress(engine, stall_s=10.0, now=clock)
+    for second in range(1800):
+        clock.now = float(second)
+        if second % 5 == 0:
+            engine._progress += 1
+        progress.check(busy=True)
+
+
+async def test_an_idle_engine_does_not_stall() -> None:
+    """Without work there is nothing to make progress with."""
+    clock = Clock()
+    progress = Progress(StubEngine(StubOptions()), stall_s=10.0, now=clock)
+    for clock.now in (5.0, 100.0, 1000.0):
+        progress.check(busy=False)
+
+
+async def test_a_process_that_was_stopped_for_an_hour_has_not_seen_an_hour_of_stall() -> None:
+    """SIGSTOP and SIGCONT: the engine stood still with us."""
+    clock = Clock()
+    progress = Progress(StubEngine(StubOptions()), stall_s=10.0, now=clock)
+    clock.now = 3600.0
+
+    progress.check(busy=True)
+
+
+async def test_cancelling_takes_the_question_out_of_the_engine() -> None:
+    """A worker that lost its lease must not go on computing."""
+    engine = StubEngine(StubOptions(hang_on="stuck"))
+    task = asyncio.create_task(ask(a_question("stuck"), engine))
+    await asyncio.sleep(0)
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
