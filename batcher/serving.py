@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import redis
 
+from batcher.cancelling import Canceller
 from batcher.handing_over import HandOver
 from batcher.inbox import Inbox, QueueId
 from batcher.leading import Leadership
@@ -58,6 +59,7 @@ class Batcher:
         self._inbox = Inbox(self._client, keys, batch_questions=options.limits.max_questions)
         self._hand_over = HandOver(self._client, self._rq_client, keys, self._leadership)
         self._reaper = Reaper(self._client, keys)
+        self._canceller = Canceller(self._client, keys, self._leadership, run_ttl_s=options.run_ttl_s)
         self._quarantine = Quarantine(self._client, keys, self._leadership, self._hand_over, run_ttl_s=options.run_ttl_s)
         self._next_heartbeat = 0.0
         self._tally = Tally()
@@ -158,6 +160,8 @@ class Batcher:
             models = {model for model, _ in self._inbox.waiting}
             self._reaper.take_back(models)
             self._quarantine.judge_all(models)
+            if self._canceller.end_cancelled(self._inbox.waiting):
+                self._inbox.restart()
 
     def _leave(self) -> None:
         try:

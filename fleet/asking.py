@@ -19,7 +19,7 @@ from fleet.progress import ProgressView
 from fleet.settings import Settings
 from producer.output import AnswersFile
 from producer.reading import Checked, check_questions
-from producer.running import FileRun, NotFinishedError, Runner
+from producer.running import FileRun, NotFinishedError, RunCancelledError, Runner
 from wire.connection import RedisAddress, connect, translated
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys
@@ -85,7 +85,7 @@ def ask(what: FileRun, asking: Asking, answers: AnswersFile, address: RedisAddre
         interrupted = _stop_on_signals(runner)
         try:
             runner.run()
-        except NotFinishedError as error:
+        except (NotFinishedError, RunCancelledError) as error:
             outcome: FleetError | None = error
         else:
             outcome = None
@@ -94,7 +94,8 @@ def ask(what: FileRun, asking: Asking, answers: AnswersFile, address: RedisAddre
     if asking.as_json:
         print(json.dumps(summary.as_dict(what.run, tally)))
     if outcome is not None:
-        print(f"batchfleet: {outcome}. The same command continues the run; {tally.on_disk} lines are in {asking.answers}", file=sys.stderr)
+        then = "" if isinstance(outcome, RunCancelledError) else f". The same command continues the run; {tally.on_disk} lines are in {asking.answers}"
+        print(f"batchfleet: {outcome}{then}", file=sys.stderr)
         return 130 if interrupted.is_set() else 3
     if not asking.quiet:
         print(summary.as_text(what.run, tally, asking.answers, ledger), file=sys.stderr)

@@ -29,7 +29,7 @@ def redis_address(settings: Settings) -> RedisAddress:
         msg = "no Redis is named; give --redis URL, or set redis.url or BATCHFLEET_REDIS_URL"
         raise UsageError(msg)
     return RedisAddress(
-        url=redis.url.get_secret_value() if hasattr(redis.url, "get_secret_value") else str(redis.url),
+        url=redis.url,
         namespace=redis.namespace,
         username=redis.username,
         password=redis.password.get_secret_value() if redis.password else None,
@@ -142,17 +142,6 @@ def build_engine(settings: Settings, kind: str) -> Engine:
         )
     msg = f"engine {kind} is not here yet ({os.name})"
     raise UsageError(msg)
-
-
-def secrets_as_environment(settings: Settings) -> dict[str, str]:
-    """What child processes need to know and no file or command line may hold."""
-    generator, redis = settings.model.generator_settings, settings.redis
-    found = {}
-    if redis.password is not None:
-        found["BATCHFLEET_REDIS_PASSWORD"] = redis.password.get_secret_value()
-    if generator.api_key is not None:
-        found["BATCHFLEET_API_KEY"] = generator.api_key.get_secret_value()
-    return found
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:

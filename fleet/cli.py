@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleet import asking, building
+from fleet.control import cancel_run, drain_worker
+from fleet.dead_letters import DeadLetters
 from fleet.ledger import read_ledger
 from fleet.local import LocalFleet, LocalPlan
 from fleet.processes import ChildGaveUpError
 from fleet.serving import serve_batcher, serve_worker
 from fleet.settings import Settings
 from fleet.settings_loading import load_settings
-from fleet.settings_show import show_settings, to_file_text
+from fleet.settings_show import child_environment, show_settings, to_file_text
 from fleet.status import read_status
 from producer.output import AnswersFile
 from wire.connection import check_server, connect, translated
@@ -77,7 +79,7 @@ def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         batchers=1,
         redis_url=settings.redis.url,
         config=to_file_text(settings),
-        environ={**os.environ, **building.secrets_as_environment(settings)},
+        environ=child_environment(settings, os.environ),
     )
     with AnswersFile(what_to_ask.answers) as answers, LocalFleet(plan) as fleet:
         address = building.redis_address(settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": fleet.redis_url})}))
@@ -145,6 +147,40 @@ def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
     return 3 if ledger.missing or ledger.duplicates else 0
 
 
+def _cancel(arguments: argparse.Namespace, settings: Settings) -> int:
+    address = building.redis_address(settings)
+    with connect(address) as client, translated(address):
+        accepted, terminal = cancel_run(client, Keys(address.namespace), arguments.run, run_ttl_s=settings.limits.run_ttl_s)
+    print(f"run {arguments.run} is cancelled: {terminal} of {accepted} questions had their record; the others end as failures of kind `cancelled`", file=sys.stderr)
+    return 0
+
+
+def _drain(arguments: argparse.Namespace, settings: Settings) -> int:
+    address = building.redis_address(settings)
+    with connect(address) as client, translated(address):
+        drain_worker(client, Keys(address.namespace), arguments.worker)
+    print(f"worker {arguments.worker} takes nothing more, finishes what it holds and ends", file=sys.stderr)
+    return 0
+
+
+def _dead(arguments: argparse.Namespace, settings: Settings) -> int:
+    address = building.redis_address(settings)
+    with connect(address) as client, translated(address):
+        letters = DeadLetters(client, Keys(address.namespace))
+        match arguments.action:
+            case "list":
+                for letter in letters.all():
+                    print(json.dumps(letter.as_dict()) if arguments.json else letter.as_line())
+            case "show":
+                print(json.dumps(letters.get(arguments.id).as_dict(with_data=True), indent=None if arguments.json else 2))
+            case "retry":
+                letters.retry(arguments.id)
+                print(f"{arguments.id} waits for a worker again", file=sys.stderr)
+            case "drop":
+                letters.drop(arguments.id)
+    return 0
+
+
 def _config(_arguments: argparse.Namespace, settings: Settings) -> int:
     print(show_settings(settings), end="")
     return 0
@@ -182,6 +218,17 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("run", metavar="RUN")
     verify.add_argument("--json", action="store_true", help="one JSON object on stdout")
     verify.set_defaults(command=_verify)
+    cancel = commands.add_parser("cancel", parents=[common, queue], help="end a run: what has no record yet becomes a failure of kind `cancelled`")
+    cancel.add_argument("run", metavar="RUN")
+    cancel.set_defaults(command=_cancel)
+    drain = commands.add_parser("drain", parents=[common, queue], help="have a worker finish what it holds and end")
+    drain.add_argument("worker", metavar="WORKER", help="its name, as `status` shows it")
+    drain.set_defaults(command=_drain)
+    dead = commands.add_parser("dead", parents=[common, queue], help="what could not be read, with the reasons")
+    dead.add_argument("action", choices=["list", "show", "retry", "drop"])
+    dead.add_argument("id", nargs="?", metavar="ID", help="of the dead letter, as `dead list` shows it")
+    dead.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
+    dead.set_defaults(command=_dead)
     config = commands.add_parser("config", parents=[common, queue], help="print the settings that take effect, secrets masked")
     config.set_defaults(command=_config)
     return parser

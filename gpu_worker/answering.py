@@ -13,6 +13,9 @@ from wire.messages import Answer, ErrorDetail, Failure, Question
 log = logging.getLogger(__name__)
 
 
+CANCELLED = Refusal("cancelled", "its run was cancelled")
+
+
 async def answer(question: Question, engine: Engine, clock: ServerClock, *, worker: str, attempts: int, timeout_s: float) -> Answer | Failure:
     """Have one question answered.
 
@@ -21,7 +24,11 @@ async def answer(question: Question, engine: Engine, clock: ServerClock, *, work
     Raises:
         EngineDeadError: The engine died; nothing is known about the question.
     """
-    outcome = await _outcome(question, engine, clock, timeout_s)
+    return record(question, await _outcome(question, engine, clock, timeout_s), engine.model, clock, worker=worker, attempts=attempts)
+
+
+def record(question: Question, outcome: Completion | Refusal, model: str, clock: ServerClock, *, worker: str, attempts: int) -> Answer | Failure:
+    """What came of a question, as its producer will see it."""
     latency_s = round(max(0.0, clock.now() - question.submitted_at), 6)
     if isinstance(outcome, Completion):
         return Answer(
@@ -36,7 +43,7 @@ async def answer(question: Question, engine: Engine, clock: ServerClock, *, work
             texts=outcome.texts if len(outcome.texts) > 1 else None,
             finish_reason=outcome.finish_reason,
             usage=outcome.usage,
-            model=engine.model,
+            model=model,
             params=outcome.params,
             details=outcome.details,
         )

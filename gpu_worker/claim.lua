@@ -4,7 +4,8 @@
 -- KEYS[3] zset   hungry:MODEL      workers with room and nothing to do
 -- KEYS[4] stream wake
 -- ARGV: 1 worker, 2 lease token, 3 lease (ms), 4 room (questions), 5 most batches, 6 prefix of RQ's job keys, 7 hunger lasts (ms)
--- Returns {batch id, times given to a worker, data or false} for each; data is false where no job of that id can be read.
+-- Returns {batch id, times given to a worker, data or false, 1 if some of it may have records already} for each; data is false where no
+--   job of that id can be read.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local room = tonumber(ARGV[4])
@@ -18,10 +19,10 @@ while room > 0 and #claimed < tonumber(ARGV[5]) do
     local attempts = redis.call('HINCRBY', job, 'attempts', 1)
     redis.call('HSET', job, 'status', 'started', 'worker_name', ARGV[1], 'lease_token', ARGV[2])
     redis.call('ZADD', KEYS[2], now + ARGV[3], id)
-    table.insert(claimed, {id, attempts, data})
+    table.insert(claimed, {id, attempts, data, redis.call('HEXISTS', job, 'recheck')})
     room = room - (tonumber(redis.call('HGET', job, 'questions')) or 1)
   else
-    table.insert(claimed, {id, 0, false})
+    table.insert(claimed, {id, 0, false, 0})
   end
 end
 if #claimed > 0 then

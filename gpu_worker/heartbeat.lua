@@ -1,10 +1,10 @@
 -- A worker reports, and renews the leases of the batches in which its engine makes progress.
 -- KEYS[1] zset workers; KEYS[2] hash worker:NAME; KEYS[3] zset leases:MODEL; KEYS[4] string control:NAME; KEYS[5] list isolated:MODEL
--- KEYS[6] string isolating:MODEL   the worker that takes isolated batches now
+-- KEYS[6] string isolating:MODEL   the worker that takes isolated batches now; KEYS[7] set cancelled
 -- ARGV: 1 worker, 2 TTL of the report (ms), 3 lease (ms), 4 prefix of RQ's job keys, 5 number of report fields, then the fields as
 --   name, value; then for each lease to renew: batch id, lease token
 -- Returns {server's seconds, its microseconds, what the worker is asked to do or '', 1 if it is to take isolated batches, ids of leases
---   that were lost}.
+--   that were lost, ids of runs that were cancelled}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local fields = tonumber(ARGV[5])
@@ -27,4 +27,4 @@ if isolating == ARGV[1] or (not isolating and redis.call('LLEN', KEYS[5]) > 0) t
   redis.call('SET', KEYS[6], ARGV[1], 'PX', ARGV[3])
   chosen = 1
 end
-return {time[1], time[2], redis.call('GET', KEYS[4]) or '', chosen, lost}
+return {time[1], time[2], redis.call('GET', KEYS[4]) or '', chosen, lost, redis.call('SMEMBERS', KEYS[7])}

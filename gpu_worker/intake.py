@@ -81,8 +81,8 @@ class Intake:
             args=[self._worker, token, lease_ms, room, most, RQ_JOB_PREFIX, hunger_ms],
         )
         batches = []
-        for batch_id, attempts, data in claimed:
-            batch = await self._open(batch_id.decode("utf-8", "replace"), token, int(attempts), data)
+        for batch_id, attempts, data, recheck in claimed:
+            batch = await self._open(batch_id.decode("utf-8", "replace"), token, int(attempts), data, recheck=bool(recheck))
             if batch is not None:
                 batches.append(batch)
         return batches
@@ -104,7 +104,7 @@ class Intake:
         if not await self._give_back(keys=keys, args=args):
             log.info("batch %s is somebody else's already", batch.batch_id)
 
-    async def _open(self, batch_id: str, token: str, attempts: int, data: bytes | None) -> HeldBatch | None:
+    async def _open(self, batch_id: str, token: str, attempts: int, data: bytes | None, *, recheck: bool) -> HeldBatch | None:
         try:
             if data is None:
                 msg = "no batch job of that id"
@@ -119,7 +119,7 @@ class Intake:
                 questions.append((decode_question(one), len(one)))
             except MalformedMessageError as error:
                 await self._bury(batch_id, str(error), one, whole_job=False)
-        if attempts > 1:
+        if attempts > 1 or recheck:
             questions = await self._without_answered(questions)
         return HeldBatch(batch_id, token, attempts, questions)
 

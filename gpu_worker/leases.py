@@ -56,11 +56,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a heartbeat brought back: batches that are no longer ours, whether we are asked to stop, and whether to take isolated batches."""
+    """What a heartbeat brought back: batches that are no longer ours, whether we are asked to stop,
+    whether to take isolated batches, and runs that nobody wants any more.
+    """
 
     lost: list[HeldBatch]
     drain: bool
     isolate: bool
+    cancelled: frozenset[str]
 
 
 class Leases:
@@ -68,7 +71,7 @@ class Leases:
 
     def __init__(self, client: redis.asyncio.Redis, keys: Keys, model: str, worker: str, options: WorkerOptions, clock: ServerClock) -> None:
         self._keys = [keys.workers, keys.worker(worker), keys.leases(model), keys.control(worker)]
-        self._keys += [keys.isolated(model), keys.isolating(model)]
+        self._keys += [keys.isolated(model), keys.isolating(model), keys.cancelled]
         self._worker = worker
         self._options = options
         self._clock = clock
@@ -80,10 +83,15 @@ class Leases:
         flat_report = [part for pair in report.items() for part in pair]
         flat_leases = [part for batch in batches for part in (batch.batch_id, batch.token)]
         ttl_ms = int(1000 * self._options.heartbeat_s * REPORT_LIVES_FOR_HEARTBEATS)
-        seconds, micros, control, isolate, lost_ids = await self._heartbeat(
+        seconds, micros, control, isolate, lost_ids, cancelled = await self._heartbeat(
             keys=self._keys,
             args=[self._worker, ttl_ms, int(1000 * self._options.lease_s), RQ_JOB_PREFIX, len(report), *flat_report, *flat_leases],
         )
         self._clock.learn(int(seconds) + int(micros) / 1e6)
         lost = {batch_id.decode() for batch_id in lost_ids}
-        return Heard([batch for batch in batches if batch.batch_id in lost], drain=control == DRAIN.encode(), isolate=bool(isolate))
+        return Heard(
+            [batch for batch in batches if batch.batch_id in lost],
+            drain=control == DRAIN.encode(),
+            isolate=bool(isolate),
+            cancelled=frozenset(run.decode() for run in cancelled),
+        )

@@ -9,10 +9,11 @@ import secrets
 import socket
 import time
 from collections import deque
+from functools import partial
 
 import redis.asyncio
 
-from gpu_worker.answering import answer
+from gpu_worker.answering import CANCELLED, answer, record
 from gpu_worker.engines.engine import Engine
 from gpu_worker.intake import HeldBatch, Intake
 from gpu_worker.leases import Leases, Progress
@@ -23,7 +24,7 @@ from wire.clock import ServerClock
 from wire.connection import RedisAddress, check_server, connect, connect_async, translated
 from wire.errors import EngineDeadError, QueueUnavailableError
 from wire.keys import Keys
-from wire.messages import Question
+from wire.messages import Answer, Failure, Question
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class GpuWorker:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
-        self._held: dict[HeldBatch, set[asyncio.Task[None]]] = {}
+        self._held: dict[HeldBatch, list[asyncio.Task[None]]] = {}
         self._in_flight = 0
         self._answered = 0
         self._failed = 0
@@ -56,6 +57,7 @@ class GpuWorker:
         self._state = "booting"
         self._died: EngineDeadError | None = None
         self._isolate = False
+        self._cancelled: frozenset[str] = frozenset()
 
     def stop(self) -> None:
         """Take nothing more, finish what is held within `drain_s`, give back the rest. A second call gives back at once."""
@@ -181,40 +183,53 @@ class GpuWorker:
             await asyncio.gather(waiting, stopping, return_exceptions=True)
 
     def _begin(self, batch: HeldBatch) -> None:
-        tasks = {asyncio.create_task(self._answer(question, size, batch)) for question, size in batch.questions}
+        tasks = [asyncio.create_task(self._answer(question, size, batch)) for question, size in batch.questions]
         self._held[batch] = tasks
         self._in_flight += len(tasks)
-        for task in tasks:
+        for task, (question, size) in zip(tasks, batch.questions, strict=True):
             # Not a `finally` in the coroutine: one that is cancelled before its first step never gets there.
-            task.add_done_callback(self._left)
+            task.add_done_callback(partial(self._left, question=question, size=size, batch=batch))
         if not tasks:
             self._end(batch)
 
-    def _left(self, _task: asyncio.Task[None]) -> None:
+    def _left(self, task: asyncio.Task[None], *, question: Question, size: int, batch: HeldBatch) -> None:
         self._in_flight -= 1
         self._changed.set()
+        if task.cancelled() and batch in self._held and question.run in self._cancelled:
+            self._write(self._cancelled_record(question, batch), size, batch)
 
     async def _answer(self, question: Question, size: int, batch: HeldBatch) -> None:
         try:
-            record = await answer(
-                question,
-                self._engine,
-                self._clock,
-                worker=self.name,
-                attempts=batch.attempts,
-                timeout_s=self._options.question_timeout_s,
-            )
+            done = await self._record(question, batch)
         except EngineDeadError as error:
             self._engine_died(error)
             return
-        self._publisher.add(record, size)
-        if record.status == "answered":
+        self._write(done, size, batch)
+
+    def _write(self, done: Answer | Failure, size: int, batch: HeldBatch) -> None:
+        self._publisher.add(done, size)
+        if done.status == "answered":
             self._answered += 1
         else:
             self._failed += 1
         batch.unfinished -= 1
         if batch.unfinished == 0:
             self._end(batch)
+
+    async def _record(self, question: Question, batch: HeldBatch) -> Answer | Failure:
+        if question.run in self._cancelled:
+            return self._cancelled_record(question, batch)
+        return await answer(
+            question,
+            self._engine,
+            self._clock,
+            worker=self.name,
+            attempts=batch.attempts,
+            timeout_s=self._options.question_timeout_s,
+        )
+
+    def _cancelled_record(self, question: Question, batch: HeldBatch) -> Answer | Failure:
+        return record(question, CANCELLED, self._engine.model, self._clock, worker=self.name, attempts=batch.attempts)
 
     def _end(self, batch: HeldBatch) -> None:
         if self._held.pop(batch, None) is not None:
@@ -238,6 +253,7 @@ class GpuWorker:
                     log.info("asked to drain")
                     self.stop()
                 self._isolate = heard.isolate
+                self._cancel_runs(heard.cancelled)
                 for batch in heard.lost:
                     self._lose(batch)
             except EngineDeadError as error:
@@ -246,6 +262,14 @@ class GpuWorker:
             except QueueUnavailableError as error:
                 log.warning("leases not renewed: %s", error)
             await asyncio.sleep(self._options.heartbeat_s)
+
+    def _cancel_runs(self, runs: frozenset[str]) -> None:
+        self._cancelled = runs
+        if runs:
+            for batch, tasks in list(self._held.items()):
+                for task, (question, _) in zip(tasks, batch.questions, strict=True):
+                    if question.run in runs:
+                        task.cancel()
 
     def _lose(self, batch: HeldBatch) -> None:
         tasks = self._held.pop(batch, None)

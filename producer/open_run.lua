@@ -3,7 +3,8 @@
 -- KEYS[2] string run:ID:producer   who collects this run
 -- KEYS[3] zset   runs
 -- ARGV: 1 run id, 2 our token, 3 lease (ms), 4 TTL (s), 5 fingerprint, 6 number of questions, 7 token that may be replaced or ''
--- Returns {'busy', holder}, {'differs', fingerprint}, or {'open', cursor, accepted, answered, failed, acknowledged, seconds, microseconds}.
+-- Returns {'busy', holder}, {'differs', fingerprint}, or {'open', cursor, accepted, answered, failed, acknowledged, 1 if it was cancelled, seconds,
+--   microseconds}.
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[2] and holder ~= ARGV[7] then return {'busy', holder} end
 local stored = redis.call('HGET', KEYS[1], 'fingerprint')
@@ -17,4 +18,5 @@ redis.call('EXPIRE', KEYS[1], ARGV[4])
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 redis.call('ZADD', KEYS[3], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1])
 local counts = redis.call('HMGET', KEYS[1], 'cursor', 'accepted', 'answered', 'failed', 'acknowledged')
-return {'open', counts[1], counts[2], counts[3], counts[4], counts[5], time[1], time[2]}
+local cancelled = redis.call('HEXISTS', KEYS[1], 'cancelled')
+return {'open', counts[1], counts[2], counts[3], counts[4], counts[5], cancelled, time[1], time[2]}

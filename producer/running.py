@@ -40,6 +40,10 @@ class NotFinishedError(FleetError):
     """The run stopped before every question had its record; the same command continues it."""
 
 
+class RunCancelledError(FleetError):
+    """Somebody cancelled the run; every question that was accepted has its record, the others were never asked."""
+
+
 @dataclass(slots=True)
 class Tally:
     """How a run stands.
@@ -208,7 +212,7 @@ class Runner:
         self._write(records)
         if time.monotonic() >= self._settle_at or self._unsettled >= SETTLE_RECORDS:
             self._settle()
-        if not records and outcome == "all sent":
+        if not records and outcome in {"all sent", "cancelled"}:
             self._check_undelivered()
         self._observe(self.tally)
         return outcome not in {"cursor", "gone"}
@@ -299,6 +303,9 @@ class Runner:
             return
         self._check_at = time.monotonic() + CHECK_S
         state = self._sender.open()
+        if state.cancelled and state.acknowledged >= state.accepted:
+            msg = f"run {self._what.run} was cancelled; {self.tally.on_disk} of {self.tally.questions} questions have a line"
+            raise RunCancelledError(msg)
         if state.acknowledged >= state.accepted and self.tally.sent >= self.tally.questions:
             self._complain_of_missing_lines(state.acknowledged)
 

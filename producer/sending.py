@@ -35,6 +35,7 @@ class RunState:
     answered: int
     failed: int
     acknowledged: int
+    cancelled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Sent:
     """What became of one submission.
 
     Attributes:
-        outcome: `ok`; `window`, `pending` (no room now: try later); `cursor`, `gone` (Redis knows less or more than we thought: open again).
+        outcome: `ok`; `window`, `pending` (no room now: try later); `cursor`, `gone` (Redis knows less or more than we thought: open again);
+            `cancelled`.
         detail: For people, where there is no room.
     """
 
@@ -86,8 +88,8 @@ class Sender:
         if reply[0] == b"differs":
             raise UsageError(_difference(self._run, json.loads(reply[1]), self._fingerprint))
         counts = [int(part) for part in reply[1:]]
-        self.clock.learn(counts[5] + counts[6] / 1e6)
-        return RunState(*counts[:5])
+        self.clock.learn(counts[6] + counts[7] / 1e6)
+        return RunState(*counts[:5], cancelled=bool(counts[5]))
 
     def send(self, cursor: int, until: int, chunk: Sequence[Asked | Invalid], default_model: str) -> Sent:
         """Offer the questions of positions `cursor` to `until` (exclusive); positions without a question in `chunk` are skipped.

@@ -11,10 +11,11 @@
 -- ARGV: 1 run id, 2 cursor before, 3 cursor after, 4 TTL (s), 5 most pending questions, 6 most pending bytes, 7 most unacknowledged of
 --   a run, 8 most queues, 9 number of streams, then each stream's name in `queues`, then for each question: stream number (0: the bytes
 --   are already its failure record), index, bytes
--- Returns {'ok'}, {'cursor', actual}, {'gone'}, {'window'}, {'pending', questions, bytes}, {'queues', how many}.
+-- Returns {'ok'}, {'cursor', actual}, {'gone'}, {'cancelled'}, {'window'}, {'pending', questions, bytes}, {'queues', how many}.
 local cursor = redis.call('HGET', KEYS[1], 'cursor')
 if not cursor then return {'gone'} end
 if cursor ~= ARGV[2] then return {'cursor', cursor} end
+if redis.call('HEXISTS', KEYS[1], 'cancelled') == 1 then return {'cancelled'} end
 
 local streams = tonumber(ARGV[9])
 local first = 10 + streams

@@ -18,6 +18,7 @@
 | control:NAME            | string | what the worker is asked to do (`drain`)               | TTL                                    |
 | pending                 | hash   | questions and bytes accepted and not yet terminal      | owned by the fleet                     |
 | runs                    | zset   | run id -> last activity (ms)                           | entries: with the run                  |
+| cancelled               | set    | ids of cancelled runs that have questions somewhere    | entries: once they have none; TTL      |
 | run:ID                  | hash   | fingerprint, cursor and counts of one run              | TTL, renewed by activity               |
 | run:ID:accepted         | bitmap | one bit per accepted question                          | TTL, with the run                      |
 | run:ID:done             | bitmap | one bit per question with a terminal record            | TTL, with the run                      |
@@ -95,6 +96,10 @@ class Keys:
     @property
     def runs(self) -> str:
         return f"{self.namespace}:runs"
+
+    @property
+    def cancelled(self) -> str:
+        return f"{self.namespace}:cancelled"
 
     def run(self, run: str) -> str:
         return f"{self.namespace}:run:{run}"

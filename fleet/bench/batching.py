@@ -15,8 +15,8 @@ from fleet.bench.rig import BenchFailedError, Helper, Rig, environment, for_benc
 from fleet.settings import Settings
 
 NOTES = [
-    "Ideal: as many engines as workers, each in a process of its own, without queue or fleet; all at once, each is given its even share of the same "
-    "questions in one go. The slowest counts. Fleets are measured from the first push to the last line on disk.",
+    "Ideal: as many engines as workers, in processes of their own, without queue or fleet, each given its even share of the questions in one go.",
+    "The slowest of them counts. Fleets are measured from the first push to the last line on disk.",
 ]
 IDEAL = 0
 

@@ -26,8 +26,8 @@ class CommandCount:
 
     @classmethod
     def now(cls, client: redis.Redis) -> CommandCount:
-        stats: dict[str, dict[str, Any]] = client.info("commandstats")  # type: ignore[assignment]  # redis-py's types allow for asyncio
-        every: dict[str, Any] = client.info("everything")  # type: ignore[assignment]
+        stats: dict[str, dict[str, Any]] = client.info("commandstats")
+        every: dict[str, Any] = client.info("everything")
         names = {key.removeprefix("cmdstat_"): value for key, value in stats.items()}
         return cls(
             {name: int(value["calls"]) for name, value in names.items()},

@@ -16,7 +16,7 @@ _PACKAGES = ("batchfleet", "redis", "hiredis", "rq", "msgpack", "pydantic", "orj
 def describe_machine(client: redis.Redis) -> dict[str, str]:
     """Processor, cores, date and versions; the load is that of the minute before now."""
     info = client.info("server")
-    server = info.get("valkey_version") or info.get("redis_version")  # type: ignore[union-attr]  # redis-py's types allow for asyncio here
+    server = info.get("valkey_version") or info.get("redis_version")
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": _processor(),

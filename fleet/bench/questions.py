@@ -15,8 +15,24 @@ from wire.errors import UsageError
 MEDIAN_CHARS, SPREAD, SHORTEST, LONGEST = 222, 0.4, 73, 848
 """The 1 319 problems of GSM8K's test set have 73 to 848 characters, median 222, mean 240, standard deviation 98."""
 
-_NAMES = "Ada Ben Carla Dmitri Elif Femi Grace Hiro Ines Jonas Kemal Lucia Mona Nils Olga Priya".split()
-_THINGS = "apples boxes candles desks eggs flowers games hats jars keys lamps marbles notebooks oranges pens shells".split()
+_NAMES = ("Ada", "Ben", "Carla", "Dmitri", "Elif", "Femi", "Grace", "Hiro", "Ines", "Jonas", "Kemal", "Lucia", "Mona", "Nils", "Olga", "Priya")
+_THINGS = (
+    "apples",
+    "boxes",
+    "candles",
+    "desks",
+    "eggs",
+    "flowers",
+    "games",
+    "hats",
+    "jars",
+    "keys",
+    "lamps",
+    "marbles",
+    "notebooks",
+    "oranges",
+    "pens",
+)
 _SENTENCES = (
     "{name} buys {a} {thing} for ${b} each on {c} days of the week.",
     "{name} has {a} {thing} and gives {b} of them to {other}.",

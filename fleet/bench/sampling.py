@@ -56,4 +56,3 @@ def _module(file: str) -> str:
     """`redis/asyncio/client` for /anywhere/site-packages/redis/asyncio/client.py; the last three names of a path are enough to find it."""
     _, _, inside = file.rpartition("site-packages/")
     return "/".join(Path(inside or file).with_suffix("").parts[-3 if inside else -2 :])
-

@@ -15,10 +15,9 @@ from fleet.bench.rig import BenchFailedError, Rig, for_bench
 from fleet.settings import Settings
 
 NOTES = [
-    "CPU: seconds per 1 000 questions, user and system, from the first push to the last line on disk. `checking` is the producer's first pass over the "
-    "file, before the first push, and not in the sum. `workers`: all of them together.",
-    "Commands: as Redis counts them, those inside of scripts and the scripts themselves included. Reads: how often Redis read from a socket, about "
-    "the number of round trips.",
+    "CPU: seconds per 1 000 questions, user and system, from the first push to the last line on disk. `workers`: all of them together.",
+    "`checking` is the producer's first pass over the file, which is over before the first push, and not in the sum.",
+    "Commands: as Redis counts them, scripts and what is in them. Reads: how often Redis read from a socket, about the number of round trips.",
     "Memory: resident MiB, shared pages included, in the last round: at a quarter of the time, at the end, and the most. `workers`: the largest.",
 ]
 PROGRAMS = ("producer", "batcher", "workers", "redis")
@@ -76,7 +75,8 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
                 for batch_size in plan.batch_sizes:
                     one = measure(file, count, batch_size, plan.workers, settings)
                     found.append(one)
-                    say(f"round {number + 1}: {count} questions, batches of {batch_size}: {one.rate:.0f}/s, {one.cpu_per_1000_s():.3f} CPU s per 1 000")
+                    figures = f"{one.rate:.0f}/s, {one.cpu_per_1000_s():.3f} CPU s per 1 000"
+                    say(f"round {number + 1}: {count} questions, batches of {batch_size}: {figures}")
     parameters = {"workers": plan.workers, "rounds": plan.rounds, "seed": plan.seed, "questions": plan.source.name if plan.source else "generated"}
     return Report("throughput", parameters, _tables(plan, found), NOTES, [asdict(one) for one in found])
 
@@ -98,7 +98,10 @@ def measure(questions: Path, count: int, batch_size: int, workers: int, settings
     if result["answered"] != count:
         msg = f"{result['answered']} of {count} questions were answered"
         raise BenchFailedError(msg)
-    used = _by_program({name: after[name] - before[name] for name in before}, sum) | {"producer": result["cpu_s"], "checking": result["checking_cpu_s"]}
+    used = _by_program({name: after[name] - before[name] for name in before}, sum) | {
+        "producer": result["cpu_s"],
+        "checking": result["checking_cpu_s"],
+    }
     quarter, end, most = (_by_program(taken, max) for taken in (memory.at(0.25), memory.at(1.0), memory.peak()))
     by_program = {name: (quarter[name], end[name], most[name]) for name in PROGRAMS}
     return Measurement(count, batch_size, result["elapsed_s"], used, commands.total, commands.reads, by_program, commands.memory_peak_mib)

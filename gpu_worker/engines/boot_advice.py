@@ -20,7 +20,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LOG_PREFIX = re.compile(r"^(?:\([\w:.-]+ pid=\d+\) )?(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]*\] ?)?)?")
 _TRACEBACK = re.compile(r"^(?:\s|Traceback \(most recent|File \"|\^|During handling of|The above exception|raise |return )")
 _ERROR = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Exit|Interrupt|NotFound)\b(?:: .*)?$|^Value error, ")
-_SECOND_HAND = re.compile(r"initialization failed|See (?:root cause|stack trace)|Failed core proc", re.I)
+_SECOND_HAND = re.compile(r"initialization failed|See (?:root cause|stack trace)|Failed core proc", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +101,12 @@ def _cut(line: str) -> str:
     return line if len(line) <= _MAX_LINE_CHARS else f"{line[:_MAX_LINE_CHARS]}..."
 
 
+def _length(context: BootContext) -> str:
+    return context.now("max_model_len", "the model's own")
+
+
 def _sizes(context: BootContext) -> str:
-    length = context.now("max_model_len", "the model's own")
-    return f"{length}, {context.now('max_num_seqs', 'vLLM chooses')} and {context.now('gpu_memory_utilization', 'vLLM chooses, about 0.9')}"
+    return f"{_length(context)}, {context.now('max_num_seqs', 'vLLM chooses')} and {context.now('gpu_memory_utilization', 'vLLM chooses, about 0.9')}"
 
 
 def _out_of_memory(_: re.Match[str], context: BootContext) -> str:
@@ -124,7 +127,7 @@ def _memory_taken(found: re.Match[str], context: BootContext) -> str:
     return (
         f"something else holds memory on this GPU ({found['free']} of {found['total']} GiB are free): end it (nvidia-smi shows it), or lower "
         f"{context.now('gpu_memory_utilization', 'vLLM chooses, about 0.9')}; with less memory, lower "
-        f"{context.now('max_model_len', 'the model’s own')} and {context.now('max_num_seqs', 'vLLM chooses')} too"
+        f"{_length(context)} and {context.now('max_num_seqs', 'vLLM chooses')} too"
     )
 
 
@@ -149,13 +152,14 @@ def _no_gpu(_: re.Match[str], __: BootContext) -> str:
 
 
 def _no_weights(_: re.Match[str], context: BootContext) -> str:
-    return f"{context.model!r} has no weights (*.safetensors, *.bin, *.pt): download all of the model; `load_format: dummy` makes up random ones, for tests"
+    return (
+        f"{context.model!r} has no weights (*.safetensors, *.bin, *.pt): download all of the model; "
+        "`load_format: dummy` in vllm_args makes up random ones, for tests"
+    )
 
 
 def _no_model(_: re.Match[str], context: BootContext) -> str:
-    return (
-        f"check model.generator_settings.hf_model_id (now {context.model!r}): it is neither a folder with a config.json here nor a model on the Hugging Face hub"
-    )
+    return f"check model.generator_settings.hf_model_id (now {context.model!r}): it is neither a folder with a config.json here nor a model on the Hugging Face hub"
 
 
 def _gated(_: re.Match[str], context: BootContext) -> str:
@@ -164,8 +168,8 @@ def _gated(_: re.Match[str], context: BootContext) -> str:
 
 def _no_hub(_: re.Match[str], context: BootContext) -> str:
     return (
-        f"the Hugging Face hub cannot be reached, and {context.model!r} is not in this machine's cache (HF_HOME): download it beforehand, or set hf_model_id "
-        "to a folder that has it; if that is what it was meant to be, there is no such folder"
+        f"the Hugging Face hub cannot be reached, and {context.model!r} is not in this machine's cache (HF_HOME): download it beforehand, or set "
+        "hf_model_id to a folder that has it; if that is what it was meant to be, there is no such folder"
     )
 
 
@@ -177,7 +181,7 @@ def _unknown_architecture(_: re.Match[str], context: BootContext) -> str:
 
 
 def _too_long(found: re.Match[str], context: BootContext) -> str:
-    return f"lower {context.now('max_model_len', 'the model’s own')} to what the model was made for, {found['derived'].removesuffix('.0')}"
+    return f"lower {_length(context)} to what the model was made for, {found['derived'].removesuffix('.0')}"
 
 
 def _said(text: str) -> Callable[[re.Match[str], BootContext], str]:
@@ -185,26 +189,41 @@ def _said(text: str) -> Callable[[re.Match[str], BootContext], str]:
 
 
 _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str]], ...] = tuple(
-    (re.compile(pattern, re.S), advise)
+    (re.compile(pattern, re.DOTALL), advise)
     for pattern, advise in (
         (r"Free memory on device [^(]*\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup\s+is less than", _memory_taken),
         (r"No available memory for the cache blocks|To serve at least one request with the model.?s max seq len", _no_room_for_cache),
         (r"OutOfMemoryError|out of memory|Cannot allocate memory|can't allocate memory|MemoryError|not enough memory", _out_of_memory),
         (r"World size \(\d+\) is larger than the number of\s+available GPUs \((?P<available>\d+)\)", _not_enough_gpus),
-        (r"invalid device ordinal|required GPUs exceeds the total number of available GPUs|local rank \d+ is out of bounds(?P<available>)", _not_enough_gpus),
+        (
+            r"invalid device ordinal|required GPUs exceeds the total number of available GPUs|local rank \d+ is out of bounds(?P<available>)",
+            _not_enough_gpus,
+        ),
         (r"Total number of attention heads \((?P<heads>\d+)\) must be divisible by tensor parallel size", _not_divisible),
         (r"No CUDA GPUs are available|no NVIDIA driver|NVIDIA driver on your system is too old|Failed to infer device type|libcuda\.so", _no_gpu),
         (r"Cannot find any model weights with|[Nn]o file named .{0,80}(?:safetensors|pytorch_model)", _no_weights),
         (r"gated repo|GatedRepo|is restricted\. You must|401 Client Error|403 Client Error|Cannot access gated", _gated),
-        (r"does not appear to have a file named config\.json|Repository Not Found|RepositoryNotFound|Repo id must|not a valid model identifier", _no_model),
+        (
+            r"does not appear to have a file named config\.json|Repository Not Found|RepositoryNotFound|Repo id must|not a valid model identifier",
+            _no_model,
+        ),
         (r"Invalid repository ID or local directory|HFValidationError|Can't load the configuration of|404 Client Error", _no_model),
-        (r"couldn't connect to 'https://huggingface|LocalEntryNotFound|OfflineMode|thrown while requesting (?:HEAD|GET) https://huggingface", _no_hub),
+        (
+            r"couldn't connect to 'https://huggingface|LocalEntryNotFound|OfflineMode|thrown while requesting (?:HEAD|GET) https://huggingface",
+            _no_hub,
+        ),
         (r"is greater than the derived max_model_len \([^=]*=(?P<derived>[\d.]+)", _too_long),
-        (r"trust_remote_code ?= ?True|requires you to execute the configuration file|contains custom code", _said("the model brings its own code, which vLLM runs only if you trust it: `trust_remote_code: true` in vllm_args")),
+        (
+            r"trust_remote_code ?= ?True|requires you to execute the configuration file|contains custom code",
+            _said("the model brings its own code, which vLLM runs only if you trust it: `trust_remote_code: true` in vllm_args"),
+        ),
         (r"are not supported for now|failed to be inspected|does not recognize this architecture|has no vLLM implementation", _unknown_architecture),
         (r"Bfloat16 is only supported on GPUs", _said("these GPUs are too old for bfloat16: set `dtype: half` in vllm_args")),
         (r"No space left on device", _said("the disk is full: make room where HF_HOME, VLLM_CACHE_ROOT and the temporary directory are")),
         (r"/dev/shm|shared memory|Bus error", _said("too little shared memory: in a container, give it `ipc: host` or a larger `shm_size`")),
-        (r"Can't load tokenizer|[Cc]ouldn't instantiate the backend tokenizer", _said("the model's tokenizer is missing: name one with `tokenizer` in vllm_args")),
+        (
+            r"Can't load tokenizer|[Cc]ouldn't instantiate the backend tokenizer",
+            _said("the model's tokenizer is missing: name one with `tokenizer` in vllm_args"),
+        ),
     )
 )

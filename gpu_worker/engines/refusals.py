@@ -19,15 +19,20 @@ _MAX_QUOTED_CHARS = 600
 
 # vLLM's own words, 0.26 to 0.33, and OpenAI's. Tested with samples: a new vLLM that words it differently gives `bad_parameter` with its text.
 _TOO_LONG = (
-    re.compile(r"maximum context length is (?P<limit>\d+) tokens.*?(?:contains|resulted in) (?P<about>at least )?(?P<tokens>\d+) (?:input )?tokens", re.S),
+    re.compile(
+        r"maximum context length is (?P<limit>\d+) tokens.*?(?:contains|resulted in) (?P<about>at least )?(?P<tokens>\d+) (?:input )?tokens",
+        re.DOTALL,
+    ),
     re.compile(r"prompt \(length (?P<tokens>\d+)\) is longer than the maximum model length of (?P<limit>\d+)()"),
 )
-_TOO_LONG_IN_CHARACTERS = re.compile(r"maximum context length is (?P<limit>\d+) tokens.*?contains (?P<characters>\d+) characters", re.S)
-_NO_TEMPLATE = re.compile(r"default chat template is no longer|does not (?:define|have) (?:one|a chat[ _]template)|chat_template is not set", re.I)
+_TOO_LONG_IN_CHARACTERS = re.compile(r"maximum context length is (?P<limit>\d+) tokens.*?contains (?P<characters>\d+) characters", re.DOTALL)
+_NO_TEMPLATE = re.compile(
+    r"default chat template is no longer|does not (?:define|have) (?:one|a chat[ _]template)|chat_template is not set", re.IGNORECASE
+)
 _EMPTY = re.compile(r"prompt cannot be empty|must pass at least one prompt|[Pp]lease submit a prompt|You must provide a non-empty prompt")
-_NO_MODEL = re.compile(r"\bmodel\b.{0,200}\b(?:does not exist|not found|is not served)|model_not_found", re.S | re.I)
-_ABOUT_STRUCTURE = re.compile(r"grammar|schema|regex|structured|guided|xgrammar|outlines|choice|json", re.I)
-_ABOUT_MESSAGES = re.compile(r"'messages'|\bmessages\b|\brole\b|\broles\b|conversation", re.I)
+_NO_MODEL = re.compile(r"\bmodel\b.{0,200}\b(?:does not exist|not found|is not served)|model_not_found", re.DOTALL | re.IGNORECASE)
+_ABOUT_STRUCTURE = re.compile(r"grammar|schema|regex|structured|guided|xgrammar|outlines|choice|json", re.IGNORECASE)
+_ABOUT_MESSAGES = re.compile(r"'messages'|\bmessages\b|\brole\b|\broles\b|conversation", re.IGNORECASE)
 
 
 def prompt_too_long(tokens: int, limit: int, *, at_least: bool = False) -> Refusal:

@@ -152,8 +152,7 @@ def canonical(asked: JsonObject) -> JsonObject | Refusal:
         params = {name: _checked(name, value) for name, value in given.items() if name in _KINDS and name not in {"logprobs", "structured_outputs"}}
         if "max_completion_tokens" in given:
             params["max_tokens"] = _checked("max_tokens", given["max_completion_tokens"], spelled="max_completion_tokens")
-        if given.get("stream", False) is not False:
-            raise _WrongValueError("parameter 'stream' must be false: answers arrive whole")
+        _check_stream(given)
         params.update(_logprobs(given))
     except _WrongValueError as error:
         return Refusal("bad_parameter", str(error))
@@ -174,8 +173,15 @@ def _checked(name: str, value: JsonValue, *, spelled: str | None = None) -> Json
     kind = _KINDS[name]
     read = kind.read(value)
     if read is None:
-        raise _WrongValueError(f"parameter {spelled or name!r} must be {kind.description}, not {_shown(value)}")
+        msg = f"parameter {spelled or name!r} must be {kind.description}, not {_shown(value)}"
+        raise _WrongValueError(msg)
     return read
+
+
+def _check_stream(given: Mapping[str, JsonValue]) -> None:
+    if given.get("stream", False) is not False:
+        msg = "parameter 'stream' must be false: answers arrive whole"
+        raise _WrongValueError(msg)
 
 
 def _shown(value: JsonValue) -> str:
@@ -187,7 +193,8 @@ def _logprobs(given: Mapping[str, JsonValue]) -> JsonObject:
     """OpenAI's chat form (`logprobs` true, `top_logprobs` a count) and its completion form (`logprobs` a count) as one count."""
     asked, count = given.get("logprobs"), given.get("top_logprobs")
     if count is not None and asked is not True:
-        raise _WrongValueError("parameter 'top_logprobs' needs 'logprobs' to be true")
+        msg = "parameter 'top_logprobs' needs 'logprobs' to be true"
+        raise _WrongValueError(msg)
     if asked is None or asked is False:
         return {}
     if asked is True:
@@ -204,7 +211,8 @@ def _structure(given: Mapping[str, JsonValue]) -> JsonObject:
         found.update(_of_response_format(given["response_format"]))
     found.update({structure: given[name] for name, structure in _STRUCTURE_SPELLINGS.items() if name in given})
     if len(found) > 1:
-        raise _WrongValueError(f"structured output takes one constraint, not {len(found)}: {', '.join(sorted(found))}")
+        msg = f"structured output takes one constraint, not {len(found)}: {', '.join(sorted(found))}"
+        raise _WrongValueError(msg)
     return {"structured_outputs": {name: _constraint(name, value) for name, value in found.items()}} if found else {}
 
 
@@ -212,9 +220,11 @@ def _constraints(value: JsonValue) -> JsonObject:
     constraints = {name: constraint for name, constraint in value.items() if constraint is not None} if isinstance(value, dict) else {}
     for name in constraints:
         if name not in STRUCTURES:
-            raise _WrongValueError(f"'structured_outputs' has no {name!r}{nearest(name, STRUCTURES)}; it takes one of {', '.join(STRUCTURES)}")
+            msg = f"'structured_outputs' has no {name!r}{nearest(name, STRUCTURES)}; it takes one of {', '.join(STRUCTURES)}"
+            raise _WrongValueError(msg)
     if not constraints:
-        raise _WrongValueError(f"'structured_outputs' takes one of {', '.join(STRUCTURES)}")
+        msg = f"'structured_outputs' takes one of {', '.join(STRUCTURES)}"
+        raise _WrongValueError(msg)
     return constraints
 
 
@@ -228,8 +238,10 @@ def _of_response_format(value: JsonValue) -> JsonObject:
         named = value.get("json_schema")
         if isinstance(named, dict) and "schema" in named:
             return {"json": named["schema"]}
-        raise _WrongValueError("'response_format' of type json_schema needs json_schema.schema")
-    raise _WrongValueError(f"'response_format' must have the type text, json_object or json_schema, not {_shown(kind)}")
+        msg = "'response_format' of type json_schema needs json_schema.schema"
+        raise _WrongValueError(msg)
+    msg = f"'response_format' must have the type text, json_object or json_schema, not {_shown(kind)}"
+    raise _WrongValueError(msg)
 
 
 def _constraint(name: str, value: JsonValue) -> JsonValue:
@@ -241,7 +253,8 @@ def _constraint(name: str, value: JsonValue) -> JsonValue:
     }.get(name, isinstance(value, str) and bool(value))
     if not fits:
         wanted = {"choice": "a list of texts", "json_object": "true"}.get(name, "a text")
-        raise _WrongValueError(f"the {name} constraint must be {wanted}, not {_shown(value)}")
+        msg = f"the {name} constraint must be {wanted}, not {_shown(value)}"
+        raise _WrongValueError(msg)
     return value
 
 
@@ -251,7 +264,9 @@ def _schema(value: JsonValue) -> JsonValue:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise _WrongValueError(f"the JSON schema is not JSON: {error}") from error
+            msg = f"the JSON schema is not JSON: {error}"
+            raise _WrongValueError(msg) from error
     if not isinstance(value, dict):
-        raise _WrongValueError(f"a JSON schema must be an object, not {_shown(value)}")
+        msg = f"a JSON schema must be an object, not {_shown(value)}"
+        raise _WrongValueError(msg)
     return value

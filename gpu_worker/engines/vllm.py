@@ -129,8 +129,8 @@ class VllmEngine:
         output = None
         # vLLM's lower numbers go first.
         priority = -question.priority if self._by_priority else 0
-        async for output in llm.generate(request.prompt, request.sampling, str(next(self._numbers)), lora_request=request.lora, priority=priority):
-            pass
+        async for finished in llm.generate(request.prompt, request.sampling, str(next(self._numbers)), lora_request=request.lora, priority=priority):
+            output = finished
         # A cancelled call never comes here: vLLM takes the request out of the engine and passes the cancellation on.
         return output
 

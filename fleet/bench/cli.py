@@ -1,0 +1,110 @@
+"""The benchmarks as commands: `batchfleet bench NAME`, and `python -m fleet.bench NAME`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fleet.bench import batching, latency, profiling, throughput
+from fleet.bench.machine import describe_machine, in_words
+from fleet.bench.report import Report
+from fleet.bench.rig import Rig, for_bench
+from fleet.settings import Settings
+from fleet.settings_loading import load_settings
+from wire.errors import FleetError, UsageError
+
+BENCHES: dict[str, tuple[Any, str]] = {
+    "throughput": (throughput, "questions/s, CPU, Redis commands and memory of the whole path, with an engine that costs nothing"),
+    "batching": (batching, "batch sizes against each other and against the engine alone, on the stub's step clock"),
+    "latency": (latency, "what an idle fleet adds to one question, and where"),
+    "profile": (profiling, "where the CPU time of a question goes"),
+}
+HELP: dict[str, str] = {
+    "counts": "questions in a file",
+    "batch_sizes": "sizes to compare",
+    "rounds": "how often each is measured; the median counts",
+    "workers": "worker processes",
+    "seed": "of the generated questions",
+    "source": "take the questions of this file instead, repeated as often as needed",
+    "count": "questions in a run",
+    "traced": "questions whose stages are looked at",
+    "pause_s": "seconds between two questions; up to as much again at random",
+    "step_s": "seconds that one step of the stub takes",
+    "sequences": "sequences of one engine at once",
+    "tokens": "length of the shortest and the longest answer",
+    "batch_size": "questions in a batch",
+    "top": "functions to show of each program",
+}
+FLAGS = {"counts": "--count", "batch_sizes": "--batch", "batch_size": "--batch", "source": "--questions"}
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
+    """Add `bench` to a command. Each benchmark starts a fleet and a Redis of its own; a `--redis` would have no meaning."""
+    bench = commands.add_parser("bench", help="measure this fleet on this machine")
+    names = bench.add_subparsers(required=True, metavar="NAME")
+    for name, (module, words) in BENCHES.items():
+        parser = names.add_parser(name, parents=[common], help=words, description=f"Measures {words}. Starts a fleet of its own.")
+        for field in dataclasses.fields(module.Plan):
+            _add_flag(parser, field)
+        parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        parser.set_defaults(command=run, bench=name)
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Run one benchmark; progress goes to stderr, the outcome to stdout."""
+    module = BENCHES[arguments.bench][0]
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(module.Plan)}
+    with Rig(for_bench(settings, {}), workers=0) as rig:
+        machine = describe_machine(rig.client)
+    report: Report = module.run(module.Plan(**given), settings, lambda words: print(words, file=sys.stderr, flush=True))
+    print(json.dumps(report.as_dict(machine), default=str) if arguments.json else report.as_text(in_words(machine)))
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m fleet.bench NAME`."""
+    parser = argparse.ArgumentParser(prog="batchfleet")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", metavar="FILE", help="YAML configuration")
+    add_commands(parser.add_subparsers(required=True), common)
+    arguments = parser.parse_args(["bench", *(sys.argv[1:] if argv is None else argv)])
+    try:
+        settings = load_settings(Path(arguments.config) if arguments.config else None, os.environ, {}).settings
+        return run(arguments, settings)
+    except FleetError as error:
+        print(f"batchfleet: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 3
+    except KeyboardInterrupt:
+        return 130
+
+
+def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any]) -> None:
+    default: Any = field.default
+    several = isinstance(default, tuple)
+    kind = Path if field.name == "source" else _positive(type(default[0] if several else default))
+    parser.add_argument(
+        FLAGS.get(field.name, f"--{field.name.replace('_', '-')}"),
+        dest=field.name,
+        type=kind,
+        nargs=(2 if field.name == "tokens" else "+") if several else None,
+        default=default,
+        metavar="FILE" if field.name == "source" else "N",
+        help=f"{HELP[field.name]} (default: {' '.join(map(str, default)) if several else default})",
+    )
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = kind(text)
+        if value <= 0:
+            msg = f"{text} is not above 0"
+            raise argparse.ArgumentTypeError(msg)
+        return value
+
+    return number

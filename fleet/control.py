@@ -1,0 +1,42 @@
+"""What a person asks of a running fleet."""
+
+from __future__ import annotations
+
+import redis
+
+from gpu_worker.leases import DRAIN
+from wire.connection import load_script
+from wire.errors import UsageError
+from wire.keys import Keys
+
+ASKED_FOR_S = 3600
+
+
+def cancel_run(client: redis.Redis, keys: Keys, run: str, *, run_ttl_s: float) -> tuple[int, int]:
+    """Cancel a run; other runs are not touched.
+
+    Returns:
+        How many of its questions were accepted, and how many had their record by now.
+
+    Raises:
+        UsageError: There is no such run.
+    """
+    script = client.register_script(load_script("producer", "cancel"))
+    counts = script(keys=[keys.run(run), keys.cancelled, keys.wake], args=[run, int(run_ttl_s)])
+    if counts is None:
+        msg = f"no run {run!r} in Redis; `batchfleet status` shows what is there"
+        raise UsageError(msg)
+    return int(counts[0]), int(counts[1])
+
+
+def drain_worker(client: redis.Redis, keys: Keys, worker: str) -> None:
+    """Ask a worker to finish what it holds and end. It hears of it with its next heartbeat.
+
+    Raises:
+        UsageError: No worker of that name reports.
+    """
+    if not client.exists(keys.worker(worker)):
+        known = [name.decode() for name in client.zrange(keys.workers, 0, -1) if client.exists(keys.worker(name.decode()))]  # type: ignore[union-attr]
+        msg = f"no worker {worker!r} reports; there are: {', '.join(known) or 'none'}"
+        raise UsageError(msg)
+    client.set(keys.control(worker), DRAIN, ex=ASKED_FOR_S)

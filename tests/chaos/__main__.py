@@ -1,0 +1,64 @@
+"""`python -m tests.chaos`: many seeded schedules of faults, and the scoreboard. A table goes to stderr, one JSON object to stdout."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import secrets
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from fnmatch import fnmatch
+from pathlib import Path
+
+from tests.chaos.driving import Outcome, run_schedule
+from tests.chaos.schedule import DEFAULT_LEASES, KINDS, SHORT, schedule_for
+from tests.chaos.scoreboard import Scoreboard, told
+
+
+def main() -> int:
+    """Returns 0 if every schedule kept every promise, 1 if not, 2 for wrong arguments."""
+    arguments = _parser().parse_args()
+    kinds = [kind for kind in KINDS if any(fnmatch(kind, pattern) for pattern in arguments.faults.split(","))]
+    if not kinds:
+        print(f"no fault is named {arguments.faults}; there are {', '.join(KINDS)}", file=sys.stderr)
+        return 2
+    pace = DEFAULT_LEASES if arguments.default_leases else SHORT
+    first = secrets.randbelow(10**9) if arguments.first is None else arguments.first
+    # Short: the path of a socket has about 100 characters.
+    folder = Path(tempfile.mkdtemp(prefix="bf-chaos-"))
+    command = f"scripts/chaos --seeds {arguments.seeds} --from {first} --faults '{arguments.faults}'"
+    board = Scoreboard(pace, command + (" --default-leases" if arguments.default_leases else ""))
+    print(f"{board.command}\nlogs of failed schedules: {folder}", file=sys.stderr)
+    # A fresh process for each schedule: what one leaves behind cannot help or harm the next.
+    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        schedules = (schedule_for(seed, pace, kinds) for seed in range(first, first + arguments.seeds))
+        running = [pool.submit(run_schedule, schedule, folder / str(schedule.seed), keep=arguments.keep) for schedule in schedules]
+        for future in as_completed(running):
+            board.outcomes.append(future.result())
+            _tell(board.outcomes[-1], len(board.outcomes), arguments.seeds)
+    print(board.as_text(), file=sys.stderr)
+    print(json.dumps(board.as_dict()))
+    return 1 if board.failed else 0
+
+
+def _tell(outcome: Outcome, number: int, of: int) -> None:
+    faults = sum(outcome.befell.values())
+    well = "well" if not outcome.findings else f"FAILED\n{told(outcome)}"
+    print(f"{number}/{of} seed {outcome.schedule.seed}: {faults} faults, {outcome.elapsed_s:.1f} s, {well}", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10, metavar="N", help="how many schedules (default: 10)")
+    parser.add_argument("--from", type=int, dest="first", metavar="SEED", help="the first seed (default: a fresh one, which is printed)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="schedules at the same time (default: 1)")
+    parser.add_argument("--faults", default="*", metavar="KINDS", help=f"comma-separated, with wildcards: {', '.join(KINDS)}")
+    parser.add_argument("--default-leases", action="store_true", help="leases as users have them, and longer schedules: for the recovery time")
+    parser.add_argument("--keep", action="store_true", help="keep the logs of schedules that went well, too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Conservation, counted independently: from the files, from the raw bitmaps, and from what is left in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from gpu_worker.engines.engine import Completion
+from gpu_worker.engines.stub import StubEngine, StubOptions
+from tests.chaos.fleet_under_test import MAX_TOKENS, MIN_TOKENS, MODEL, FleetUnderTest
+from tests.chaos.schedule import PRODUCERS
+from tests.processes import batchfleet
+from wire.keys import Keys
+from wire.messages import Question
+
+KEYS = Keys()
+
+OWNED = frozenset({KEYS.queues, KEYS.wake, KEYS.epoch, KEYS.pending, KEYS.runs, "rq:queues"})
+"""Keys that may stay for good: the fleet owns them (see wire/keys.py)."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What became of the questions.
+
+    Attributes:
+        lost: Questions without a line in their answers file.
+        duplicated: Lines and records beyond one per question.
+        regenerated: Answers that were made again and dropped.
+        findings: Everything that is not as promised, a sentence each; empty if all is well.
+    """
+
+    lost: int = 0
+    duplicated: int = 0
+    regenerated: int = 0
+    findings: list[str] = field(default_factory=list)
+
+
+def check_files(fleet: FleetUnderTest, verdict: Verdict) -> None:
+    """Every question has exactly one line, and it is the answer to that question."""
+    for name in PRODUCERS:
+        lines = _lines(fleet.answers(name), verdict.findings)
+        counted = Counter(line["id"] for line in lines)
+        expected = dict.fromkeys(fleet.ids[name])
+        missing = [request_id for request_id in expected if request_id not in counted]
+        verdict.lost += len(missing)
+        verdict.duplicated += sum(counted.values()) - len(counted)
+        say = verdict.findings.append
+        if missing:
+            say(f"{name}: {len(missing)} questions have no line, such as {missing[:3]}")
+        if len(counted) < len(lines):
+            say(f"{name}: {len(lines) - len(counted)} lines too many, such as of {[one for one, count in counted.items() if count > 1][:3]}")
+        if unknown := [request_id for request_id in counted if request_id not in expected]:
+            say(f"{name}: lines of unknown questions: {unknown[:3]}")
+        failed = Counter(line["error"]["kind"] for line in lines if line["status"] == "failed")
+        if failed:
+            say(f"{name}: questions failed that nothing was wrong with: {dict(failed)}")
+        if wrong := _wrong_texts(fleet.questions(name), lines):
+            say(f"{name}: answers that belong to other questions: {wrong[:3]}")
+
+
+def check_ledger(fleet: FleetUnderTest, client: redis.Redis, verdict: Verdict) -> None:
+    """`batchfleet verify` says what the bitmaps say, bit by bit, and both say that nothing is missing or double."""
+    for name in PRODUCERS:
+        accepted, done = (_bits(client, key) for key in (KEYS.accepted(name), KEYS.done(name)))
+        fields = client.hgetall(KEYS.run(name))
+        counts = {key.decode(): int(value) for key, value in fields.items() if key != b"fingerprint"}  # type: ignore[union-attr]
+        answered, failed = counts.get("answered", 0), counts.get("failed", 0)
+        verdict.regenerated += counts.get("regenerated", 0)
+        counted = {"run": name, "accepted": len(accepted), "answered": answered, "failed": failed, "missing": len(accepted - done)}
+        counted["duplicates"] = answered + failed - len(accepted & done)
+        verdict.duplicated += max(0, int(counted["duplicates"]))
+        said = batchfleet("verify", name, "--redis", fleet.server.url, "--json")
+        if not said.stdout or json.loads(said.stdout) != counted:
+            verdict.findings.append(f"{name}: verify says {said.stdout.strip() or said.stderr.strip()}, counted independently: {counted}")
+        if counted["missing"] or counted["duplicates"] or len(accepted) != len(fleet.ids[name]) or done - accepted:
+            verdict.findings.append(f"{name}: of {len(fleet.ids[name])} questions the ledger has {counted}, {len(done - accepted)} done unaccepted")
+        if counts.get("accepted") != len(accepted):
+            verdict.findings.append(f"{name}: the count of accepted questions says {counts.get('accepted')}, the bitmap {len(accepted)}")
+
+
+def left_in_queues(client: redis.Redis) -> list[str]:
+    """What is still in any queue, registry, lease or stream, though every question has its record."""
+    left = [f"{key.decode()} of type {client.type(key).decode()}" for key in client.scan_iter("rq:*") if _is_work(key)]  # type: ignore[union-attr]
+    left += [f"{client.xlen(key)} questions in {key.decode()}" for key in client.scan_iter(f"{KEYS.namespace}:questions:*") if client.xlen(key)]
+    left += [f"{client.zcard(key)} leases in {key.decode()}" for key in client.scan_iter(KEYS.leases("*"))]
+    left += [f"{client.xlen(KEYS.records(name))} records in {KEYS.records(name)}" for name in PRODUCERS if client.xlen(KEYS.records(name))]
+    pending = {key.decode(): int(value) for key, value in client.hgetall(KEYS.pending).items()}  # type: ignore[union-attr]
+    if any(pending.values()):
+        left.append(f"pending counts {pending}")
+    if client.xlen(KEYS.dead):
+        left.append(f"dead letters: {[fields[b'reason'] for _, fields in client.xrange(KEYS.dead, count=3)]}")  # type: ignore[union-attr,index]
+    return left
+
+
+def left_without_owner(client: redis.Redis) -> list[str]:
+    """Keys that would stay for ever after all programs have ended, and that nobody owns."""
+    found = []
+    for key in client.scan_iter("*"):
+        name = key.decode()
+        owned = name in OWNED or (name.startswith(f"{KEYS.namespace}:questions:{MODEL}:") and not client.xlen(key))
+        if not owned and client.ttl(key) == -1:
+            found.append(f"{name} ({client.type(key).decode()}) has neither owner nor TTL")  # type: ignore[union-attr]
+    return found
+
+
+def _is_work(key: bytes) -> bool:
+    """RQ's keys but its lists of queues and workers."""
+    return not key.startswith((b"rq:worker:", b"rq:workers", b"rq:queues"))
+
+
+def _lines(path: Path, findings: list[str]) -> list[dict[str, Any]]:
+    lines = []
+    for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            findings.append(f"{path.name}:{number} is not JSON: {line[:60]!r}")
+    return lines
+
+
+def _wrong_texts(questions: Path, lines: list[dict[str, Any]]) -> list[str]:
+    prompts = {asked["id"]: asked["question"] for asked in map(json.loads, questions.read_text(encoding="utf-8").splitlines())}
+
+    async def wrong() -> list[str]:
+        engine = StubEngine(StubOptions(min_tokens=MIN_TOKENS, max_tokens=MAX_TOKENS))
+        found = []
+        for line in lines:
+            if line["status"] == "answered" and line["id"] in prompts:
+                question = Question(run="any", index=0, request_id=line["id"], model=MODEL, prompt=prompts[line["id"]], submitted_at=0.0)
+                answer = await engine.answer(question)
+                if not isinstance(answer, Completion) or answer.texts != [line["text"]]:
+                    found.append(line["id"])
+        return found
+
+    return asyncio.run(wrong())
+
+
+def _bits(client: redis.Redis, key: str) -> set[int]:
+    data: bytes = client.get(key) or b""  # type: ignore[assignment]
+    return {8 * place + bit for place, byte in enumerate(data) for bit in range(8) if byte & (0x80 >> bit)}

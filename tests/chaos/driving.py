@@ -1,0 +1,117 @@
+"""One schedule from beginning to end: start a fleet, let the faults befall it, heal it, wait, and check what was promised."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import redis
+
+from tests.chaos import faults
+from tests.chaos.checking import Verdict, check_files, check_ledger, left_in_queues, left_without_owner
+from tests.chaos.fleet_under_test import FleetUnderTest
+from tests.chaos.recovery import RecoveryWatch
+from tests.chaos.schedule import PRODUCERS, Fault, Schedule
+
+TICK_S = 0.02
+FINISH_S = 45.0
+"""How long after the last fault the fleet may take for what was left. It takes a few seconds; a fleet that has lost something, for ever."""
+SETTLE_S = 15.0
+"""How long after the last answer the queue may take to be empty: zombies' leases lapse, their batches are found answered."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one schedule; `folder` has the logs of all processes, the files and Redis' data, and is gone if all was well."""
+
+    schedule: Schedule
+    folder: Path
+    questions: int = 0
+    befell: Counter[str] = field(default_factory=Counter)
+    verdict: Verdict = field(default_factory=Verdict)
+    recovered_s: list[float] = field(default_factory=list)
+    elapsed_s: float = 0.0
+
+    @property
+    def findings(self) -> list[str]:
+        """What was not as promised."""
+        return self.verdict.findings
+
+
+def run_schedule(schedule: Schedule, folder: Path, *, keep: bool = False) -> Outcome:
+    """Run one schedule in `folder`, which is made, and removed again if all went well and it is not to be kept."""
+    began = time.monotonic()
+    folder.mkdir(parents=True)
+    (folder / "schedule.txt").write_text(f"{schedule}\n", encoding="utf-8")
+    outcome = Outcome(schedule, folder, questions=schedule.pace.questions * len(PRODUCERS))
+    try:
+        with FleetUnderTest(schedule, folder) as fleet:
+            _let_it_happen(fleet, outcome)
+            _judge(fleet, outcome)
+    except Exception:  # noqa: BLE001 (whatever breaks is a finding, with its seed, and the next schedule goes on)
+        outcome.findings.append(f"the driver itself failed:\n{traceback.format_exc()}")
+    outcome.elapsed_s = time.monotonic() - began
+    if outcome.findings:
+        (folder / "findings.txt").write_text("\n".join(outcome.findings) + "\n", encoding="utf-8")
+    elif not keep:
+        shutil.rmtree(folder)
+    return outcome
+
+
+def _let_it_happen(fleet: FleetUnderTest, outcome: Outcome) -> None:
+    """Begin and end every fault at its time, then wait until both producers have everything."""
+    watch = RecoveryWatch()
+    began = time.monotonic()
+    to_begin, to_end = list(fleet.schedule.faults), list[Fault]()
+    healed_s = max((fault.ends_s for fault in fleet.schedule.faults), default=0.0)
+    while to_begin or to_end or not fleet.done():
+        now_s = time.monotonic() - began
+        if now_s > healed_s + FINISH_S:
+            outcome.findings.append(f"not finished {FINISH_S:g} s after everything was put right")
+            break
+        for fault in [fault for fault in to_end if fault.ends_s <= now_s]:
+            faults.end(fleet, fault)
+            to_end.remove(fault)
+        while to_begin and to_begin[0].at_s <= now_s:
+            fault = to_begin.pop(0)
+            if faults.begin(fleet, fault):
+                outcome.befell[fault.kind] += 1
+                to_end.append(fault)
+                if fault.kind == "kill-worker":
+                    watch.killed(fleet, fault.target)
+        fleet.supervise()
+        watch.look(fleet)
+        time.sleep(TICK_S)
+    outcome.recovered_s = watch.took_s
+
+
+def _judge(fleet: FleetUnderTest, outcome: Outcome) -> None:
+    verdict = outcome.verdict
+    with redis.Redis.from_url(fleet.server.url, protocol=2) as client:
+        deadline = time.monotonic() + SETTLE_S
+        while (left := left_in_queues(client)) and time.monotonic() < deadline:
+            fleet.supervise()
+            time.sleep(5 * TICK_S)
+        verdict.findings += left
+        for member in fleet.members.values():
+            verdict.findings += member.surprises
+        verdict.findings += fleet.leave()
+        check_files(fleet, verdict)
+        check_ledger(fleet, client, verdict)
+        verdict.findings += left_without_owner(client)
+    verdict.findings += _tracebacks(fleet)
+
+
+def _tracebacks(fleet: FleetUnderTest) -> list[str]:
+    """A program that is prepared for what befell it says so in a line; a traceback says that it was not."""
+    found = []
+    for path in sorted(fleet.folder.glob("*.log")):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if path.name != "redis.log" and any("Traceback (most recent call last)" in line for line in lines):
+            last = next((line for line in reversed(lines) if line and not line[0].isspace() and "rror" in line), "?")
+            found.append(f"{path.name} has a traceback: {last[:200]}")
+    return found

@@ -1,0 +1,211 @@
+"""The fleet of one schedule: real processes, each with its own link to a real Redis, and a supervisor that starts again what ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import redis
+
+from fleet.private_redis import PrivateRedis
+from fleet.processes import spawn, stop_all
+from tests.chaos import wrong_clock
+from tests.chaos.network import Network
+from tests.chaos.schedule import BATCHERS, LASTING, PRODUCERS, REDIS, WORKERS, Schedule
+from tests.processes import ROOT, write_questions
+
+MODEL = "stub"
+MIN_TOKENS, MAX_TOKENS = 5, 40
+STEP_S = 0.02
+RESTART_AFTER_S = 0.3
+DEADLINE_S = 50
+"""Less than the wrong clock is wrong by: a fleet that believed it would let questions expire."""
+MOST_REFUSALS = 3
+"""A producer that refuses to go on this often for no fault of the schedule will do so for ever."""
+GRACE_S = 15.0
+BOOT_S = 3.0
+"""A program that is younger may not have heard that SIGTERM is to be waited for."""
+
+
+@dataclass
+class Member:
+    """One process of the fleet, through all its lives.
+
+    Attributes:
+        down: A fault holds it down; it is not to be started.
+        doomed: A fault made it end, or will.
+        ended: It has done its work.
+        surprises: How it ended without a fault that explains it.
+    """
+
+    name: str
+    start: Callable[[], subprocess.Popen[bytes]]
+    process: subprocess.Popen[bytes] | None = None
+    down: bool = False
+    doomed: bool = False
+    ended: bool = False
+    start_at: float = 0.0
+    started_at: float = 0.0
+    surprises: list[str] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int | None:
+        """None if it does not run now."""
+        return self.process.pid if self.process is not None and self.process.poll() is None else None
+
+    def supervise(self) -> None:
+        """Start it if it should run and does not."""
+        if self.ended or self.pid is not None:
+            return
+        if self.process is not None:
+            self._bury(self.process)
+        if not self.down and not self.ended and time.monotonic() >= self.start_at:
+            self.started_at = time.monotonic()
+            self.process = self.start()
+
+    def _bury(self, process: subprocess.Popen[bytes]) -> None:
+        code = process.returncode
+        if self.name in PRODUCERS and code == 0:
+            self.ended = True
+        # A producer that finds Redis away when it starts says so and ends; whoever started it tries again.
+        elif not self.doomed and (self.name not in PRODUCERS or code not in {3, 130}):
+            self.surprises.append(f"{self.name} ended with code {code}, and no fault explains it")
+        self.ended = self.ended or (self.name in PRODUCERS and len(self.surprises) >= MOST_REFUSALS)
+        self.process, self.doomed = None, False
+        self.start_at = time.monotonic() + (0.0 if self.name in REDIS else RESTART_AFTER_S)
+
+
+class FleetUnderTest:
+    """Used in a `with` statement, at whose end everything is gone but the files in `folder`."""
+
+    def __init__(self, schedule: Schedule, folder: Path) -> None:
+        self.folder = folder
+        self.schedule = schedule
+        self.server = PrivateRedis(folder)
+        self.network = Network(folder / "redis.sock", (*WORKERS, *BATCHERS, *PRODUCERS))
+        self.ids = {name: write_questions(self.questions(name), schedule.pace.questions, prefix=f"{name}-q") for name in PRODUCERS}
+        self._add_deadlines(self.questions(PRODUCERS[1]))
+        self.members = {name: Member(name, self._starter(name)) for name in (*REDIS, *WORKERS, *BATCHERS, *PRODUCERS)}
+        # Redis may be stopped or gone at any time: never wait for it for long.
+        self._client = redis.Redis.from_url(self.server.url, protocol=2, socket_timeout=0.25)
+
+    def __enter__(self) -> Self:
+        self.network.__enter__()
+        try:
+            for name in (*REDIS, *BATCHERS, *WORKERS):
+                self.members[name].supervise()
+            self._wait_for(lambda: self.ask(lambda client: client.zcard("batchfleet:workers")) == len(WORKERS), "all workers")
+            for name in PRODUCERS:
+                self.members[name].supervise()
+        except BaseException:
+            self._stop_all()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._stop_all()
+
+    def questions(self, name: str) -> Path:
+        """The file that a producer reads."""
+        return self.folder / f"{name}-questions.jsonl"
+
+    def answers(self, name: str) -> Path:
+        """The file that a producer writes."""
+        return self.folder / f"{name}-answers.jsonl"
+
+    def log(self, name: str) -> Path:
+        """The output of all lives of a process."""
+        return self.folder / f"{name}.log"
+
+    def ask(self, what: Callable[[redis.Redis], Any]) -> Any:  # noqa: ANN401 (whatever the caller asks for)
+        """Ask Redis directly, past all links; None if it does not answer now."""
+        with contextlib.suppress(redis.RedisError, OSError):
+            return what(self._client)
+        return None
+
+    def supervise(self) -> None:
+        """Start again what ended, as far as no fault holds it down."""
+        for member in self.members.values():
+            member.supervise()
+
+    def done(self) -> bool:
+        """Whether both producers have ended for good."""
+        return all(self.members[name].ended for name in PRODUCERS)
+
+    def leave(self) -> list[str]:
+        """Ask everything but Redis to end, as an operator would.
+
+        Returns:
+            What did not end, or not with code 0.
+        """
+        leaving = [member for member in self.members.values() if member.name not in REDIS and member.process is not None]
+        for member in leaving:
+            member.down = member.doomed = True
+        young = {member.name for member in leaving if time.monotonic() - member.started_at < BOOT_S}
+        processes = {member.name: member.process for member in leaving if member.process is not None}
+        stop_all(list(processes.values()), GRACE_S)
+        codes = {name: process.returncode for name, process in processes.items()}
+        well = {name for name, code in codes.items() if code == 0 or (code == -signal.SIGTERM and name in young)}
+        return [f"{name} ended with code {code} after SIGTERM" for name, code in codes.items() if name not in well]
+
+    def _starter(self, name: str) -> Callable[[], subprocess.Popen[bytes]]:
+        if name in REDIS:
+            return self._start_redis
+        if name in WORKERS:
+            arguments = ["worker", "--engine", "stub"]
+        elif name in BATCHERS:
+            arguments = ["batcher"]
+        else:
+            paths = [str(self.questions(name)), "-o", str(self.answers(name))]
+            arguments = ["submit", *paths, "--model", MODEL, "--run", name, "--quiet", "--json"]
+        return lambda: spawn([sys.executable, "-m", "fleet", *arguments], self._environ(name), self.log(name))
+
+    def _start_redis(self) -> subprocess.Popen[bytes]:
+        self.server.start()
+        assert self.server.process is not None
+        return self.server.process
+
+    def _environ(self, name: str) -> Mapping[str, str]:
+        schedule, pace = self.schedule, self.schedule.pace
+        settings = {
+            "REDIS_URL": self.network.url(name), "REDIS_SOCKET_TIMEOUT_S": 1,
+            "LEASES_BATCH_S": pace.batch_s, "LEASES_LEADER_S": pace.leader_s, "LEASES_HEARTBEAT_S": pace.heartbeat_s, "LEASES_DRAIN_S": 0.7,
+            "STUB_STEP_S": STEP_S, "STUB_MIN_TOKENS": MIN_TOKENS, "STUB_MAX_TOKENS": MAX_TOKENS, "STUB_MAX_NUM_SEQS": schedule.capacity,
+            "BATCH_SIZE": schedule.batch_size, "BATCH_TIMEOUT": 0.1, "LIMITS_MAX_WAITING_BATCHES": schedule.max_waiting_batches,
+            "LIMITS_RUN_WINDOW": 300,
+        }  # fmt: skip
+        wrong = next((fault for fault in schedule.faults if fault.kind == LASTING and fault.target == name), None)
+        path = wrong_clock.python_path(self.folder / "wrong-clock", float(wrong.variant)) if wrong else str(ROOT)
+        return {**os.environ, "PYTHONPATH": path, **{f"BATCHFLEET_{key}": str(value) for key, value in settings.items()}}
+
+    @staticmethod
+    def _add_deadlines(questions: Path) -> None:
+        text = questions.read_text(encoding="utf-8")
+        questions.write_text(text.replace("}\n", f', "deadline_s": {DEADLINE_S}}}\n'), encoding="utf-8")
+
+    def _wait_for(self, condition: Callable[[], bool], what: str, within_s: float = 60.0) -> None:
+        deadline = time.monotonic() + within_s
+        while not condition():
+            assert time.monotonic() < deadline, f"{what}: not within {within_s:g} s; logs are in {self.folder}"
+            self.supervise()
+            time.sleep(0.02)
+
+    def _stop_all(self) -> None:
+        processes = [member.process for member in self.members.values() if member.process is not None]
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+        for process in processes:
+            process.wait()
+        self._client.close()
+        self.network.__exit__(None, None, None)

@@ -1,0 +1,120 @@
+"""What becomes of questions that are overtaken, expire or are cancelled, and of workers that are sent home."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import redis
+
+from fleet.private_redis import PrivateRedis
+from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
+
+CLOCKED = {"BATCHFLEET_STUB_STEP_S": "0.01", "BATCHFLEET_STUB_MIN_TOKENS": "10", "BATCHFLEET_STUB_MAX_TOKENS": "40"}
+
+
+def test_a_cancelled_run_ends_and_another_goes_on(tmp_path: Path, redis_server: PrivateRedis) -> None:
+    """Queued questions end as `cancelled`, executing ones leave the engine within 2 s, and the other run does not notice."""
+    write_questions(tmp_path / "unwanted.jsonl", 2000)
+    ids = write_questions(tmp_path / "wanted.jsonl", 100, prefix="w")
+    with Processes(redis_server.url, tmp_path, {**CLOCKED, "BATCHFLEET_STUB_MAX_TOKENS": "4000"}) as fleet:
+        fleet.batcher()
+        fleet.worker()
+        fleet.submit(tmp_path / "unwanted.jsonl", tmp_path / "unwanted.out", "--run", "unwanted", name="unwanted")
+        wait_until(lambda: "in_flight" in batchfleet("status", "--redis", redis_server.url, "--json").stdout, "a report")
+        wait_until(lambda: json.loads(batchfleet("status", "--redis", redis_server.url, "--json").stdout)["queues"], "a queue")
+        assert batchfleet("cancel", "unwanted", "--redis", redis_server.url).returncode == 0
+        cancelled_at = time.monotonic()
+        assert fleet.finish("unwanted") == 1, fleet.log("unwanted")
+        # Two seconds for the engine, and as long for what a loaded machine takes to write the lines.
+        assert time.monotonic() - cancelled_at < 4
+        fleet.submit(tmp_path / "wanted.jsonl", tmp_path / "wanted.out", name="wanted", STUB_MAX_TOKENS="40")
+        fleet.kill("worker")
+        fleet.worker("quick", STUB_MAX_TOKENS="40")
+        assert fleet.finish("wanted") == 0
+    unwanted = read_answers(tmp_path / "unwanted.out")
+    assert len({line["id"] for line in unwanted}) == len(unwanted) == 2000
+    kinds = Counter(line["error"]["kind"] for line in unwanted if line["status"] == "failed")
+    assert set(kinds) == {"cancelled"}
+    assert kinds["cancelled"] > 1000
+    assert Counter(line["id"] for line in read_answers(tmp_path / "wanted.out")) == Counter(ids)
+
+
+def test_a_drained_worker_finishes_what_it_holds_and_ends(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """Nothing is generated twice, and the other worker does the rest."""
+    write_questions(tmp_path / "questions.jsonl", 600)
+    answers = tmp_path / "answers.jsonl"
+    with Processes(redis_server.url, tmp_path, CLOCKED) as fleet:
+        fleet.batcher()
+        fleet.worker("one")
+        wait_until(lambda: client.zcard("batchfleet:workers") == 1, "the first worker reports")
+        name = client.zrange("batchfleet:workers", 0, 0)[0].decode()  # type: ignore[index]
+        fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "drained")
+        wait_until(lambda: lines_in(answers) > 20, "the first answers")
+        assert batchfleet("drain", name, "--redis", redis_server.url).returncode == 0
+        assert fleet.finish("one", 20) == 0
+        fleet.worker("two")
+        assert fleet.finish("producer") == 0
+    assert {line["attempts"] for line in read_answers(answers)} == {1}
+    assert client.hget("batchfleet:run:drained", "regenerated") == b"0"
+
+
+def test_an_urgent_question_overtakes_the_backlog(tmp_path: Path, redis_server: PrivateRedis) -> None:
+    """It waits for a place in the engine, not for thousands of others."""
+    write_questions(tmp_path / "backlog.jsonl", 5000)
+    (tmp_path / "urgent.jsonl").write_text('{"id": "now", "question": "Is it urgent?", "priority": 9}\n')
+    with Processes(redis_server.url, tmp_path, CLOCKED) as fleet:
+        fleet.batcher()
+        fleet.worker()
+        fleet.submit(tmp_path / "backlog.jsonl", tmp_path / "backlog.out", name="backlog")
+        wait_until(lambda: lines_in(tmp_path / "backlog.out") > 10, "the first answers")
+        fleet.submit(tmp_path / "urgent.jsonl", tmp_path / "urgent.out", name="urgent")
+        assert fleet.finish("urgent") == 0
+        assert lines_in(tmp_path / "backlog.out") < 4000
+        (answer,) = read_answers(tmp_path / "urgent.out")
+        # One answer takes at most 0.4 s here; the backlog takes 20 s and more.
+        assert answer["latency_s"] < 2
+        fleet.kill("backlog")
+
+
+def test_a_question_past_its_deadline_is_not_generated(tmp_path: Path, redis_server: PrivateRedis) -> None:
+    """It ends as `expired`; the others are answered."""
+    lines = [{"id": f"q{number}", "question": f"Number {number}?", **({"deadline_s": 0.05} if number % 2 else {})} for number in range(20)]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with Processes(redis_server.url, tmp_path) as fleet:
+        fleet.batcher()
+        fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl", "--run", "deadlines")
+        with redis.Redis.from_url(redis_server.url) as client:
+            wait_until(lambda: client.hget("batchfleet:run:deadlines", "accepted") == b"20", "all are accepted")
+        time.sleep(0.1)  # The deadline itself: nothing else tells that it has passed.
+        fleet.worker()
+        assert fleet.finish("producer") == 1
+    outcome = {line["id"]: line.get("error", {}).get("kind", "answered") for line in read_answers(tmp_path / "answers.jsonl")}
+    assert outcome == {f"q{number}": "expired" if number % 2 else "answered" for number in range(20)}
+
+
+def test_each_model_has_its_queue_and_its_workers(tmp_path: Path, redis_server: PrivateRedis) -> None:
+    """Questions name the model; a worker answers for its own only."""
+    lines = [{"id": f"q{number}", "question": f"Number {number}?", "model": "left" if number % 2 else "right"} for number in range(60)]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with Processes(redis_server.url, tmp_path) as fleet:
+        fleet.batcher()
+        fleet.worker("left", MODEL_GENERATOR_SETTINGS_MODEL="left")
+        fleet.worker("right", MODEL_GENERATOR_SETTINGS_MODEL="right")
+        fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
+        assert fleet.finish("producer") == 0
+    answered_by = {line["id"]: line["model"] for line in read_answers(tmp_path / "answers.jsonl")}
+    assert answered_by == {f"q{number}": "left" if number % 2 else "right" for number in range(60)}
+
+
+def test_batches_hold_one_question_without_batching(tmp_path: Path, redis_server: PrivateRedis) -> None:
+    """`enable_batching: false` takes effect."""
+    write_questions(tmp_path / "questions.jsonl", 30)
+    with Processes(redis_server.url, tmp_path, {"BATCHFLEET_ENABLE_BATCHING": "false"}) as fleet:
+        fleet.batcher()
+        fleet.worker()
+        fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
+        assert fleet.finish("producer") == 0
+        wait_until(lambda: json.loads(batchfleet("status", "--redis", redis_server.url, "--json").stdout)["batchers"][0]["batches"] == 30, "30 batches", 5)
