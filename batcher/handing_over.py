@@ -19,11 +19,11 @@ from wire.errors import LeaseLostError
 from wire.keys import Keys
 
 
-class BatchJob(Job):  # type: ignore[misc]  # RQ ships no types
+class BatchJob(Job):
     """An RQ job that carries a batch."""
 
-    def to_dict(self, **options: Any) -> dict[str, Any]:  # noqa: ANN401 (RQ's signature)
-        fields: dict[str, Any] = super().to_dict(**options)
+    def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 (RQ's signature)
+        fields: dict[str, Any] = super().to_dict(include_meta, include_result)
         # RQ would spend a tenth of the hand-over on compressing, and every reader would have to guard against bombs.
         fields["data"] = self.data
         return fields
@@ -74,7 +74,8 @@ class HandOver:
         """
         job = self._job(questions, self._keys.rq_queue_name(model))
         job.save(pipeline=pipe)
-        pipe.hset(job.key, mapping={**history, "questions": str(len(questions)), "status": "queued"})
+        fields: dict[Any, Any] = {**history, "questions": len(questions), "status": "queued"}
+        pipe.hset(job.key, mapping=fields)
         pipe.rpush(self._keys.isolated(model), job.id)
 
     def _enqueue(self, queue: Queue, batch: Sequence[Waiting], pipe: Pipeline, *, at_front: bool) -> None:
@@ -82,8 +83,8 @@ class HandOver:
         queue.enqueue_job(job, pipeline=pipe, at_front=at_front)
         pipe.hset(job.key, "questions", str(len(batch)))
 
-    def _job(self, questions: Sequence[bytes], queue_name: str) -> BatchJob:
-        job: BatchJob = BatchJob.create(
+    def _job(self, questions: Sequence[bytes], queue_name: str) -> Job:
+        job = BatchJob.create(
             func=BATCH_FUNCTION,
             id=uuid.uuid4().hex,
             connection=self._rq_client,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from redis.exceptions import WatchError
@@ -56,6 +57,10 @@ class _Suspect:
     died: list[str]
     questions: list[tuple[bytes, Question]]
 
+    def history(self) -> dict[str, int | str]:
+        """What the parts of this batch inherit."""
+        return {"attempts": self.attempts, "deaths": self.deaths, "alone": self.alone, "died": ",".join(self.died)}
+
 
 class Quarantine:
     """Run by the leading batcher; every change is fenced by its lease."""
@@ -75,7 +80,8 @@ class Quarantine:
             LeaseLostError: This batcher does not lead any more; the batch at hand was not changed.
         """
         for model in sorted(models):
-            for batch_id in self._client.lrange(self._keys.suspects(model), 0, AT_ONCE - 1):  # type: ignore[union-attr]
+            suspects: Any = self._client.lrange(self._keys.suspects(model), 0, AT_ONCE - 1)
+            for batch_id in suspects:
                 self._judge(model, batch_id)
 
     def _judge(self, model: str, batch_id: bytes) -> None:
@@ -91,8 +97,7 @@ class Quarantine:
                 pipe.lrem(self._keys.suspects(model), 1, batch_id)  # type: ignore[arg-type]
                 pipe.delete(RQ_JOB_PREFIX + batch_id.decode("utf-8", "replace"))
                 for part in parts:
-                    history = {"attempts": suspect.attempts, "deaths": suspect.deaths, "alone": suspect.alone, "died": ",".join(suspect.died)} if suspect else {}
-                    self._hand_over.isolate(model, part, history, pipe)
+                    self._hand_over.isolate(model, part, suspect.history() if suspect else {}, pipe)
                 pipe.execute()
         except WatchError as error:
             self._leadership.drop()
@@ -104,14 +109,12 @@ class Quarantine:
     def _look_up(self, batch_id: bytes) -> _Suspect | None:
         """None if there is no such batch, or nothing of it can be read; then a worker has put it aside already."""
         key = RQ_JOB_PREFIX + batch_id.decode("utf-8", "replace")
-        data, attempts, deaths, alone, died = self._client.hmget(key, ["data", "attempts", "deaths", "alone", "died"])  # type: ignore[misc]
-        questions = []
+        found: Any = self._client.hmget(key, ["data", "attempts", "deaths", "alone", "died"])
+        data, attempts, deaths, alone, died = found
         try:
-            for encoded in decode_batch(data or b""):
-                questions.append((encoded, decode_question(encoded)))
+            questions = [(encoded, decode_question(encoded)) for encoded in decode_batch(data or b"")]
         except MalformedMessageError as error:
             log.warning("suspect batch %s: %s", key, error)
-        if not questions:
             return None
         with self._client.pipeline(transaction=False) as pipe:
             for _, question in questions:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -94,7 +95,8 @@ def ask(what: FileRun, asking: Asking, answers: AnswersFile, address: RedisAddre
     if asking.as_json:
         print(json.dumps(summary.as_dict(what.run, tally)))
     if outcome is not None:
-        then = "" if isinstance(outcome, RunCancelledError) else f". The same command continues the run; {tally.on_disk} lines are in {asking.answers}"
+        then = f". The same command continues the run; {tally.on_disk} lines are in {asking.answers}"
+        then = "" if isinstance(outcome, RunCancelledError) else then
         print(f"batchfleet: {outcome}{then}", file=sys.stderr)
         return 130 if interrupted.is_set() else 3
     if not asking.quiet:
@@ -112,12 +114,13 @@ def served_model(address: RedisAddress, settings: Settings) -> str:
         return settings.model_name
     keys = Keys(address.namespace)
     with translated(address), connect(address) as client:
-        names = [name.decode() for name in client.zrange(keys.workers, 0, -1)]  # type: ignore[union-attr]
-        models = {model.decode() for name in names if (model := client.hget(keys.worker(name), "model"))}  # type: ignore[union-attr]
+        workers: Any = client.zrange(keys.workers, 0, -1)
+        found: Any = [client.hget(keys.worker(name.decode()), "model") for name in workers]
+    models: set[str] = {model.decode() for model in found if model}
     if len(models) == 1:
         return models.pop()
-    found = f"workers serve {', '.join(sorted(models))}" if models else "no worker has reported yet"
-    msg = f"which model shall answer? {found}; give --model NAME"
+    known = f"workers serve {', '.join(sorted(models))}" if models else "no worker has reported yet"
+    msg = f"which model shall answer? {known}; give --model NAME"
     raise UsageError(msg)
 
 

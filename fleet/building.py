@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+
 from batcher.options import BatcherOptions, BatchLimits
 from fleet.settings import Settings
+from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.options import WorkerOptions
 from producer.options import ProducerOptions
 from producer.reading import ReadingLimits
@@ -124,8 +128,6 @@ def build_engine(settings: Settings, kind: str) -> Engine:
     defaults = generator.sampling_defaults
     model = model_name(settings, kind)
     if kind == "stub":
-        from gpu_worker.engines.stub import StubEngine, StubOptions
-
         stub = settings.stub
         return StubEngine(
             StubOptions(
@@ -145,9 +147,6 @@ def build_engine(settings: Settings, kind: str) -> Engine:
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """The loop of a worker: uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
+    """The loop of a worker: uvloop where it is installed, asyncio's own where not (a tree on PYTHONPATH may lack it)."""
+    found = importlib.util.find_spec("uvloop")
+    return importlib.import_module("uvloop").new_event_loop if found else asyncio.new_event_loop

@@ -32,9 +32,7 @@ EXIT_CODES = "exit codes: 0 every question answered; 1 some failed; 2 usage, con
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors go to stderr, one line each; data alone goes to stdout."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=arguments.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    logging.basicConfig(level=arguments.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     try:
         settings = _settings(arguments)
         return int(arguments.command(arguments, settings))
@@ -151,7 +149,8 @@ def _cancel(arguments: argparse.Namespace, settings: Settings) -> int:
     address = building.redis_address(settings)
     with connect(address) as client, translated(address):
         accepted, terminal = cancel_run(client, Keys(address.namespace), arguments.run, run_ttl_s=settings.limits.run_ttl_s)
-    print(f"run {arguments.run} is cancelled: {terminal} of {accepted} questions had their record; the others end as failures of kind `cancelled`", file=sys.stderr)
+    rest = "the others end as failures of kind `cancelled`"
+    print(f"run {arguments.run} is cancelled: {terminal} of {accepted} questions had their record; {rest}", file=sys.stderr)
     return 0
 
 

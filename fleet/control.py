@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 
 from gpu_worker.leases import DRAIN
@@ -36,7 +38,8 @@ def drain_worker(client: redis.Redis, keys: Keys, worker: str) -> None:
         UsageError: No worker of that name reports.
     """
     if not client.exists(keys.worker(worker)):
-        known = [name.decode() for name in client.zrange(keys.workers, 0, -1) if client.exists(keys.worker(name.decode()))]  # type: ignore[union-attr]
+        names: Any = client.zrange(keys.workers, 0, -1)
+        known = [name.decode() for name in names if client.exists(keys.worker(name.decode()))]
         msg = f"no worker {worker!r} reports; there are: {', '.join(known) or 'none'}"
         raise UsageError(msg)
     client.set(keys.control(worker), DRAIN, ex=ASKED_FOR_S)

@@ -63,7 +63,8 @@ class DeadLetters:
         except redis.ResponseError:
             entries = []
         if not entries:
-            msg = f"no dead letter {letter_id!r}; `batchfleet dead list` shows them" if letter_id else "which one? give its ID, as `batchfleet dead list` shows it"
+            which = f"no dead letter {letter_id!r}" if letter_id else "which one? give its ID"
+            msg = f"{which}; `batchfleet dead list` shows them"
             raise UsageError(msg)
         return _letter(*entries[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import redis
 
@@ -52,8 +53,9 @@ def read_ledger(client: redis.Redis, keys: Keys, run: str) -> Ledger:
     names = [keys.run(run), keys.accepted(run), keys.done(run), f"{keys.run(run)}:verify"]
     found = client.register_script(_READ)(keys=names)
     if found is None:
-        known = [name.decode() for name in client.zrevrange(keys.runs, 0, 4)]  # type: ignore[union-attr]
-        msg = f"no run {run!r} in Redis (finished runs are kept for limits.run_ttl_s); the latest are: {', '.join(known) or 'none'}"
+        latest: Any = client.zrevrange(keys.runs, 0, 4)
+        known = ", ".join(name.decode() for name in latest) or "none"
+        msg = f"no run {run!r} in Redis (finished runs are kept for limits.run_ttl_s); the latest are: {known}"
         raise UsageError(msg)
     answered, failed, accepted, both = found
     return Ledger(run, accepted, answered, failed, missing=accepted - both, duplicates=answered + failed - both)

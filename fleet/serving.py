@@ -9,6 +9,7 @@ from batcher.serving import Batcher
 from fleet import building
 from fleet.settings import Settings
 from gpu_worker.serving import GpuWorker
+from wire.connection import RedisAddress
 
 
 def serve_batcher(settings: Settings) -> int:
@@ -30,7 +31,7 @@ def serve_worker(settings: Settings, engine: str | None) -> int:
     return 0
 
 
-async def _serve(address: building.RedisAddress, settings: Settings, kind: str) -> None:
+async def _serve(address: RedisAddress, settings: Settings, kind: str) -> None:
     worker = GpuWorker(address, building.build_engine(settings, kind), building.worker_options(settings))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -56,8 +56,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a heartbeat brought back: batches that are no longer ours, whether we are asked to stop,
-    whether to take isolated batches, and runs that nobody wants any more.
+    """What a heartbeat brought back.
+
+    Attributes:
+        lost: Batches that are no longer ours.
+        drain: We are asked to stop.
+        isolate: It is our turn to take isolated batches.
+        cancelled: Runs that nobody wants any more.
     """
 
     lost: list[HeldBatch]

@@ -81,21 +81,20 @@ class Publisher:
         while True:
             try:
                 with translated(self._address):
-                    return await self._write(by_run, finished)
+                    return await self.write(by_run, finished)
             except QueueUnavailableError as error:
                 # Both scripts may safely run twice: the first record wins, and an ended batch has no lease to end.
                 log.warning("%d records wait: %s; trying again in %.1f s", len(records), error, backoff_s)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
 
-    async def _write(self, by_run: dict[str, list[bytes | int | str]], finished: list[HeldBatch]) -> None:
+    async def write(self, by_run: dict[str, list[bytes | int | str]], finished: list[HeldBatch]) -> None:
+        """Write once: records by run, as the script takes them, then the ends of batches."""
         async with self._client.pipeline(transaction=False) as pipe:
             for run, written in by_run.items():
                 await self._add_records(pipe, run, written)
             for batch in finished:
-                await self._finish_script(
-                    keys=[self._leases, RQ_JOB_PREFIX + batch.batch_id], args=[batch.batch_id, batch.token], client=pipe
-                )
+                await self._finish_script(keys=[self._leases, RQ_JOB_PREFIX + batch.batch_id], args=[batch.batch_id, batch.token], client=pipe)
             replies = await pipe.execute()
         for run, first in zip(by_run, replies, strict=False):
             if first == -1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import redis
 
@@ -39,8 +40,8 @@ class Collector:
     def receive(self, wait_s: float) -> list[Answer | Failure]:
         """The next records, at most `AT_ONCE`; waits up to `wait_s` seconds for the first one."""
         block_ms = int(1000 * wait_s) or None
-        reply = self._client.xread({self._records: self._seen}, count=AT_ONCE, block=block_ms)
-        entries: list[tuple[bytes, dict[bytes, bytes]]] = reply[0][1] if reply else []  # type: ignore[index]
+        reply: Any = self._client.xread({self._records: self._seen}, count=AT_ONCE, block=block_ms)
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = reply[0][1] if reply else []
         records = []
         for entry_id, fields in entries:
             try:

@@ -70,7 +70,8 @@ class AnswersFile:
             raise UsageError(msg)
         if stored is not None and stored != ours:
             theirs = stored.get("fingerprint", {})
-            differing = [f"{name} ({theirs.get(name)} then, {ours_now} now)" for name, ours_now in fingerprint.items() if theirs.get(name) != ours_now]
+            changed = [name for name, value in fingerprint.items() if theirs.get(name) != value]
+            differing = [f"{name} ({theirs.get(name)} then, {fingerprint[name]} now)" for name in changed]
             what = f"different: {', '.join(differing)}" if differing else f"run {stored.get('run')} then, {run} now"
             msg = f"{self.path} holds answers of something else: {what}. Give what it was made of to go on with it, or choose another -o"
             raise UsageError(msg)

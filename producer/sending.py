@@ -89,7 +89,8 @@ class Sender:
             raise UsageError(_difference(self._run, json.loads(reply[1]), self._fingerprint))
         counts = [int(part) for part in reply[1:]]
         self.clock.learn(counts[6] + counts[7] / 1e6)
-        return RunState(*counts[:5], cancelled=bool(counts[5]))
+        cursor, accepted, answered, failed, acknowledged, cancelled = counts[:6]
+        return RunState(cursor, accepted, answered, failed, acknowledged, cancelled=bool(cancelled))
 
     def send(self, cursor: int, until: int, chunk: Sequence[Asked | Invalid], default_model: str) -> Sent:
         """Offer the questions of positions `cursor` to `until` (exclusive); positions without a question in `chunk` are skipped.
@@ -109,11 +110,12 @@ class Sender:
                 stream = streams.setdefault((question.model, question.priority), len(streams) + 1)
                 per_question += (stream, question.index, encode_question(question))
         keys, run, options = self._keys, self._run, self._options
+        bounds: list[str | int] = [run, cursor, until, int(options.run_ttl_s), options.max_pending_questions, options.max_pending_bytes]
+        bounds += [options.run_window, options.max_models]
+        of_run = [keys.run(run), keys.accepted(run), keys.done(run), keys.records(run)]
         reply = self._submit(
-            keys=[keys.run(run), keys.accepted(run), keys.done(run), keys.records(run), keys.pending, keys.runs, keys.queues, keys.wake]
-            + [keys.questions(*stream) for stream in streams],
-            args=[run, cursor, until, int(options.run_ttl_s), options.max_pending_questions, options.max_pending_bytes, options.run_window]
-            + [options.max_models, len(streams), *(queue_member(*stream) for stream in streams), *per_question],
+            keys=[*of_run, keys.pending, keys.runs, keys.queues, keys.wake, *(keys.questions(*stream) for stream in streams)],
+            args=[*bounds, len(streams), *(queue_member(*stream) for stream in streams), *per_question],
         )
         return self._understood(reply)
 
@@ -148,7 +150,7 @@ class Sender:
         keys = [self._keys.run(self._run), self._keys.producer(self._run), self._keys.runs]
         fingerprint = json.dumps(self._fingerprint, sort_keys=True)
         lease_ms = int(1000 * self._options.lease_s)
-        args = [self._run, self.token, lease_ms, int(self._options.run_ttl_s), fingerprint, self._questions, replaceable]
+        args: list[str | int] = [self._run, self.token, lease_ms, int(self._options.run_ttl_s), fingerprint, self._questions, replaceable]
         reply: list[bytes] = self._open(keys=keys, args=args)
         return reply
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpu_worker.engines.engine import Completion
 from wire.messages import Answer, Question, Usage
 
 
 def a_question(request_id: str = "q1", **fields: Any) -> Question:  # noqa: ANN401 (any field of a question)
+    """A question to the stub of one run."""
     defaults: dict[str, Any] = {"run": "run-1", "index": 0, "model": "stub", "submitted_at": 0.0}
     if "messages" not in fields:
         defaults["prompt"] = f"What is {request_id}?"
@@ -16,6 +16,7 @@ def a_question(request_id: str = "q1", **fields: Any) -> Question:  # noqa: ANN4
 
 
 def an_answer(request_id: str = "q1", **fields: Any) -> Answer:  # noqa: ANN401 (any field of an answer)
+    """An answer to it."""
     defaults: dict[str, Any] = {
         "run": "run-1",
         "index": 0,
@@ -26,7 +27,3 @@ def an_answer(request_id: str = "q1", **fields: Any) -> Answer:  # noqa: ANN401 
         "params": {},
     }
     return Answer(request_id=request_id, **{**defaults, **fields})
-
-
-def a_completion(text: str = "42") -> Completion:
-    return Completion([text], "stop", Usage(prompt_tokens=3, completion_tokens=1), {})

@@ -97,7 +97,7 @@ class BatchSerializer:
 
 
 def pack(value: object) -> bytes:
-    """msgpack without extension types."""
+    """Msgpack without extension types."""
     packed: bytes = msgpack.packb(value, use_bin_type=True)
     return packed
 
@@ -137,10 +137,8 @@ def _check_version(version: object, what: str) -> None:
 
 
 def _refuse(what: str, error: ValidationError | RecursionError) -> NoReturn:
-    if isinstance(error, RecursionError):
-        msg = f"malformed {what}: nested too deeply"
-    else:
-        msg = f"malformed {what}: {describe(error)}"
+    reason = "nested too deeply" if isinstance(error, RecursionError) else describe(error)
+    msg = f"malformed {what}: {reason}"
     raise MalformedMessageError(msg) from None
 
 

@@ -159,7 +159,10 @@ def _no_weights(_: re.Match[str], context: BootContext) -> str:
 
 
 def _no_model(_: re.Match[str], context: BootContext) -> str:
-    return f"check model.generator_settings.hf_model_id (now {context.model!r}): it is neither a folder with a config.json here nor a model on the Hugging Face hub"
+    return (
+        f"check model.generator_settings.hf_model_id (now {context.model!r}): "
+        "it is neither a folder with a config.json here nor a model on the Hugging Face hub"
+    )
 
 
 def _gated(_: re.Match[str], context: BootContext) -> str:
@@ -220,7 +223,7 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str]
         (r"are not supported for now|failed to be inspected|does not recognize this architecture|has no vLLM implementation", _unknown_architecture),
         (r"Bfloat16 is only supported on GPUs", _said("these GPUs are too old for bfloat16: set `dtype: half` in vllm_args")),
         (r"No space left on device", _said("the disk is full: make room where HF_HOME, VLLM_CACHE_ROOT and the temporary directory are")),
-        (r"/dev/shm|shared memory|Bus error", _said("too little shared memory: in a container, give it `ipc: host` or a larger `shm_size`")),
+        (r"dev/shm|Bus error", _said("too little shared memory: in a container, give it `ipc: host` or a larger `shm_size`")),
         (
             r"Can't load tokenizer|[Cc]ouldn't instantiate the backend tokenizer",
             _said("the model's tokenizer is missing: name one with `tokenizer` in vllm_args"),

@@ -224,9 +224,8 @@ class OpenAIEngine:
             return
         seconds = trouble.seconds()
         if fault.status is not None and 1 < self._asking <= self._failing:
-            raise self._die(
-                f"{server.shown_url} has answered nothing for {seconds:.0f} s, while {self._failing} requests failed; last: {_told(fault)}"
-            )
+            msg = f"{server.shown_url} has answered nothing for {seconds:.0f} s, while {self._failing} requests failed; last: {_told(fault)}"
+            raise self._die(msg)
         try:
             await server.models()
         except FaultError as error:

@@ -23,7 +23,7 @@ _TOO_LONG = (
         r"maximum context length is (?P<limit>\d+) tokens.*?(?:contains|resulted in) (?P<about>at least )?(?P<tokens>\d+) (?:input )?tokens",
         re.DOTALL,
     ),
-    re.compile(r"prompt \(length (?P<tokens>\d+)\) is longer than the maximum model length of (?P<limit>\d+)()"),
+    re.compile(r"prompt \(length (?P<tokens>\d+)\) is longer than the maximum model length of (?P<limit>\d+)(?P<about>)"),
 )
 _TOO_LONG_IN_CHARACTERS = re.compile(r"maximum context length is (?P<limit>\d+) tokens.*?contains (?P<characters>\d+) characters", re.DOTALL)
 _NO_TEMPLATE = re.compile(
@@ -111,7 +111,7 @@ def _about_prompt(problem: str) -> Refusal | None:
     for pattern in _TOO_LONG:
         found = pattern.search(problem)
         if found:
-            return prompt_too_long(int(found["tokens"]), int(found["limit"]), at_least=bool(found[2]))
+            return prompt_too_long(int(found["tokens"]), int(found["limit"]), at_least=bool(found["about"]))
     found = _TOO_LONG_IN_CHARACTERS.search(problem)
     if found:
         message = f"the prompt has {found['characters']} characters, more than the model's {found['limit']} tokens (max_model_len) can hold"

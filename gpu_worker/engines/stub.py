@@ -17,7 +17,7 @@ from wire.messages import JsonObject, Question, Usage
 log = logging.getLogger(__name__)
 
 NEVER = -1
-WORDS = "the a of to energy mass force light water cell heat time so it is therefore one two three four and then we see that".split()
+WORDS = ("the", "a", "of", "to", "energy", "mass", "force", "light", "water", "cell", "heat", "time", "so", "it", "is", "therefore", "one", "two")
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,7 @@ def left_in_queues(client: redis.Redis) -> list[str]:
     left = [f"{key.decode()} of type {client.type(key).decode()}" for key in client.scan_iter("rq:*") if _is_work(key)]  # type: ignore[union-attr]
     left += [f"{client.xlen(key)} questions in {key.decode()}" for key in client.scan_iter(f"{KEYS.namespace}:questions:*") if client.xlen(key)]
     left += [f"{client.zcard(key)} leases in {key.decode()}" for key in client.scan_iter(KEYS.leases("*"))]
+    left += [f"batches in {key.decode()}" for names in (KEYS.suspects, KEYS.isolated) for key in client.scan_iter(names("*"))]
     left += [f"{client.xlen(KEYS.records(name))} records in {KEYS.records(name)}" for name in PRODUCERS if client.xlen(KEYS.records(name))]
     pending = {key.decode(): int(value) for key, value in client.hgetall(KEYS.pending).items()}  # type: ignore[union-attr]
     if any(pending.values()):

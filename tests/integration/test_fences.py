@@ -35,25 +35,30 @@ OPTIONS = WorkerOptions(lease_s=0.2, heartbeat_s=0.05)
 
 
 def leadership(client: redis.Redis, token: str, lease_s: float = 5.0) -> Leadership:
+    """A batcher's claim to lead."""
     return Leadership(client, KEYS, token, lease_s=lease_s, renew_s=0.0)
 
 
 def hand_over(client: redis.Redis, leader: Leadership) -> HandOver:
+    """Its hand-over."""
     return HandOver(client, client, KEYS, leader)
 
 
 def put_question(client: redis.Redis, request_id: str = "q1", index: int = 0) -> Waiting:
+    """A question in the stream."""
     encoded = encode_question(a_question(request_id, index=index))
     entry: Any = client.xadd(KEYS.questions("stub", 0), {"q": encoded})
     return Waiting(entry, encoded, 0.0)
 
 
 def batch_jobs(client: redis.Redis) -> list[bytes]:
+    """Ids of the batch jobs that wait."""
     found: Any = client.lrange(KEYS.rq_queue("stub"), 0, -1)
     return list(found)
 
 
 def waiting_questions(client: redis.Redis) -> int:
+    """How many questions are in the stream."""
     found: Any = client.xlen(KEYS.questions("stub", 0))
     return int(found)
 
@@ -97,7 +102,7 @@ def test_a_lease_that_changes_hands_in_the_middle_of_a_hand_over_stops_it(client
     over = hand_over(client, leader)
     enqueue = over._enqueue
 
-    def take_over_meanwhile(*arguments: Any, **options: Any) -> None:
+    def take_over_meanwhile(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 (passed on)
         client.set(KEYS.leader, "two")
         enqueue(*arguments, **options)
 
@@ -125,16 +130,19 @@ def test_only_one_batcher_leads_and_a_released_lease_is_free_at_once(client: red
 
 @pytest.fixture
 async def aclient(redis_server: PrivateRedis) -> AsyncIterator[redis.asyncio.Redis]:
+    """An asyncio client of the test's server."""
     connected = redis.asyncio.Redis.from_url(redis_server.url, protocol=2)
     yield connected
     await connected.aclose()
 
 
 def intake(aclient: redis.asyncio.Redis, worker: str) -> Intake:
+    """A worker's way to its batches."""
     return Intake(aclient, KEYS, "stub", worker, OPTIONS)
 
 
 async def claim_one(client: redis.Redis, aclient: redis.asyncio.Redis, worker: str) -> HeldBatch:
+    """A batch of two questions, handed over and claimed."""
     leader = leadership(client, "leader")
     leader.hold()
     hand_over(client, leader).commit("stub", 0, [[put_question(client, "q1", 0), put_question(client, "q2", 1)]])
@@ -143,15 +151,18 @@ async def claim_one(client: redis.Redis, aclient: redis.asyncio.Redis, worker: s
 
 
 def reap(client: redis.Redis) -> int:
+    """Take lapsed batches back; returns how many."""
     return Reaper(client, KEYS).take_back({"stub"})
 
 
 async def let_lapse(client: redis.Redis) -> None:
+    """Return once a lease has lapsed and its batch was taken back."""
     while not reap(client):
         await asyncio.sleep(0.01)
 
 
 def publisher(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> Publisher:
+    """A worker's way to write records."""
     return Publisher(aclient, RedisAddress(redis_server.url), KEYS, "stub", run_ttl_s=60)
 
 
@@ -176,9 +187,9 @@ async def test_a_worker_that_lost_its_lease_cannot_end_the_batch(
     await let_lapse(client)
     (current,) = await intake(aclient, "other").claim(10)
 
-    await publisher(aclient, redis_server)._write({}, [zombie])
+    await publisher(aclient, redis_server).write({}, [zombie])
     assert client.exists(f"rq:job:{current.batch_id}")
-    await publisher(aclient, redis_server)._write({}, [current])
+    await publisher(aclient, redis_server).write({}, [current])
     assert not client.exists(f"rq:job:{current.batch_id}")
 
 

@@ -118,7 +118,7 @@ def _save_tokenizer(folder: Path, chat_template: str | None) -> int:
     tokenizers = import_module("tokenizers")
     bpe = tokenizers.ByteLevelBPETokenizer()
     bpe.train_from_iterator(TRAINING_LINES, vocab_size=MAX_VOCABULARY_TOKENS, special_tokens=["<s>", "</s>"], show_progress=False)
-    fast = import_module("transformers").PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token="<s>", eos_token="</s>")  # noqa: S106, SLF001 - token names; the wrapper has no public way to its tokenizer
+    fast = import_module("transformers").PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token="<s>", eos_token="</s>")  # noqa: S106 - token names; the wrapper has no public way to its tokenizer
     fast.chat_template = chat_template
     fast.save_pretrained(folder)
     return len(fast)

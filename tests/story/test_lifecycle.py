@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -13,6 +14,12 @@ from fleet.private_redis import PrivateRedis
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 CLOCKED = {"BATCHFLEET_STUB_STEP_S": "0.01", "BATCHFLEET_STUB_MIN_TOKENS": "10", "BATCHFLEET_STUB_MAX_TOKENS": "40"}
+
+
+def status(url: str) -> dict[str, Any]:
+    """What `status --json` prints."""
+    found: dict[str, Any] = json.loads(batchfleet("status", "--redis", url, "--json").stdout)
+    return found
 
 
 def test_a_cancelled_run_ends_and_another_goes_on(tmp_path: Path, redis_server: PrivateRedis) -> None:
@@ -23,8 +30,7 @@ def test_a_cancelled_run_ends_and_another_goes_on(tmp_path: Path, redis_server: 
         fleet.batcher()
         fleet.worker()
         fleet.submit(tmp_path / "unwanted.jsonl", tmp_path / "unwanted.out", "--run", "unwanted", name="unwanted")
-        wait_until(lambda: "in_flight" in batchfleet("status", "--redis", redis_server.url, "--json").stdout, "a report")
-        wait_until(lambda: json.loads(batchfleet("status", "--redis", redis_server.url, "--json").stdout)["queues"], "a queue")
+        wait_until(lambda: any(worker["in_flight"] for worker in status(redis_server.url)["workers"]), "questions are in flight")
         assert batchfleet("cancel", "unwanted", "--redis", redis_server.url).returncode == 0
         cancelled_at = time.monotonic()
         assert fleet.finish("unwanted") == 1, fleet.log("unwanted")
@@ -50,10 +56,10 @@ def test_a_drained_worker_finishes_what_it_holds_and_ends(tmp_path: Path, redis_
         fleet.batcher()
         fleet.worker("one")
         wait_until(lambda: client.zcard("batchfleet:workers") == 1, "the first worker reports")
-        name = client.zrange("batchfleet:workers", 0, 0)[0].decode()  # type: ignore[index]
+        names: Any = client.zrange("batchfleet:workers", 0, 0)
         fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "drained")
         wait_until(lambda: lines_in(answers) > 20, "the first answers")
-        assert batchfleet("drain", name, "--redis", redis_server.url).returncode == 0
+        assert batchfleet("drain", names[0].decode(), "--redis", redis_server.url).returncode == 0
         assert fleet.finish("one", 20) == 0
         fleet.worker("two")
         assert fleet.finish("producer") == 0
@@ -117,4 +123,4 @@ def test_batches_hold_one_question_without_batching(tmp_path: Path, redis_server
         fleet.worker()
         fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
         assert fleet.finish("producer") == 0
-        wait_until(lambda: json.loads(batchfleet("status", "--redis", redis_server.url, "--json").stdout)["batchers"][0]["batches"] == 30, "30 batches", 5)
+        wait_until(lambda: status(redis_server.url)["batchers"][0]["batches"] == 30, "30 batches", 5)

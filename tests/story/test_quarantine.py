@@ -23,7 +23,8 @@ def test_a_question_that_kills_its_engine_is_found_and_its_neighbours_are_answer
     answers = tmp_path / "answers.jsonl"
     environ = {**SHORT_LEASES, "BATCHFLEET_STUB_CRASH_ON": "Question q1234.", "BATCHFLEET_STUB_STEP_S": "0.001"}
 
-    done = batchfleet("run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--engine", "stub", "--workers", "2", environ=environ, timeout_s=110)
+    arguments = ["run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--engine", "stub", "--workers", "2"]
+    done = batchfleet(*arguments, environ=environ, timeout_s=110)
 
     assert done.returncode == 1, done.stderr
     failed = [line for line in read_answers(answers) if line["status"] == "failed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from typing import Any
 
@@ -24,6 +25,7 @@ seconds = st.floats(0, 1e10)
 
 @st.composite
 def questions(draw: st.DrawFn) -> Question:
+    """Any question."""
     content: dict[str, Any] = draw(st.fixed_dictionaries({"prompt": text}) | st.fixed_dictionaries({"messages": st.lists(objects, max_size=3)}))
     return Question(
         run="run-1",
@@ -79,10 +81,8 @@ def test_a_batch_survives_the_wire_and_its_questions_stay_closed(encoded: list[b
 def test_any_bytes_either_decode_or_are_refused(data: bytes) -> None:
     """No other exception comes out of the codec."""
     for decode in (decode_question, decode_record, decode_batch):
-        try:
+        with contextlib.suppress(MalformedMessageError):
             decode(data)
-        except MalformedMessageError as error:
-            assert str(error)
 
 
 @given(questions(), st.data())
@@ -92,10 +92,8 @@ def test_a_cut_or_changed_question_either_decodes_or_is_refused(question: Questi
     place = data.draw(st.integers(0, len(encoded) - 1))
     encoded[place] ^= data.draw(st.integers(1, 255))
     for damaged in (bytes(encoded), bytes(encoded[:place])):
-        try:
+        with contextlib.suppress(MalformedMessageError):
             decode_question(damaged)
-        except MalformedMessageError:
-            pass
 
 
 @pytest.mark.parametrize("version", [0, WIRE_VERSION + 1, 10**6, None, "1", True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 from hypothesis import given
@@ -15,6 +16,7 @@ limits = st.builds(BatchLimits, max_questions=st.integers(1, 20), max_bytes=st.i
 
 
 def waiting(*lengths: int, since: float = 0.0) -> list[Waiting]:
+    """Questions of these sizes in bytes."""
     return [Waiting(str(number).encode(), b"x" * length, since) for number, length in enumerate(lengths)]
 
 
@@ -41,7 +43,7 @@ def test_a_batch_ends_only_where_the_next_question_would_not_fit(lengths: list[i
     """Batches are as large as the bounds allow."""
     batches = pack(waiting(*lengths), bounds)
 
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in itertools.pairwise(batches):
         size = sum(len(question.data) for question in batch)
         assert len(batch) == bounds.max_questions or size + len(following[0].data) > bounds.max_bytes
 
@@ -94,7 +96,9 @@ def test_no_more_batches_wait_than_allowed(lengths: list[int], waiting_batches: 
 
 
 @given(sizes, st.integers(0, 12), st.integers(0, 2), st.floats(0, 2), st.integers(1, 9))
-def test_a_plan_that_leaves_questions_says_when_to_look_again(lengths: list[int], waiting_batches: int, hungry: int, age_s: float, batch_size: int) -> None:
+def test_a_plan_that_leaves_questions_says_when_to_look_again(
+    lengths: list[int], waiting_batches: int, hungry: int, age_s: float, batch_size: int
+) -> None:
     """Otherwise they would wait until something else happens."""
     options = replace(OPTIONS, limits=BatchLimits(max_questions=batch_size))
 

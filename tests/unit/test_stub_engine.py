@@ -14,6 +14,7 @@ from wire.errors import EngineDeadError
 
 
 async def answers(engine: StubEngine, count: int) -> list[Completion]:
+    """Ask for `count` answers at once."""
     outcomes = await asyncio.gather(*(engine.answer(a_question(f"q{number}")) for number in range(count)))
     assert all(isinstance(outcome, Completion) for outcome in outcomes)
     return [outcome for outcome in outcomes if isinstance(outcome, Completion)]
