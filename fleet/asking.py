@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,15 @@ import redis
 
 from fleet import building, summary
 from fleet.ledger import Ledger, read_ledger
+from fleet.local import LocalFleet, LocalPlan
 from fleet.progress import ProgressView
 from fleet.settings import Settings
+from fleet.settings_show import child_environment, to_file_text
 from producer.output import AnswersFile
 from producer.reading import Checked, check_questions
-from producer.running import FileRun, NotFinishedError, RunCancelledError, Runner
-from wire.connection import RedisAddress, connect, translated
+from producer.running import NotFinishedError, RunCancelledError, Runner
+from producer.stock import FileRun, Stock, Tally, take_stock
+from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys
 
@@ -74,31 +77,62 @@ def fingerprint_of(checked: Checked, settings: Settings, model: str) -> dict[str
     }
 
 
-def ask(what: FileRun, asking: Asking, answers: AnswersFile, address: RedisAddress, settings: Settings, check_fleet: Callable[[], None]) -> int:
-    """Submit, collect, and say how it went.
+def run_file(asking: Asking, settings: Settings, engine: str, workers: int) -> int:
+    """`batchfleet run`: the whole fleet on this machine, for one file.
 
     Returns:
         The exit code: 0 every question answered, 1 some failed, 3 not finished, 130 interrupted.
     """
-    with ProgressView(quiet=asking.quiet) as view:
-        options = building.producer_options(settings)
-        runner = Runner(what, answers, address, options, observe=view.show, check_fleet=check_fleet)
-        interrupted = _stop_on_signals(runner)
-        try:
-            runner.run()
-        except (NotFinishedError, RunCancelledError) as error:
-            outcome: FleetError | None = error
-        else:
-            outcome = None
-    tally = runner.tally
-    ledger = None if outcome else _ledger(address, what.run)
+    what = prepare(asking, settings, building.model_name(settings, engine))
+    with AnswersFile(asking.answers) as answers:
+        stock = take_stock(what, answers)
+        if stock.is_complete:
+            # Not worth booting an engine for.
+            return _report(what, asking, stock.tally, None)
+        environ = child_environment(settings, os.environ)
+        plan = LocalPlan(engine=engine, workers=workers, batchers=1, redis_url=settings.redis.url, config=to_file_text(settings), environ=environ)
+        with LocalFleet(plan) as fleet, ProgressView(quiet=asking.quiet) as view:
+            address = building.redis_address(settings, url=fleet.redis_url)
+            fleet.wait_until_serving(address, view.say)
+            options = building.producer_options(settings)
+            runner = Runner(what, stock, answers, address, options, observe=view.show, check_fleet=fleet.check)
+            return _ask(runner, what, asking, address, view)
+
+
+def submit_file(asking: Asking, settings: Settings) -> int:
+    """`batchfleet submit`: one file, to a fleet that runs elsewhere. Returns the exit code, as `run_file`."""
+    address = building.redis_address(settings)
+    with connect(address) as client:
+        check_server(client, address)
+    what = prepare(asking, settings, served_model(address, settings))
+    with AnswersFile(asking.answers) as answers:
+        stock = take_stock(what, answers)
+        if stock.is_complete:
+            return _report(what, asking, stock.tally, _ledger(address, what.run))
+        with ProgressView(quiet=asking.quiet) as view:
+            runner = Runner(what, stock, answers, address, building.producer_options(settings), observe=view.show)
+            return _ask(runner, what, asking, address, view)
+
+
+def _ask(runner: Runner, what: FileRun, asking: Asking, address: RedisAddress, view: ProgressView) -> int:
+    interrupted = _stop_on_signals(runner)
+    try:
+        runner.run()
+    except (NotFinishedError, RunCancelledError) as error:
+        view.close()
+        if asking.as_json:
+            print(json.dumps(summary.as_dict(what.run, runner.tally)))
+        then = f". The same command continues the run; {runner.tally.on_disk} lines are in {asking.answers}"
+        print(f"batchfleet: {error}{'' if isinstance(error, RunCancelledError) else then}", file=sys.stderr)
+        return 130 if interrupted.is_set() else 3
+    view.close()
+    return _report(what, asking, runner.tally, _ledger(address, what.run))
+
+
+def _report(what: FileRun, asking: Asking, tally: Tally, ledger: Ledger | None) -> int:
+    """Say how a finished run went; returns the exit code."""
     if asking.as_json:
         print(json.dumps(summary.as_dict(what.run, tally)))
-    if outcome is not None:
-        then = f". The same command continues the run; {tally.on_disk} lines are in {asking.answers}"
-        then = "" if isinstance(outcome, RunCancelledError) else then
-        print(f"batchfleet: {outcome}{then}", file=sys.stderr)
-        return 130 if interrupted.is_set() else 3
     if not asking.quiet:
         print(summary.as_text(what.run, tally, asking.answers, ledger), file=sys.stderr)
     return 1 if tally.failed else 0

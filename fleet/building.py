@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-
 
 from batcher.options import BatcherOptions, BatchLimits
 from fleet.settings import Settings
@@ -26,14 +22,19 @@ ENGINES = ("stub", "vllm", "openai")
 STUB_MODEL = "stub"
 
 
-def redis_address(settings: Settings) -> RedisAddress:
-    """Raises UsageError if no Redis is named."""
+def redis_address(settings: Settings, url: str | None = None) -> RedisAddress:
+    """The Redis of the settings, or the one at `url` with their other options.
+
+    Raises:
+        UsageError: No Redis is named.
+    """
     redis = settings.redis
-    if not redis.url:
+    url = url or redis.url
+    if not url:
         msg = "no Redis is named; give --redis URL, or set redis.url or BATCHFLEET_REDIS_URL"
         raise UsageError(msg)
     return RedisAddress(
-        url=redis.url,
+        url=url,
         namespace=redis.namespace,
         username=redis.username,
         password=redis.password.get_secret_value() if redis.password else None,
@@ -142,11 +143,55 @@ def build_engine(settings: Settings, kind: str) -> Engine:
                 hang_on=stub.hang_on,
             )
         )
-    msg = f"engine {kind} is not here yet ({os.name})"
-    raise UsageError(msg)
+    return _vllm(settings, model) if kind == "vllm" else _openai(settings, model)
+
+
+def _vllm(settings: Settings, model: str) -> Engine:
+    # Imported only where it is used: it looks for vLLM, which is not installed everywhere.
+    from gpu_worker.engines.vllm import VllmEngine, VllmOptions  # noqa: PLC0415
+
+    generator = settings.model.generator_settings
+    if generator.hf_model_id is None and "model" not in generator.vllm_args:
+        msg = "engine vllm needs to know what to load; set model.generator_settings.hf_model_id"
+        raise UsageError(msg)
+    return VllmEngine(
+        VllmOptions(
+            model=generator.hf_model_id or str(generator.vllm_args["model"]),
+            served_name=model,
+            vllm_args=generator.vllm_args,
+            sampling_defaults=generator.sampling_defaults,
+            chat_template=generator.chat_template,
+            startup_timeout_s=generator.server_startup_timeout,
+        )
+    )
+
+
+def _openai(settings: Settings, model: str) -> Engine:
+    # Only here: the client library takes half a second to import.
+    from gpu_worker.engines.openai import OpenAIEngine, OpenAIOptions  # noqa: PLC0415
+
+    generator = settings.model.generator_settings
+    if generator.server is None and generator.port is None:
+        msg = "engine openai needs to know its server; set model.generator_settings.server, with boot_local: false"
+        raise UsageError(msg)
+    return OpenAIEngine(
+        OpenAIOptions(
+            server=generator.server or "127.0.0.1",
+            port=generator.port,
+            api_key=generator.api_key.get_secret_value() if generator.api_key else None,
+            model=model,
+            sampling_defaults=generator.sampling_defaults,
+            max_in_flight=settings.capacity or 64,
+            request_timeout_s=settings.limits.question_timeout_s,
+            startup_timeout_s=generator.server_startup_timeout,
+        )
+    )
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     """The loop of a worker: uvloop where it is installed, asyncio's own where not (a tree on PYTHONPATH may lack it)."""
-    found = importlib.util.find_spec("uvloop")
-    return importlib.import_module("uvloop").new_event_loop if found else asyncio.new_event_loop
+    try:
+        import uvloop  # noqa: PLC0415 (only workers need it)
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

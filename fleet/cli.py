@@ -14,15 +14,13 @@ from fleet import asking, building
 from fleet.control import cancel_run, drain_worker
 from fleet.dead_letters import DeadLetters
 from fleet.ledger import read_ledger
-from fleet.local import LocalFleet, LocalPlan
 from fleet.processes import ChildGaveUpError
 from fleet.serving import serve_batcher, serve_worker
 from fleet.settings import Settings
 from fleet.settings_loading import load_settings
-from fleet.settings_show import child_environment, show_settings, to_file_text
+from fleet.settings_show import show_settings
 from fleet.status import read_status
-from producer.output import AnswersFile
-from wire.connection import check_server, connect, translated
+from wire.connection import connect, translated
 from wire.errors import EngineBootError, EngineDeadError, FleetError, LeaseLostError, QueueUnavailableError, UsageError
 from wire.keys import Keys
 
@@ -68,30 +66,11 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
-    kind = building.engine_kind(settings, arguments.engine)
-    what_to_ask = _asking(arguments)
-    what = asking.prepare(what_to_ask, settings, building.model_name(settings, kind))
-    plan = LocalPlan(
-        engine=kind,
-        workers=arguments.workers,
-        batchers=1,
-        redis_url=settings.redis.url,
-        config=to_file_text(settings),
-        environ=child_environment(settings, os.environ),
-    )
-    with AnswersFile(what_to_ask.answers) as answers, LocalFleet(plan) as fleet:
-        address = building.redis_address(settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": fleet.redis_url})}))
-        return asking.ask(what, what_to_ask, answers, address, settings, fleet.check)
+    return asking.run_file(_asking(arguments), settings, building.engine_kind(settings, arguments.engine), arguments.workers)
 
 
 def _submit(arguments: argparse.Namespace, settings: Settings) -> int:
-    address = building.redis_address(settings)
-    with connect(address) as client:
-        check_server(client, address)
-    what_to_ask = _asking(arguments)
-    what = asking.prepare(what_to_ask, settings, asking.served_model(address, settings))
-    with AnswersFile(what_to_ask.answers) as answers:
-        return asking.ask(what, what_to_ask, answers, address, settings, lambda: None)
+    return asking.submit_file(_asking(arguments), settings)
 
 
 def _asking(arguments: argparse.Namespace) -> asking.Asking:

@@ -7,16 +7,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import redis
+
 from fleet.private_redis import PrivateRedis
 from fleet.processes import ChildGaveUpError, Supervised, spawn, stop_all
+from wire.connection import RedisAddress, connect
+from wire.keys import Keys
 
 STOP_S = 10.0
+LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,30 @@ class LocalFleet:
         """
         for child in self._supervised:
             child.check()
+
+    def wait_until_serving(self, address: RedisAddress, show: Callable[[str], None]) -> None:
+        """Return when the first worker takes work. Nothing has been submitted until then: an engine that cannot boot costs no question.
+
+        Args:
+            address: Of this fleet's Redis.
+            show: Called often with what is going on, in words.
+
+        Raises:
+            ChildGaveUpError: The engine cannot boot; with its last words.
+        """
+        began = time.monotonic()
+        with connect(address) as client:
+            while not self._serving(client, Keys(address.namespace)):
+                self.check()
+                show(f"the {self._plan.engine} engine boots ({time.monotonic() - began:.0f} s)")
+                time.sleep(LOOK_S)
+
+    def _serving(self, client: redis.Redis, keys: Keys) -> bool:
+        try:
+            return bool(client.zcard(keys.workers))
+        except (redis.RedisError, OSError):
+            # Being started again, or not ours: whoever submits says what is wrong.
+            return self._redis is None
 
     @property
     def restarts(self) -> int:

@@ -10,7 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from producer.running import Tally
+from producer.stock import Tally
 
 LINE_EVERY_S = 5.0
 REFRESH_S = 0.1
@@ -39,8 +39,25 @@ class ProgressView:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal to others."""
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
+        self._quiet = True
+
+    def say(self, what: str) -> None:
+        """Before there are questions to count: what is going on."""
+        if self._quiet or time.monotonic() < self._next:
+            return
+        if self._bar is not None:
+            self._next = time.monotonic() + REFRESH_S
+            self._bar.update(self._task, words=what)
+        else:
+            self._next = time.monotonic() + LINE_EVERY_S
+            print(what, file=sys.stderr, flush=True)
 
     def show(self, tally: Tally) -> None:
         if self._quiet or time.monotonic() < self._next:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fleet.ledger import Ledger
-from producer.running import Tally
+from producer.stock import Tally
 
 
 def as_dict(run: str, tally: Tally) -> dict[str, str | int | float]:

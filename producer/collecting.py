@@ -49,13 +49,16 @@ class Collector:
             except MalformedMessageError as error:
                 log.error("skipped an entry of %s: %s", self._records, error)  # noqa: TRY400 (nothing in the traceback would help)
             self._seen = entry_id
-        if entries:
-            milliseconds, _, counter = self._seen.decode().partition("-")
-            self._keep_from = f"{milliseconds}-{int(counter) + 1}"
         return records
 
+    def written(self) -> None:
+        """Take note that all that `receive` has returned so far is in the answers file."""
+        milliseconds, dash, counter = self._seen.decode().partition("-")
+        if dash:
+            self._keep_from = f"{milliseconds}-{int(counter) + 1}"
+
     def acknowledge(self) -> None:
-        """Let Redis drop what `receive` has returned so far, and renew our claim to the run.
+        """Let Redis drop what is `written`, and renew our claim to the run. Call it when the file is safely on disk.
 
         Raises:
             LeaseLostError: Another producer has taken the run over; nothing was dropped.

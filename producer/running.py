@@ -7,19 +7,17 @@ import itertools
 import logging
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import redis
 
 from producer.collecting import Collector
-from producer.identity import is_set, positions_answered
+from producer.identity import is_set
 from producer.options import ProducerOptions
-from producer.output import AnswersFile
-from producer.reading import Asked, Checked, Invalid, ReadingLimits, read_checked
+from producer.output import AnswersFile, OutputFullError
+from producer.reading import Asked, Invalid, read_checked
 from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, RunBusyError, Sender
+from producer.stock import FileRun, Stock, Tally
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import FleetError, QueueUnavailableError, UsageError
 from wire.keys import Keys
@@ -33,7 +31,6 @@ SETTLE_RECORDS = 4000
 LONGEST_BACKOFF_S = 2.0
 CHECK_S = 2.0
 BUSY_RETRY_S = 0.5
-LATENCIES_KEPT = 10_000
 
 
 class NotFinishedError(FleetError):
@@ -44,81 +41,13 @@ class RunCancelledError(FleetError):
     """Somebody cancelled the run; every question that was accepted has its record, the others were never asked."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """How a run stands.
-
-    Attributes:
-        questions: In the file.
-        on_disk: Lines in the answers file.
-        answered, failed: Of these.
-        sent: Position up to which questions were accepted.
-        resumed: Lines that were there when this process began.
-        kinds: Failures by kind; `examples` has one (request id, message) of each.
-        prompt_tokens, completion_tokens: Of what this process wrote.
-        latencies: Seconds from submission to record of the latest answers.
-        waiting_for: Why nothing is being submitted now; empty if something is.
-    """
-
-    questions: int
-    on_disk: int = 0
-    answered: int = 0
-    failed: int = 0
-    sent: int = 0
-    resumed: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, tuple[str, str]] = field(default_factory=dict)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
-    waiting_for: str = ""
-    started: float = 0.0
-    ended: float = 0.0
-
-    @property
-    def elapsed_s(self) -> float:
-        """From the first push to the last line on disk, in seconds; up to now while the run is on."""
-        return (self.ended or time.monotonic()) - self.started if self.started else 0.0
-
-    def count(self, record: Answer | Failure) -> None:
-        self.on_disk += 1
-        if record.latency_s is not None:
-            self.latencies.append(record.latency_s)
-        if isinstance(record, Answer):
-            self.answered += 1
-            self.prompt_tokens += record.usage.prompt_tokens
-            self.completion_tokens += record.usage.completion_tokens
-        else:
-            self.failed += 1
-            self.kinds[record.error.kind] += 1
-            self.examples.setdefault(record.error.kind, (record.request_id, record.error.message))
-
-
-@dataclass(frozen=True, slots=True)
-class FileRun:
-    """What is to be run.
-
-    Attributes:
-        run: Its id.
-        questions: The file, which `checked` was made of.
-        default_model: For questions that name none.
-        fingerprint: What was asked, of which model, with which parameters, each part by itself so that a difference can be named.
-    """
-
-    run: str
-    questions: Path
-    checked: Checked
-    reading: ReadingLimits
-    default_model: str
-    fingerprint: dict[str, str]
-
-
 class Runner:
     """Submits and collects in one loop, in one thread: what comes back makes room for what goes out."""
 
     def __init__(
         self,
         what: FileRun,
+        stock: Stock,
         answers: AnswersFile,
         address: RedisAddress,
         options: ProducerOptions,
@@ -137,13 +66,13 @@ class Runner:
         keys = Keys(address.namespace)
         self._sender = Sender(self._client, keys, what.run, what.fingerprint, what.checked.count, options)
         self._collector = Collector(self._client, keys, what.run, self._sender.token, options)
-        self._written = bytearray((what.checked.count + 7) // 8)
+        self._written = stock.written
         self._chunks: Iterator[tuple[int, list[Asked | Invalid]]] = iter(())
         self._chunk: tuple[int, list[Asked | Invalid]] | None = None
         self._unsettled = 0
         self._settle_at = 0.0
         self._check_at = 0.0
-        self.tally = Tally(what.checked.count)
+        self.tally = stock.tally
 
     def stop(self) -> None:
         """Stop submitting and collecting; `run` then raises NotFinishedError."""
@@ -157,11 +86,14 @@ class Runner:
             UsageError: The answers file, the run in Redis and the questions do not belong together, or the disk is full.
             LeaseLostError: Another producer has taken the run over.
         """
-        self._answers.claim(self._what.run, self._what.fingerprint)
-        self._find_written()
         if self.tally.on_disk < self.tally.questions:
             try:
                 self._until_done()
+            except OutputFullError:
+                # What may not be on disk must stay in Redis: another fsync might claim that it is.
+                self._collector.restart()
+                self._unsettled = 0
+                raise
             finally:
                 self._leave()
         self.tally.ended = time.monotonic()
@@ -268,6 +200,7 @@ class Runner:
             self._answers.write(new)
             for record in new:
                 self.tally.count(record)
+        self._collector.written()
         self._unsettled += len(records)
 
     def _settle(self) -> None:
@@ -276,26 +209,6 @@ class Runner:
         self._collector.acknowledge()
         self._unsettled = 0
         self._settle_at = time.monotonic() + SETTLE_S
-
-    def _find_written(self) -> None:
-        """Take in what an earlier attempt left in the answers file."""
-        if not self._answers.size():
-            return
-        questions = ((question.request_id, question.index) for question in read_checked(self._what.questions, self._what.reading, self._what.checked))
-        found = positions_answered(questions, self._count_ids())
-        if found.unknown or found.repeated:
-            what = f"the id {found.unknown[0]!r}, which no question has" if found.unknown else f"{found.repeated} ids more than once"
-            msg = f"{self._answers.path} has {what}; mend or move it, or choose another -o"
-            raise UsageError(msg)
-        self._written = found.bitmap
-        self.tally.resumed = self.tally.on_disk
-
-    def _count_ids(self) -> Iterator[str]:
-        for request_id, answered in self._answers.ids():
-            self.tally.on_disk += 1
-            self.tally.answered += answered
-            self.tally.failed += not answered
-            yield request_id
 
     def _check_undelivered(self) -> None:
         """Waiting for records that were delivered long ago would never end."""

@@ -16,6 +16,7 @@ from fleet.bench.sampling import sampling
 from fleet.progress import ProgressView
 from producer.output import AnswersFile
 from producer.running import Runner
+from producer.stock import take_stock
 
 PATIENCE_S = 10.0
 """A benchmark whose Redis is gone has nothing to wait for."""
@@ -35,7 +36,7 @@ def main() -> int:
     checking_s = time.process_time() - began_s
     options = dataclasses.replace(building.producer_options(settings), patience_s=PATIENCE_S)
     with AnswersFile(asking.answers) as answers, ProgressView() as view:
-        runner = Runner(what, answers, building.redis_address(settings), options, observe=view.show)
+        runner = Runner(what, take_stock(what, answers), answers, building.redis_address(settings), options, observe=view.show)
         helping.wait_for_go()
         began_s = time.process_time()
         with sampling(Path(arguments.samples)) if arguments.samples else contextlib.nullcontext():

@@ -34,8 +34,7 @@ class Tether:
         # For children to inherit; nothing reads it here.
         os.environ[MARK_VARIABLE] = self._mark
         self._spawn()
-        # A child made by fork alone would keep the pipe open, and our end would not be noticed.
-        os.register_at_fork(after_in_child=self._close_pipe)
+        os.register_at_fork(after_in_child=self._report_fork)
 
     def check(self) -> None:
         """Make sure that the watchdog lives; start another if somebody ended it. Cheap."""
@@ -49,7 +48,7 @@ class Tether:
         if self._watchdog is None:
             return
         with contextlib.suppress(OSError):
-            os.write(self._pipe(), b"q")
+            os.write(self._pipe(), b"q\n")
         self._close_pipe()
         self._watchdog.wait(ENDING_S)
         self._watchdog = None
@@ -67,6 +66,13 @@ class Tether:
         self._watchdog = subprocess.Popen(  # noqa: S603 - our own file, run by our own interpreter
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, env=environment
         )
+
+    def _report_fork(self) -> None:
+        """In a child made by fork alone: make it known, and let go of the pipe, or the watchdog would not notice our end."""
+        if self._watchdog is not None:
+            with contextlib.suppress(OSError, ValueError):
+                os.write(self._pipe(), b"%d\n" % os.getpid())
+            self._close_pipe()
 
     def _close_pipe(self) -> None:
         if self._watchdog is not None and self._watchdog.stdin is not None:

@@ -1,12 +1,13 @@
 """Ends what a worker leaves behind. Runs as a process of its own; knows only the standard library, so that it starts in milliseconds.
 
 `python -I -S watchdog.py OWNER MARK`: OWNER is the process id of the worker, which is the parent and holds the other end of standard input.
-A `q` there means that all is well: exit. The end of standard input means that the worker is gone, however that came about, SIGKILL included:
-end every process of its tree. What belongs to that tree is known in two ways, because a process whose parent died forgets whose child it was:
+A line `q` there means that all is well: exit. The end of standard input means that the worker is gone, however that came about, SIGKILL
+included: end every process of its tree. What belongs to that tree is known in three ways, as a process whose parent died forgets who that was:
 
 - seen as a descendant while the worker lived, by looking at /proc twice a second; remembered with its start time, so that a process that
   gets the same number later is never taken for it;
-- carries MARK in its environment, which only descendants of the worker inherit (processes that set their own title, as vLLM's do, lose it).
+- carries MARK in its environment, which only descendants of the worker inherit (processes that set their own title, as vLLM's do, lose it);
+- was forked without starting a program, which leaves the environment that /proc shows as it was, and has written its number to the pipe.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ TRACKER_GRACE_S = 0.5
 
 _PROC = Path("/proc")
 _ALL_IS_WELL = b"q"
+_CHUNK_BYTES = 4096
 
 
 class Process(NamedTuple):
@@ -98,13 +100,19 @@ def watch(owner: int, mark: str) -> None:
     """Block until the owner says that all is well, or is gone; then end its tree."""
     family: set[Process] = set()
     pause_s = 0.0
-    while not _said_something(pause_s) and os.getppid() == owner:
+    while os.getppid() == owner:
+        if _something_to_read(pause_s):
+            data = os.read(0, _CHUNK_BYTES)
+            if not data:
+                break
+            if _ALL_IS_WELL in data:
+                return
+            family |= _of_numbers(data)
         before = time.monotonic()
         family = living(family) | _without_me(descendants({owner}))
         pause_s = max(LOOK_EVERY_S, (time.monotonic() - before) / LARGEST_SHARE)
-    if _last_word() == _ALL_IS_WELL:
-        return
-    family = _without_me(living(family) | _marked(mark) | descendants({process.pid for process in living(family)}))
+    family = living(family | _said_at_last())
+    family = _without_me(family | _marked(mark) | descendants({process.pid for process in family}))
     if family:
         left = end(family)
         outcome = f"; {len(left)} could not be ended" if left else ""
@@ -113,13 +121,18 @@ def watch(owner: int, mark: str) -> None:
             sys.stderr.flush()
 
 
-def _said_something(timeout_s: float) -> bool:
+def _something_to_read(timeout_s: float) -> bool:
     return bool(select.select([0], [], [], timeout_s)[0])
 
 
-def _last_word() -> bytes:
+def _said_at_last() -> set[Process]:
     # Only what is there already: if the owner is gone but somebody else still holds the pipe, no end of it will ever come.
-    return os.read(0, 1) if _said_something(0) else b""
+    return _of_numbers(os.read(0, _CHUNK_BYTES)) if _something_to_read(0) else set()
+
+
+def _of_numbers(data: bytes) -> set[Process]:
+    looks = [_look_at(int(number)) for number in data.split() if number.isdigit()]
+    return {seen.process for seen in looks if seen is not None}
 
 
 def _without_me(processes: set[Process]) -> set[Process]:

@@ -21,8 +21,10 @@ from wire.messages import Question
 
 KEYS = Keys()
 
-OWNED = frozenset({KEYS.queues, KEYS.wake, KEYS.epoch, KEYS.pending, KEYS.runs, "rq:queues"})
+OWNED = frozenset({KEYS.queues, KEYS.wake, KEYS.epoch, KEYS.pending, KEYS.runs})
 """Keys that may stay for good: the fleet owns them (see wire/keys.py)."""
+RQS_OWN = frozenset({"rq:queues", "rq:workers", f"rq:workers:{KEYS.rq_queue_name(MODEL)}"})
+"""RQ's lists of queues and workers; a worker that was killed stays in them until another one reports after its TTL of 30 s."""
 
 
 @dataclass(slots=True)
@@ -105,7 +107,7 @@ def left_without_owner(client: redis.Redis) -> list[str]:
     found = []
     for key in client.scan_iter("*"):
         name = key.decode()
-        owned = name in OWNED or (name.startswith(f"{KEYS.namespace}:questions:{MODEL}:") and not client.xlen(key))
+        owned = name in OWNED | RQS_OWN or (name.startswith(f"{KEYS.namespace}:questions:{MODEL}:") and not client.xlen(key))
         if not owned and client.ttl(key) == -1:
             found.append(f"{name} ({client.type(key).decode()}) has neither owner nor TTL")  # type: ignore[union-attr]
     return found
@@ -113,7 +115,7 @@ def left_without_owner(client: redis.Redis) -> list[str]:
 
 def _is_work(key: bytes) -> bool:
     """RQ's keys but its lists of queues and workers."""
-    return not key.startswith((b"rq:worker:", b"rq:workers", b"rq:queues"))
+    return key.decode() not in RQS_OWN and not key.startswith(b"rq:worker:")
 
 
 def _lines(path: Path, findings: list[str]) -> list[dict[str, Any]]:

@@ -62,8 +62,10 @@ def _signal(member: Member, number: signal.Signals) -> bool:
 
 
 def _part(fleet: FleetUnderTest, fault: Fault) -> bool:
+    if fleet.members[fault.target].pid is None:
+        return False
     fleet.network.hold(fault.target)
-    return fleet.members[fault.target].pid is not None
+    return True
 
 
 def _join(fleet: FleetUnderTest, fault: Fault) -> None:

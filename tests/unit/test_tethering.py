@@ -89,7 +89,9 @@ def an_owner() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], list[int
     yield start
     for owner in owners:
         owner.kill()
-        owner.communicate()
+        owner.wait()
+        assert owner.stdout is not None
+        owner.stdout.close()
     assert gone_within(everyone, 2 * ENDING_S)
 
 
