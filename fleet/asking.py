@@ -23,7 +23,7 @@ from fleet.settings_show import child_environment, to_file_text
 from producer.output import AnswersFile
 from producer.reading import Checked, check_questions
 from producer.running import NotFinishedError, RunCancelledError, Runner
-from producer.stock import FileRun, Stock, Tally, take_stock
+from producer.stock import FileRun, Tally, take_stock
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys

@@ -38,8 +38,8 @@ error that names the file and line, and the nearest known key. Nothing starts th
 - **vllm_args.** Keys in here are vLLM's. Those of file, environment and command line are joined key by key; of every other setting the last
   value counts as a whole.
 - **Capacity.** A worker keeps up to `parallel_workers` x `batch_size` questions in its engine. Without `parallel_workers` it is as many as the
-  engine's `max_num_seqs`. It takes the next batch as soon as there is room for one more question, so for a while it may
-  hold up to one batch less one question more than that.
+  engine's `max_num_seqs`. It takes the next batch as soon as there is room for one question, so it holds at most its capacity plus one batch,
+  less one question.
 - **Secrets** (marked below) belong into the environment rather than into a file. They appear in no log, record or error.
 - **An existing server.** `boot_local: false` with `server`, `port`, `model` and, if it asks for one, `api_key`.
 """

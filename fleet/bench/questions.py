@@ -40,6 +40,7 @@ _SENTENCES = (
     "The price of the {thing} rises by {a} percent, and then falls by ${c}.",
     "It takes {name} {a} minutes to carry {c} {thing} home.",
 )
+_HALF_A_SENTENCE = 32
 _ENDS = ("How many {thing} are left?", "How much does {name} pay in all?", "How many {thing} does {other} have in the end?")
 
 
@@ -51,7 +52,7 @@ def make_questions(count: int, seed: int) -> Iterator[str]:
         length = min(max(MEDIAN_CHARS * draw.lognormvariate(0, SPREAD), SHORTEST), LONGEST)
         end = f" {draw.choice(_ENDS).format(**words)} ({number})"
         text = ""
-        while len(text) + len(end) < length:
+        while len(text) + len(end) + _HALF_A_SENTENCE < length:
             figures = {name: draw.randint(2, 99) for name in "abc"}
             text += draw.choice(_SENTENCES).format(**words, **figures) + " "
         yield text.rstrip() + end

@@ -1,0 +1,140 @@
+"""The benchmarks run and say what they measured. Their timings are nobody's business here: machines that run tests are busy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from fleet.bench.questions import LONGEST, MEDIAN_CHARS, SHORTEST, make_questions
+from fleet.bench.report import Table, percentile
+from fleet.bench.tracing import STAGES
+from tests.processes import ROOT, write_questions
+
+
+def bench(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run one benchmark to its end, as a user would."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+    command = [sys.executable, "-m", "fleet.bench", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603 (ours)
+
+
+def measured(*arguments: str) -> dict[str, Any]:
+    """What a benchmark prints with --json."""
+    done = bench(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_throughput_accounts_for_every_program(tmp_path: Path) -> None:
+    """A rate for each count and batch size, CPU and memory of all four programs, and what Redis was asked."""
+    write_questions(tmp_path / "questions.jsonl", 50)
+
+    found = measured("throughput", "--count", "300", "600", "--batch", "16", "64", "--rounds", "1", "--questions", str(tmp_path / "questions.jsonl"))
+
+    one = found["measurements"][-1]
+    assert [(each["questions"], each["batch_size"]) for each in found["measurements"]] == [(300, 16), (300, 64), (600, 16), (600, 64)]
+    assert {*one["cpu_s"]} == {"producer", "batcher", "workers", "redis", "checking"}
+    assert one["cpu_s"]["producer"] > 0
+    assert all(0 < end <= most for _, end, most in one["memory_mib"].values())
+    # Each question at least once into and once out of Redis; and batching is there to keep this small.
+    assert 4 < one["commands"] / 600 < 20
+    assert 0 < one["reads"] < one["commands"]
+    assert {"date", "processor", "cores", "python", "redis_server"} <= {*found["machine"]}
+
+
+def test_batching_compares_fleets_with_the_engine_alone() -> None:
+    """The ideal and each size are answered in full; a fleet can hardly be faster than engines that are never without work."""
+    arguments = ("--count", "240", "--batch", "1", "16", "--rounds", "1", "--step-s", "0.002", "--sequences", "8", "--tokens", "2", "20")
+
+    found = measured("batching", *arguments)
+
+    (rows,) = found["tables"].values()
+    assert [each["batch_size"] for each in found["measurements"]] == [0, 1, 16]
+    assert all(each["questions"] == 240 for each in found["measurements"])
+    assert rows[0]["of the ideal"] == 1.0
+    assert all(0 < row["of the ideal"] < 1.2 for row in rows)
+
+
+def test_latency_shows_where_the_milliseconds_go() -> None:
+    """Every stage of a question's way was seen, and together they make up what one question took, more or less."""
+    found = measured("latency", "--count", "5", "--rounds", "1", "--traced", "5")
+
+    latency, stages = found["tables"].values()
+    assert [row["round"] for row in latency] == ["1", "all"]
+    assert [row["stage"] for row in stages] == list(STAGES.values())
+    assert all(row["p50"] > 0 for row in stages)
+    assert len(found["measurements"][0]["ms"]) == 5
+
+
+def test_profile_names_the_functions_of_each_program() -> None:
+    """Producer, batcher and worker were sampled, and Redis' commands counted."""
+    found = measured("profile", "--count", "3000", "--top", "5")
+
+    tables = found["tables"]
+    assert [row["program"] for row in tables["CPU microseconds per question"]] == ["producer", "batcher", "worker", "redis", "all"]
+    for program in ("producer", "batcher", "worker"):
+        rows = tables[f"{program}, us per question"]
+        assert 0 < len(rows) <= 5
+        assert all(0 < row["own"] <= row["with callees"] for row in rows)
+    assert any(row["command"] == "xadd" for row in next(reversed(tables.values())))
+
+
+def test_a_benchmark_that_did_not_answer_everything_has_no_figure() -> None:
+    """A rate of refusals would look like a good one."""
+    done = bench("throughput", "--count", "50", "--batch", "16", "--rounds", "1", BATCHFLEET_STUB_REFUSE_ON="How")
+
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "of 50 questions were answered" in done.stderr
+
+
+def test_text_is_markdown_with_the_machine_above_it() -> None:
+    """What is printed can be pasted into docs/performance.md."""
+    done = bench("throughput", "--count", "100", "--batch", "64", "--rounds", "1")
+
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("bench throughput: workers 2")
+    assert "Python" in lines[2]
+    assert any(line.startswith("|-") for line in lines)
+
+
+def test_generated_questions_are_as_long_as_those_of_gsm8k() -> None:
+    """And the same for everybody: the seed alone decides."""
+    texts = list(make_questions(2000, seed=1))
+
+    lengths = [len(text) for text in texts]
+    assert texts == list(make_questions(2000, seed=1))
+    assert len(set(texts)) == len(texts)
+    assert SHORTEST - 40 <= min(lengths) < 120
+    assert 600 < max(lengths) < LONGEST + 40
+    assert median(lengths) == pytest.approx(MEDIAN_CHARS, rel=0.05)
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    """The smallest that the given share of all do not exceed."""
+    values = [float(number) for number in range(1, 201)]
+
+    assert [percentile(values, share) for share in (0.005, 0.5, 0.95, 0.99, 1.0)] == [1, 100, 190, 198, 200]
+
+
+def test_columns_of_a_table_are_aligned() -> None:
+    """Tables are read in terminals too."""
+    table = Table("Rates", ("batch", "questions/s"), [(1, 12345), (256, 7.5)])
+
+    assert table.as_markdown().splitlines() == [
+        "Rates:",
+        "",
+        "| batch | questions/s |",
+        "|-------|-------------|",
+        "| 1     | 12 345      |",
+        "| 256   | 7.5         |",
+    ]
