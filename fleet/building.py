@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from batcher.options import BatcherOptions, BatchLimits
 from fleet.settings import Settings
 from gpu_worker.engines.stub import StubEngine, StubOptions
+from gpu_worker.engines.vllm_arguments import VllmOptions
 from gpu_worker.options import WorkerOptions
 from producer.options import ProducerOptions
 from producer.reading import ReadingLimits
@@ -148,21 +149,28 @@ def build_engine(settings: Settings, kind: str) -> Engine:
 
 def _vllm(settings: Settings, model: str) -> Engine:
     # Imported only where it is used: it looks for vLLM, which is not installed everywhere.
-    from gpu_worker.engines.vllm import VllmEngine, VllmOptions  # noqa: PLC0415
+    from gpu_worker.engines.vllm import VllmEngine  # noqa: PLC0415
 
+    return VllmEngine(vllm_options(settings, model))
+
+
+def vllm_options(settings: Settings, model: str) -> VllmOptions:
+    """How to start vLLM.
+
+    Raises:
+        UsageError: Nothing says what to load.
+    """
     generator = settings.model.generator_settings
     if generator.hf_model_id is None and "model" not in generator.vllm_args:
         msg = "engine vllm needs to know what to load; set model.generator_settings.hf_model_id"
         raise UsageError(msg)
-    return VllmEngine(
-        VllmOptions(
-            model=generator.hf_model_id or str(generator.vllm_args["model"]),
-            served_name=model,
-            vllm_args=generator.vllm_args,
-            sampling_defaults=generator.sampling_defaults,
-            chat_template=generator.chat_template,
-            startup_timeout_s=generator.server_startup_timeout,
-        )
+    return VllmOptions(
+        model=generator.hf_model_id or str(generator.vllm_args["model"]),
+        served_name=model,
+        vllm_args=generator.vllm_args,
+        sampling_defaults=generator.sampling_defaults,
+        chat_template=generator.chat_template,
+        startup_timeout_s=generator.server_startup_timeout,
     )
 
 

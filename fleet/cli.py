@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleet import asking, building
+from fleet.bench.cli import add_commands as add_benchmarks
 from fleet.control import cancel_run, drain_worker
 from fleet.dead_letters import DeadLetters
 from fleet.ledger import read_ledger
@@ -207,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     dead.add_argument("id", nargs="?", metavar="ID", help="of the dead letter, as `dead list` shows it")
     dead.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
     dead.set_defaults(command=_dead)
+    add_benchmarks(commands, common)
     config = commands.add_parser("config", parents=[common, queue], help="print the settings that take effect, secrets masked")
     config.set_defaults(command=_config)
     return parser

@@ -26,8 +26,3 @@ class Announcement:
         fields = [part for pair in report.items() for part in pair]
         asked = await self._announce(keys=self._keys, args=[self._worker, self._ttl_ms, *fields])
         return bool(asked == DRAIN.encode())
-
-    async def withdraw(self) -> None:
-        """Be forgotten at once."""
-        await self._client.zrem(self._keys[0], self._worker)
-        await self._client.delete(*self._keys[1:])

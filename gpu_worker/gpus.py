@@ -24,15 +24,15 @@ USED_SHARE = 0.1
 
 
 class Gpus(Protocol):
-    """The GPUs that this process may use.
+    """The GPUs that this process may use."""
 
-    Attributes:
-        uuids: In the order of the host's slots.
-        links: The pairs that NVLink joins.
-    """
+    @property
+    def uuids(self) -> tuple[str, ...]:
+        """In the order of the host's slots."""
 
-    uuids: tuple[str, ...]
-    links: Links
+    @property
+    def links(self) -> Links:
+        """The pairs that NVLink joins."""
 
     def occupied(self) -> frozenset[str]:
         """The GPUs on which some process of the host still is. May take some milliseconds for each GPU."""
@@ -102,10 +102,7 @@ def allowed(uuids: Sequence[str], visible: str | None) -> tuple[str, ...]:
         return tuple(uuids)
     found = set()
     for entry in (part.strip() for part in visible.split(",")):
-        if entry.isdecimal():
-            matches = list(uuids[int(entry) : int(entry) + 1])
-        else:
-            matches = [uuid for uuid in uuids if entry and uuid.startswith(entry)]
+        matches = [uuid for index, uuid in enumerate(uuids) if (entry == str(index)) or (entry.startswith("GPU-") and uuid.startswith(entry))]
         if len(matches) != 1:
             break
         found.add(matches[0])

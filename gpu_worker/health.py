@@ -7,6 +7,7 @@ from the loop that does its work. So a fresh report means: engine answers, Redis
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import redis
@@ -24,12 +25,10 @@ def illness(client: redis.Redis, keys: Keys, host: str, *, patience_s: float) ->
         host: As `socket.gethostname()` has it there. Of several on one host, the healthiest counts: a container has one.
         patience_s: How old its last report may be.
     """
-    seconds, micros = client.time()  # type: ignore[misc]
     reports = [*_workers(client, keys, host), *_batchers(client, keys, host)]
     if not reports:
         return f"no worker or batcher of {host} reports"
-    now = seconds + micros / 1e6
-    ills = [_ill(name, state, now - at, patience_s) for name, state, at in reports]
+    ills = [_ill(name, state, age_s, patience_s) for name, state, age_s in reports]
     return None if None in ills else ills[0]
 
 
@@ -40,18 +39,20 @@ def _ill(name: str, state: str, age_s: float, patience_s: float) -> str | None:
 
 
 def _workers(client: redis.Redis, keys: Keys, host: str) -> list[tuple[str, str, float]]:
-    """Name, state and Unix time of the last report."""
+    """Name, state and age of the last report in seconds."""
+    seconds, micros = client.time()  # type: ignore[misc]
+    now = seconds + micros / 1e6
     found: Any = client.zrange(keys.workers, 0, -1, withscores=True)
-    ours = [(name.decode(), at_ms / 1000) for name, at_ms in found if _is_of(host, name.decode(), parts=1)]
+    ours = [(name.decode(), now - at_ms / 1000) for name, at_ms in found if _is_of(host, name.decode(), parts=1)]
     states: list[Any] = [client.hget(keys.worker(name), "state") for name, _ in ours]
-    return [(name, state.decode(), at) for (name, at), state in zip(ours, states, strict=True) if state is not None]
+    return [(name, state.decode(), age_s) for (name, age_s), state in zip(ours, states, strict=True) if state is not None]
 
 
 def _batchers(client: redis.Redis, keys: Keys, host: str) -> list[tuple[str, str, float]]:
     found: Any = client.hgetall(keys.batchers)
     reports = {name.decode(): json.loads(report) for name, report in found.items() if _is_of(host, name.decode(), parts=2)}
-    # A batcher's `at` is by its own clock, which in a container is its host's, and so ours.
-    return [(name, str(report["state"]), float(report["at"])) for name, report in reports.items()]
+    # A batcher's `at` is by its host's clock, which is ours.
+    return [(name, str(report["state"]), time.time() - float(report["at"])) for name, report in reports.items()]
 
 
 def _is_of(host: str, name: str, parts: int) -> bool:

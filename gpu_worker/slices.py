@@ -72,7 +72,7 @@ class SliceClaim:
         heartbeat_s: How often they are renewed and, while there is no free slice, looked for.
     """
 
-    def __init__(  # noqa: PLR0913 (all named at the one call)
+    def __init__(
         self,
         client: redis.asyncio.Redis,
         address: RedisAddress,

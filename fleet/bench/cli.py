@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fleet.bench import batching, latency, profiling, throughput
+from fleet.bench import batching, engine, latency, profiling, throughput
 from fleet.bench.machine import describe_machine, in_words
 from fleet.bench.report import Report
-from fleet.bench.rig import Rig, for_bench
 from fleet.settings import Settings
 from fleet.settings_loading import load_settings
 from wire.errors import FleetError, UsageError
@@ -23,6 +22,7 @@ BENCHES: dict[str, tuple[Any, str]] = {
     "throughput": (throughput, "questions/s, CPU, Redis commands and memory of the whole path, with an engine that costs nothing"),
     "batching": (batching, "batch sizes against each other and against the engine alone, on the stub's step clock"),
     "latency": (latency, "what an idle fleet adds to one question, and where"),
+    "engine": (engine, "a fleet with vLLM against vLLM by itself; needs vLLM and a --config that names a model"),
     "profile": (profiling, "where the CPU time of a question goes"),
 }
 HELP: dict[str, str] = {
@@ -39,8 +39,11 @@ HELP: dict[str, str] = {
     "sequences": "sequences of one engine at once",
     "tokens": "length of the shortest and the longest answer",
     "batch_size": "questions in a batch",
+    "lognormal": "mean and deviation of the logarithm of the answers' lengths; 0 0 for an even spread",
+    "prompt_chars": "length of the shortest and the longest prompt, where they are generated",
     "top": "functions to show of each program",
 }
+PAIRS = {"tokens", "lognormal", "prompt_chars"}
 FLAGS = {"counts": "--count", "batch_sizes": "--batch", "batch_size": "--batch", "source": "--questions"}
 
 
@@ -60,8 +63,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     """Run one benchmark; progress goes to stderr, the outcome to stdout."""
     module = BENCHES[arguments.bench][0]
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(module.Plan)}
-    with Rig(for_bench(settings, {}), workers=0) as rig:
-        machine = describe_machine(rig.client)
+    machine = describe_machine()
     report: Report = module.run(module.Plan(**given), settings, lambda words: print(words, file=sys.stderr, flush=True))
     print(json.dumps(report.as_dict(machine), default=str) if arguments.json else report.as_text(in_words(machine)))
     return 0
@@ -92,7 +94,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any]) ->
         FLAGS.get(field.name, f"--{field.name.replace('_', '-')}"),
         dest=field.name,
         type=kind,
-        nargs=(2 if field.name == "tokens" else "+") if several else None,
+        nargs=(2 if field.name in PAIRS else "+") if several else None,
         default=default,
         metavar="FILE" if field.name == "source" else "N",
         help=f"{HELP[field.name]} (default: {' '.join(map(str, default)) if several else default})",

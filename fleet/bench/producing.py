@@ -27,12 +27,14 @@ def main() -> int:
     for name in ("questions", "answers", "redis_url"):
         parser.add_argument(name)
     parser.add_argument("--config", required=True)
+    parser.add_argument("--engine", default="stub")
+    parser.add_argument("--run", help="name of the run, where the same questions are asked more than once")
     parser.add_argument("--samples", help="write samples of the sending and collecting to this file")
     arguments = parser.parse_args()
     settings = helping.load(arguments.config, arguments.redis_url)
-    asking = Asking(Path(arguments.questions), Path(arguments.answers))
+    asking = Asking(Path(arguments.questions), Path(arguments.answers), run=arguments.run)
     began_s = time.process_time()
-    what = prepare(asking, settings, building.model_name(settings, "stub"))
+    what = prepare(asking, settings, building.model_name(settings, arguments.engine))
     checking_s = time.process_time() - began_s
     options = dataclasses.replace(building.producer_options(settings), patience_s=PATIENCE_S)
     with AnswersFile(asking.answers) as answers, ProgressView() as view:

@@ -52,7 +52,7 @@ def make_questions(count: int, seed: int) -> Iterator[str]:
         length = min(max(MEDIAN_CHARS * draw.lognormvariate(0, SPREAD), SHORTEST), LONGEST)
         end = f" {draw.choice(_ENDS).format(**words)} ({number})"
         text = ""
-        while len(text) + len(end) + _HALF_A_SENTENCE < length:
+        while not text or len(text) + len(end) + _HALF_A_SENTENCE < length:
             figures = {name: draw.randint(2, 99) for name in "abc"}
             text += draw.choice(_SENTENCES).format(**words, **figures) + " "
         yield text.rstrip() + end
@@ -60,10 +60,15 @@ def make_questions(count: int, seed: int) -> Iterator[str]:
 
 def write_questions(path: Path, count: int, seed: int, source: Path | None = None) -> None:
     """Write `count` questions with ids, made from a seed or, over and over, from the questions of a file."""
-    texts = make_questions(count, seed) if source is None else islice(_repeated(source), count)
+    texts = make_questions(count, seed) if source is None else texts_of(source, count)
     with path.open("wb") as file:
         for number, text in enumerate(texts):
             file.write(orjson.dumps({"id": f"q{number}", "question": text}) + b"\n")
+
+
+def texts_of(source: Path, count: int) -> Iterator[str]:
+    """The questions of a file, repeated as often as needed; no two are the same."""
+    return islice(_repeated(source), count)
 
 
 def _repeated(source: Path) -> Iterator[str]:

@@ -57,11 +57,15 @@ class Rig:
 
     Args:
         settings: For all processes.
+        engine: Of the workers.
+        ready_s: Longest that the fleet may take to get ready, in seconds.
         profiles: Folder for the samples of batcher and workers, `NAME.json` each, written when they end; None not to sample.
     """
 
-    def __init__(self, settings: Settings, workers: int, *, profiles: Path | None = None) -> None:
+    def __init__(self, settings: Settings, workers: int, *, engine: str = "stub", ready_s: float = READY_S, profiles: Path | None = None) -> None:
         self.settings = settings
+        self._engine = engine
+        self._ready_s = ready_s
         self._workers = workers
         self._profiles = profiles
         # Short, for the socket; only for this user: mkdtemp sees to it.
@@ -89,7 +93,7 @@ class Rig:
 
     @property
     def model(self) -> str:
-        return building.model_name(self.settings, "stub")
+        return building.model_name(self.settings, self._engine)
 
     def check(self) -> None:
         """Raises BenchFailedError if a process ended: a figure without it would be of another fleet."""
@@ -116,19 +120,28 @@ class Rig:
         write_config(self.folder, self.settings)
         self._spawn("batcher", ["batcher"])
         for number in range(1, self._workers + 1):
-            self._spawn(f"worker-{number}", ["worker", "--engine", "stub"])
-        deadline = time.monotonic() + READY_S
+            self._spawn(f"worker-{number}", ["worker", "--engine", self._engine])
+        self._wait_until_ready()
+
+    def batch_by(self, size: int) -> None:
+        """Have questions batched by `size` from now on: by another batcher, while the workers and their engines stay."""
+        stop_all([self.processes["batcher"]], STOP_S)
+        self._spawn("batcher", ["batcher"], BATCHFLEET_BATCH_SIZE=str(size))
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self._ready_s
         while not self._is_ready():
             self.check()
             if time.monotonic() > deadline:
-                msg = f"the fleet was not ready within {READY_S:.0f} s"
+                msg = f"the fleet was not ready within {self._ready_s:.0f} s"
                 raise BenchFailedError(msg)
             time.sleep(0.02)
 
-    def _spawn(self, name: str, arguments: list[str]) -> None:
+    def _spawn(self, name: str, arguments: list[str], **environ: str) -> None:
         module = ["fleet"] if self._profiles is None else ["fleet.bench.sampled", str(self._profiles / f"{name}.json")]
         command = [sys.executable, "-m", *module, *arguments, "--config", str(config_in(self.folder)), "--log-level", "warning"]
-        self.processes[name] = spawn(command, self.environ(), self.folder / f"{name}.log")
+        self.processes[name] = spawn(command, self.environ() | environ, self.folder / f"{name}.log")
 
     def _is_ready(self) -> bool:
         status = read_status(self.client, self.keys)
@@ -165,12 +178,17 @@ class Helper:
     def pid(self) -> int:
         return self._process.pid
 
-    def wait_until_ready(self) -> None:
-        self._read()
+    def wait_until_ready(self) -> dict[str, Any]:
+        """Returns what it says of itself."""
+        return self._read()
 
     def go(self) -> None:
+        self.tell("go")
+
+    def tell(self, line: str) -> None:
+        """Give it something to do."""
         if self._process.stdin is not None:
-            self._process.stdin.write(b"go\n")
+            self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
 
     def result(self) -> dict[str, Any]:

@@ -21,8 +21,6 @@ __all__ = ["OpenAIEngine", "OpenAIOptions"]
 
 log = logging.getLogger(__name__)
 
-PULSE_S = 2.0
-"""How often a server that works for us without finishing anything is asked whether it moves."""
 WAITING_SHOWN_EVERY_S = 10.0
 LOOK_AGAIN_S = 0.5
 
@@ -42,6 +40,7 @@ class OpenAIOptions:
         retry_total_s: For how long a question that fails again and again is tried, counted from its first failure.
         first_pause_s, longest_pause_s: Between attempts: doubled each time, from the one to the other.
         startup_timeout_s: How long a server that is not up yet is waited for.
+        pulse_s: How often a server that works for us without finishing anything is asked whether it moves.
     """
 
     server: str
@@ -55,6 +54,7 @@ class OpenAIOptions:
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0
     startup_timeout_s: float = 600.0
+    pulse_s: float = 2.0
 
 
 @dataclass(slots=True)
@@ -238,7 +238,7 @@ class OpenAIEngine:
         counter_moves = False
         seen = self._progress
         while True:
-            await asyncio.sleep(PULSE_S)
+            await asyncio.sleep(self._options.pulse_s)
             if self._asking <= self._failing or self._progress != seen:
                 seen = self._progress
                 continue

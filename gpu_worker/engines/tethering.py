@@ -50,7 +50,8 @@ class Tether:
         with contextlib.suppress(OSError):
             os.write(self._pipe(), b"q\n")
         self._close_pipe()
-        self._watchdog.wait(ENDING_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._watchdog.wait(ENDING_S)
         self._watchdog = None
         os.environ.pop(MARK_VARIABLE, None)
 

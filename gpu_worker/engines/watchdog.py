@@ -111,7 +111,10 @@ def watch(owner: int, mark: str) -> None:
         before = time.monotonic()
         family = living(family) | _without_me(descendants({owner}))
         pause_s = max(LOOK_EVERY_S, (time.monotonic() - before) / LARGEST_SHARE)
-    family = living(family | _said_at_last())
+    last_words = _last_words()
+    if _ALL_IS_WELL in last_words:
+        return
+    family = living(family | _of_numbers(last_words))
     family = _without_me(family | _marked(mark) | descendants({process.pid for process in family}))
     if family:
         left = end(family)
@@ -125,9 +128,9 @@ def _something_to_read(timeout_s: float) -> bool:
     return bool(select.select([0], [], [], timeout_s)[0])
 
 
-def _said_at_last() -> set[Process]:
+def _last_words() -> bytes:
     # Only what is there already: if the owner is gone but somebody else still holds the pipe, no end of it will ever come.
-    return _of_numbers(os.read(0, _CHUNK_BYTES)) if _something_to_read(0) else set()
+    return os.read(0, _CHUNK_BYTES) if _something_to_read(0) else b""
 
 
 def _of_numbers(data: bytes) -> set[Process]:

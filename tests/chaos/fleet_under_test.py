@@ -74,7 +74,7 @@ class Member:
 
     def _bury(self, process: subprocess.Popen[bytes]) -> None:
         code = process.returncode
-        if self.name in PRODUCERS and code == 0:
+        if self.name in PRODUCERS and code in {0, 1}:
             self.ended = True
         # A producer that finds Redis away when it starts says so and ends; whoever started it tries again.
         elif not self.doomed and (self.name not in PRODUCERS or code not in {3, 130}):

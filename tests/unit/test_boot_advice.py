@@ -46,7 +46,10 @@ SAMPLES = {
         "OSError: org/model is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'",
         "check model.generator_settings.hf_model_id (now 'org/model')",
     ),
-    "no such folder": ("OSError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/no/such'.", "check model.generator_settings.hf_model_id"),
+    "no such folder": (
+        "OSError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/no/such'.",
+        "check model.generator_settings.hf_model_id",
+    ),
     "gated": ("OSError: You are trying to access a gated repo. Make sure to have access to it", "accept its terms there, and set HF_TOKEN"),
     "no hub": (
         "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files.",
@@ -60,7 +63,10 @@ SAMPLES = {
         "Value error, User-specified max_model_len (32768) is greater than the derived max_model_len (max_position_embeddings=4096.0 or",
         "lower max_model_len (now 32768) to what the model was made for, 4096",
     ),
-    "own code": ("ValueError: Please pass the argument `trust_remote_code=True` to allow custom code to be run.", "`trust_remote_code: true` in vllm_args"),
+    "own code": (
+        "ValueError: Please pass the argument `trust_remote_code=True` to allow custom code to be run.",
+        "`trust_remote_code: true` in vllm_args",
+    ),
     "bfloat16": ("ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0.", "`dtype: half`"),
     "disk": ("OSError: [Errno 28] No space left on device", "the disk is full"),
 }
@@ -112,7 +118,9 @@ def test_the_message_names_the_cause_behind_the_exception() -> None:
 
 def test_an_exception_with_its_own_reason_needs_no_log() -> None:
     """Pydantic's frame around the reason is left out."""
-    error = "1 validation error for VllmConfig\n  Value error, Total number of attention heads (4) must be divisible by tensor parallel size (8). [type="
+    error = (
+        "1 validation error for VllmConfig\n  Value error, Total number of attention heads (4) must be divisible by tensor parallel size (8). [type="
+    )
 
     message = explain(error, [], CONTEXT)
 

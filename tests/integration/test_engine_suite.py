@@ -1,0 +1,382 @@
+"""The same questions to the stub, to vLLM in process, and to vLLM's own server over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from gpu_worker.engines.engine import Completion, Engine, Refusal
+from gpu_worker.engines.openai import OpenAIEngine, OpenAIOptions
+from gpu_worker.engines.stub import StubEngine, StubOptions
+from gpu_worker.engines.vllm import VllmEngine, VllmOptions
+from gpu_worker.engines.vllm_arguments import Serving
+from gpu_worker.engines.vllm_requests import Requests
+from tests.builders import a_question
+from tests.integration import tiny_model
+from tests.integration.tiny_model import MAX_MODEL_LEN
+from tests.integration.vllm_server import VllmServer
+from wire.messages import JsonObject, Question
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
+
+IN_PROCESS = pytest.param("in process", marks=pytest.mark.vllm)
+OVER_HTTP = pytest.param("over HTTP", marks=pytest.mark.vllm)
+every_engine = pytest.mark.parametrize("kind", ["stub", IN_PROCESS, OVER_HTTP])
+every_vllm = pytest.mark.parametrize("kind", [IN_PROCESS, OVER_HTTP])
+
+DEFAULTS: JsonObject = {"temperature": 0.0, "max_tokens": 16}
+RECORDED: JsonObject = {"temperature": 0.0, "max_tokens": 16, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+ADAPTERS = ("--enable-lora", "--max-lora-rank", str(tiny_model.ADAPTER_RANK), "--lora-modules")
+
+numbers = itertools.count()
+
+
+class Engines:
+    """Boots each engine when the first test asks for it; a run without vLLM boots none."""
+
+    def __init__(self, folder: Path, stack: contextlib.AsyncExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._started: dict[str, Engine] = {}
+
+    async def get(self, kind: str) -> Engine:
+        if kind not in self._started:
+            engine = {"stub": self._stub, "in process": self._in_process, "over HTTP": self._over_http}[kind]()
+            await engine.start()
+            self._stack.push_async_callback(engine.stop)
+            self._started[kind] = engine
+        return self._started[kind]
+
+    def _stub(self) -> Engine:
+        return StubEngine(StubOptions(step_s=0.001, min_tokens=20, max_tokens=40, sampling_defaults=RECORDED))
+
+    def _in_process(self) -> Engine:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        arguments = {**tiny_model.ENGINE_ARGUMENTS, "lora_modules": {"poet": str(self._adapter())}, "max_lora_rank": tiny_model.ADAPTER_RANK}
+        plain = str(tiny_model.cached(chat_template=False))
+        return VllmEngine(VllmOptions(plain, "tiny", arguments, sampling_defaults=DEFAULTS, chat_template=tiny_model.CHAT_TEMPLATE))
+
+    def _over_http(self) -> Engine:
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in tiny_model.ENGINE_ARGUMENTS.items() if value is not True]
+        arguments = (*flags, "--enforce-eager", "--served-model-name=tiny", *ADAPTERS, f"poet={self._adapter()}", "--api-key=sk-test")
+        server = self._stack.enter_context(VllmServer(tiny_model.cached(), self._folder / "server.log", *arguments))
+        return OpenAIEngine(OpenAIOptions("127.0.0.1", "tiny", server.port, "sk-test", sampling_defaults=DEFAULTS, startup_timeout_s=200))
+
+    def _adapter(self) -> Path:
+        folder = self._folder / "poet"
+        if not folder.exists():
+            folder.mkdir()
+            tiny_model.make_adapter(folder)
+        return folder
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engines(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Engines]:
+    async with contextlib.AsyncExitStack() as stack:
+        yield Engines(tmp_path_factory.mktemp("engines"), stack)
+
+
+def asking(prompt: str = "What is 2 + 2?", **params: Any) -> Question:  # noqa: ANN401 (any parameter)
+    return a_question(f"q{next(numbers)}", prompt=prompt, params=params)
+
+
+def chatting(*messages: JsonObject, **params: Any) -> Question:  # noqa: ANN401
+    return a_question(f"q{next(numbers)}", messages=list(messages), params=params)
+
+
+async def completed(engine: Engine, question: Question) -> Completion:
+    outcome = await engine.answer(question)
+    assert isinstance(outcome, Completion), outcome
+    return outcome
+
+
+@every_engine
+async def test_a_prompt_is_answered(engines: Engines, kind: str) -> None:
+    """With counts, a reason for its end, and every parameter that was used."""
+    completion = await completed(await engines.get(kind), asking(max_tokens=5))
+
+    assert len(completion.texts) == 1
+    assert (completion.finish_reason, completion.usage.completion_tokens) == ("length", 5)
+    assert completion.usage.prompt_tokens > 0
+    assert completion.params == {**RECORDED, "max_tokens": 5}
+
+
+@every_engine
+async def test_many_are_answered_at_once(engines: Engines, kind: str) -> None:
+    """Each by itself, none mistaken for another."""
+    engine = await engines.get(kind)
+    questions = [asking(f"Say {number}.", max_tokens=1 + number % 7) for number in range(100)]
+
+    together = await asyncio.gather(*(completed(engine, question) for question in questions))
+
+    assert [completion.params["max_tokens"] for completion in together] == [question.params["max_tokens"] for question in questions]
+    assert all(completion.usage.completion_tokens <= 7 for completion in together)
+
+
+@every_engine
+async def test_the_engine_says_what_it_is(engines: Engines, kind: str) -> None:
+    """Its capacity, and that it lives."""
+    engine = await engines.get(kind)
+
+    engine.check()
+    assert engine.max_num_seqs == 64
+    assert engine.kind == {"stub": "stub", "in process": "vllm", "over HTTP": "openai"}[kind]
+
+
+@every_engine
+async def test_a_cancelled_question_leaves_the_engine(engines: Engines, kind: str) -> None:
+    """Those behind it are answered as if it had never been."""
+    engine = await engines.get(kind)
+    cancelled = [asyncio.create_task(engine.answer(asking(max_tokens=400, ignore_eos=True))) for _ in range(80)]
+    before = engine.progress()
+    first = asyncio.create_task(completed(engine, asking(max_tokens=2)))
+    while engine.progress() == before:
+        await asyncio.sleep(0.01)
+
+    for task in cancelled:
+        task.cancel()
+
+    await asyncio.gather(*cancelled, return_exceptions=True)
+    await first
+    await completed(engine, asking(max_tokens=2))
+
+
+@pytest.mark.vllm
+async def test_a_long_answer_makes_progress_all_the_while(engines: Engines) -> None:
+    """Finished outputs only, but its lease is renewed at every step."""
+    engine = await engines.get("in process")
+    before = engine.progress()
+
+    await completed(engine, asking(max_tokens=200, ignore_eos=True))
+
+    assert engine.progress() - before >= 190
+
+
+@every_vllm
+async def test_a_chat_is_answered(engines: Engines, kind: str) -> None:
+    """Through the model's template, or the configured one; system messages and messages in parts included."""
+    engine = await engines.get(kind)
+    system: JsonObject = {"role": "system", "content": "Be brief."}
+    as_text = await completed(engine, chatting(system, {"role": "user", "content": "Hi."}))
+    as_parts = await completed(engine, chatting(system, {"role": "user", "content": [{"type": "text", "text": "Hi."}]}))
+    by_hand = await completed(engine, asking("<|system|>Be brief.<|user|>Hi.<|assistant|>"))
+
+    assert as_text == as_parts == by_hand
+
+
+@every_vllm
+async def test_an_answer_can_be_begun(engines: Engines, kind: str) -> None:
+    """continue_final_message goes on where the last message ends."""
+    engine = await engines.get(kind)
+    begun = chatting({"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Well"}, continue_final_message=True)
+
+    completion = await completed(engine, begun)
+
+    by_hand = await completed(engine, asking("<|user|>Hi.<|assistant|>Well"))
+    assert (completion.texts, completion.usage) == (by_hand.texts, by_hand.usage)
+
+
+@every_vllm
+async def test_the_model_s_own_sampling_defaults_are_not_used(engines: Engines, kind: str) -> None:
+    """Its generation_config asks for a temperature of 1.9; but the second token that ends a text stands only there, and does end it."""
+    engine = await engines.get(kind)
+
+    assert await completed(engine, asking(max_tokens=40)) == await completed(engine, asking(max_tokens=40))
+    ended = await completed(engine, asking(allowed_token_ids=[tiny_model.SECOND_END_ID]))
+    assert (ended.finish_reason, ended.usage.completion_tokens) == ("stop", 1)
+
+
+@every_vllm
+async def test_several_texts_for_one_question(engines: Engines, kind: str) -> None:
+    """All are returned; a seed makes them come again."""
+    engine = await engines.get(kind)
+
+    first, second = [await completed(engine, asking(n=3, temperature=1.0, seed=7)) for _ in range(2)]
+
+    assert len(first.texts) == len(set(first.texts)) == 3
+    assert first.texts == second.texts
+    assert first.details == {"finish_reasons": ["length"] * 3}
+    assert first.usage.completion_tokens == 48
+
+
+@every_vllm
+async def test_a_text_stops_where_it_is_told_to(engines: Engines, kind: str) -> None:
+    """The text that stopped it is left out, and named."""
+    engine = await engines.get(kind)
+    asked: dict[str, Any] = {"allowed_token_ids": [65, 66, 67], "temperature": 1.0, "seed": 1, "max_tokens": 60}
+    whole = (await completed(engine, asking(**asked))).texts[0]
+    stop = whole[5:8]
+
+    stopped = await completed(engine, asking(**asked, stop=stop))
+
+    assert stopped.texts[0] == whole[: whole.index(stop)]
+    assert (stopped.finish_reason, stopped.details) == ("stop", {"stop_reasons": [stop]})
+
+
+@every_vllm
+async def test_logprobs(engines: Engines, kind: str) -> None:
+    """For each token of the answer, it and the likeliest; greedy takes the likeliest."""
+    engine = await engines.get(kind)
+
+    for question in (asking(logprobs=2, max_tokens=4), chatting({"role": "user", "content": "Hi."}, logprobs=True, top_logprobs=2, max_tokens=4)):
+        completion = await completed(engine, question)
+        assert completion.details is not None
+        ((*positions,),) = completion.details["logprobs"]  # type: ignore[misc] - JSON
+        assert len(positions) == 4
+        for position in positions:
+            assert len(position["top_logprobs"]) == 2
+            assert position["logprob"] == pytest.approx(max(one["logprob"] for one in position["top_logprobs"]))
+
+
+@every_vllm
+async def test_structured_output(engines: Engines, kind: str) -> None:
+    """A model that babbles says what the structure allows, whatever spelling asks for it."""
+    engine = await engines.get(kind)
+    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"], "additionalProperties": False}
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+
+    choice, regex, old, new, chat = await asyncio.gather(
+        completed(engine, asking(guided_choice=["yes", "no"])),
+        completed(engine, asking(structured_outputs={"regex": "[0-9]{3}"})),
+        completed(engine, asking(guided_json=schema, max_tokens=200, seed=5, temperature=1.0)),
+        completed(engine, asking(response_format=wanted, max_tokens=200, seed=5, temperature=1.0)),
+        completed(engine, chatting({"role": "user", "content": "Hi."}, response_format=wanted, max_tokens=200, seed=5, temperature=1.0)),
+    )
+
+    assert choice.texts[0] in {"yes", "no"}
+    assert re.fullmatch("[0-9]{3}", regex.texts[0])
+    for completion in (old, new, chat):
+        assert json.loads(completion.texts[0])["a"] in {"x", "y"}
+        assert completion.params["structured_outputs"] == {"json": schema}
+
+
+@every_vllm
+async def test_an_adapter_by_its_name(engines: Engines, kind: str) -> None:
+    """It says something else than the model alone; both at once do not disturb each other."""
+    engine = await engines.get(kind)
+
+    alone, adapted = await asyncio.gather(completed(engine, asking()), completed(engine, asking(lora="poet")))
+
+    assert alone.texts != adapted.texts
+    assert adapted.params["lora"] == "poet"
+
+
+@every_vllm
+async def test_an_answer_that_would_not_fit_is_made_shorter(engines: Engines, kind: str) -> None:
+    """The record says by how much; a prompt that leaves room for one token gets one."""
+    engine = await engines.get(kind)
+
+    completion = await completed(engine, asking(max_tokens=100_000, ignore_eos=True))
+    brim = await completed(engine, asking("x" * (MAX_MODEL_LEN - 1), max_tokens=100))
+
+    assert completion.params["max_tokens"] == completion.usage.completion_tokens == MAX_MODEL_LEN - completion.usage.prompt_tokens
+    assert (brim.usage.prompt_tokens, brim.usage.completion_tokens, brim.params["max_tokens"]) == (MAX_MODEL_LEN - 1, 1, 1)
+
+
+USER: JsonObject = {"role": "user", "content": "Hi."}
+
+REFUSED: dict[str, tuple[Question, str, str]] = {
+    "too long": (
+        asking("x" * 5000),
+        "prompt_too_long",
+        "the prompt has 5000 tokens, but the model takes 512 (max_model_len), and one of them must be",
+    ),
+    "no room": (
+        asking("x" * MAX_MODEL_LEN),
+        "prompt_too_long",
+        "the prompt has 512 tokens, but the model takes 512 (max_model_len), and one of them",
+    ),
+    "chat too long": (chatting({"role": "user", "content": "x" * 5000}), "prompt_too_long", "the prompt has 50"),
+    "empty": (asking(""), "empty_prompt", "the prompt is empty"),
+    "unknown name": (asking(temprature=1), "bad_parameter", "unknown parameter 'temprature'; did you mean 'temperature'?"),
+    "wrong value": (asking(top_p=2), "bad_parameter", "parameter 'top_p' must be a number above 0 and at most 1, not 2"),
+    "greedy n": (asking(n=2), "bad_parameter", "n must be 1 when using greedy sampling, got 2."),
+    "too many logprobs": (asking(logprobs=1000), "bad_parameter", ""),
+    "min above max": (asking(min_tokens=20), "bad_parameter", ""),
+    "no such token": (asking(stop_token_ids=[99999]), "bad_parameter", ""),
+    "bad regex": (asking(guided_regex="[0-9"), "bad_schema", "the structured output asked for cannot be used: "),
+    "bad schema": (asking(guided_json={"type": "nosuch"}), "bad_schema", "the structured output asked for cannot be used: "),
+    "bad reference": (asking(guided_json={"$ref": "#/nowhere"}), "bad_schema", "the structured output asked for cannot be used: "),
+    "bad grammar": (asking(guided_grammar="root ::= nosuch"), "bad_schema", "the structured output asked for cannot be used: "),
+    "unknown adapter": (asking(lora="pot"), "unknown_adapter", "no LoRA adapter 'pot' here; did you mean 'poet'?; this engine has 'poet'"),
+    "no role": (chatting({"content": "Hi."}), "bad_messages", "the chat messages cannot be used: message 1 has no role"),
+    "template says no": (chatting({"role": "wizard", "content": "Hi."}), "bad_messages", "the chat messages cannot be used: no such role: wizard"),
+    "an image": (
+        chatting({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x.png"}}]}),
+        "bad_messages",
+        "the chat messages cannot be used: ",
+    ),
+}
+
+
+@every_vllm
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_bad_question_harms_only_itself(engines: Engines, kind: str, name: str) -> None:
+    """It is refused with a kind and with words that help; those beside it are answered."""
+    engine = await engines.get(kind)
+    question, refused_as, message = REFUSED[name]
+
+    before, outcome, after = await asyncio.gather(engine.answer(asking()), engine.answer(question), engine.answer(asking()))
+
+    assert isinstance(outcome, Refusal), outcome
+    print(f"{name}, {kind}: {outcome.kind}: {outcome.message}")
+    assert (outcome.kind, outcome.retryable) == (refused_as, False)
+    assert outcome.message.startswith(message)
+    assert isinstance(before, Completion)
+    assert before == after
+
+
+@pytest.mark.vllm
+async def test_both_give_the_same_records(engines: Engines) -> None:
+    """Whoever moves from one to the other compares like with like: texts, reasons, counts, parameters, details."""
+    in_process, over_http = await engines.get("in process"), await engines.get("over HTTP")
+    questions = [
+        asking("Once upon a time"),
+        asking("What is the capital of France?", max_tokens=100_000),
+        asking(max_completion_tokens=30, min_p=0.1, repetition_penalty=1.2, presence_penalty=0.5),
+        asking(logprobs=3, stop=["zzz"], max_tokens=4),
+        asking(n=2, temperature=0.8, seed=3, top_k=50, logprobs=1, max_tokens=4),
+        asking(guided_choice=["yes", "no"]),
+        asking(lora="poet"),
+        asking(logit_bias={"65": 100}, max_tokens=3),
+        chatting({"role": "system", "content": "Be brief."}, USER),
+        chatting(USER, logprobs=True, top_logprobs=2, max_tokens=4),
+        chatting(USER, response_format={"type": "json_object"}, max_tokens=8),
+    ]
+
+    for question in questions:
+        here, there = await completed(in_process, question), await completed(over_http, question)
+        assert _rounded(here) == _rounded(there), question.params
+
+
+def _rounded(completion: Completion) -> tuple[object, ...]:
+    """Logprobs differ in the last bits between two processes; nothing else does."""
+    rounded = json.loads(json.dumps(completion.details), parse_float=lambda text: round(float(text), 3))
+    return completion.texts, completion.finish_reason, completion.usage, completion.params, rounded
+
+
+@pytest.mark.vllm
+async def test_a_model_without_a_chat_template(engines: Engines) -> None:
+    """Chats are refused with what to set; prompts are answered."""
+    engine = await engines.get("in process")
+    assert isinstance(engine, VllmEngine)
+
+    assert engine._booted is not None  # noqa: SLF001 - the same running engine with another configuration, half a minute sooner
+    requests = Requests(engine._booted.llm, Serving(), RECORDED, {})  # noqa: SLF001
+
+    chat, prompt = await requests.request_for(chatting(USER)), await requests.request_for(asking())
+
+    assert isinstance(chat, Refusal)
+    assert chat.kind == "no_chat_template"
+    assert "set chat_template (text or file) in vllm_args" in chat.message
+    assert not isinstance(prompt, Refusal)

