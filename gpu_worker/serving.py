@@ -9,13 +9,12 @@ import secrets
 import socket
 import time
 from collections import deque
-from functools import partial
 
 import redis.asyncio
 
-from gpu_worker.answering import CANCELLED, answer, record
 from gpu_worker.engines.engine import Engine
-from gpu_worker.intake import HeldBatch, Intake
+from gpu_worker.in_flight import InFlight
+from gpu_worker.intake import Intake
 from gpu_worker.leases import Leases, Progress
 from gpu_worker.options import WorkerOptions
 from gpu_worker.publishing import Publisher
@@ -24,7 +23,6 @@ from wire.clock import ServerClock
 from wire.connection import RedisAddress, check_server, connect, connect_async, translated
 from wire.errors import EngineDeadError, QueueUnavailableError
 from wire.keys import Keys
-from wire.messages import Answer, Failure, Question
 
 log = logging.getLogger(__name__)
 
@@ -49,15 +47,10 @@ class GpuWorker:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
-        self._held: dict[HeldBatch, list[asyncio.Task[None]]] = {}
-        self._in_flight = 0
-        self._answered = 0
-        self._failed = 0
         self._recent: deque[tuple[float, int]] = deque()
         self._state = "booting"
         self._died: EngineDeadError | None = None
         self._isolate = False
-        self._cancelled: frozenset[str] = frozenset()
 
     def stop(self) -> None:
         """Take nothing more, finish what is held within `drain_s`, give back the rest. A second call gives back at once."""
@@ -116,6 +109,15 @@ class GpuWorker:
         self._intake = Intake(self._client, self._keys, model, self.name, self._options)
         self._waiting_intake = Intake(self._waiting_client, self._keys, model, self.name, self._options)
         self._leases = Leases(self._client, self._keys, model, self.name, self._options, self._clock)
+        self._in_flight = InFlight(
+            self._engine,
+            self._publisher,
+            self._clock,
+            self.name,
+            question_timeout_s=self._options.question_timeout_s,
+            left=self._changed.set,
+            engine_died=self._engine_died,
+        )
         self._progress = Progress(self._engine, self._options.stall_s)
         identity = RqIdentity(sync_client, self._keys, model, self.name)
         background = [asyncio.create_task(self._publisher.run()), asyncio.create_task(self._beat()), asyncio.create_task(self._show(identity))]
@@ -139,10 +141,9 @@ class GpuWorker:
         """Claim batches while fewer questions than the capacity are in flight, and only then."""
         backoff_s = 0.05
         while not self._stopping.is_set():
-            self._changed.clear()
-            room = self._capacity - self._in_flight
-            if room <= 0 or (self._isolate and self._in_flight > 0):
-                await self._changed.wait()
+            room = self._capacity - self._in_flight.questions
+            if room <= 0 or (self._isolate and self._in_flight.questions > 0):
+                await self._something_changes()
                 continue
             try:
                 with translated(self._address):
@@ -151,7 +152,7 @@ class GpuWorker:
                         continue
                     batches = await self._intake.claim(room)
                     for batch in batches:
-                        self._begin(batch)
+                        self._in_flight.begin(batch)
                     if not batches:
                         await self._wait_for_batch()
                 backoff_s = 0.05
@@ -168,7 +169,7 @@ class GpuWorker:
             await self._intake.stop_isolating()
             return
         log.warning("runs %d questions of batch %s alone: its workers keep dying", len(batch.questions), batch.batch_id)
-        self._begin(batch)
+        self._in_flight.begin(batch)
 
     async def _wait_for_batch(self) -> None:
         waiting = asyncio.create_task(self._waiting_intake.wait())
@@ -182,62 +183,9 @@ class GpuWorker:
             waiting.cancel()
             await asyncio.gather(waiting, stopping, return_exceptions=True)
 
-    def _begin(self, batch: HeldBatch) -> None:
-        tasks = [asyncio.create_task(self._answer(question, size, batch)) for question, size in batch.questions]
-        self._held[batch] = tasks
-        self._in_flight += len(tasks)
-        for task, (question, size) in zip(tasks, batch.questions, strict=True):
-            # Not a `finally` in the coroutine: one that is cancelled before its first step never gets there.
-            task.add_done_callback(partial(self._left, question=question, size=size, batch=batch))
-        if not tasks:
-            self._end(batch)
-
-    def _left(self, task: asyncio.Task[None], *, question: Question, size: int, batch: HeldBatch) -> None:
-        self._in_flight -= 1
-        self._changed.set()
-        if task.cancelled() and batch in self._held and question.run in self._cancelled:
-            self._write(self._cancelled_record(question, batch), size, batch)
-
-    async def _answer(self, question: Question, size: int, batch: HeldBatch) -> None:
-        try:
-            done = await self._record(question, batch)
-        except EngineDeadError as error:
-            self._engine_died(error)
-            return
-        self._write(done, size, batch)
-
-    def _write(self, done: Answer | Failure, size: int, batch: HeldBatch) -> None:
-        self._publisher.add(done, size)
-        if done.status == "answered":
-            self._answered += 1
-        else:
-            self._failed += 1
-        batch.unfinished -= 1
-        if batch.unfinished == 0:
-            self._end(batch)
-
-    async def _record(self, question: Question, batch: HeldBatch) -> Answer | Failure:
-        if question.run in self._cancelled:
-            return self._cancelled_record(question, batch)
-        return await answer(
-            question,
-            self._engine,
-            self._clock,
-            worker=self.name,
-            attempts=batch.attempts,
-            timeout_s=self._options.question_timeout_s,
-        )
-
-    def _cancelled_record(self, question: Question, batch: HeldBatch) -> Answer | Failure:
-        return record(question, CANCELLED, self._engine.model, self._clock, worker=self.name, attempts=batch.attempts)
-
-    def _end(self, batch: HeldBatch) -> None:
-        if self._held.pop(batch, None) is not None:
-            self._publisher.finish(batch)
-
     def _engine_died(self, error: EngineDeadError) -> None:
         if self._died is None:
-            log.critical("%s; giving up %d batches", error, len(self._held))
+            log.critical("%s; giving up %d batches", error, len(self._in_flight.batches))
             self._died = error
             self._state = "dead"
             self.stop()
@@ -246,16 +194,16 @@ class GpuWorker:
     async def _beat(self) -> None:
         while True:
             try:
-                self._progress.check(busy=self._in_flight > 0)
+                self._progress.check(busy=self._in_flight.questions > 0)
                 with translated(self._address):
-                    heard = await self._leases.renew(self._held, self._report())
+                    heard = await self._leases.renew(self._in_flight.batches, self._report())
                 if heard.drain and not self._stopping.is_set():
                     log.info("asked to drain")
                     self.stop()
                 self._isolate = heard.isolate
-                self._cancel_runs(heard.cancelled)
+                self._in_flight.cancel_runs(heard.cancelled)
                 for batch in heard.lost:
-                    self._lose(batch)
+                    self._in_flight.lose(batch)
             except EngineDeadError as error:
                 self._engine_died(error)
                 return
@@ -263,51 +211,29 @@ class GpuWorker:
                 log.warning("leases not renewed: %s", error)
             await asyncio.sleep(self._options.heartbeat_s)
 
-    def _cancel_runs(self, runs: frozenset[str]) -> None:
-        self._cancelled = runs
-        if runs:
-            for batch, tasks in list(self._held.items()):
-                for task, (question, _) in zip(tasks, batch.questions, strict=True):
-                    if question.run in runs:
-                        task.cancel()
-
-    def _lose(self, batch: HeldBatch) -> None:
-        tasks = self._held.pop(batch, None)
-        if tasks is None:
-            return
-        log.warning("the lease of batch %s lapsed; %d of its questions are dropped here", batch.batch_id, batch.unfinished)
-        for task in tasks:
-            task.cancel()
-
     async def _show(self, identity: RqIdentity) -> None:
         """Keep RQ's own view of this worker true, roughly."""
         while True:
             try:
-                await asyncio.to_thread(identity.report, busy=self._in_flight > 0)
+                await asyncio.to_thread(identity.report, busy=self._in_flight.questions > 0)
             except (redis.RedisError, OSError) as error:
                 log.info("not reported to RQ: %s", error)
             await asyncio.sleep(RQ_REPORT_S)
 
     async def _drain(self) -> None:
-        if self._held and not self._hurry.is_set():
-            log.info("finishing %d questions within %g s", self._in_flight, self._options.drain_s)
+        if self._in_flight.batches and not self._hurry.is_set():
+            log.info("finishing %d questions within %g s", self._in_flight.questions, self._options.drain_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.drain_s):
-                while self._held and not self._hurry.is_set():
-                    self._changed.clear()
-                    hurry = asyncio.create_task(self._hurry.wait())
-                    changed = asyncio.create_task(self._changed.wait())
-                    await asyncio.wait({hurry, changed}, return_when=asyncio.FIRST_COMPLETED)
-                    hurry.cancel()
-                    changed.cancel()
+                while self._in_flight.batches and not self._hurry.is_set():
+                    await self._something_changes()
+
+    async def _something_changes(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
     async def _let_go(self) -> None:
-        held = dict(self._held)
-        self._held.clear()
-        for tasks in held.values():
-            for task in tasks:
-                task.cancel()
-        await asyncio.gather(*(task for tasks in held.values() for task in tasks), return_exceptions=True)
+        held = await self._in_flight.abandon()
         try:
             async with asyncio.timeout(LAST_WORDS_S):
                 # First the records, so that the next worker skips what is answered.
@@ -325,7 +251,8 @@ class GpuWorker:
 
     def _report(self) -> dict[str, str]:
         now = time.monotonic()
-        done = self._answered + self._failed
+        counts = self._in_flight.counts
+        done = counts.answered + counts.failed
         self._recent.append((now, done))
         while len(self._recent) > 1 and now - self._recent[0][0] > RATE_WINDOW_S:
             self._recent.popleft()
@@ -336,8 +263,8 @@ class GpuWorker:
             "model": self._engine.model,
             "engine": self._engine.kind,
             "capacity": str(self._capacity),
-            "in_flight": str(self._in_flight),
-            "answered": str(self._answered),
-            "failed": str(self._failed),
+            "in_flight": str(self._in_flight.questions),
+            "answered": str(counts.answered),
+            "failed": str(counts.failed),
             "answers_per_s": f"{rate:.3f}",
         }

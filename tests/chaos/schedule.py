@@ -34,7 +34,7 @@ class Pace:
         return self.batch_s / SHORT.batch_s
 
 
-SHORT = Pace(span_s=6.0, batch_s=1.5, leader_s=1.0, heartbeat_s=0.3, questions=300)
+SHORT = Pace(span_s=6.0, batch_s=1.5, leader_s=1.0, heartbeat_s=0.3, questions=220)
 DEFAULT_LEASES = Pace(span_s=25.0, batch_s=6.0, leader_s=4.0, heartbeat_s=1.0, questions=1800)
 
 

@@ -1,0 +1,140 @@
+"""What a worker has in its engine: questions that run each by itself, and the batches that they came in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from gpu_worker.answering import CANCELLED, answer, record
+from gpu_worker.engines.engine import Engine
+from gpu_worker.intake import HeldBatch
+from gpu_worker.publishing import Publisher
+from wire.clock import ServerClock
+from wire.errors import EngineDeadError
+from wire.messages import Answer, Failure, Question
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Of this worker, since it started."""
+
+    answered: int = 0
+    failed: int = 0
+
+
+class InFlight:
+    """A question's record is written when it finishes, whatever the rest of its batch does; a batch ends with its last record.
+
+    Args:
+        worker: Name of the worker, for the records.
+        question_timeout_s: Longest that one question may be in the engine.
+        left: Called whenever a question leaves the engine.
+        engine_died: Called when the engine turns out to be dead; may be called more than once.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        publisher: Publisher,
+        clock: ServerClock,
+        worker: str,
+        *,
+        question_timeout_s: float,
+        left: Callable[[], None],
+        engine_died: Callable[[EngineDeadError], None],
+    ) -> None:
+        self._engine = engine
+        self._publisher = publisher
+        self._clock = clock
+        self._worker = worker
+        self._question_timeout_s = question_timeout_s
+        self._tell_left = left
+        self._engine_died = engine_died
+        self._tasks: dict[HeldBatch, list[asyncio.Task[None]]] = {}
+        self._cancelled: frozenset[str] = frozenset()
+        self.questions = 0
+        self.counts = Counts()
+
+    @property
+    def batches(self) -> list[HeldBatch]:
+        """Those that this worker holds: their leases are to be renewed."""
+        return list(self._tasks)
+
+    def begin(self, batch: HeldBatch) -> None:
+        """Put every question of a batch into the engine."""
+        tasks = [asyncio.create_task(self._answer(question, size, batch)) for question, size in batch.questions]
+        self._tasks[batch] = tasks
+        self.questions += len(tasks)
+        for task, (question, size) in zip(tasks, batch.questions, strict=True):
+            # Not a `finally` in the coroutine: one that is cancelled before its first step never gets there.
+            task.add_done_callback(partial(self._left, question=question, size=size, batch=batch))
+        if not tasks:
+            self._end(batch)
+
+    def lose(self, batch: HeldBatch) -> None:
+        """Stop working on a batch whose lease lapsed: it is somebody else's now."""
+        tasks = self._tasks.pop(batch, None)
+        if tasks is None:
+            return
+        log.warning("the lease of batch %s lapsed; %d of its questions are dropped here", batch.batch_id, batch.unfinished)
+        for task in tasks:
+            task.cancel()
+
+    def cancel_runs(self, runs: frozenset[str]) -> None:
+        """Take the questions of these runs out of the engine, now and from now on; they end as cancelled."""
+        self._cancelled = runs
+        if not runs:
+            return
+        for batch, tasks in self._tasks.items():
+            for task, (question, _) in zip(tasks, batch.questions, strict=True):
+                if question.run in runs:
+                    task.cancel()
+
+    async def abandon(self) -> list[HeldBatch]:
+        """Take everything out of the engine; returns the batches that are not finished, for somebody else to answer."""
+        held = dict(self._tasks)
+        self._tasks.clear()
+        tasks = [task for tasks in held.values() for task in tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return list(held)
+
+    async def _answer(self, question: Question, size: int, batch: HeldBatch) -> None:
+        if question.run in self._cancelled:
+            self._write(self._cancelled_record(question, batch), size, batch)
+            return
+        try:
+            made = await answer(question, self._engine, self._clock, worker=self._worker, attempts=batch.attempts, timeout_s=self._question_timeout_s)
+        except EngineDeadError as error:
+            self._engine_died(error)
+            return
+        self._write(made, size, batch)
+
+    def _left(self, task: asyncio.Task[None], *, question: Question, size: int, batch: HeldBatch) -> None:
+        self.questions -= 1
+        self._tell_left()
+        if task.cancelled() and batch in self._tasks and question.run in self._cancelled:
+            self._write(self._cancelled_record(question, batch), size, batch)
+
+    def _write(self, made: Answer | Failure, size: int, batch: HeldBatch) -> None:
+        self._publisher.add(made, size)
+        if made.status == "answered":
+            self.counts.answered += 1
+        else:
+            self.counts.failed += 1
+        batch.unfinished -= 1
+        if batch.unfinished == 0:
+            self._end(batch)
+
+    def _end(self, batch: HeldBatch) -> None:
+        if self._tasks.pop(batch, None) is not None:
+            self._publisher.finish(batch)
+
+    def _cancelled_record(self, question: Question, batch: HeldBatch) -> Answer | Failure:
+        return record(question, CANCELLED, self._engine.model, self._clock, worker=self._worker, attempts=batch.attempts)

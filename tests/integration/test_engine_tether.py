@@ -1,0 +1,76 @@
+"""However a worker that owns a real vLLM engine ends, no process of the engine outlives it by more than five seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpu_worker.engines import watchdog
+from gpu_worker.engines.tethering import ENDING_S
+from tests.integration import tiny_model
+from tests.processes import ROOT, wait_until
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+OWNER = """
+import asyncio, sys
+from gpu_worker.engines.vllm import VllmEngine, VllmOptions
+from tests.builders import a_question
+from tests.integration import tiny_model
+
+async def main():
+    engine = VllmEngine(VllmOptions(sys.argv[1], "tiny", tiny_model.ENGINE_ARGUMENTS))
+    await engine.start()
+    answers = [asyncio.create_task(engine.answer(a_question(params={"max_tokens": 500, "ignore_eos": True}))) for _ in range(1000)]
+    while not engine.progress():
+        await asyncio.sleep(0.01)
+    print("busy", flush=True)
+    await asyncio.gather(*answers)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two processes with a busy engine each; started together, as booting takes long."""
+    folder = tmp_path_factory.mktemp("owners")
+    script = folder / "owner.py"
+    script.write_text(OWNER)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    started = []
+    for number in range(2):
+        with (folder / f"owner-{number}.log").open("wb") as log:
+            command = [sys.executable, str(script), str(tiny_model.cached())]
+            started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment))
+    yield started
+    for owner in started:
+        owner.kill()
+        owner.wait()
+        assert owner.stdout is not None
+        owner.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_engine_does_not_outlive_its_owner(owners: list[subprocess.Popen[str]], number: signal.Signals) -> None:
+    """Killed, or ended by a signal that nobody handles, in the middle of its work."""
+    owner = owners.pop()
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "busy\n"
+    family = watchdog.descendants({owner.pid})
+    titles = {Path(f"/proc/{process.pid}/cmdline").read_bytes().partition(b"\0")[0] for process in family}
+    assert b"VLLM::EngineCore" in titles
+
+    owner.send_signal(number)
+
+    owner.wait(5)
+    owner.stdout.close()
+    took_s = wait_until(lambda: not watchdog.living(family), "the end of the engine's processes", ENDING_S)
+    print(f"{number.name}: {len(family)} processes were gone {took_s:.1f} s later")
