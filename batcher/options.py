@@ -28,7 +28,6 @@ class BatcherOptions:
         linger_s: Longest that it waits once one is.
         max_waiting_batches: Most batch jobs of one model in RQ at once. What exceeds them waits in the stream, where priorities count.
         max_models: Most models that questions may name.
-        max_attempts: How many workers a batch may be given before its questions are given up.
         run_ttl_s: How long a run's keys live without activity.
         leader_s: Lease of the leading batcher.
         heartbeat_s: How often the lease is renewed and lapsed leases of workers are looked for.
@@ -40,7 +39,6 @@ class BatcherOptions:
     linger_s: float = 0.002
     max_waiting_batches: int = 64
     max_models: int = 64
-    max_attempts: int = 6
     run_ttl_s: float = 7 * 86_400.0
     leader_s: float = 4.0
     heartbeat_s: float = 1.0

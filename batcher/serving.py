@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 
 import redis
 
-from batcher.cancelling import Canceller
 from batcher.handing_over import HandOver
+from batcher.housekeeping import SILENT_HEARTBEATS, Housekeeping
 from batcher.inbox import Inbox, QueueId
 from batcher.leading import Leadership
 from batcher.options import BatcherOptions
 from batcher.packing import Demand, Plan, is_full, plan
-from batcher.quarantine import Quarantine
-from batcher.reaping import Reaper
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import LeaseLostError, QueueUnavailableError
 from wire.keys import Keys
@@ -30,8 +28,6 @@ log = logging.getLogger(__name__)
 LONGEST_BACKOFF_S = 2.0
 IDLE_WAIT_S = 0.25
 """Longest blocking read, so that a batcher that is told to stop does so soon."""
-STALE_BATCHERS = 10
-"""A batcher that has not reported for this many heartbeats is forgotten."""
 
 
 @dataclass(slots=True)
@@ -58,9 +54,7 @@ class Batcher:
         self._leadership = Leadership(self._client, keys, self.name, lease_s=options.leader_s, renew_s=options.heartbeat_s)
         self._inbox = Inbox(self._client, keys, batch_questions=options.limits.max_questions)
         self._hand_over = HandOver(self._client, self._rq_client, keys, self._leadership)
-        self._reaper = Reaper(self._client, keys)
-        self._canceller = Canceller(self._client, keys, self._leadership, run_ttl_s=options.run_ttl_s)
-        self._quarantine = Quarantine(self._client, keys, self._leadership, self._hand_over, run_ttl_s=options.run_ttl_s)
+        self._housekeeping = Housekeeping(self._client, keys, self._leadership, self._hand_over, options)
         self._next_heartbeat = 0.0
         self._tally = Tally()
 
@@ -154,14 +148,10 @@ class Batcher:
         }
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(self._keys.batchers, self.name, json.dumps(report))
-            pipe.expire(self._keys.batchers, int(STALE_BATCHERS * self._options.heartbeat_s) + 1)
+            pipe.expire(self._keys.batchers, int(SILENT_HEARTBEATS * self._options.heartbeat_s) + 1)
             pipe.execute()
-        if self._leadership.held:
-            models = {model for model, _ in self._inbox.waiting}
-            self._reaper.take_back(models)
-            self._quarantine.judge_all(models)
-            if self._canceller.end_cancelled(self._inbox.waiting):
-                self._inbox.restart()
+        if self._leadership.held and self._housekeeping.tend(self._inbox.waiting):
+            self._inbox.restart()
 
     def _leave(self) -> None:
         try:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from batcher.options import BatcherOptions, BatchLimits
 from fleet.settings import Settings
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.engines.vllm_arguments import VllmOptions
+from gpu_worker.gpus import IMAGINARY, find_gpus
 from gpu_worker.options import WorkerOptions
+from gpu_worker.slices import SliceOptions
 from producer.options import ProducerOptions
 from producer.reading import ReadingLimits
 from wire.connection import RedisAddress
@@ -54,7 +56,6 @@ def batcher_options(settings: Settings) -> BatcherOptions:
         linger_s=leases.linger_s,
         max_waiting_batches=limits.max_waiting_batches,
         max_models=limits.max_models,
-        max_attempts=limits.max_attempts,
         run_ttl_s=limits.run_ttl_s,
         leader_s=leases.leader_s,
         heartbeat_s=leases.heartbeat_s,
@@ -75,6 +76,30 @@ def worker_options(settings: Settings) -> WorkerOptions:
         run_ttl_s=limits.run_ttl_s,
         max_dead_letters=limits.max_dead_letters,
     )
+
+
+PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
+
+def slice_options(settings: Settings, kind: str, environ: Mapping[str, str]) -> SliceOptions:
+    """The GPUs that a worker claims: the product of vLLM's parallel sizes.
+
+    The stub claims imaginary ones only, and only where there are some; an engine outside of this process has its own.
+
+    Raises:
+        UsageError: A size is no whole number above 0, or `BATCHFLEET_GPUS` cannot be read.
+    """
+    if kind == "openai" or (kind == "stub" and not environ.get(IMAGINARY)):
+        return SliceOptions()
+    given = {name.replace("-", "_"): size for name, size in settings.model.generator_settings.vllm_args.items()}
+    sizes = {name: given[name] for name in PARALLEL_SIZES if given.get(name) is not None}
+    count = 1
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            msg = f"vllm_args: {name} is {size!r}; it must be a whole number, 1 or more"
+            raise UsageError(msg)
+        count *= size
+    return SliceOptions(count, find_gpus(environ), " x ".join(f"{name} {size}" for name, size in sizes.items()))
 
 
 def producer_options(settings: Settings) -> ProducerOptions:

@@ -16,7 +16,7 @@ from fleet.control import cancel_run, drain_worker
 from fleet.dead_letters import DeadLetters
 from fleet.ledger import read_ledger
 from fleet.processes import ChildGaveUpError
-from fleet.serving import serve_batcher, serve_worker
+from fleet.serving import examine, serve_batcher, serve_worker
 from fleet.settings import Settings
 from fleet.settings_loading import load_settings
 from fleet.settings_show import show_settings
@@ -91,6 +91,13 @@ def _batcher(_arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
     return serve_worker(settings, arguments.engine)
+
+
+def _health(_arguments: argparse.Namespace, settings: Settings) -> int:
+    ill = examine(settings)
+    if ill is not None:
+        print(f"batchfleet: {ill}", file=sys.stderr)
+    return 0 if ill is None else 3
 
 
 def _status(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -190,6 +197,8 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--engine", choices=building.ENGINES, help="what answers (default: what the configuration describes)")
     worker.set_defaults(command=_worker, log_level="info")
 
+    health = commands.add_parser("health", parents=[common, queue], help="exit code 0 if the worker or batcher of this host does its work")
+    health.set_defaults(command=_health)
     status = commands.add_parser("status", parents=[common, queue], help="what the fleet is doing")
     status.add_argument("--json", action="store_true", help="one JSON object on stdout")
     status.set_defaults(command=_status)

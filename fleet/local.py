@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import redis
 
 from fleet.private_redis import PrivateRedis
 from fleet.processes import ChildGaveUpError, Supervised, spawn, stop_all
 from wire.connection import RedisAddress, connect
+from wire.errors import QueueUnavailableError
 from wire.keys import Keys
 
 STOP_S = 10.0
@@ -89,18 +90,29 @@ class LocalFleet:
             ChildGaveUpError: The engine cannot boot; with its last words.
         """
         began = time.monotonic()
+        keys = Keys(address.namespace)
         with connect(address) as client:
-            while not self._serving(client, Keys(address.namespace)):
+            while True:
                 self.check()
-                show(f"the {self._plan.engine} engine boots ({time.monotonic() - began:.0f} s)")
+                states = self._states(client, keys)
+                if "running" in states:
+                    return
+                waits_for = next((reason for state, reason in states.items() if state == "standby"), "")
+                doing = f"standby: {waits_for}" if waits_for else f"the {self._plan.engine} engine boots"
+                show(f"{doing} ({time.monotonic() - began:.0f} s)")
                 time.sleep(LOOK_S)
 
-    def _serving(self, client: redis.Redis, keys: Keys) -> bool:
+    def _states(self, client: redis.Redis, keys: Keys) -> dict[str, str]:
+        """In which states workers are, and what those in standby wait for. Redis away: none; it is being started again."""
         try:
-            return bool(client.zcard(keys.workers))
-        except (redis.RedisError, OSError):
-            # Being started again, or not ours: whoever submits says what is wrong.
-            return self._redis is None
+            names: Any = client.zrange(keys.workers, 0, -1)
+            reports: Any = [client.hmget(keys.worker(name.decode()), "state", "waits_for") for name in names]
+        except (redis.RedisError, OSError) as error:
+            if self._redis is None:
+                msg = f"Redis at {self.redis_url.rpartition('@')[2]} does not answer: {error}"
+                raise QueueUnavailableError(msg) from error
+            return {}
+        return {state.decode(): (waits_for or b"").decode() for state, waits_for in reports if state}
 
     @property
     def restarts(self) -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import socket
 
 from batcher.serving import Batcher
 from fleet import building
 from fleet.settings import Settings
+from gpu_worker.health import illness
 from gpu_worker.serving import GpuWorker
-from wire.connection import RedisAddress
+from wire.connection import RedisAddress, connect, translated
+from wire.keys import Keys
 
 
 def serve_batcher(settings: Settings) -> int:
@@ -32,8 +36,16 @@ def serve_worker(settings: Settings, engine: str | None) -> int:
 
 
 async def _serve(address: RedisAddress, settings: Settings, kind: str) -> None:
-    worker = GpuWorker(address, building.build_engine(settings, kind), building.worker_options(settings))
+    gpus = building.slice_options(settings, kind, os.environ)
+    worker = GpuWorker(address, building.build_engine(settings, kind), building.worker_options(settings), gpus)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     await worker.run()
+
+
+def examine(settings: Settings) -> str | None:
+    """What is wrong with the worker or batcher of this host, in one line; None if nothing is."""
+    address = building.redis_address(settings)
+    with connect(address) as client, translated(address):
+        return illness(client, Keys(address.namespace), socket.gethostname(), patience_s=settings.leases.batch_s)

@@ -214,7 +214,7 @@ class LimitSettings(Section):
     )
     max_waiting_batches: int = Field(default=64, ge=1, le=1_000_000, description="Most batches of one model that wait in its RQ queue.")
     max_models: int = Field(default=64, ge=1, le=10_000, description="Most models that questions may name.")
-    max_attempts: int = Field(default=6, ge=1, le=1000, description="Most workers that are given a question before it fails.")
+    max_attempts: int = Field(default=6, ge=1, le=1000, description="Most tries of a question whose failure may pass.")
     question_timeout_s: float = Field(default=HOUR_S, gt=0, le=30 * DAY_S, description="Longest that a worker may take over a question, in seconds.")
     run_ttl_s: float = Field(
         default=7 * DAY_S, ge=60, le=366 * DAY_S, description="How long a run and its records outlive their last activity, in seconds."

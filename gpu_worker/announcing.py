@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import logging
+from collections.abc import Callable
 
 import redis.asyncio
 
 from gpu_worker.leases import DRAIN, REPORT_LIVES_FOR_HEARTBEATS
-from wire.connection import load_script
+from gpu_worker.reporting import Report
+from wire.connection import RedisAddress, load_script, translated
+from wire.errors import QueueUnavailableError
 from wire.keys import Keys
+
+log = logging.getLogger(__name__)
+
+LAST_WORDS_S = 2.0
+"""How long a worker that leaves tries to be forgotten."""
 
 
 class Announcement:
     """One worker's report, until its heartbeat (`gpu_worker.leases`) takes over."""
 
-    def __init__(self, client: redis.asyncio.Redis, keys: Keys, worker: str, heartbeat_s: float) -> None:
+    def __init__(self, client: redis.asyncio.Redis, address: RedisAddress, worker: str, heartbeat_s: float) -> None:
+        keys = Keys(address.namespace)
         self._client = client
+        self._address = address
         self._keys = [keys.workers, keys.worker(worker), keys.control(worker)]
         self._worker = worker
-        self._ttl_ms = int(1000 * heartbeat_s * REPORT_LIVES_FOR_HEARTBEATS)
+        self._heartbeat_s = heartbeat_s
         self._announce = client.register_script(load_script("gpu_worker", "announce"))
 
-    async def make(self, report: Mapping[str, str]) -> bool:
-        """Report; returns whether the worker is asked to stop."""
-        fields = [part for pair in report.items() for part in pair]
-        asked = await self._announce(keys=self._keys, args=[self._worker, self._ttl_ms, *fields])
-        return bool(asked == DRAIN.encode())
+    async def repeat(self, report: Report, drain: Callable[[], None]) -> None:
+        """Report every heartbeat until cancelled, or until the worker is asked to stop; then `drain` is called."""
+        while True:
+            try:
+                with translated(self._address):
+                    asked = await self._make(report)
+            except QueueUnavailableError as error:
+                log.warning("not reported: %s", error)
+            else:
+                if asked == DRAIN.encode():
+                    log.info("asked to drain")
+                    drain()
+                    return
+            await asyncio.sleep(self._heartbeat_s)
+
+    async def withdraw(self) -> None:
+        """Be forgotten at once; without Redis, when the report's time is over."""
+        try:
+            async with asyncio.timeout(LAST_WORDS_S):
+                with translated(self._address):
+                    await self._client.zrem(self._keys[0], self._worker)
+                    await self._client.delete(*self._keys[1:])
+        except (TimeoutError, QueueUnavailableError) as error:
+            log.info("left without saying goodbye: %s", error or "timeout")
+
+    async def _make(self, report: Report) -> object:
+        fields = [part for pair in report.fields().items() for part in pair]
+        ttl_ms = int(1000 * self._heartbeat_s * REPORT_LIVES_FOR_HEARTBEATS)
+        return await self._announce(keys=self._keys, args=[self._worker, ttl_ms, *fields])

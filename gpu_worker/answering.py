@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 
 from gpu_worker.engines.engine import Completion, Engine, Refusal
 from wire.clock import ServerClock
@@ -16,7 +17,23 @@ log = logging.getLogger(__name__)
 CANCELLED = Refusal("cancelled", "its run was cancelled")
 
 
-async def answer(question: Question, engine: Engine, clock: ServerClock, *, worker: str, attempts: int, timeout_s: float) -> Answer | Failure:
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long and how often a question is tried.
+
+    Attributes:
+        timeout_s: Longest that it may be in the engine, all tries together.
+        tries: Most tries by one worker, if the failures may pass.
+        first_pause_s, longest_pause_s: Between tries; doubled each time.
+    """
+
+    timeout_s: float
+    tries: int = 3
+    first_pause_s: float = 0.5
+    longest_pause_s: float = 10.0
+
+
+async def answer(question: Question, engine: Engine, clock: ServerClock, patience: Patience, *, worker: str, attempts: int) -> Answer | Failure:
     """Have one question answered.
 
     A failure of this question alone is a value. Cancelling takes the question out of the engine.
@@ -24,7 +41,7 @@ async def answer(question: Question, engine: Engine, clock: ServerClock, *, work
     Raises:
         EngineDeadError: The engine died; nothing is known about the question.
     """
-    return record(question, await _outcome(question, engine, clock, timeout_s), engine.model, clock, worker=worker, attempts=attempts)
+    return record(question, await _outcome(question, engine, clock, patience), engine.model, clock, worker=worker, attempts=attempts)
 
 
 def record(question: Question, outcome: Completion | Refusal, model: str, clock: ServerClock, *, worker: str, attempts: int) -> Answer | Failure:
@@ -59,17 +76,34 @@ def record(question: Question, outcome: Completion | Refusal, model: str, clock:
     )
 
 
-async def _outcome(question: Question, engine: Engine, clock: ServerClock, timeout_s: float) -> Completion | Refusal:
+async def _outcome(question: Question, engine: Engine, clock: ServerClock, patience: Patience) -> Completion | Refusal:
     if question.deadline is not None and clock.now() >= question.deadline:
         return Refusal("expired", "its deadline passed before a worker could start it")
     try:
-        async with asyncio.timeout(timeout_s):
-            return await engine.answer(question)
+        async with asyncio.timeout(patience.timeout_s):
+            return await _tried(question, engine, patience)
     except TimeoutError:
-        return Refusal("timed_out", f"no answer within limits.question_timeout_s = {timeout_s:g} s", retryable=True)
+        return Refusal("timed_out", f"no answer within limits.question_timeout_s = {patience.timeout_s:g} s", retryable=True)
+
+
+async def _tried(question: Question, engine: Engine, patience: Patience) -> Completion | Refusal:
+    """Ask; ask again, after a pause, while the engine fails in a way that may pass."""
+    pause_s = patience.first_pause_s
+    for left in reversed(range(patience.tries)):
+        outcome = await _once(question, engine)
+        if isinstance(outcome, Completion) or not outcome.retryable or not left:
+            break
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, patience.longest_pause_s)
+    return outcome
+
+
+async def _once(question: Question, engine: Engine) -> Completion | Refusal:
+    try:
+        return await engine.answer(question)
     except EngineDeadError:
         raise
     except Exception as error:
         # A bug of ours or of the engine's: this question pays for it, not its neighbours.
         log.exception("the engine failed on question %s of run %s", question.request_id, question.run)
-        return Refusal("internal_error", f"{type(error).__name__}: {str(error)[:500]}", retryable=True)
+        return Refusal("internal_error", f"{type(error).__name__}: {str(error)[:500]}")

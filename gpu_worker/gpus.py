@@ -50,6 +50,7 @@ class ImaginaryGpus:
 
 
 NO_GPUS = ImaginaryGpus(())
+NONE = "none"
 
 
 def imagine(text: str) -> ImaginaryGpus:
@@ -75,11 +76,13 @@ def imagine(text: str) -> ImaginaryGpus:
 def find_gpus(environ: Mapping[str, str]) -> Gpus:
     """The imaginary GPUs of `BATCHFLEET_GPUS`, else those of NVML that `CUDA_VISIBLE_DEVICES` allows; none where there is no NVML.
 
+    `BATCHFLEET_GPUS=none` stands for none, whatever there is: then nothing is claimed, and the engine sees all.
+
     Raises:
         UsageError: `BATCHFLEET_GPUS` cannot be read.
     """
     if text := environ.get(IMAGINARY):
-        return imagine(text)
+        return NO_GPUS if text == NONE else imagine(text)
     if importlib.util.find_spec("pynvml") is None:
         log.info("nvidia-ml-py is not installed: no GPUs are claimed")
         return NO_GPUS

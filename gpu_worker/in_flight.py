@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
-from gpu_worker.answering import CANCELLED, answer, record
+from gpu_worker.answering import CANCELLED, Patience, answer, record
 from gpu_worker.engines.engine import Engine
 from gpu_worker.intake import HeldBatch
 from gpu_worker.publishing import Publisher
+from gpu_worker.reporting import Report
 from wire.clock import ServerClock
 from wire.errors import EngineDeadError
 from wire.messages import Answer, Failure, Question
@@ -19,32 +19,25 @@ from wire.messages import Answer, Failure, Question
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Counts:
-    """Of this worker, since it started."""
-
-    answered: int = 0
-    failed: int = 0
-
-
 class InFlight:
     """A question's record is written when it finishes, whatever the rest of its batch does; a batch ends with its last record.
 
     Args:
         worker: Name of the worker, for the records.
-        question_timeout_s: Longest that one question may be in the engine.
+        report: Kept current here.
         left: Called whenever a question leaves the engine.
         engine_died: Called when the engine turns out to be dead; may be called more than once.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is a part of the worker by itself)
         self,
         engine: Engine,
         publisher: Publisher,
         clock: ServerClock,
+        patience: Patience,
         worker: str,
+        report: Report,
         *,
-        question_timeout_s: float,
         left: Callable[[], None],
         engine_died: Callable[[EngineDeadError], None],
     ) -> None:
@@ -52,13 +45,12 @@ class InFlight:
         self._publisher = publisher
         self._clock = clock
         self._worker = worker
-        self._question_timeout_s = question_timeout_s
+        self._patience = patience
         self._tell_left = left
         self._engine_died = engine_died
         self._tasks: dict[HeldBatch, list[asyncio.Task[None]]] = {}
         self._cancelled: frozenset[str] = frozenset()
-        self.questions = 0
-        self.counts = Counts()
+        self._report = report
 
     @property
     def batches(self) -> list[HeldBatch]:
@@ -69,7 +61,7 @@ class InFlight:
         """Put every question of a batch into the engine."""
         tasks = [asyncio.create_task(self._answer(question, size, batch)) for question, size in batch.questions]
         self._tasks[batch] = tasks
-        self.questions += len(tasks)
+        self._report.in_flight += len(tasks)
         for task, (question, size) in zip(tasks, batch.questions, strict=True):
             # Not a `finally` in the coroutine: one that is cancelled before its first step never gets there.
             task.add_done_callback(partial(self._left, question=question, size=size, batch=batch))
@@ -110,14 +102,14 @@ class InFlight:
             self._write(self._cancelled_record(question, batch), size, batch)
             return
         try:
-            made = await answer(question, self._engine, self._clock, worker=self._worker, attempts=batch.attempts, timeout_s=self._question_timeout_s)
+            made = await answer(question, self._engine, self._clock, self._patience, worker=self._worker, attempts=batch.attempts)
         except EngineDeadError as error:
             self._engine_died(error)
             return
         self._write(made, size, batch)
 
     def _left(self, task: asyncio.Task[None], *, question: Question, size: int, batch: HeldBatch) -> None:
-        self.questions -= 1
+        self._report.in_flight -= 1
         self._tell_left()
         if task.cancelled() and batch in self._tasks and question.run in self._cancelled:
             self._write(self._cancelled_record(question, batch), size, batch)
@@ -125,9 +117,9 @@ class InFlight:
     def _write(self, made: Answer | Failure, size: int, batch: HeldBatch) -> None:
         self._publisher.add(made, size)
         if made.status == "answered":
-            self.counts.answered += 1
+            self._report.answered += 1
         else:
-            self.counts.failed += 1
+            self._report.failed += 1
         batch.unfinished -= 1
         if batch.unfinished == 0:
             self._end(batch)

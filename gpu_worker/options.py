@@ -16,7 +16,7 @@ class WorkerOptions:
         stall_s: With questions in flight and no progress of the engine for this long, the worker gives its work up and exits.
         drain_s: How long it may go on with what it holds after being told to stop.
         question_timeout_s: Longest that one question may be in the engine.
-        max_attempts: How many workers a batch may be given; one more makes failures of its questions.
+        max_attempts: Most tries of a question whose failure may pass.
         run_ttl_s: How long a run's keys live without activity.
         max_dead_letters: Dead letters kept.
     """

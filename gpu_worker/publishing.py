@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import redis.asyncio
 from redis.asyncio.client import Pipeline
@@ -74,32 +75,39 @@ class Publisher:
         self._something.set()
 
     async def _write_until_done(self, records: list[tuple[Answer | Failure, int]], finished: list[HeldBatch]) -> None:
-        by_run: dict[str, list[bytes | int | str]] = defaultdict(list)
-        for record, question_bytes in records:
-            by_run[record.run] += (record.index, record.status, question_bytes, encode_record(record))
+        by_run: Mapping[str, list[bytes | int | str]] = _by_run(records)
         backoff_s = 0.05
         while True:
             try:
                 with translated(self._address):
-                    return await self.write(by_run, finished)
+                    if by_run:
+                        await self.write(by_run)
+                        by_run = {}
+                    # Only now: Redis may refuse records, for want of memory say, and then their batch is all that is left of the questions.
+                    return await self.end(finished) if finished else None
             except QueueUnavailableError as error:
                 # Both scripts may safely run twice: the first record wins, and an ended batch has no lease to end.
                 log.warning("%d records wait: %s; trying again in %.1f s", len(records), error, backoff_s)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
 
-    async def write(self, by_run: dict[str, list[bytes | int | str]], finished: list[HeldBatch]) -> None:
-        """Write once: records by run, as the script takes them, then the ends of batches."""
+    async def write(self, by_run: Mapping[str, list[bytes | int | str]]) -> None:
+        """Write records once; `by_run` has them as the script takes them."""
         async with self._client.pipeline(transaction=False) as pipe:
             for run, written in by_run.items():
                 await self._add_records(pipe, run, written)
+            replies = await pipe.execute()
+        for run, first in zip(by_run, replies, strict=True):
+            if first == -1:
+                log.warning("run %s is gone (expired); its records are dropped", run)
+
+    async def end(self, finished: Sequence[HeldBatch]) -> None:
+        """End batches once, those that this worker still holds."""
+        async with self._client.pipeline(transaction=False) as pipe:
             for batch in finished:
                 await self._finish_script(keys=[self._leases, RQ_JOB_PREFIX + batch.batch_id], args=[batch.batch_id, batch.token], client=pipe)
             replies = await pipe.execute()
-        for run, first in zip(by_run, replies, strict=False):
-            if first == -1:
-                log.warning("run %s is gone (cancelled or expired); its records are dropped", run)
-        for batch, done in zip(finished, replies[len(by_run) :], strict=True):
+        for batch, done in zip(finished, replies, strict=True):
             if not done:
                 log.warning("batch %s was taken back before it ended; its records count, whoever was first", batch.batch_id)
 
@@ -110,3 +118,10 @@ class Publisher:
             args=[run, self._run_ttl_s, *written],
             client=pipe,
         )
+
+
+def _by_run(records: Sequence[tuple[Answer | Failure, int]]) -> Mapping[str, list[bytes | int | str]]:
+    found: dict[str, list[bytes | int | str]] = defaultdict(list)
+    for record, question_bytes in records:
+        found[record.run] += (record.index, record.status, question_bytes, encode_record(record))
+    return found

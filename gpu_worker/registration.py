@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import redis
-from rq import Queue, SimpleWorker
+from rq import Queue, SimpleWorker, worker_registration
 from rq.utils import utcformat
 from rq.worker import WorkerStatus
 
@@ -19,9 +19,9 @@ class RqIdentity:
     """One RQ worker identity per process; only its bookkeeping is used, never its job execution. Blocking: call it in a thread."""
 
     def __init__(self, client: redis.Redis, keys: Keys, model: str, name: str) -> None:
-        queue = Queue(keys.rq_queue_name(model), connection=client, serializer=BatchSerializer)
+        self._queue = Queue(keys.rq_queue_name(model), connection=client, serializer=BatchSerializer)
         self._client = client
-        self._worker = SimpleWorker([queue], name=name, connection=client, serializer=BatchSerializer, worker_ttl=TTL_S)
+        self._worker = SimpleWorker([self._queue], name=name, connection=client, serializer=BatchSerializer, worker_ttl=TTL_S)
         self._born = False
 
     def report(self, *, busy: bool) -> None:
@@ -30,6 +30,8 @@ class RqIdentity:
             # RQ refuses to register a name twice; after a pause longer than the TTL the key is gone and the set must be joined again.
             self._worker.register_birth()
             self._born = True
+        # Workers that were killed stay in RQ's sets for good unless somebody looks.
+        worker_registration.clean_worker_registry(self._queue)
         state = WorkerStatus.BUSY if busy else WorkerStatus.IDLE
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(self._worker.key, mapping={"last_heartbeat": utcformat(datetime.now(UTC)), "state": state})

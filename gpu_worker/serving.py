@@ -8,10 +8,12 @@ import logging
 import secrets
 import socket
 import time
-from collections import deque
+from typing import Any
 
 import redis.asyncio
 
+from gpu_worker.announcing import Announcement
+from gpu_worker.answering import Patience
 from gpu_worker.engines.engine import Engine
 from gpu_worker.in_flight import InFlight
 from gpu_worker.intake import Intake
@@ -19,6 +21,8 @@ from gpu_worker.leases import Leases, Progress
 from gpu_worker.options import WorkerOptions
 from gpu_worker.publishing import Publisher
 from gpu_worker.registration import RqIdentity
+from gpu_worker.reporting import Report
+from gpu_worker.slices import SliceClaim, SliceOptions
 from wire.clock import ServerClock
 from wire.connection import RedisAddress, check_server, connect, connect_async, translated
 from wire.errors import EngineDeadError, QueueUnavailableError
@@ -28,28 +32,28 @@ log = logging.getLogger(__name__)
 
 LONGEST_BACKOFF_S = 2.0
 RQ_REPORT_S = 10.0
-RATE_WINDOW_S = 30.0
 LAST_WORDS_S = 5.0
 """How long a worker that stops tries to write its last records and give back what it holds."""
 
 
 class GpuWorker:
-    """One worker process, bound to one engine."""
+    """One worker process, bound to one engine, and to the GPUs that it claims for it."""
 
-    def __init__(self, address: RedisAddress, engine: Engine, options: WorkerOptions) -> None:
+    def __init__(self, address: RedisAddress, engine: Engine, options: WorkerOptions, gpus: SliceOptions | None = None) -> None:
         # Never a fixed name: a worker that was killed could not register again under it.
         self.name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._address = address
         self._engine = engine
         self._options = options
+        self._slice = gpus or SliceOptions()
+        self._report = Report(engine.model, engine.kind, options.capacity or engine.max_num_seqs)
         self._keys = Keys(address.namespace)
         self._clock = ServerClock()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
-        self._recent: deque[tuple[float, int]] = deque()
-        self._state = "booting"
         self._died: EngineDeadError | None = None
+        self._broke: BaseException | None = None
         self._isolate = False
 
     def stop(self) -> None:
@@ -63,23 +67,50 @@ class GpuWorker:
         """Work until stopped.
 
         Raises:
-            EngineBootError: The engine did not start; no work was taken.
-            EngineDeadError: It died or stopped making progress; what was held is given back.
+            EngineBootError: The engine did not start, or needs more GPUs than there are; no work was taken.
+            EngineDeadError: It died or stopped making progress, or another worker has its GPUs; what was held is given back.
             QueueUnusableError: Redis answers, but a fleet cannot live there.
         """
         with contextlib.closing(connect(self._address)) as sync_client:
             await asyncio.to_thread(self._wait_for_server, sync_client)
-            await self._boot()
             self._client = connect_async(self._address)
             self._waiting_client = connect_async(self._address)
             try:
-                await self._serve(sync_client)
+                await self._boot_and_serve(sync_client)
             finally:
-                await self._engine.stop()
                 await self._client.aclose()
                 await self._waiting_client.aclose()
+        error = self._died or self._broke
+        if error is not None:
+            raise error
+
+    async def _boot_and_serve(self, sync_client: redis.Redis) -> None:
+        options = self._options
+        slices = SliceClaim(self._client, self._address, self.name, self._slice, lease_s=options.lease_s, heartbeat_s=options.heartbeat_s)
+        announcement = Announcement(self._client, self._address, self.name, options.heartbeat_s)
+        announcing = asyncio.create_task(announcement.repeat(self._report, self.stop))
+        try:
+            # Around the engine's whole life: whoever has the GPUs next must find them empty.
+            async with slices.claimed(self._stopping, self._stand_by, self._engine_died) as self._report.gpus:
+                try:
+                    await self._boot()
+                    announcing.cancel()
+                    if not self._stopping.is_set():
+                        await self._serve(sync_client)
+                finally:
+                    await self._engine.stop()
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
+            await announcement.withdraw()
+
+    def _stand_by(self, waits_for: str) -> None:
+        self._report.waits_for = waits_for
+        self._report.state = "standby" if waits_for else "booting"
 
     async def _boot(self) -> None:
+        if self._stopping.is_set():
+            return
         booting = asyncio.create_task(self._engine.start())
         stopped = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({booting, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -88,23 +119,26 @@ class GpuWorker:
         stopped.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await booting
-        if self._stopping.is_set():
-            await self._engine.stop()
 
     def _wait_for_server(self, client: redis.Redis) -> None:
         backoff_s = 0.1
         while not self._stopping.is_set():
             try:
-                return check_server(client, self._address)
+                check_server(client, self._address)
+                with translated(self._address):
+                    now: Any = client.time()
             except QueueUnavailableError as error:
                 log.warning("%s; trying again in %.1f s", error, backoff_s)
                 time.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
-        return None
+            else:
+                # Before the first batch, so that a wrong clock here lets no question expire.
+                self._clock.learn(now[0] + now[1] / 1e6)
+                return
 
     async def _serve(self, sync_client: redis.Redis) -> None:
         model = self._engine.model
-        self._capacity = self._options.capacity or self._engine.max_num_seqs
+        self._report.capacity = self._options.capacity or self._engine.max_num_seqs
         self._publisher = Publisher(self._client, self._address, self._keys, model, run_ttl_s=self._options.run_ttl_s)
         self._intake = Intake(self._client, self._keys, model, self.name, self._options)
         self._waiting_intake = Intake(self._waiting_client, self._keys, model, self.name, self._options)
@@ -113,19 +147,22 @@ class GpuWorker:
             self._engine,
             self._publisher,
             self._clock,
+            Patience(self._options.question_timeout_s, self._options.max_attempts),
             self.name,
-            question_timeout_s=self._options.question_timeout_s,
+            self._report,
             left=self._changed.set,
             engine_died=self._engine_died,
         )
         self._progress = Progress(self._engine, self._options.stall_s)
         identity = RqIdentity(sync_client, self._keys, model, self.name)
         background = [asyncio.create_task(self._publisher.run()), asyncio.create_task(self._beat()), asyncio.create_task(self._show(identity))]
-        log.info("worker %s serves %s with %s, %d questions at a time", self.name, model, self._engine.kind, self._capacity)
-        self._state = "running"
+        for task in background:
+            task.add_done_callback(self._background_ended)
+        log.info("worker %s serves %s with %s, %d questions at a time", self.name, model, self._engine.kind, self._report.capacity)
+        self._report.state = "running"
         try:
             await self._take_work()
-            self._state = "draining"
+            self._report.state = "draining"
             await self._drain()
         finally:
             await self._let_go()
@@ -134,15 +171,21 @@ class GpuWorker:
             await asyncio.gather(*background, return_exceptions=True)
             with contextlib.suppress(QueueUnavailableError, redis.RedisError):
                 await asyncio.to_thread(identity.leave)
-        if self._died is not None:
-            raise self._died
+
+    def _background_ended(self, task: asyncio.Task[None]) -> None:
+        """A worker that no longer publishes or renews its leases must not go on taking work."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("stops: a bug in what runs beside the engine", exc_info=error)
+            self._broke = error
+            self.stop()
+            self.stop()
 
     async def _take_work(self) -> None:
         """Claim batches while fewer questions than the capacity are in flight, and only then."""
         backoff_s = 0.05
         while not self._stopping.is_set():
-            room = self._capacity - self._in_flight.questions
-            if room <= 0 or (self._isolate and self._in_flight.questions > 0):
+            room = self._report.capacity - self._report.in_flight
+            if room <= 0 or (self._isolate and self._report.in_flight > 0):
                 await self._something_changes()
                 continue
             try:
@@ -187,16 +230,16 @@ class GpuWorker:
         if self._died is None:
             log.critical("%s; giving up %d batches", error, len(self._in_flight.batches))
             self._died = error
-            self._state = "dead"
+            self._report.state = "dead"
             self.stop()
             self.stop()
 
     async def _beat(self) -> None:
         while True:
             try:
-                self._progress.check(busy=self._in_flight.questions > 0)
+                self._progress.check(busy=self._report.in_flight > 0)
                 with translated(self._address):
-                    heard = await self._leases.renew(self._in_flight.batches, self._report())
+                    heard = await self._leases.renew(self._in_flight.batches, self._report.fields())
                 if heard.drain and not self._stopping.is_set():
                     log.info("asked to drain")
                     self.stop()
@@ -215,14 +258,14 @@ class GpuWorker:
         """Keep RQ's own view of this worker true, roughly."""
         while True:
             try:
-                await asyncio.to_thread(identity.report, busy=self._in_flight.questions > 0)
+                await asyncio.to_thread(identity.report, busy=self._report.in_flight > 0)
             except (redis.RedisError, OSError) as error:
                 log.info("not reported to RQ: %s", error)
             await asyncio.sleep(RQ_REPORT_S)
 
     async def _drain(self) -> None:
         if self._in_flight.batches and not self._hurry.is_set():
-            log.info("finishing %d questions within %g s", self._in_flight.questions, self._options.drain_s)
+            log.info("finishing %d questions within %g s", self._report.in_flight, self._options.drain_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.drain_s):
                 while self._in_flight.batches and not self._hurry.is_set():
@@ -241,30 +284,8 @@ class GpuWorker:
                 for batch in held:
                     with translated(self._address):
                         await self._intake.give_back(batch, engine_died=self._died is not None)
-                await self._client.zrem(self._keys.workers, self.name)
-                await self._client.delete(self._keys.worker(self.name), self._keys.control(self.name))
         except (TimeoutError, QueueUnavailableError, redis.RedisError, OSError) as error:
             log.warning("left without giving back %d batches (%s); their leases will lapse", len(held), error or "timeout")
         else:
             if held:
                 log.info("gave back %d batches", len(held))
-
-    def _report(self) -> dict[str, str]:
-        now = time.monotonic()
-        counts = self._in_flight.counts
-        done = counts.answered + counts.failed
-        self._recent.append((now, done))
-        while len(self._recent) > 1 and now - self._recent[0][0] > RATE_WINDOW_S:
-            self._recent.popleft()
-        elapsed_s = now - self._recent[0][0]
-        rate = (done - self._recent[0][1]) / elapsed_s if elapsed_s > 0 else 0.0
-        return {
-            "state": self._state,
-            "model": self._engine.model,
-            "engine": self._engine.kind,
-            "capacity": str(self._capacity),
-            "in_flight": str(self._in_flight.questions),
-            "answered": str(counts.answered),
-            "failed": str(counts.failed),
-            "answers_per_s": f"{rate:.3f}",
-        }

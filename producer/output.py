@@ -65,7 +65,10 @@ class AnswersFile:
         """
         stored = self._stored()
         ours = {"run": run, "fingerprint": fingerprint}
-        if stored is None and self.size() > 0:
+        if self.size() == 0:
+            # Of whatever it was before, nothing is left.
+            stored = None
+        elif stored is None:
             msg = f"{self.path} has lines already, and no {self._sidecar.name} says of which run; move it away, or choose another -o"
             raise UsageError(msg)
         if stored is not None and stored != ours:
@@ -76,6 +79,7 @@ class AnswersFile:
             msg = f"{self.path} holds answers of something else: {what}. Give what it was made of to go on with it, or choose another -o"
             raise UsageError(msg)
         if stored is None:
+            os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, orjson.dumps(ours) + b"\n", 0)
             os.fsync(self._lock)
 

@@ -115,6 +115,12 @@ def translated(address: RedisAddress) -> Iterator[None]:
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.BusyLoadingError, OSError) as error:
         msg = f"Redis at {address.shown()} does not answer: {_words(error)}"
         raise QueueUnavailableError(msg) from error
+    except RuntimeError as error:
+        # What uvloop says of a connection that broke while redis-py was just setting it up.
+        if "handler is closed" not in str(error):
+            raise
+        msg = f"Redis at {address.shown()} does not answer: the connection broke"
+        raise QueueUnavailableError(msg) from error
     except redis.exceptions.ResponseError as error:
         if _passes(error):
             msg = f"Redis at {address.shown()} cannot do it now: {_words(error)}"

@@ -15,6 +15,7 @@
 | isolating:MODEL         | string | the worker that takes isolated batches now             | TTL                                    |
 | workers                 | zset   | worker name -> when it last reported (ms)              | entries: when stale                    |
 | worker:NAME             | hash   | what the worker last said of itself                    | TTL                                    |
+| gpu:UUID                | string | the worker that has this GPU                           | TTL, the GPU's lease                   |
 | control:NAME            | string | what the worker is asked to do (`drain`)               | TTL                                    |
 | pending                 | hash   | questions and bytes accepted and not yet terminal      | owned by the fleet                     |
 | runs                    | zset   | run id -> last activity (ms)                           | entries: with the run                  |
@@ -88,6 +89,9 @@ class Keys:
 
     def control(self, name: str) -> str:
         return f"{self.namespace}:control:{name}"
+
+    def gpu(self, uuid: str) -> str:
+        return f"{self.namespace}:gpu:{uuid}"
 
     @property
     def pending(self) -> str:

@@ -21,8 +21,10 @@ for i = 3, #ARGV, 4 do
   end
 end
 if answered + failed > 0 then
-  redis.call('HINCRBY', KEYS[4], 'questions', -(answered + failed))
-  redis.call('HINCRBY', KEYS[4], 'bytes', -bytes)
+  -- Never below nothing: of a run that is gone we cannot tell what was counted before.
+  for field, less in pairs({questions = answered + failed, bytes = bytes}) do
+    if redis.call('HINCRBY', KEYS[4], field, -less) < 0 then redis.call('HSET', KEYS[4], field, 0) end
+  end
 end
 if gone then return -1 end
 if answered > 0 then redis.call('HINCRBY', KEYS[1], 'answered', answered) end

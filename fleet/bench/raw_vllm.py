@@ -17,7 +17,7 @@ from fleet import building
 from fleet.bench import helping
 from gpu_worker.engines import vllm_library
 from gpu_worker.engines.tethering import Tether
-from gpu_worker.engines.vllm_arguments import engine_arguments, serving_of
+from gpu_worker.engines.vllm_arguments import serving_of
 from gpu_worker.engines.vllm_booting import boot
 
 
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 async def _serve(options: Any, prompts: list[tuple[str, int]]) -> None:  # noqa: ANN401 (VllmOptions)
-    booted = await boot(options, engine_arguments(options, serving_of(options)), threading.Event())
+    booted = await boot(options, serving_of(options), threading.Event())
     print(json.dumps({"ready": True, "max_num_seqs": int(booted.llm.vllm_config.scheduler_config.max_num_seqs)}), flush=True)
     # One line for each measurement: how many prompts, how many in flight (0: all), and whether in batches that are awaited whole.
     while line := await asyncio.to_thread(sys.stdin.readline):

@@ -57,6 +57,7 @@ def request_for(question: Question, defaults: JsonObject, served: Served) -> Req
     params = effective_params(question.params, defaults, chat=chat)
     if isinstance(params, Refusal):
         return params
+    params = _within(params, served)
     body: JsonObject = {name: value for name, value in params.items() if name not in {"lora", "logprobs", "structured_outputs"}}
     body["model"] = params.get("lora", served.model)
     body.update(_logprobs_asked(params, chat=chat))
@@ -89,6 +90,14 @@ def completion_of(response: Any, request: Request, served: Served) -> Completion
         _params_used(request.params, usage, served),
         _details(response, choices, reasons, request),
     )
+
+
+def _within(params: JsonObject, served: Served) -> JsonObject:
+    """With `max_tokens` below the model's limit: vLLM's server refuses more, though it lowers what does not fit behind the prompt."""
+    asked = params.get("max_tokens")
+    if served.max_model_len is None or not isinstance(asked, int):
+        return params
+    return {**params, "max_tokens": min(asked, max(1, served.max_model_len - 1))}
 
 
 def _logprobs_asked(params: JsonObject, *, chat: bool) -> JsonObject:

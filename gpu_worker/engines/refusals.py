@@ -26,6 +26,8 @@ _TOO_LONG = (
     re.compile(r"prompt \(length (?P<tokens>\d+)\) is longer than the maximum model length of (?P<limit>\d+)(?P<about>)"),
 )
 _TOO_LONG_IN_CHARACTERS = re.compile(r"maximum context length is (?P<limit>\d+) tokens.*?contains (?P<characters>\d+) characters", re.DOTALL)
+_NO_ROOM = re.compile(r"max_tokens must be at least 1, got (?:0|-\d+)")
+"""What vLLM's server says of a prompt that fits exactly; a question's own max_tokens was checked before."""
 _NO_TEMPLATE = re.compile(
     r"default chat template is no longer|does not (?:define|have) (?:one|a chat[ _]template)|chat_template is not set", re.IGNORECASE
 )
@@ -116,6 +118,8 @@ def _about_prompt(problem: str) -> Refusal | None:
     if found:
         message = f"the prompt has {found['characters']} characters, more than the model's {found['limit']} tokens (max_model_len) can hold"
         return Refusal("prompt_too_long", message)
+    if _NO_ROOM.search(problem):
+        return Refusal("prompt_too_long", "the prompt is as long as the model can take (max_model_len), and leaves no room for an answer")
     if _NO_TEMPLATE.search(problem):
         return NO_CHAT_TEMPLATE
     return EMPTY_PROMPT if _EMPTY.search(problem) else None

@@ -14,7 +14,7 @@ from gpu_worker.engines.boot_advice import last_words, plain
 from gpu_worker.engines.engine import Completion, Refusal
 from gpu_worker.engines.refusals import engine_failed, refusal_of
 from gpu_worker.engines.sampling import DEFAULTS, NEUTRAL, canonical
-from gpu_worker.engines.vllm_arguments import Serving, VllmOptions, engine_arguments, serving_of
+from gpu_worker.engines.vllm_arguments import Serving, VllmOptions, serving_of
 from gpu_worker.engines.vllm_booting import Booted, boot
 from gpu_worker.engines.vllm_requests import Request, Requests, completion_of
 from wire.errors import EngineBootError, EngineDeadError
@@ -59,7 +59,7 @@ class VllmEngine:
         vllm_library.set_environment(self._options.startup_timeout_s)
         self._tether.start()
         try:
-            self._booted = await boot(self._options, engine_arguments(self._options, serving), self._boot_over)
+            self._booted = await boot(self._options, serving, self._boot_over)
             await self._get_ready(self._booted.llm, serving, defaults)
         except BaseException:
             await self.stop()

@@ -75,11 +75,15 @@ def argument_problems(vllm_args: Mapping[str, JsonValue], known: Collection[str]
     return [f"vLLM has no engine argument {name!r}{nearest(_underscored(name), names)}" for name in vllm_args if _underscored(name) not in names]
 
 
-def engine_arguments(options: VllmOptions, serving: Serving) -> JsonObject:
+def engine_arguments(options: VllmOptions, serving: Serving, *, on_cpu: bool = False) -> JsonObject:
     """Keyword arguments for `AsyncEngineArgs`; what the user gave wins over our defaults."""
     given = {_underscored(name): value for name, value in options.vllm_args.items()}
     own = {name: value for name, value in given.items() if name not in SERVING_ARGUMENTS}
     lora: JsonObject = {"enable_lora": True} if serving.adapters else {}
+    if serving.adapters and on_cpu:
+        # vLLM for CPUs gives sequences without an adapter the one in the last slot when a batch has both (its LoRA kernels index with -1, up to
+        # 0.33 at least). A last slot that stays empty changes nothing.
+        lora["max_loras"] = len(serving.adapters) + 1
     return {"model": options.model, **OUR_DEFAULTS, **lora, **own}
 
 

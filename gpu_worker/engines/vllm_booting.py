@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from gpu_worker.engines import tethering, vllm_library
 from gpu_worker.engines.boot_advice import BootContext, explain, last_words, plain
 from gpu_worker.engines.capturing import OutputTee
-from gpu_worker.engines.vllm_arguments import VllmOptions, argument_problems
+from gpu_worker.engines.vllm_arguments import Serving, VllmOptions, argument_problems, engine_arguments
 from gpu_worker.engines.watchdog import Process
 from wire.errors import EngineBootError
 
@@ -42,8 +42,8 @@ class Booted:
     processes: frozenset[Process]
 
 
-async def boot(options: VllmOptions, arguments: Mapping[str, JsonValue], over: threading.Event) -> Booted:
-    """Start an engine with `arguments`. If it fails, takes too long or is cancelled, its processes are gone afterwards.
+async def boot(options: VllmOptions, serving: Serving, over: threading.Event) -> Booted:
+    """Start an engine. If it fails, takes too long or is cancelled, its processes are gone afterwards.
 
     `over` is set once no thread is at it any more. Where vLLM hangs before it has started a process, that may be never.
 
@@ -54,7 +54,7 @@ async def boot(options: VllmOptions, arguments: Mapping[str, JsonValue], over: t
     output = OutputTee()
     try:
         with output:
-            llm = await _built(options, arguments, output, over)
+            llm = await _built(options, serving, output, over)
     except EngineBootError:
         raise
     except _TooLongError:
@@ -73,17 +73,17 @@ async def boot(options: VllmOptions, arguments: Mapping[str, JsonValue], over: t
     return Booted(llm, output, frozenset(tethering.processes_below_me() - older))
 
 
-def _prepare(options: VllmOptions, arguments: Mapping[str, JsonValue]) -> Any:  # noqa: ANN401 - an AsyncLLM
+def _prepare(options: VllmOptions, serving: Serving) -> Any:  # noqa: ANN401 - an AsyncLLM
     problems = argument_problems(options.vllm_args, vllm_library.engine_argument_names())
     if problems:
         raise EngineBootError("vllm_args: " + "; ".join(problems))
-    return vllm_library.build(arguments)
+    return vllm_library.build(engine_arguments(options, serving, on_cpu=vllm_library.is_for_cpu()))
 
 
-async def _built(options: VllmOptions, arguments: Mapping[str, JsonValue], output: OutputTee, over: threading.Event) -> Any:  # noqa: ANN401
+async def _built(options: VllmOptions, serving: Serving, output: OutputTee, over: threading.Event) -> Any:  # noqa: ANN401
     started = time.monotonic()
     log.info("starting vLLM %s with model %s", vllm_library.installed_version(), options.model)
-    building = _in_thread(lambda: _prepare(options, arguments), over)
+    building = _in_thread(lambda: _prepare(options, serving), over)
     try:
         while not building.done():
             left_s = started + options.startup_timeout_s - time.monotonic()

@@ -41,6 +41,11 @@ def installed_version() -> str | None:
     return str(import_module("vllm").__version__)
 
 
+def is_for_cpu() -> bool:
+    """Whether the installed vLLM computes on CPUs."""
+    return "cpu" in str(import_module("vllm.platforms").current_platform.device_type)
+
+
 def check_version(version: str | None) -> str:
     """The version, if it is one of the supported range.
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 import redis
 
 from fleet.private_redis import PrivateRedis
-from fleet.processes import spawn, stop_all
+from fleet.processes import spawn
 from tests.chaos import wrong_clock
 from tests.chaos.network import Network
 from tests.chaos.schedule import BATCHERS, LASTING, PRODUCERS, REDIS, WORKERS, Schedule
@@ -152,7 +152,16 @@ class FleetUnderTest:
             member.down = member.doomed = True
         young = {member.name for member in leaving if time.monotonic() - member.started_at < BOOT_S}
         processes = {member.name: member.process for member in leaving if member.process is not None}
-        stop_all(list(processes.values()), GRACE_S)
+        for process in processes.values():
+            process.terminate()
+        deadline = time.monotonic() + GRACE_S
+        for process in processes.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                # With PYTHONFAULTHANDLER its log says where it hung.
+                process.send_signal(signal.SIGABRT)
+                process.wait()
         codes = {name: process.returncode for name, process in processes.items()}
         well = {name for name, code in codes.items() if code == 0 or (code == -signal.SIGTERM and name in young)}
         return [f"{name} ended with code {code} after SIGTERM" for name, code in codes.items() if name not in well]
@@ -185,7 +194,8 @@ class FleetUnderTest:
         }  # fmt: skip
         wrong = next((fault for fault in schedule.faults if fault.kind == LASTING and fault.target == name), None)
         path = wrong_clock.python_path(self.folder / "wrong-clock", float(wrong.variant)) if wrong else str(ROOT)
-        return {**os.environ, "PYTHONPATH": path, **{f"BATCHFLEET_{key}": str(value) for key, value in settings.items()}}
+        python = {"PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"}
+        return {**os.environ, **python, **{f"BATCHFLEET_{key}": str(value) for key, value in settings.items()}}
 
     @staticmethod
     def _add_deadlines(questions: Path) -> None:

@@ -22,12 +22,14 @@ from tests.builders import a_question
 from tests.integration import tiny_model
 from tests.processes import wait_until
 from wire.errors import EngineBootError, EngineDeadError
+from wire.messages import JsonObject
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 
 def an_engine(model: Path | str | None = None, *, startup_timeout_s: float = 300.0, **changes: Any) -> VllmEngine:  # noqa: ANN401 (any argument of vLLM)
-    arguments = {**tiny_model.ENGINE_ARGUMENTS, **changes}
+    """Of the tiny model; `changes`: any arguments of vLLM."""
+    arguments: JsonObject = {**tiny_model.ENGINE_ARGUMENTS, **changes}
     return VllmEngine(VllmOptions(str(model or tiny_model.cached()), "tiny", arguments, {"max_tokens": 8}, startup_timeout_s=startup_timeout_s))
 
 
@@ -123,7 +125,9 @@ async def test_starting_takes_no_longer_than_allowed(caplog: pytest.LogCaptureFi
     message = await boot_error(an_engine(startup_timeout_s=12.0))
 
     assert time.monotonic() - began < 20
-    assert message.startswith(f"vLLM did not start with model {str(tiny_model.cached())!r} within 12 s (server_startup_timeout); it was ended. Its last lines:")
+    assert message.startswith(
+        f"vLLM did not start with model {str(tiny_model.cached())!r} within 12 s (server_startup_timeout); it was ended. Its last lines:"
+    )
     assert "vLLM still starting, 1 of at most 12 s: " in caplog.text
 
 
@@ -154,7 +158,7 @@ async def test_a_killed_engine_is_noticed_by_everyone_and_stops_cleanly() -> Non
         await asyncio.sleep(0.01)
 
     for process in processes_below_me():
-        if b"EngineCore" in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+        if _title(process).startswith("VLLM::EngineCore"):
             os.kill(process.pid, signal.SIGKILL)
     began = time.monotonic()
 
@@ -170,6 +174,10 @@ async def test_a_killed_engine_is_noticed_by_everyone_and_stops_cleanly() -> Non
     wait_until(lambda: not {process for process in processes_below_me() - before if not watchdog.is_resource_tracker(process)}, "the engine's end", 5)
 
 
+def _title(process: watchdog.Process) -> str:
+    return Path(f"/proc/{process.pid}/cmdline").read_text()
+
+
 def _beyond(before: set[watchdog.Process], engine: VllmEngine) -> set[watchdog.Process]:
     """What was started since, but for the watchdog."""
-    return {process for process in processes_below_me() - before if process.pid != engine._tether.pid}  # noqa: SLF001
+    return {process for process in processes_below_me() - before if process.pid != engine._tether.pid}

@@ -49,7 +49,7 @@ def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[subprocess
     for number in range(2):
         with (folder / f"owner-{number}.log").open("wb") as log:
             command = [sys.executable, str(script), str(tiny_model.cached())]
-            started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment))
+            started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment))  # noqa: S603 - our own script
     yield started
     for owner in started:
         owner.kill()

@@ -187,9 +187,9 @@ async def test_a_worker_that_lost_its_lease_cannot_end_the_batch(
     await let_lapse(client)
     (current,) = await intake(aclient, "other").claim(10)
 
-    await publisher(aclient, redis_server).write({}, [zombie])
+    await publisher(aclient, redis_server).end([zombie])
     assert client.exists(f"rq:job:{current.batch_id}")
-    await publisher(aclient, redis_server).write({}, [current])
+    await publisher(aclient, redis_server).end([current])
     assert not client.exists(f"rq:job:{current.batch_id}")
 
 

@@ -13,13 +13,15 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
+from pydantic import JsonValue
+
 MAX_MODEL_LEN = 512
 MAX_VOCABULARY_TOKENS = 512
 HIDDEN_SIZE = 128
 ADAPTER_RANK = 8
 INITIALIZER_RANGE = 0.1
 """Wide enough that the likeliest token is so by far: what it says does not hang on rounding."""
-FORMAT = 1
+FORMAT = 2
 """Goes up when the files change, so that a model cached by an older version is not used."""
 
 SECOND_END_ID = 95
@@ -40,7 +42,7 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
 )
 
-ENGINE_ARGUMENTS = {
+ENGINE_ARGUMENTS: dict[str, JsonValue] = {
     "enforce_eager": True,
     "max_model_len": MAX_MODEL_LEN,
     "max_num_seqs": 64,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gpu_worker.answering import answer
+from gpu_worker.answering import Patience, answer
 from gpu_worker.engines.engine import Completion, Refusal
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.leases import Progress
@@ -31,7 +31,7 @@ class FailingEngine(StubEngine):
 
 async def ask(question: Question, engine: StubEngine, timeout_s: float = 10.0) -> Answer | Failure:
     """Have one question answered by a worker's code."""
-    return await answer(question, engine, ServerClock(), worker="w", attempts=1, timeout_s=timeout_s)
+    return await answer(question, engine, ServerClock(), Patience(timeout_s, tries=3, first_pause_s=0.0), worker="w", attempts=1)
 
 
 async def test_an_answer_carries_what_the_producer_needs() -> None:
@@ -79,6 +79,30 @@ async def test_a_bug_in_the_engine_costs_one_question_only() -> None:
     assert isinstance(record, Failure)
     assert record.error.kind == "internal_error"
     assert "ZeroDivisionError" in record.error.message
+
+
+class FickleEngine(StubEngine):
+    """An engine that fails a few times, in a way that passes."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__(StubOptions())
+        self.left = failures
+
+    async def answer(self, question: Question) -> Completion | Refusal:
+        if self.left:
+            self.left -= 1
+            return Refusal("server_error", "try again", retryable=True)
+        return await super().answer(question)
+
+
+async def test_a_failure_that_may_pass_is_tried_again() -> None:
+    """Up to the cap; then it is a failure that says it could be tried again."""
+    recovered = await ask(a_question(), FickleEngine(2))
+    failed = await ask(a_question(), FickleEngine(3))
+
+    assert isinstance(recovered, Answer)
+    assert isinstance(failed, Failure)
+    assert (failed.error.kind, failed.error.retryable) == ("server_error", True)
 
 
 async def test_a_dead_engine_is_no_record_at_all() -> None:

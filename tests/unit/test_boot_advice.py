@@ -12,7 +12,7 @@ GENERIC = "Engine core initialization failed. See root cause above. Failed core 
 
 SAMPLES = {
     "cuda out of memory": (
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 5.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 3.05 GiB is free.",
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 5.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 3.05 GiB is",
         "out of memory: lower max_model_len (now 32768), max_num_seqs (now vLLM chooses) and gpu_memory_utilization (now 0.92)",
     ),
     "no room for the cache": (
@@ -20,13 +20,15 @@ SAMPLES = {
         "out of memory for the KV cache: lower max_model_len, lower max_num_seqs, or raise gpu_memory_utilization",
     ),
     "too little for one request": (
-        "ValueError: To serve at least one request with the model's max seq len (32768), (16.00 GiB KV cache is needed, which is larger than the available "
-        "KV cache memory (8.00 GiB). Based on the available memory, the estimated maximum model length is 16384. Try increasing",
+        (
+            "ValueError: To serve at least one request with the model's max seq len (32768), (16.00 GiB KV cache is needed, which is larger than "
+            "the available KV cache memory (8.00 GiB). Based on the available memory, the estimated maximum model length is 16384. Try increasing"
+        ),
         "out of memory for the KV cache: lower max_model_len to at most 16384",
     ),
     "memory taken by somebody else": (
-        "ValueError: Free memory on device cuda:0 (10.21/79.11 GiB) on startup is less than desired GPU memory utilization (0.92, 72.78 GiB). Decrease",
-        "something else holds memory on this GPU (10.21 of 79.11 GiB are free): end it (nvidia-smi shows it), or lower gpu_memory_utilization (now 0.92)",
+        "ValueError: Free memory on device cuda:0 (10.21/79.11 GiB) on startup is less than desired GPU memory utilization (0.92",
+        "something else holds memory on this GPU (10.21 of 79.11 GiB are free): end it (nvidia-smi shows it), or lower gpu_memory_ut",
     ),
     "too few GPUs": (
         "ValueError: World size (8) is larger than the number of available GPUs (2) in this node. If this is intentional",
@@ -107,8 +109,10 @@ def test_the_message_names_the_cause_behind_the_exception() -> None:
 
     assert message.splitlines() == [
         "vLLM did not start with model 'org/model': RuntimeError: Cannot find any model weights with `org/model`",
-        "What to change: 'org/model' has no weights (*.safetensors, *.bin, *.pt): download all of the model; "
-        "`load_format: dummy` in vllm_args makes up random ones, for tests",
+        (
+            "What to change: 'org/model' has no weights (*.safetensors, *.bin, *.pt): download all of the model; "
+            "`load_format: dummy` in vllm_args makes up random ones, for tests"
+        ),
         "The engine's last lines:",
         "  | Initializing a V1 LLM engine",
         "  | RuntimeError: Cannot find any model weights with `org/model`",

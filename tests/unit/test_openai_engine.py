@@ -25,6 +25,7 @@ VLLM = [{"id": MODEL, "owned_by": "vllm", "max_model_len": 512}]
 
 
 def options(server: ScriptedServer, **changes: Any) -> OpenAIOptions:  # noqa: ANN401 (any field of the options)
+    """Impatient ones."""
     quick: dict[str, Any] = {"retry_total_s": 0.5, "first_pause_s": 0.01, "longest_pause_s": 0.05, "startup_timeout_s": 2.0, "request_timeout_s": 5.0}
     return OpenAIOptions(**{"server": "127.0.0.1", "port": server.port, "model": MODEL, "api_key": KEY, **quick, **changes})
 
@@ -32,7 +33,8 @@ def options(server: ScriptedServer, **changes: Any) -> OpenAIOptions:  # noqa: A
 @contextlib.asynccontextmanager
 async def an_engine(
     script: Script, *, models: list[dict[str, Any]] | None = None, **changes: Any
-) -> AsyncIterator[tuple[OpenAIEngine, ScriptedServer]]:  # noqa: ANN401
+) -> AsyncIterator[tuple[OpenAIEngine, ScriptedServer]]:
+    """Started, at a server that does as `script` says; `changes`: any field of the options."""
     async with ScriptedServer(script, models=models) as server:
         engine = OpenAIEngine(options(server, **changes))
         await engine.start()
@@ -49,11 +51,13 @@ def in_turn(*replies: Reply) -> Script:
 
 
 def completion(outcome: Completion | Refusal) -> Completion:
+    """It must be one."""
     assert isinstance(outcome, Completion), outcome
     return outcome
 
 
 def refusal(outcome: Completion | Refusal) -> Refusal:
+    """It must be one."""
     assert isinstance(outcome, Refusal), outcome
     return outcome
 
@@ -106,7 +110,7 @@ async def test_a_vllm_server_is_told_what_its_generation_config_may_not_change()
         "model": "poet",
         "prompt": "What?",
         "temperature": 0.0,
-        "max_tokens": 1024,
+        "max_tokens": 511,
         "top_p": 1.0,
         "top_k": 0,
         "min_p": 0.0,
@@ -265,7 +269,6 @@ async def test_what_we_refuse_ourselves_is_never_sent() -> None:
 
 async def test_a_server_that_counts_the_answer_too_is_asked_for_less() -> None:
     """Older vLLM servers refuse what newer ones shorten: the prompt is measured, and asked again for what still fits."""
-
     told = (
         "This model's maximum context length is 512 tokens. However, you requested 1024 output tokens and your prompt contains 500 input tokens, "
         "for a total of 1524 tokens."

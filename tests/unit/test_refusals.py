@@ -19,7 +19,7 @@ TOO_LONG = "the prompt has {} tokens, but the model takes 512 (max_model_len), a
             TOO_LONG.format("at least 513"),
         ),
         (
-            "This model's maximum context length is 512 tokens. However, you requested 1024 output tokens and your prompt contains 600 input tokens, for",
+            "This model's maximum context length is 512 tokens. However, you requested 1024 output tokens and your prompt contains 600 input tokens,",
             TOO_LONG.format(600),
         ),
         (
@@ -50,6 +50,7 @@ def test_a_prompt_that_is_too_long_has_both_numbers(problem: str, message: str) 
         ("something else", PARAMS, False, "bad_parameter"),
         ('Grammar error: invalid regex "[0-9"', {**PARAMS, "structured_outputs": {"regex": "[0-9"}}, False, "bad_schema"),
         ("The model `pot` does not exist.", {**PARAMS, "lora": "pot"}, False, "unknown_adapter"),
+        ("max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)", PARAMS, False, "prompt_too_long"),
         ("The decoder prompt cannot be empty", PARAMS, False, "empty_prompt"),
     ],
 )

@@ -14,6 +14,7 @@ SCHEMA: JsonObject = {"type": "object", "properties": {"a": {"type": "integer"}}
 
 
 def refusal(asked: JsonObject) -> Refusal:
+    """There must be one."""
     outcome = canonical(asked)
     assert isinstance(outcome, Refusal), f"{asked} was taken as {outcome}"
     return outcome

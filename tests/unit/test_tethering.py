@@ -34,7 +34,8 @@ A_CHILD = "pids.append(subprocess.Popen([sys.executable, '-c', 'import time; tim
 A_SESSION_LEADER = "pids.append(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True).pid)"
 A_STUBBORN_CHILD = """
 stubborn = subprocess.Popen(
-    [sys.executable, '-c', 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)'], stdout=subprocess.PIPE
+    [sys.executable, '-c', 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)'],
+    stdout=subprocess.PIPE,
 )
 stubborn.stdout.readline()
 pids.append(stubborn.pid)
@@ -55,6 +56,7 @@ pids += [middle.pid, int(middle.stdout.readline())]
 
 
 def gone_within(pids: list[int], seconds: float) -> bool:
+    """Whether none of them runs any more, in time."""
     deadline = time.monotonic() + seconds
     while any(alive(pid) for pid in pids):
         if time.monotonic() > deadline:
@@ -64,6 +66,7 @@ def gone_within(pids: list[int], seconds: float) -> bool:
 
 
 def alive(pid: int) -> bool:
+    """A zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
     except OSError:
@@ -78,7 +81,9 @@ def an_owner() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], list[int
 
     def start(body: str) -> tuple[subprocess.Popen[str], list[int]]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        owner = subprocess.Popen([sys.executable, "-c", OWNER.format(body=body)], stdout=subprocess.PIPE, text=True, env=environment)
+        owner = subprocess.Popen(  # noqa: S603 - our own script
+            [sys.executable, "-c", OWNER.format(body=body)], stdout=subprocess.PIPE, text=True, env=environment
+        )
         owners.append(owner)
         assert owner.stdout is not None
         pids = [int(pid) for pid in owner.stdout.readline().split()]
@@ -122,7 +127,7 @@ def test_an_orphan_is_known_from_before(an_owner: Callable[[str], tuple[subproce
 
 def test_a_stranger_is_left_alone(an_owner: Callable[[str], tuple[subprocess.Popen[str], list[int]]]) -> None:
     """Though it is in the owner's process group and session, as everything started by one shell script is."""
-    with subprocess.Popen(["sleep", "600"]) as stranger:
+    with subprocess.Popen(["/bin/sleep", "600"]) as stranger:
         owner, pids = an_owner(A_CHILD)
 
         owner.kill()
@@ -134,7 +139,7 @@ def test_a_stranger_is_left_alone(an_owner: Callable[[str], tuple[subprocess.Pop
 
 def test_another_process_of_the_same_number_is_another_process() -> None:
     """Numbers are used again; start times tell the processes apart."""
-    with subprocess.Popen(["sleep", "600"]) as child:
+    with subprocess.Popen(["/bin/sleep", "600"]) as child:
         (known,) = (process for process in processes_below_me() if process.pid == child.pid)
 
         watchdog.end([known._replace(started=known.started - 1)], grace_s=0)
@@ -149,7 +154,7 @@ def test_letting_go_ends_the_watchdog_and_nothing_else() -> None:
     tether = Tether()
     tether.start()
     guard = tether.pid
-    with subprocess.Popen(["sleep", "600"]) as child:
+    with subprocess.Popen(["/bin/sleep", "600"]) as child:
         tether.stop()
         tether.stop()
 

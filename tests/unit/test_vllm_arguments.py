@@ -9,6 +9,7 @@ import pytest
 from gpu_worker.engines.vllm_arguments import VllmOptions, adapters_of, argument_problems, engine_arguments, read_template, serving_of
 from gpu_worker.engines.vllm_library import check_version
 from wire.errors import EngineBootError
+from wire.messages import JsonObject
 
 KNOWN = {"model", "tensor_parallel_size", "max_num_seqs", "generation_config", "enable_lora"}
 
@@ -32,6 +33,14 @@ def test_arguments_reach_the_engine_and_the_server_s_do_not() -> None:
     assert arguments == {"model": "m", "max_num_seqs": 8, "enable_lora": True, "generation_config": "vllm", "disable_log_stats": True}
 
 
+def test_on_cpus_the_last_adapter_slot_stays_empty() -> None:
+    """Sequences without an adapter use it there; see the test of adapters side by side in tests/integration."""
+    options = VllmOptions("m", vllm_args={"lora_modules": {"poet": "/p", "critic": "/c"}})
+
+    assert engine_arguments(options, serving_of(options), on_cpu=True)["max_loras"] == 3
+    assert "max_loras" not in engine_arguments(options, serving_of(options))
+
+
 def test_the_user_may_ask_for_the_model_s_defaults() -> None:
     """Who sets generation_config gets what it says."""
     assert serving_of(VllmOptions("m", vllm_args={"generation_config": "auto"})).uses_generation_config
@@ -50,9 +59,9 @@ def test_a_chat_template_is_text_or_a_file(tmp_path: Path) -> None:
 
 def test_adapters_in_every_form() -> None:
     """A mapping, or the two forms of vLLM's server."""
-    expected = {"poet": "/a", "critic": "/b"}
+    expected: JsonObject = {"poet": "/a", "critic": "/b"}
 
-    assert adapters_of(expected) == adapters_of(["poet=/a", {"name": "critic", "path": "/b"}]) == expected  # type: ignore[arg-type] - a dict of texts is JSON
+    assert adapters_of(expected) == adapters_of(["poet=/a", {"name": "critic", "path": "/b"}]) == expected
     with pytest.raises(EngineBootError, match="every name once"):
         adapters_of(["poet=/a", "poet=/b"])
 

@@ -1,0 +1,74 @@
+"""What the leading batcher does with every heartbeat, beside handing over: takes back, judges, cancels, and forgets what is gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from typing import Any
+
+import redis
+
+from batcher.cancelling import Canceller
+from batcher.handing_over import HandOver
+from batcher.inbox import QueueId
+from batcher.leading import Leadership
+from batcher.options import BatcherOptions
+from batcher.quarantine import Quarantine
+from batcher.reaping import Reaper
+from wire.keys import Keys
+
+SILENT_HEARTBEATS = 10
+"""A batcher whose report has not changed for this many heartbeats is forgotten."""
+RUNS_EVERY_S = 60.0
+RUNS_AT_ONCE = 100
+
+
+class Housekeeping:
+    """Of one batcher; only while it leads."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, leadership: Leadership, hand_over: HandOver, options: BatcherOptions) -> None:
+        self._client = client
+        self._keys = keys
+        self._silent_s = SILENT_HEARTBEATS * options.heartbeat_s
+        self._reaper = Reaper(client, keys)
+        self._quarantine = Quarantine(client, keys, leadership, hand_over, run_ttl_s=options.run_ttl_s)
+        self._canceller = Canceller(client, keys, leadership, run_ttl_s=options.run_ttl_s)
+        self._reports: dict[bytes, tuple[bytes, float]] = {}
+        self._runs_at = 0.0
+
+    def tend(self, queues: Collection[QueueId]) -> bool:
+        """Do it all once.
+
+        Returns:
+            Whether questions were taken out of streams, so that what was read from them before is out of date.
+
+        Raises:
+            LeaseLostError: This batcher does not lead any more.
+        """
+        models = {model for model, _ in queues}
+        self._reaper.take_back(models)
+        self._quarantine.judge_all(models)
+        self._forget_silent_batchers()
+        self._forget_expired_runs()
+        return self._canceller.end_cancelled(queues)
+
+    def _forget_silent_batchers(self) -> None:
+        """By our own clock and whether their words change: theirs may be wrong."""
+        now = time.monotonic()
+        reports: Any = self._client.hgetall(self._keys.batchers)
+        self._reports = {name: self._reports.get(name, (report, now)) for name, report in reports.items()}
+        for name, report in reports.items():
+            before, since = self._reports[name]
+            if report != before:
+                self._reports[name] = (report, now)
+            elif now - since > self._silent_s:
+                self._client.hdel(self._keys.batchers, name)
+
+    def _forget_expired_runs(self) -> None:
+        if time.monotonic() < self._runs_at:
+            return
+        self._runs_at = time.monotonic() + RUNS_EVERY_S
+        oldest: Any = self._client.zrange(self._keys.runs, 0, RUNS_AT_ONCE - 1)
+        for run in oldest:
+            if not self._client.exists(self._keys.run(run.decode("utf-8", "replace"))):
+                self._client.zrem(self._keys.runs, run)
