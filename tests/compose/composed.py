@@ -105,6 +105,12 @@ class Composed:
             subprocess.run(["docker", "update", "--restart=no", container], check=True, capture_output=True)  # noqa: S603, S607 (ours)
         os.kill(int(self.inspect(container, "{{.State.Pid}}")), signal.SIGKILL)
 
+    def stop_runs(self) -> None:
+        """What Ctrl-C does to `docker compose run`."""
+        ours = [f"label=com.docker.compose.{label}" for label in (f"project={self.project}", "oneoff=True")]
+        found = subprocess.run(["docker", "ps", "--quiet", "--filter", ours[0], "--filter", ours[1]], capture_output=True, text=True, check=True)  # noqa: S603, S607 (ours)
+        subprocess.run(["docker", "kill", "--signal", "INT", *found.stdout.split()], check=True, capture_output=True)  # noqa: S603, S607 (ours)
+
     def inspect(self, container: str, template: str) -> str:
         """What Docker knows of a container."""
         command = ["docker", "inspect", "--format", template, container]

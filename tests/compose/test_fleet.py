@@ -37,7 +37,7 @@ def test_20000_questions_while_the_fleet_grows_shrinks_and_loses_parts(fleet: Co
     Scaling down is no accident: a worker that is told to go finishes what it has, so that until the first kill every answer was a first attempt.
     """
     fleet.configure(CONFIG)
-    fleet.environ["STUB_STEP_S"] = "0.02"
+    fleet.environ["STUB_STEP_S"] = "0.013"
     fleet.up(workers=1)
     ids = write_questions(fleet.folder / "questions.jsonl", 20_000)
     answers = fleet.folder / "answers.jsonl"
@@ -72,10 +72,10 @@ def test_questions_outlive_down_and_up(fleet: Composed) -> None:
     submit = ("submit", "/data/questions.jsonl", "-o", "/data/answers.jsonl", "--run", "waits", "--model", "stub", "--json")
     producer = fleet.start(*submit)
     wait_until(lambda: json.loads(fleet.ask("verify", "waits", "--json").stdout or '{"accepted": 0}')["accepted"] == len(ids), "all are accepted")
-    producer.terminate()
-    producer.wait(30)
+    fleet.stop_runs()
+    assert producer.wait(30) == 130
 
-    fleet.compose("down", "--remove-orphans")
+    fleet.compose("down")
     fleet.up(workers=2)
 
     assert summary(fleet.start(*submit))["answered"] == len(ids)

@@ -68,7 +68,7 @@ def cached(*, chat_template: bool = True) -> Path:
 
 def make(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> None:
     """Write the model's and the tokenizer's files into `folder`, which exists; `chat_template` None gives a model without one."""
-    _save_model(folder, vocabulary_tokens=_save_tokenizer(folder, chat_template))
+    _save_model(folder, vocabulary_tokens=make_tokenizer(folder, chat_template))
 
 
 def make_adapter(folder: Path) -> None:
@@ -116,7 +116,8 @@ def _save_model(folder: Path, vocabulary_tokens: int) -> None:
     model.save_pretrained(folder)
 
 
-def _save_tokenizer(folder: Path, chat_template: str | None) -> int:
+def make_tokenizer(folder: Path, chat_template: str | None = CHAT_TEMPLATE) -> int:
+    """Write a byte-level tokenizer into `folder`; returns how many tokens it knows."""
     tokenizers = import_module("tokenizers")
     bpe = tokenizers.ByteLevelBPETokenizer()
     bpe.train_from_iterator(TRAINING_LINES, vocab_size=MAX_VOCABULARY_TOKENS, special_tokens=["<s>", "</s>"], show_progress=False)
