@@ -40,8 +40,8 @@ def _ill(name: str, state: str, age_s: float, patience_s: float) -> str | None:
 
 def _workers(client: redis.Redis, keys: Keys, host: str) -> list[tuple[str, str, float]]:
     """Name, state and age of the last report in seconds."""
-    seconds, micros = client.time()  # type: ignore[misc]
-    now = seconds + micros / 1e6
+    time_there: Any = client.time()
+    now = time_there[0] + time_there[1] / 1e6
     found: Any = client.zrange(keys.workers, 0, -1, withscores=True)
     ours = [(name.decode(), now - at_ms / 1000) for name, at_ms in found if _is_of(host, name.decode(), parts=1)]
     states: list[Any] = [client.hget(keys.worker(name), "state") for name, _ in ours]

@@ -20,6 +20,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LOG_PREFIX = re.compile(r"^(?:\([\w:.-]+ pid=\d+\) )?(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]*\] ?)?)?")
 _TRACEBACK = re.compile(r"^(?:\s|Traceback \(most recent|File \"|\^|During handling of|The above exception|raise |return )")
 _ERROR = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|Exit|Interrupt|NotFound)\b(?:: .*)?$|^Value error, ")
+_PYDANTIC = re.compile(r" \[type=\w+, input_value=.*$")
 _SECOND_HAND = re.compile(r"initialization failed|See (?:root cause|stack trace)|Failed core proc", re.IGNORECASE)
 
 
@@ -65,7 +66,7 @@ def cause(error: str, lines: Sequence[str]) -> str:
     """The most telling line: the engine's last error that does not merely point at another one, or else the exception's own text."""
     if not _SECOND_HAND.search(error):
         first = [line for line in error.splitlines() if line.strip() and "validation error for" not in line]
-        return _cut(first[0].strip().removeprefix("Value error, ")) if first else "no reason given"
+        return _cut(_PYDANTIC.sub("", first[0].strip().removeprefix("Value error, "))) if first else "no reason given"
     told = [line for line in lines if _ERROR.match(line) and not _SECOND_HAND.search(line)]
     return _cut(told[-1]) if told else _cut(plain_text(error))
 
@@ -215,10 +216,15 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str]
             r"couldn't connect to 'https://huggingface|LocalEntryNotFound|OfflineMode|thrown while requesting (?:HEAD|GET) https://huggingface",
             _no_hub,
         ),
+        (r"outgoing traffic has been disabled", _no_hub),
         (r"is greater than the derived max_model_len \([^=]*=(?P<derived>[\d.]+)", _too_long),
         (
             r"trust_remote_code ?= ?True|requires you to execute the configuration file|contains custom code",
             _said("the model brings its own code, which vLLM runs only if you trust it: `trust_remote_code: true` in vllm_args"),
+        ),
+        (
+            r"Failed to import from vllm\._C|undefined symbol",
+            _said("vLLM's compiled part does not match the torch beside it: install vLLM into an environment of its own, and let it choose torch"),
         ),
         (r"are not supported for now|failed to be inspected|does not recognize this architecture|has no vLLM implementation", _unknown_architecture),
         (r"Bfloat16 is only supported on GPUs", _said("these GPUs are too old for bfloat16: set `dtype: half` in vllm_args")),

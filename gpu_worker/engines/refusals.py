@@ -64,6 +64,17 @@ def bad_parameter(problem: str) -> Refusal:
     return Refusal("bad_parameter", _quoted(problem))
 
 
+def unknown_tokens(params: JsonObject, vocabulary_tokens: int) -> Refusal | None:
+    """Token ids outside the model's vocabulary: some versions of vLLM index with them unchecked, which ends the engine."""
+    for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
+        given = params.get(name)
+        token_ids = [int(token_id) for token_id in given if isinstance(token_id, int | str)] if isinstance(given, list | dict) else []
+        outside = [token_id for token_id in token_ids if not 0 <= token_id < vocabulary_tokens]
+        if outside:
+            return Refusal("bad_parameter", f"parameter {name!r} names token {outside[0]}, and the model has {vocabulary_tokens} tokens, 0 the first")
+    return None
+
+
 def engine_failed(problem: str) -> Refusal:
     """This question failed inside the engine, which lives on."""
     return Refusal("engine_error", f"the engine failed on this question: {_quoted(problem)}", retryable=True)

@@ -67,8 +67,8 @@ def _integer(description: str, low: int, high: int = 2**63 - 1) -> _Kind:
 
 
 def _read_texts(value: JsonValue) -> JsonValue:
-    texts = [value] if isinstance(value, str) else value
-    return texts if isinstance(texts, list) and all(isinstance(text, str) and text for text in texts) else None
+    texts: list[JsonValue] = value if isinstance(value, list) else [value]
+    return texts if all(isinstance(text, str) and text for text in texts) else None
 
 
 def _read_token_ids(value: JsonValue) -> JsonValue:
@@ -217,7 +217,7 @@ def _structure(given: Mapping[str, JsonValue]) -> JsonObject:
 
 
 def _constraints(value: JsonValue) -> JsonObject:
-    constraints = {name: constraint for name, constraint in value.items() if constraint is not None} if isinstance(value, dict) else {}
+    constraints: JsonObject = {name: constraint for name, constraint in value.items() if constraint is not None} if isinstance(value, dict) else {}
     for name in constraints:
         if name not in STRUCTURES:
             msg = f"'structured_outputs' has no {name!r}{nearest(name, STRUCTURES)}; it takes one of {', '.join(STRUCTURES)}"

@@ -14,7 +14,8 @@ from gpu_worker.engines import watchdog
 
 log = logging.getLogger(__name__)
 
-MARK_VARIABLE = "BATCHFLEET_TETHER"
+MARK_VARIABLE = "TETHERED_TO_BATCHFLEET_WORKER"
+"""Not BATCHFLEET_..., which are settings."""
 ENDING_S = 5.0
 """Longest that any process of the tree outlives the worker."""
 

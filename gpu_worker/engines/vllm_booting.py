@@ -57,33 +57,32 @@ async def boot(options: VllmOptions, serving: Serving, over: threading.Event) ->
             llm = await _built(options, serving, output, over)
     except EngineBootError:
         raise
-    except _TooLongError:
+    except BaseException as error:
+        heard = _lines(output)
         await _clean_up(older, output, over)
-        lines = _last_lines(output)
-        msg = f"vLLM did not start with model {options.model!r} within {options.startup_timeout_s:g} s (server_startup_timeout)"
-        raise EngineBootError(_without_secrets(f"{msg}; it was ended. Its last lines:\n{lines}", options.vllm_args)) from None
-    except asyncio.CancelledError:
-        await _clean_up(older, output, over)
-        raise
-    except Exception as error:
-        await _clean_up(older, output, over)
-        gpus = await asyncio.to_thread(vllm_library.gpu_count)
-        context = BootContext(options.model, options.vllm_args, gpus, vllm_library.installed_version() or "?")
-        raise EngineBootError(_without_secrets(explain(str(error) or type(error).__name__, output.lines(), context), options.vllm_args)) from error
+        if not isinstance(error, Exception):
+            raise
+        message = _too_long(options, heard) if isinstance(error, _TooLongError) else await _why(error, options, output)
+        raise EngineBootError(_without_secrets(message, options.vllm_args)) from error
     return Booted(llm, output, frozenset(tethering.processes_below_me() - older))
 
 
-def _prepare(options: VllmOptions, serving: Serving) -> Any:  # noqa: ANN401 - an AsyncLLM
+def _prepare(options: VllmOptions, serving: Serving, is_abandoned: Callable[[], bool]) -> Any:  # noqa: ANN401 - an AsyncLLM
     problems = argument_problems(options.vllm_args, vllm_library.engine_argument_names())
     if problems:
         raise EngineBootError("vllm_args: " + "; ".join(problems))
-    return vllm_library.build(engine_arguments(options, serving, on_cpu=vllm_library.is_for_cpu()))
+    on_cpu = vllm_library.is_for_cpu()
+    # Importing vLLM has taken seconds, in which we may have been told to stop.
+    if is_abandoned():
+        msg = "nobody waits for this engine any more"
+        raise EngineBootError(msg)
+    return vllm_library.build(engine_arguments(options, serving, on_cpu=on_cpu))
 
 
 async def _built(options: VllmOptions, serving: Serving, output: OutputTee, over: threading.Event) -> Any:  # noqa: ANN401
     started = time.monotonic()
     log.info("starting vLLM %s with model %s", vllm_library.installed_version(), options.model)
-    building = _in_thread(lambda: _prepare(options, serving), over)
+    building = _in_thread(lambda is_abandoned: _prepare(options, serving, is_abandoned), over)
     try:
         while not building.done():
             left_s = started + options.startup_timeout_s - time.monotonic()
@@ -94,12 +93,15 @@ async def _built(options: VllmOptions, serving: Serving, output: OutputTee, over
                 log.info("vLLM %s, %.0f of at most %g s: %s", _STILL, time.monotonic() - started, options.startup_timeout_s, _heard(output))
     finally:
         building.cancel()
+    llm = building.result().pop()
     log.info("vLLM is ready after %.0f s", time.monotonic() - started)
-    return building.result().pop()
+    return llm
 
 
-def _in_thread(work: Callable[[], Any], over: threading.Event) -> asyncio.Future[list[Any]]:
+def _in_thread(work: Callable[[Callable[[], bool]], Any], over: threading.Event) -> asyncio.Future[list[Any]]:
     """Like asyncio.to_thread, but in a thread that nobody waits for when the process exits: vLLM may hang in there for good.
+
+    `work` is given what tells whether anybody still waits for it.
 
     The result comes in a list, to be emptied: vLLM keeps exceptions, they keep this frame, and it must not keep the engine.
     """
@@ -118,7 +120,7 @@ def _in_thread(work: Callable[[], Any], over: threading.Event) -> asyncio.Future
         outcome: list[Any] = []
         failure: Exception | None = None
         try:
-            outcome.append(work())
+            outcome.append(work(result.cancelled))
         except Exception as error:  # noqa: BLE001 - handed to whoever awaits the result
             failure = error
         except SystemExit as error:
@@ -133,8 +135,13 @@ def _in_thread(work: Callable[[], Any], over: threading.Event) -> asyncio.Future
 
 
 async def _clean_up(older: set[Process], output: OutputTee, over: threading.Event) -> None:
-    await asyncio.to_thread(lambda: tethering.end(tethering.processes_below_me() - older))
+    def end() -> None:
+        tethering.end(tethering.processes_below_me() - older)
+
+    await asyncio.to_thread(end)
     await asyncio.to_thread(over.wait, SETTLE_S)
+    # Once more: it may just have been about to start one.
+    await asyncio.to_thread(end)
     await asyncio.to_thread(output.settle, SETTLE_S)
 
 
@@ -143,8 +150,16 @@ def _heard(output: OutputTee) -> str:
     return lines[-1][:200] if lines else "nothing heard yet"
 
 
-def _last_lines(output: OutputTee) -> str:
-    return "\n".join(f"  | {line}" for line in last_words(_lines(output))) or "  | (it wrote nothing)"
+def _too_long(options: VllmOptions, heard: list[str]) -> str:
+    quoted = [f"  | {line}" for line in last_words(heard)] or ["  | (it wrote nothing)"]
+    first = f"vLLM did not start with model {options.model!r} within {options.startup_timeout_s:g} s (server_startup_timeout); it was ended."
+    return "\n".join([f"{first} Its last lines:", *quoted])
+
+
+async def _why(error: Exception, options: VllmOptions, output: OutputTee) -> str:
+    gpus = await asyncio.to_thread(vllm_library.gpu_count)
+    context = BootContext(options.model, options.vllm_args, gpus, vllm_library.installed_version() or "?")
+    return explain(str(error) or type(error).__name__, _lines(output), context)
 
 
 def _lines(output: OutputTee) -> list[str]:

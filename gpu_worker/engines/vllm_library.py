@@ -85,12 +85,13 @@ def build(arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - an AsyncLLM
 
 
 def count_steps(llm: Any, count: Callable[[], None]) -> None:  # noqa: ANN401
-    """Have `count` called for every step of the engine that produced a token of any sequence."""
+    """Have `count` called for every step of the engine in which any sequence moved on."""
     inner = llm.engine_core.get_output_async
 
     async def counted() -> Any:  # noqa: ANN401
         outputs = await inner()
-        count()
+        if outputs.outputs:
+            count()
         return outputs
 
     llm.engine_core.get_output_async = counted

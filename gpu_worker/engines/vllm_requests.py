@@ -10,10 +10,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from gpu_worker.engines import vllm_library
+from gpu_worker.engines import refusals, vllm_library
 from gpu_worker.engines.engine import Completion, Refusal
-from gpu_worker.engines.refusals import EMPTY_PROMPT, bad_schema, engine_failed, messages_problem, prompt_too_long, refusal_of, unknown_adapter
-from gpu_worker.engines.refusals import bad_messages as bad_messages_refusal
 from gpu_worker.engines.sampling import CHAT_ONLY, PROMPT_SHAPING, effective_params
 from gpu_worker.engines.vllm_arguments import Serving
 from wire.messages import JsonObject, Question, Usage
@@ -47,6 +45,7 @@ class Requests:
         self._defaults = defaults
         self._adapters = adapters
         self._max_model_len = int(llm.vllm_config.model_config.max_model_len)
+        self._vocabulary_tokens = int(llm.vllm_config.model_config.get_vocab_size())
 
     async def request_for(self, question: Question) -> Request | Refusal:
         """The request, its `max_tokens` no larger than what fits behind the prompt; or why the engine would not serve it."""
@@ -54,27 +53,33 @@ class Requests:
         params = effective_params(question.params, self._defaults, chat=chat)
         if isinstance(params, Refusal):
             return params
-        adapter = params.get("lora")
-        if isinstance(adapter, str) and adapter not in self._adapters:
-            return unknown_adapter(adapter, self._adapters)
+        refusal = self._unknown(params)
+        if refusal is not None:
+            return refusal
         try:
             prompt = await self._rendered(question, params)
         except vllm_library.request_errors() as error:
-            return refusal_of(str(error), params, chat=chat)
+            return refusals.refusal_of(str(error), params, chat=chat)
         except Exception as error:  # noqa: BLE001 - templates, and whatever a multimodal prompt makes vLLM fetch, raise anything
             log.warning("question %s of run %s could not be rendered: %s", question.request_id, question.run, error)
-            return bad_messages_refusal(f"{type(error).__name__}: {error}") if chat else engine_failed(f"{type(error).__name__}: {error}")
-        if isinstance(prompt, Refusal):
-            return prompt
-        return self._fitted(prompt, params, chat=chat)
+            told = f"{type(error).__name__}: {error}"
+            return refusals.bad_messages(told) if chat else refusals.engine_failed(told)
+        return prompt if isinstance(prompt, Refusal) else self._fitted(prompt, params, chat=chat)
+
+    def _unknown(self, params: JsonObject) -> Refusal | None:
+        """What `params` name that this engine does not have."""
+        adapter = params.get("lora")
+        if isinstance(adapter, str) and adapter not in self._adapters:
+            return refusals.unknown_adapter(adapter, self._adapters)
+        return refusals.unknown_tokens(params, self._vocabulary_tokens)
 
     async def _rendered(self, question: Question, params: JsonObject) -> Any:  # noqa: ANN401
         """What vLLM calls an engine input, or a refusal."""
         if question.messages is not None:
-            problem = messages_problem(question.messages)
-            return bad_messages_refusal(problem) if problem is not None else await self._rendered_chat(question.messages, params)
+            problem = refusals.messages_problem(question.messages)
+            return refusals.bad_messages(problem) if problem is not None else await self._rendered_chat(question.messages, params)
         if not question.prompt:
-            return EMPTY_PROMPT
+            return refusals.EMPTY_PROMPT
         text = question.prompt
         tokenizing = self._tokenizing(self._renderer.default_cmpl_tok_params, params)
         if len(text) > LONGEST_INLINE_CHARS:
@@ -103,13 +108,13 @@ class Requests:
         if token_ids is not None:
             room = self._max_model_len - len(token_ids)
             if room < 1:
-                return prompt_too_long(len(token_ids), self._max_model_len)
+                return refusals.prompt_too_long(len(token_ids), self._max_model_len)
             asked = params.get("max_tokens")
             params = {**params, "max_tokens": min(asked, room) if isinstance(asked, int) else room}
         try:
             sampling = vllm_library.sampling_params(**_sampler_arguments(params))
         except vllm_library.request_errors() as error:
-            return refusal_of(str(error), params, chat=chat)
+            return refusals.refusal_of(str(error), params, chat=chat)
         adapter = params.get("lora")
         return Request(prompt, sampling, self._adapters[adapter] if isinstance(adapter, str) else None, params)
 
@@ -121,7 +126,11 @@ def completion_of(output: Any, params: JsonObject) -> Completion | Refusal:  # n
     for reason in reasons:
         if reason in {"abort", "error"}:
             failed = "structured_outputs" in params and reason == "error"
-            return bad_schema("the engine could not compile it") if failed else engine_failed(f"it ended with finish_reason {reason!r}")
+            return (
+                refusals.bad_schema("the engine could not compile it")
+                if failed
+                else refusals.engine_failed(f"it ended with finish_reason {reason!r}")
+            )
     usage = Usage(
         prompt_tokens=len(output.prompt_token_ids or ()),
         completion_tokens=sum(len(one.token_ids) for one in outputs),

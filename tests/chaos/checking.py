@@ -71,13 +71,14 @@ def check_ledger(fleet: FleetUnderTest, client: redis.Redis, verdict: Verdict) -
     """`batchfleet verify` says what the bitmaps say, bit by bit, and both say that nothing is missing or double."""
     for name in PRODUCERS:
         accepted, done = (_bits(client, key) for key in (KEYS.accepted(name), KEYS.done(name)))
-        fields = client.hgetall(KEYS.run(name))
-        counts = {key.decode(): int(value) for key, value in fields.items() if key != b"fingerprint"}  # type: ignore[union-attr]
+        fields: Any = client.hgetall(KEYS.run(name))
+        counts = {key.decode(): int(value) for key, value in fields.items() if key != b"fingerprint"}
         answered, failed = counts.get("answered", 0), counts.get("failed", 0)
         verdict.regenerated += counts.get("regenerated", 0)
-        counted = {"run": name, "accepted": len(accepted), "answered": answered, "failed": failed, "missing": len(accepted - done)}
-        counted["duplicates"] = answered + failed - len(accepted & done)
-        verdict.duplicated += max(0, int(counted["duplicates"]))
+        duplicates = answered + failed - len(accepted & done)
+        verdict.duplicated += max(0, duplicates)
+        counted: dict[str, object] = {"run": name, "accepted": len(accepted), "answered": answered, "failed": failed}
+        counted |= {"missing": len(accepted - done), "duplicates": duplicates}
         said = batchfleet("verify", name, "--redis", fleet.server.url, "--json")
         if not said.stdout or json.loads(said.stdout) != counted:
             verdict.findings.append(f"{name}: verify says {said.stdout.strip() or said.stderr.strip()}, counted independently: {counted}")
@@ -89,33 +90,31 @@ def check_ledger(fleet: FleetUnderTest, client: redis.Redis, verdict: Verdict) -
 
 def left_in_queues(client: redis.Redis) -> list[str]:
     """What is still in any queue, registry, lease or stream, though every question has its record."""
-    left = [f"{key.decode()} of type {client.type(key).decode()}" for key in client.scan_iter("rq:*") if _is_work(key)]  # type: ignore[union-attr]
-    left += [f"{client.xlen(key)} questions in {key.decode()}" for key in client.scan_iter(f"{KEYS.namespace}:questions:*") if client.xlen(key)]
-    left += [f"{client.zcard(key)} leases in {key.decode()}" for key in client.scan_iter(KEYS.leases("*"))]
-    left += [f"batches in {key.decode()}" for names in (KEYS.suspects, KEYS.isolated) for key in client.scan_iter(names("*"))]
+    left = [f"{key} still exists" for key in _keys(client, "rq:*") if key not in RQS_OWN and not key.startswith("rq:worker:")]
+    left += [f"{client.xlen(key)} questions in {key}" for key in _keys(client, f"{KEYS.namespace}:questions:*") if client.xlen(key)]
+    left += [f"{client.zcard(key)} leases in {key}" for key in _keys(client, KEYS.leases("*"))]
+    left += [f"batches in {key}" for names in (KEYS.suspects, KEYS.isolated) for key in _keys(client, names("*"))]
     left += [f"{client.xlen(KEYS.records(name))} records in {KEYS.records(name)}" for name in PRODUCERS if client.xlen(KEYS.records(name))]
-    pending = {key.decode(): int(value) for key, value in client.hgetall(KEYS.pending).items()}  # type: ignore[union-attr]
-    if any(pending.values()):
+    pending: Any = client.hgetall(KEYS.pending)
+    if any(int(count) for count in pending.values()):
         left.append(f"pending counts {pending}")
-    if client.xlen(KEYS.dead):
-        left.append(f"dead letters: {[fields[b'reason'] for _, fields in client.xrange(KEYS.dead, count=3)]}")  # type: ignore[union-attr,index]
-    return left
+    letters: Any = client.xrange(KEYS.dead, count=3)
+    return [*left, *(f"a dead letter: {fields[b'reason'].decode()}" for _, fields in letters)]
 
 
 def left_without_owner(client: redis.Redis) -> list[str]:
     """Keys that would stay for ever after all programs have ended, and that nobody owns."""
     found = []
-    for key in client.scan_iter("*"):
-        name = key.decode()
-        owned = name in OWNED | RQS_OWN or (name.startswith(f"{KEYS.namespace}:questions:{MODEL}:") and not client.xlen(key))
+    for key in _keys(client, "*"):
+        owned = key in OWNED | RQS_OWN or (key.startswith(f"{KEYS.namespace}:questions:{MODEL}:") and not client.xlen(key))
         if not owned and client.ttl(key) == -1:
-            found.append(f"{name} ({client.type(key).decode()}) has neither owner nor TTL")  # type: ignore[union-attr]
+            found.append(f"{key} has neither owner nor TTL")
     return found
 
 
-def _is_work(key: bytes) -> bool:
-    """RQ's keys but its lists of queues and workers."""
-    return key.decode() not in RQS_OWN and not key.startswith(b"rq:worker:")
+def _keys(client: redis.Redis, pattern: str) -> list[str]:
+    found: Any = client.scan_iter(pattern)
+    return sorted(key.decode() for key in found)
 
 
 def _lines(path: Path, findings: list[str]) -> list[dict[str, Any]]:
@@ -146,5 +145,5 @@ def _wrong_texts(questions: Path, lines: list[dict[str, Any]]) -> list[str]:
 
 
 def _bits(client: redis.Redis, key: str) -> set[int]:
-    data: bytes = client.get(key) or b""  # type: ignore[assignment]
+    data: Any = client.get(key) or b""
     return {8 * place + bit for place, byte in enumerate(data) for bit in range(8) if byte & (0x80 >> bit)}

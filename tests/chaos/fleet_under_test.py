@@ -190,7 +190,7 @@ class FleetUnderTest:
             "LEASES_BATCH_S": pace.batch_s, "LEASES_LEADER_S": pace.leader_s, "LEASES_HEARTBEAT_S": pace.heartbeat_s, "LEASES_DRAIN_S": 0.7,
             "STUB_STEP_S": STEP_S, "STUB_MIN_TOKENS": MIN_TOKENS, "STUB_MAX_TOKENS": MAX_TOKENS, "STUB_MAX_NUM_SEQS": schedule.capacity,
             "BATCH_SIZE": schedule.batch_size, "BATCH_TIMEOUT": 0.1, "LIMITS_MAX_WAITING_BATCHES": schedule.max_waiting_batches,
-            "LIMITS_RUN_WINDOW": 300,
+            "LIMITS_RUN_WINDOW": 64,
         }  # fmt: skip
         wrong = next((fault for fault in schedule.faults if fault.kind == LASTING and fault.target == name), None)
         path = wrong_clock.python_path(self.folder / "wrong-clock", float(wrong.variant)) if wrong else str(ROOT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import redis
 
@@ -59,9 +60,11 @@ class RecoveryWatch:
 
 def _held_by(client: redis.Redis, worker: bytes, now: float) -> list[Orphan]:
     orphans = []
-    for batch in client.zrange(KEYS.leases(MODEL), 0, -1):  # type: ignore[union-attr]
+    leased: Any = client.zrange(KEYS.leases(MODEL), 0, -1)
+    for batch in leased:
         job = RQ_JOB_PREFIX + batch.decode()
-        name, token, data = client.hmget(job, "worker_name", "lease_token", "data")  # type: ignore[misc]
+        found: Any = client.hmget(job, "worker_name", "lease_token", "data")
+        name, token, data = found
         if name == worker and token is not None and data is not None:
             orphans.append(Orphan(job, token, _questions_in(data), now))
     return orphans

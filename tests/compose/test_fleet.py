@@ -73,7 +73,8 @@ def test_questions_outlive_down_and_up(fleet: Composed) -> None:
     producer = fleet.start(*submit)
     wait_until(lambda: json.loads(fleet.ask("verify", "waits", "--json").stdout or '{"accepted": 0}')["accepted"] == len(ids), "all are accepted")
     fleet.stop_runs()
-    assert producer.wait(30) == 130
+    producer.communicate(timeout=30)
+    assert producer.returncode == 130
 
     fleet.compose("down")
     fleet.up(workers=2)

@@ -57,6 +57,10 @@ SAMPLES = {
         "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files.",
         "the Hugging Face hub cannot be reached, and 'org/model' is not in this machine's cache",
     ),
+    "offline": (
+        "Cannot find an appropriate cached snapshot folder for the specified revision on the local disk and outgoing traffic has been disabled.",
+        "the Hugging Face hub cannot be reached",
+    ),
     "unknown architecture": (
         "Value error, Model architectures ['NoSuchForCausalLM'] are not supported for now. Supported architectures: dict_keys([",
         "vLLM 0.33.0 does not know this model's architecture",
@@ -70,6 +74,10 @@ SAMPLES = {
         "`trust_remote_code: true` in vllm_args",
     ),
     "bfloat16": ("ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0.", "`dtype: half`"),
+    "torch": (
+        "Failed to import from vllm._C: ImportError('/x/vllm/_C.abi3.so: undefined symbol: _ZNR5torch7Library')",
+        "vLLM's compiled part does not match the torch beside it",
+    ),
     "disk": ("OSError: [Errno 28] No space left on device", "the disk is full"),
 }
 
@@ -122,13 +130,12 @@ def test_the_message_names_the_cause_behind_the_exception() -> None:
 
 def test_an_exception_with_its_own_reason_needs_no_log() -> None:
     """Pydantic's frame around the reason is left out."""
-    error = (
-        "1 validation error for VllmConfig\n  Value error, Total number of attention heads (4) must be divisible by tensor parallel size (8). [type="
-    )
+    reason = "Total number of attention heads (4) must be divisible by tensor parallel size (8)."
+    error = f"1 validation error for VllmConfig\n  Value error, {reason} [type=value_error, input_value=X"
 
     message = explain(error, [], CONTEXT)
 
-    assert message.startswith("vLLM did not start with model 'org/model': Total number of attention heads (4) must be divisible")
+    assert message.splitlines()[0] == f"vLLM did not start with model 'org/model': {reason}"
 
 
 def test_what_nobody_knows_is_shown_all_the_same() -> None:

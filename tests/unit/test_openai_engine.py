@@ -32,7 +32,10 @@ def options(server: ScriptedServer, **changes: Any) -> OpenAIOptions:  # noqa: A
 
 @contextlib.asynccontextmanager
 async def an_engine(
-    script: Script, *, models: list[dict[str, Any]] | None = None, **changes: Any
+    script: Script,
+    *,
+    models: list[dict[str, Any]] | None = None,
+    **changes: Any,  # noqa: ANN401 (any field of the options)
 ) -> AsyncIterator[tuple[OpenAIEngine, ScriptedServer]]:
     """Started, at a server that does as `script` says; `changes`: any field of the options."""
     async with ScriptedServer(script, models=models) as server:
@@ -166,22 +169,23 @@ async def test_retry_after_is_honoured() -> None:
 
 
 @pytest.mark.parametrize(("status", "kind"), [(500, "server_error"), (429, "server_busy")])
-async def test_a_question_that_keeps_failing_is_refused_alone(status: int, kind: str) -> None:
+async def test_questions_that_keep_failing_are_refused_alone(status: int, kind: str) -> None:
     """Others are answered meanwhile; somebody else may try it again."""
 
     def script(asked: Asked) -> Reply:
         return an_error(status, f"no, {KEY}") if asked.body["prompt"] == "bad" else a_text()
 
     async with an_engine(script) as (engine, _):
-        bad = asyncio.create_task(engine.answer(a_question(prompt="bad")))
-        while not bad.done():
+        bad = [asyncio.create_task(engine.answer(a_question(prompt="bad"))) for _ in range(2)]
+        while not all(task.done() for task in bad):
             completion(await engine.answer(a_question(prompt="good")))
             await asyncio.sleep(0.01)
-        outcome = refusal(bad.result())
+        outcomes = [refusal(task.result()) for task in bad]
         engine.check()
 
-    assert (outcome.kind, outcome.retryable) == (kind, True)
-    assert f"last: HTTP {status}: no, ***" in outcome.message
+    for outcome in outcomes:
+        assert (outcome.kind, outcome.retryable) == (kind, True)
+        assert f"last: HTTP {status}: no, ***" in outcome.message
 
 
 async def test_a_question_that_fails_alone_at_a_living_server_is_refused() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpu_worker.engines.refusals import NO_CHAT_TEMPLATE, messages_problem, refusal_of, unknown_adapter
+from gpu_worker.engines.refusals import NO_CHAT_TEMPLATE, messages_problem, refusal_of, unknown_adapter, unknown_tokens
 from wire.messages import JsonObject
 
 PARAMS: JsonObject = {"temperature": 0.0, "max_tokens": 16, "min_tokens": 50}
@@ -91,3 +91,13 @@ def test_an_unknown_adapter_names_the_known_ones() -> None:
 def test_the_form_of_messages(messages: list[JsonObject], problem: str | None) -> None:
     """Checked before a template sees them, which would render anything."""
     assert messages_problem(messages) == problem
+
+
+@pytest.mark.parametrize("params", [{"stop_token_ids": [5, 10]}, {"allowed_token_ids": [10]}, {"logit_bias": {"10": 1.0}}])
+def test_a_token_that_the_model_does_not_have(params: JsonObject) -> None:
+    """Some versions of vLLM would die of it."""
+    refusal = unknown_tokens(params, 10)
+
+    assert refusal is not None
+    assert refusal.message == f"parameter {next(iter(params))!r} names token 10, and the model has 10 tokens, 0 the first"
+    assert unknown_tokens(params, 11) is None
