@@ -30,7 +30,7 @@ class Housekeeping:
         self._client = client
         self._keys = keys
         self._silent_s = SILENT_HEARTBEATS * options.heartbeat_s
-        self._reaper = Reaper(client, keys)
+        self._reaper = Reaper(client, keys, heartbeat_s=options.heartbeat_s)
         self._quarantine = Quarantine(client, keys, leadership, hand_over, run_ttl_s=options.run_ttl_s)
         self._canceller = Canceller(client, keys, leadership, run_ttl_s=options.run_ttl_s)
         self._reports: dict[bytes, tuple[bytes, float]] = {}

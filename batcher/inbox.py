@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from typing import Any
 
 import redis
 
@@ -16,6 +17,8 @@ QueueId = tuple[str, int]
 
 READ_AHEAD_BYTES = 16 * 1024 * 1024
 READ_AT_ONCE = 512
+SHORT_S = 0.01
+"""Redis ends a wait that lapsed only when it has something else to do, or when its own timer fires every 100 ms: shorter waits are ours."""
 
 
 class Inbox:
@@ -40,16 +43,20 @@ class Inbox:
 
     def read(self, wait_s: float | None) -> None:
         """Take in what has come; wait for it at most `wait_s` (None: as long as one blocking command may)."""
-        streams: dict[str, bytes | str] = {self._keys.wake: self._wake_seen}
+        streams: dict[Any, Any] = {self._keys.wake: self._wake_seen}
         queues = {}
         for queue, waiting in self.waiting.items():
             if len(waiting) < self._read_ahead:
                 stream = self._keys.questions(*queue)
                 streams[stream] = self._seen[queue]
                 queues[stream.encode()] = queue
-        wait_ms = int(1000 * min(wait_s if wait_s is not None else BLOCK_S, BLOCK_S))
+        wait_s = min(wait_s if wait_s is not None else BLOCK_S, BLOCK_S)
+        if wait_s <= SHORT_S:
+            time.sleep(wait_s)
+            wait_s = 0.0
+        wait_ms = int(1000 * wait_s)
         # BLOCK 0 would wait for ever.
-        reply = self._client.xread(streams, count=self._count(), block=wait_ms or None)  # type: ignore[arg-type]
+        reply: Any = self._client.xread(streams, count=self._count(), block=wait_ms or None)
         now = time.monotonic()
         for stream, entries in reply or []:
             if stream in queues:

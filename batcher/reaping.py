@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 import redis
 
@@ -12,14 +14,20 @@ from wire.keys import RQ_JOB_PREFIX, SUSPECT_AFTER_DEATHS, Keys
 log = logging.getLogger(__name__)
 
 AT_ONCE = 100
+GRACE_HEARTBEATS = 3
+"""Who looks less often than this has seen nothing: Redis was away, or nobody led. Then workers get as long to be heard before they count as dead."""
 
 
 class Reaper:
     """Run by the leading batcher. The script is atomic, so that a second reaper would do no harm."""
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, heartbeat_s: float, now: Callable[[], float] = time.monotonic) -> None:
         self._keys = keys
         self._reap = client.register_script(load_script("batcher", "reap"))
+        self._grace_s = GRACE_HEARTBEATS * heartbeat_s
+        self._now = now
+        self._looked_at = float("-inf")
+        self._not_before = 0.0
 
     def take_back(self, models: set[str]) -> int:
         """Put every batch with a lapsed lease back to the front of its queue, or among the suspects if that keeps happening.
@@ -27,6 +35,12 @@ class Reaper:
         Returns:
             How many there were.
         """
+        now = self._now()
+        if now - self._looked_at > self._grace_s:
+            self._not_before = now + self._grace_s
+        self._looked_at = now
+        if now < self._not_before:
+            return 0
         taken = 0
         for model in sorted(models):
             keys = [self._keys.leases(model), self._keys.rq_queue(model), self._keys.suspects(model)]

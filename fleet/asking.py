@@ -18,6 +18,7 @@ from fleet import building, summary
 from fleet.ledger import Ledger, read_ledger
 from fleet.local import LocalFleet, LocalPlan
 from fleet.progress import ProgressView
+from fleet.serving import collect_garbage_rarely
 from fleet.settings import Settings
 from fleet.settings_show import child_environment, to_file_text
 from producer.output import AnswersFile
@@ -107,8 +108,6 @@ def submit_file(asking: Asking, settings: Settings) -> int:
     what = prepare(asking, settings, served_model(address, settings))
     with AnswersFile(asking.answers) as answers:
         stock = take_stock(what, answers)
-        if stock.is_complete:
-            return _report(what, asking, stock.tally, _ledger(address, what.run))
         with ProgressView(quiet=asking.quiet) as view:
             runner = Runner(what, stock, answers, address, building.producer_options(settings), observe=view.show)
             return _ask(runner, what, asking, address, view)
@@ -116,6 +115,7 @@ def submit_file(asking: Asking, settings: Settings) -> int:
 
 def _ask(runner: Runner, what: FileRun, asking: Asking, address: RedisAddress, view: ProgressView) -> int:
     interrupted = _stop_on_signals(runner)
+    collect_garbage_rarely()
     try:
         runner.run()
     except (NotFinishedError, RunCancelledError) as error:

@@ -43,6 +43,7 @@ def _workers(client: redis.Redis, keys: Keys) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "state": fields.get("state", "?"),
+                "waits_for": fields.get("waits_for", ""),
                 "model": fields.get("model", "?"),
                 "engine": fields.get("engine", "?"),
                 "gpus": [gpu for gpu in fields.get("gpus", "").split(",") if gpu],

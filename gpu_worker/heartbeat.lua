@@ -8,9 +8,10 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local fields = tonumber(ARGV[5])
-redis.call('ZADD', KEYS[1], now, ARGV[1])
--- Workers that were killed take no leave: the living forget them, and the last one leaves the rest to the TTL.
+-- Workers that were killed take no leave: the living forget them, and the last one leaves the rest to the TTL. First of all writes, because
+-- Redis refuses a script for want of memory only at a first write that takes memory: no lease may lapse for that reason.
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('HSET', KEYS[2], unpack(ARGV, 6, 5 + 2 * fields))
 redis.call('PEXPIRE', KEYS[2], ARGV[2])

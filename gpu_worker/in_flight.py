@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from gpu_worker.answering import CANCELLED, Patience, answer, record
+from gpu_worker.ending import ended
 from gpu_worker.engines.engine import Engine
 from gpu_worker.intake import HeldBatch
 from gpu_worker.publishing import Publisher
@@ -91,10 +92,7 @@ class InFlight:
         """Take everything out of the engine; returns the batches that are not finished, for somebody else to answer."""
         held = dict(self._tasks)
         self._tasks.clear()
-        tasks = [task for tasks in held.values() for task in tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended([task for tasks in held.values() for task in tasks])
         return list(held)
 
     async def _answer(self, question: Question, size: int, batch: HeldBatch) -> None:

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import redis.asyncio
-from redis.asyncio.client import Pipeline
+from redis.commands.core import AsyncScript
+from redis.exceptions import NoScriptError
 
 from gpu_worker.intake import HeldBatch
 from wire.codec import encode_record
@@ -93,31 +94,38 @@ class Publisher:
 
     async def write(self, by_run: Mapping[str, list[bytes | int | str]]) -> None:
         """Write records once; `by_run` has them as the script takes them."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            for run, written in by_run.items():
-                await self._add_records(pipe, run, written)
-            replies = await pipe.execute()
+        keys = self._keys
+        calls: list[list[bytes | int | str]] = [
+            [5, keys.run(run), keys.done(run), keys.records(run), keys.pending, keys.runs, run, self._run_ttl_s, *written]
+            for run, written in by_run.items()
+        ]
+        replies = await self._call(self._publish_script, calls)
         for run, first in zip(by_run, replies, strict=True):
             if first == -1:
                 log.warning("run %s is gone (expired); its records are dropped", run)
 
     async def end(self, finished: Sequence[HeldBatch]) -> None:
         """End batches once, those that this worker still holds."""
-        async with self._client.pipeline(transaction=False) as pipe:
-            for batch in finished:
-                await self._finish_script(keys=[self._leases, RQ_JOB_PREFIX + batch.batch_id], args=[batch.batch_id, batch.token], client=pipe)
-            replies = await pipe.execute()
+        calls: list[list[bytes | int | str]] = [[2, self._leases, RQ_JOB_PREFIX + batch.batch_id, batch.batch_id, batch.token] for batch in finished]
+        replies = await self._call(self._finish_script, calls)
         for batch, done in zip(finished, replies, strict=True):
             if not done:
                 log.warning("batch %s was taken back before it ended; its records count, whoever was first", batch.batch_id)
 
-    async def _add_records(self, pipe: Pipeline, run: str, written: list[bytes | int | str]) -> None:
-        keys = self._keys
-        await self._publish_script(
-            keys=[keys.run(run), keys.done(run), keys.records(run), keys.pending, keys.runs],
-            args=[run, self._run_ttl_s, *written],
-            client=pipe,
-        )
+    async def _call(self, script: AsyncScript, calls: Sequence[Sequence[bytes | int | str]]) -> list[int]:
+        try:
+            return await self._call_once(script, calls)
+        except NoScriptError:
+            # Redis was started anew. Asking it every time, as redis-py does in a pipeline, would be a round trip more.
+            await self._client.script_load(script.script)
+            return await self._call_once(script, calls)
+
+    async def _call_once(self, script: AsyncScript, calls: Sequence[Sequence[bytes | int | str]]) -> list[int]:
+        async with self._client.pipeline(transaction=False) as pipe:
+            for call in calls:
+                pipe.execute_command("EVALSHA", script.sha, *call)
+            replies: list[int] = await pipe.execute()
+            return replies
 
 
 def _by_run(records: Sequence[tuple[Answer | Failure, int]]) -> Mapping[str, list[bytes | int | str]]:

@@ -14,6 +14,7 @@ import redis.asyncio
 
 from gpu_worker.announcing import Announcement
 from gpu_worker.answering import Patience
+from gpu_worker.ending import ended
 from gpu_worker.engines.engine import Engine
 from gpu_worker.in_flight import InFlight
 from gpu_worker.intake import Intake
@@ -100,8 +101,7 @@ class GpuWorker:
                 finally:
                     await self._engine.stop()
         finally:
-            announcing.cancel()
-            await asyncio.gather(announcing, return_exceptions=True)
+            await ended([announcing])
             await announcement.withdraw()
 
     def _stand_by(self, waits_for: str) -> None:
@@ -166,9 +166,7 @@ class GpuWorker:
             await self._drain()
         finally:
             await self._let_go()
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            await ended(background)
             with contextlib.suppress(QueueUnavailableError, redis.RedisError):
                 await asyncio.to_thread(identity.leave)
 
@@ -228,7 +226,7 @@ class GpuWorker:
 
     def _engine_died(self, error: EngineDeadError) -> None:
         if self._died is None:
-            log.critical("%s; giving up %d batches", error, len(self._in_flight.batches))
+            log.critical("%s; giving up %d questions", error, self._report.in_flight)
             self._died = error
             self._report.state = "dead"
             self.stop()

@@ -4,10 +4,9 @@
 -- Returns 1, or 0 if somebody else collects this run now and nothing was dropped.
 local holder = redis.call('GET', KEYS[3])
 if holder and holder ~= ARGV[1] then return 0 end
+-- First of all writes, because Redis refuses a script for want of memory only at a first write that takes memory, and this one makes room.
+local dropped = redis.call('XTRIM', KEYS[2], 'MINID', ARGV[3] ~= '' and ARGV[3] or '0')
 redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
-if ARGV[3] ~= '' then
-  local dropped = redis.call('XTRIM', KEYS[2], 'MINID', ARGV[3])
-  -- A run that expired or was lost must not come back as a count without a fingerprint.
-  if dropped > 0 and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'acknowledged', dropped) end
-end
+-- A run that expired or was lost must not come back as a count without a fingerprint.
+if dropped > 0 and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'acknowledged', dropped) end
 return 1

@@ -10,6 +10,8 @@ if holder and holder ~= ARGV[2] and holder ~= ARGV[7] then return {'busy', holde
 local stored = redis.call('HGET', KEYS[1], 'fingerprint')
 if stored and stored ~= ARGV[5] then return {'differs', stored} end
 local time = redis.call('TIME')
+-- First of all writes, because Redis refuses a script for want of memory only at a first write that takes memory: whoever collects makes room.
+redis.call('EXPIRE', KEYS[1], ARGV[4])
 if not stored then
   redis.call('HSET', KEYS[1], 'fingerprint', ARGV[5], 'questions', ARGV[6], 'created', time[1], 'cursor', 0, 'accepted', 0,
     'answered', 0, 'failed', 0, 'regenerated', 0, 'acknowledged', 0)

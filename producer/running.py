@@ -96,6 +96,8 @@ class Runner:
                 raise
             finally:
                 self._leave()
+        else:
+            self._forget_delivered()
         self.tally.ended = time.monotonic()
         self._observe(self.tally)
         return self.tally
@@ -178,11 +180,13 @@ class Runner:
         questions = read_checked(self._what.questions, self._what.reading, self._what.checked)
         chunk: list[Asked | Invalid] = []
         size = 0
+        # A chunk that exceeds the window by itself would wait for ever.
+        most = min(CHUNK_QUESTIONS, self._options.run_window)
         for question in itertools.islice(questions, cursor, None):
             if not is_set(self._written, question.index):
                 chunk.append(question)
                 size += len(question.prompt or "") if isinstance(question, Asked) else 0
-            if len(chunk) >= CHUNK_QUESTIONS or size >= CHUNK_BYTES:
+            if len(chunk) >= most or size >= CHUNK_BYTES:
                 yield question.index + 1, chunk
                 chunk, size = [], 0
                 cursor = question.index + 1
@@ -209,6 +213,18 @@ class Runner:
         self._collector.acknowledge()
         self._unsettled = 0
         self._settle_at = time.monotonic() + SETTLE_S
+
+    def _forget_delivered(self) -> None:
+        """Whoever wrote the last line may have died before telling Redis, where its records would wait for nobody until their time is over."""
+        with contextlib.suppress(FleetError, redis.RedisError), translated(self._address):
+            if self._client.exists(Keys(self._address.namespace).records(self._what.run)):
+                self._answers.sync()
+                self._sender.open()
+                while self._collector.receive(0.0):
+                    self._collector.written()
+                self._collector.acknowledge()
+                self._collector.release()
+        self._client.close()
 
     def _check_undelivered(self) -> None:
         """Waiting for records that were delivered long ago would never end."""

@@ -113,10 +113,16 @@ class Sender:
         bounds: list[str | int] = [run, cursor, until, int(options.run_ttl_s), options.max_pending_questions, options.max_pending_bytes]
         bounds += [options.run_window, options.max_models]
         of_run = [keys.run(run), keys.accepted(run), keys.done(run), keys.records(run)]
-        reply = self._submit(
-            keys=[*of_run, keys.pending, keys.runs, keys.queues, keys.wake, *(keys.questions(*stream) for stream in streams)],
-            args=[*bounds, len(streams), *(queue_member(*stream) for stream in streams), *per_question],
-        )
+        try:
+            reply = self._submit(
+                keys=[*of_run, keys.pending, keys.runs, keys.queues, keys.wake, *(keys.questions(*stream) for stream in streams)],
+                args=[*bounds, len(streams), *(queue_member(*stream) for stream in streams), *per_question],
+            )
+        except redis.ResponseError as error:
+            if "OOM " not in str(error):
+                raise
+            # Not a reason to stop collecting: what is taken off makes room.
+            return Sent("pending", "Redis is out of memory; raise its maxmemory or lower limits.max_pending_bytes")
         return self._understood(reply)
 
     def _understood(self, reply: list[bytes | int]) -> Sent:

@@ -21,6 +21,15 @@ BATCH_FUNCTION = "gpu_worker.answer_batch"
 OLDEST_WIRE_VERSION = 1
 
 
+def _defaults(kind: type[Message]) -> dict[str, Any]:
+    """What need not be sent. The status of a record always is: it tells them apart."""
+    optional = {name: field for name, field in kind.model_fields.items() if not field.is_required() and name != "status"}
+    return {name: field.get_default(call_default_factory=True) for name, field in optional.items()}
+
+
+_DEFAULTS: dict[type[Message], dict[str, Any]] = {kind: _defaults(kind) for kind in (Question, Answer, Failure)}
+
+
 def encode_question(question: Question) -> bytes:
     return _encode(question)
 
@@ -103,11 +112,12 @@ def pack(value: object) -> bytes:
 
 
 def _encode(message: Message) -> bytes:
-    fields = message.model_dump(exclude_defaults=True)
-    if "status" in type(message).model_fields:
-        fields["status"] = message.status  # type: ignore[attr-defined]  # records have it; it tells them apart
+    defaults = _DEFAULTS[type(message)]
+    # Not model_dump: this is a third of its time.
+    fields = {name: value for name, value in vars(message).items() if name not in defaults or value != defaults[name]}
     fields["v"] = WIRE_VERSION
-    return pack(fields)
+    packed: bytes = msgpack.packb(fields, use_bin_type=True, default=vars)
+    return packed
 
 
 def _decode_map(data: bytes, what: str) -> dict[str, Any]:

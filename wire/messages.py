@@ -50,7 +50,7 @@ class Question(Message):
     model: str = Field(min_length=1, max_length=MAX_MODEL_CHARS)
     prompt: str | None = None
     messages: list[JsonObject] | None = None
-    params: JsonObject = {}
+    params: JsonObject = Field(default_factory=dict)  # {} would be copied deeply for every question.
     priority: int = Field(default=0, ge=0, le=MAX_PRIORITY)
     deadline: float | None = None
     metadata: JsonObject | None = None

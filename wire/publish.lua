@@ -6,6 +6,9 @@
 -- KEYS[5] zset   runs
 -- ARGV: 1 run id, 2 TTL (s), then for each record: index, 'answered' or 'failed', bytes of its question, record
 -- Returns how many were first, or -1 if the run is gone and nobody waits for its records.
+-- Changes nothing, but is the first write, and Redis refuses a script for want of memory only at a first write that takes memory: a record must
+-- be written when Redis is full, for it ends a question, and that makes room.
+redis.call('ZREM', KEYS[5], '')
 local bytes, answered, failed, again = 0, 0, 0, 0
 local gone = redis.call('EXISTS', KEYS[1]) == 0
 for i = 3, #ARGV, 4 do

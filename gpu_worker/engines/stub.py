@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 NEVER = -1
 WORDS = ("the", "a", "of", "to", "energy", "mass", "force", "light", "water", "cell", "heat", "time", "so", "it", "is", "therefore", "one", "two")
 
+_LOOP = WORDS * 8
+
 
 @dataclass(frozen=True, slots=True)
 class StubOptions:
@@ -86,9 +88,10 @@ class StubEngine:
         if self._options.hang_on is not None and self._options.hang_on in text:
             tokens = NEVER
         await self._run(tokens)
-        words = [WORDS[seed[i % len(seed)] * (i + 1) % len(WORDS)] for i in range(tokens)]
+        start = seed[0] % len(WORDS)
+        loop = _LOOP if start + tokens <= len(_LOOP) else WORDS * (2 + tokens // len(WORDS))
         usage = Usage(prompt_tokens=max(1, len(text) // 4), completion_tokens=tokens)
-        return Completion([" ".join(words)], finish_reason, usage, params)
+        return Completion([" ".join(loop[start : start + tokens])], finish_reason, usage, params)
 
     def progress(self) -> int:
         return self._progress

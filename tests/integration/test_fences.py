@@ -152,7 +152,7 @@ async def claim_one(client: redis.Redis, aclient: redis.asyncio.Redis, worker: s
 
 def reap(client: redis.Redis) -> int:
     """Take lapsed batches back; returns how many."""
-    return Reaper(client, KEYS).take_back({"stub"})
+    return Reaper(client, KEYS, heartbeat_s=0.0).take_back({"stub"})
 
 
 async def let_lapse(client: redis.Redis) -> None:
