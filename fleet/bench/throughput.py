@@ -16,6 +16,7 @@ from fleet.settings import Settings
 
 NOTES = [
     "CPU: seconds per 1 000 questions, user and system, from the first push to the last line on disk. `workers`: all of them together.",
+    "Cores: CPU seconds of the fleet per second. Far below the machine's cores, others were using it too, or the fleet was waiting.",
     "`checking` is the producer's first pass over the file, which is over before the first push, and not in the sum.",
     "Commands: as Redis counts them, scripts and what is in them. Reads: how often Redis read from a socket, about the number of round trips.",
     "Memory: resident MiB, shared pages included, in the last round: at a quarter of the time, at the end, and the most. `workers`: the largest.",
@@ -115,7 +116,7 @@ def _by_program(by_process: dict[str, float], of_workers: Callable[[list[float]]
 
 def _tables(plan: Plan, found: list[Measurement]) -> list[Table]:
     cells = [[one for one in found if (one.questions, one.batch_size) == (count, size)] for count in plan.counts for size in plan.batch_sizes]
-    rates = ("questions", "batch", "questions/s", "range", "CPU s/1 000", *PROGRAMS, "checking", "commands", "reads")
+    rates = ("questions", "batch", "questions/s", "range", "cores", "CPU s/1 000", *PROGRAMS, "checking", "commands", "reads")
     memory = ("questions", "batch", *(f"{name} {when}" for name in PROGRAMS for when in ("25 %", "end", "most")), "Redis data")
     return [
         Table("Rate, CPU seconds per 1 000 questions, and commands per question; medians", rates, [_rate_row(same) for same in cells]),
@@ -127,8 +128,9 @@ def _rate_row(same: list[Measurement]) -> list[Cell]:
     one = same[0]
     cpu = [middle([found.cpu_per_1000_s(*names) for found in same]) for names in ((), *((name,) for name in PROGRAMS), ("checking",))]
     rate = [found.rate for found in same]
+    cores = middle([found.rate * found.cpu_per_1000_s() / 1000 for found in same], 2)
     commands = middle([found.commands / found.questions for found in same], 2)
-    return [one.questions, one.batch_size, middle(rate, 0), from_to(rate), *cpu, commands, middle([f.reads / f.questions for f in same])]
+    return [one.questions, one.batch_size, middle(rate, 0), from_to(rate), cores, *cpu, commands, middle([f.reads / f.questions for f in same])]
 
 
 def _memory_row(one: Measurement) -> list[Cell]:
