@@ -58,15 +58,16 @@ def _workers(client: redis.Redis, keys: Keys) -> list[dict[str, Any]]:
 
 def _queues(client: redis.Redis, keys: Keys, workers: list[dict[str, Any]], batchers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     streams: dict[str, list[str]] = defaultdict(list)
-    for member in client.smembers(keys.queues):  # type: ignore[union-attr]
-        queue = parse_queue_member(member.decode())
+    members: Any = client.smembers(keys.queues)
+    for member in members:
+        queue = parse_queue_member(member.decode("utf-8", "replace"))
         if queue is not None:
             streams[queue[0]].append(keys.questions(*queue))
     fill = _batch_fill(batchers)
     return [
         {
             "model": model,
-            "waiting_questions": sum(client.xlen(stream) for stream in streams[model]),  # type: ignore[misc]
+            "waiting_questions": sum(int(client.xlen(stream)) for stream in streams[model]),
             "waiting_batches": client.llen(keys.rq_queue(model)),
             "in_flight_questions": sum(worker["in_flight"] for worker in workers if worker["model"] == model),
             "batch_fill": fill,

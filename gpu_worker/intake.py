@@ -105,13 +105,13 @@ class Intake:
             log.info("batch %s is somebody else's already", batch.batch_id)
 
     async def _open(self, batch_id: str, token: str, attempts: int, data: bytes | None, *, recheck: bool) -> HeldBatch | None:
+        if data is None:
+            await self._bury(batch_id, "no batch job of that id", b"", whole_job=True)
+            return None
         try:
-            if data is None:
-                msg = "no batch job of that id"
-                raise MalformedMessageError(msg)
             encoded = decode_batch(data)
         except MalformedMessageError as error:
-            await self._bury(batch_id, str(error), data or b"", whole_job=True)
+            await self._bury(batch_id, str(error), data, whole_job=True)
             return None
         questions = []
         for one in encoded:

@@ -1,0 +1,131 @@
+"""Whole fleets on the real vLLM, with a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.tiny_model import ENGINE_ARGUMENTS, cached
+from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
+
+pytestmark = pytest.mark.vllm
+
+BOOT_S = 240.0
+GONE_S = 5.0
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration for the tiny model, whose answers have up to 48 tokens."""
+    path = tmp_path / "fleet.yaml"
+    generator = {"hf_model_id": str(cached()), "max_tokens": 48, "vllm_args": dict(ENGINE_ARGUMENTS)}
+    # JSON is YAML.
+    path.write_text(json.dumps({"model": {"generator_settings": generator}}))
+    return path
+
+
+def processes() -> Iterator[tuple[int, int, str]]:
+    """Pid, parent's pid and name of every process here."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                name, _, rest = (folder / "stat").read_text().partition(" (")[2].rpartition(") ")
+            except OSError:
+                continue
+            if rest.split()[0] not in {"Z", "X"}:
+                yield int(folder.name), int(rest.split()[1]), name
+
+
+def below(pid: int) -> dict[int, str]:
+    """Every process below one, with its name."""
+    everyone = list(processes())
+    found: dict[int, str] = {}
+    parents = {pid}
+    while parents:
+        children = {child: name for child, parent, name in everyone if parent in parents and child not in found}
+        found |= children
+        parents = set(children)
+    return found
+
+
+def engine_core(pid: int) -> int | None:
+    """The process in which the engine of a worker runs, once it is there."""
+    return next((child for child, name in below(pid).items() if name.startswith("VLLM::EngineCor")), None)
+
+
+def alive(pids: dict[int, str]) -> dict[int, str]:
+    """Those of these processes that still run under their name."""
+    return {pid: name for pid, _, name in processes() if pids.get(pid) == name}
+
+
+def test_a_file_is_answered_by_vllm(tmp_path: Path, config: Path) -> None:
+    """Every question is answered by the model or fails for a stated reason; its neighbours are not concerned."""
+    ids = write_questions(tmp_path / "questions.jsonl", 100)
+    with (tmp_path / "questions.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "long", "question": "word " * 2000}) + "\n")
+        file.write(json.dumps({"id": "typo", "question": "Why?", "params": {"temprature": 1}}) + "\n")
+        file.write(json.dumps({"id": "chat", "messages": [{"role": "user", "content": "Why?"}], "params": {"max_tokens": 5}}) + "\n")
+    answers = tmp_path / "answers.jsonl"
+
+    done = batchfleet("run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(config), timeout_s=BOOT_S + 120)
+
+    assert done.returncode == 1, done.stderr
+    by_id = {line["id"]: line for line in read_answers(answers)}
+    assert len(by_id) == len(ids) + 3
+    failed = {name: line["error"]["kind"] for name, line in by_id.items() if line["status"] == "failed"}
+    assert failed == {"long": "prompt_too_long", "typo": "bad_parameter"}
+    assert by_id["chat"]["usage"]["completion_tokens"] <= 5
+    assert by_id["q1"]["params"]["temperature"] == 0.0
+
+
+def test_a_killed_engine_costs_no_question_and_leaves_no_process(tmp_path: Path, config: Path) -> None:
+    """SIGKILL to EngineCore in the middle: the worker gives its work up and ends, its supervisor starts it again, the run completes."""
+    ids = write_questions(tmp_path / "questions.jsonl", 1500)
+    answers = tmp_path / "answers.jsonl"
+    with Processes("", tmp_path) as fleet:
+        command = ["run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(config)]
+        run = fleet.start("run", *command, REDIS_URL="")
+        wait_until(lambda: lines_in(answers) > 20, "the first answers", BOOT_S)
+        core = engine_core(run.pid)
+        assert core is not None
+        assert lines_in(answers) < len(ids)
+        os.kill(core, signal.SIGKILL)
+        assert fleet.finish("run", BOOT_S + 120) == 0
+        everything = below(run.pid)
+        assert "starting it again" in fleet.log("run")
+    assert {line["id"] for line in read_answers(answers)} == set(ids)
+    assert lines_in(answers) == len(ids)
+    wait_until(lambda: not alive(everything), "no process is left", GONE_S)
+
+
+def test_a_worker_that_cannot_boot_says_why_and_takes_nothing(tmp_path: Path, config: Path) -> None:
+    """The run ends with the engine's reason; nothing was submitted."""
+    write_questions(tmp_path / "questions.jsonl", 5)
+    settings = json.loads(config.read_text())
+    settings["model"]["generator_settings"]["vllm_args"]["tensor_paralel_size"] = 2
+    config.write_text(json.dumps(settings))
+
+    done = batchfleet("run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "a.jsonl"), "--config", str(config), timeout_s=BOOT_S)
+
+    assert done.returncode == 3
+    assert "did you mean 'tensor_parallel_size'?" in done.stderr
+    assert lines_in(tmp_path / "a.jsonl") == 0
+
+
+def test_a_killed_worker_leaves_no_engine_behind(tmp_path: Path, config: Path) -> None:
+    """SIGKILL to the whole command: EngineCore and its workers are gone within 5 s."""
+    write_questions(tmp_path / "questions.jsonl", 1500)
+    answers = tmp_path / "answers.jsonl"
+    with Processes("", tmp_path) as fleet:
+        command = ["run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(config)]
+        run = fleet.start("run", *command, REDIS_URL="")
+        wait_until(lambda: lines_in(answers) > 20, "the first answers", BOOT_S)
+        everything = below(run.pid)
+        assert any(name.startswith("VLLM::") for name in everything.values())
+        fleet.kill("run")
+        wait_until(lambda: not alive(everything), "no process is left", GONE_S)
