@@ -15,6 +15,7 @@ from gpu_worker.engines.engine import Completion
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from tests.chaos.fleet_under_test import MAX_TOKENS, MIN_TOKENS, MODEL, FleetUnderTest
 from tests.chaos.schedule import PRODUCERS
+from tests.chaos.watching import bits
 from tests.processes import batchfleet
 from wire.keys import Keys
 from wire.messages import Question
@@ -145,5 +146,5 @@ def _wrong_texts(questions: Path, lines: list[dict[str, Any]]) -> list[str]:
 
 
 def _bits(client: redis.Redis, key: str) -> set[int]:
-    data: Any = client.get(key) or b""
-    return {8 * place + bit for place, byte in enumerate(data) for bit in range(8) if byte & (0x80 >> bit)}
+    data: Any = client.get(key)
+    return bits(data or b"")

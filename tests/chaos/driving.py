@@ -16,10 +16,12 @@ from tests.chaos.checking import Verdict, check_files, check_ledger, left_in_que
 from tests.chaos.fleet_under_test import FleetUnderTest
 from tests.chaos.recovery import RecoveryWatch
 from tests.chaos.schedule import PRODUCERS, Fault, Schedule
+from tests.chaos.watching import ConservationWatch
 
 TICK_S = 0.02
 FINISH_S = 45.0
 """How long after the last fault the fleet may take for what was left. It takes a few seconds; a fleet that has lost something, for ever."""
+HOPELESS_S = 8.0
 SETTLE_S = 15.0
 """How long after the last answer the queue may take to be empty: zombies' leases lapse, their batches are found answered."""
 
@@ -34,6 +36,7 @@ class Outcome:
     befell: Counter[str] = field(default_factory=Counter)
     verdict: Verdict = field(default_factory=Verdict)
     recovered_s: list[float] = field(default_factory=list)
+    looks: int = 0
     elapsed_s: float = 0.0
 
     @property
@@ -64,14 +67,15 @@ def run_schedule(schedule: Schedule, folder: Path, *, keep: bool = False) -> Out
 
 def _let_it_happen(fleet: FleetUnderTest, outcome: Outcome) -> None:
     """Begin and end every fault at its time, then wait until both producers have everything."""
-    watch = RecoveryWatch()
+    recovery, conservation = RecoveryWatch(), ConservationWatch()
     began = time.monotonic()
     to_begin, to_end = list(fleet.schedule.faults), list[Fault]()
     healed_s = max((fault.ends_s for fault in fleet.schedule.faults), default=0.0)
     while to_begin or to_end or not fleet.done():
         now_s = time.monotonic() - began
-        if now_s > healed_s + FINISH_S:
-            outcome.findings.append(f"not finished {FINISH_S:g} s after everything was put right")
+        # What is lost already does not come back.
+        if now_s > healed_s + (HOPELESS_S if conservation.findings else FINISH_S):
+            outcome.findings.append(f"not finished {now_s - healed_s:.0f} s after everything was put right")
             break
         for fault in [fault for fault in to_end if fault.ends_s <= now_s]:
             faults.end(fleet, fault)
@@ -82,11 +86,14 @@ def _let_it_happen(fleet: FleetUnderTest, outcome: Outcome) -> None:
                 outcome.befell[fault.kind] += 1
                 to_end.append(fault)
                 if fault.kind == "kill-worker":
-                    watch.killed(fleet, fault.target)
+                    recovery.killed(fleet, fault.target)
         fleet.supervise()
-        watch.look(fleet)
+        recovery.look(fleet)
+        conservation.look(fleet, now_s)
         time.sleep(TICK_S)
-    outcome.recovered_s = watch.took_s
+    outcome.recovered_s = recovery.took_s
+    outcome.looks = conservation.looks
+    outcome.findings.extend(conservation.findings)
 
 
 def _judge(fleet: FleetUnderTest, outcome: Outcome) -> None:

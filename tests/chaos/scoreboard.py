@@ -37,6 +37,7 @@ class Scoreboard:
             "lost": sum(outcome.verdict.lost for outcome in self.outcomes),
             "duplicated": sum(outcome.verdict.duplicated for outcome in self.outcomes),
             "regenerated": sum(outcome.verdict.regenerated for outcome in self.outcomes),
+            "looks": sum(outcome.looks for outcome in self.outcomes),
             "recovery_s": spread([took_s for outcome in self.outcomes for took_s in outcome.recovered_s]),
             "schedule_s": spread([outcome.elapsed_s for outcome in self.outcomes]),
         }
@@ -44,7 +45,7 @@ class Scoreboard:
     def as_text(self) -> str:
         """For people."""
         figures = self.as_dict()
-        rows = [(name, figures[name]) for name in ("schedules", "questions", "lost", "duplicated", "regenerated")]
+        rows = [(name, figures[name]) for name in ("schedules", "questions", "lost", "duplicated", "regenerated", "looks")]
         rows += [(f"{what} {name}", value) for what in ("recovery_s", "schedule_s") for name, value in figures[what].items()]
         rows += [("faults", sum(figures["faults"].values())), *((f"  {kind}", count) for kind, count in figures["faults"].items())]
         rows.append(("failed schedules", len(figures["failed_seeds"])))
