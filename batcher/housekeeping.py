@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import redis
+from redis.exceptions import WatchError
 
 from batcher.cancelling import Canceller
 from batcher.handing_over import HandOver
-from batcher.inbox import QueueId
+from batcher.inbox import QueueId, Unreadable
 from batcher.leading import Leadership
 from batcher.options import BatcherOptions
 from batcher.quarantine import Quarantine
 from batcher.reaping import Reaper
+from wire.errors import LeaseLostError
 from wire.keys import Keys
+
+log = logging.getLogger(__name__)
 
 SILENT_HEARTBEATS = 10
 """A batcher whose report has not changed for this many heartbeats is forgotten."""
 RUNS_EVERY_S = 60.0
 RUNS_AT_ONCE = 100
+DEAD_LETTER_TTL_S = 30 * 86_400
 
 
 class Housekeeping:
@@ -29,6 +35,8 @@ class Housekeeping:
     def __init__(self, client: redis.Redis, keys: Keys, leadership: Leadership, hand_over: HandOver, options: BatcherOptions) -> None:
         self._client = client
         self._keys = keys
+        self._leadership = leadership
+        self._max_dead_letters = options.max_dead_letters
         self._silent_s = SILENT_HEARTBEATS * options.heartbeat_s
         self._reaper = Reaper(client, keys, heartbeat_s=options.heartbeat_s)
         self._quarantine = Quarantine(client, keys, leadership, hand_over, run_ttl_s=options.run_ttl_s)
@@ -51,6 +59,28 @@ class Housekeeping:
         self._forget_silent_batchers()
         self._forget_expired_runs()
         return self._canceller.end_cancelled(queues)
+
+    def put_aside(self, unreadable: Sequence[Unreadable]) -> None:
+        """Move stream entries that are no questions to the dead letters.
+
+        Raises:
+            LeaseLostError: This batcher does not lead any more; nothing was moved.
+        """
+        try:
+            with self._client.pipeline(transaction=True) as pipe:
+                self._leadership.fence(pipe)
+                pipe.multi()
+                for stream, entry_id, reason in unreadable:
+                    log.error("dead letter: %s (%s in %s)", reason, entry_id.decode(), stream)
+                    letter = {"batch": "", "reason": reason, "data": b"", "where": stream}
+                    pipe.xadd(self._keys.dead, letter, maxlen=self._max_dead_letters, approximate=True)  # type: ignore[arg-type]
+                    pipe.xdel(stream, entry_id)
+                pipe.expire(self._keys.dead, DEAD_LETTER_TTL_S)
+                pipe.execute()
+        except WatchError as error:
+            self._leadership.drop()
+            msg = "the leadership changed while something unreadable was put aside"
+            raise LeaseLostError(msg) from error
 
     def _forget_silent_batchers(self) -> None:
         """By our own clock and whether their words change: theirs may be wrong."""

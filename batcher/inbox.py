@@ -15,6 +15,9 @@ from wire.keys import Keys, parse_queue_member
 QueueId = tuple[str, int]
 """Model and priority."""
 
+Unreadable = tuple[str, bytes, str]
+"""Stream, entry id and reason of something that is no question."""
+
 READ_AHEAD_BYTES = 16 * 1024 * 1024
 READ_AT_ONCE = 512
 SHORT_S = 0.01
@@ -32,12 +35,13 @@ class Inbox:
         self._wake_seen: bytes | str = "$"
         self._seen: dict[QueueId, bytes] = {}
         self.waiting: dict[QueueId, deque[Waiting]] = {}
-        self.unreadable: list[tuple[str, bytes, str]] = []
+        self.unreadable: list[Unreadable] = []
 
     def restart(self) -> None:
         """Forget everything and begin with what Redis holds: after a change of leader, or when a hand-over's outcome is unknown."""
         self._seen.clear()
         self.waiting.clear()
+        self.unreadable.clear()
         self._wake_seen = "0"
         self._find_queues()
 

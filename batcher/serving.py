@@ -95,6 +95,9 @@ class Batcher:
         if not self._leadership.held:
             self._stopping.wait(self._options.heartbeat_s)
             return
+        if self._inbox.unreadable:
+            self._housekeeping.put_aside(self._inbox.unreadable)
+            self._inbox.unreadable.clear()
         wait_s = self._work()
         self._inbox.read(min(wait_s, max(self._next_heartbeat - time.monotonic(), 0.001)))
 

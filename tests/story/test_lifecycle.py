@@ -124,3 +124,22 @@ def test_batches_hold_one_question_without_batching(tmp_path: Path, redis_server
         fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
         assert fleet.finish("producer") == 0
         wait_until(lambda: status(redis_server.url)["batchers"][0]["batches"] == 30, "30 batches", 5)
+
+
+def test_what_is_no_question_is_put_aside(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """Foreign entries and foreign bytes in a stream of questions become dead letters with a reason, and the fleet goes on."""
+    ids = write_questions(tmp_path / "questions.jsonl", 30)
+    client.sadd("batchfleet:queues", "stub:0")
+    client.xadd("batchfleet:questions:stub:0", {"not": "ours"})
+    client.xadd("batchfleet:questions:stub:0", {"q": b"\x80\x04nonsense", "r": "nobody"})
+    with Processes(redis_server.url, tmp_path) as fleet:
+        fleet.batcher()
+        fleet.worker()
+        fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
+        assert fleet.finish("producer") == 0
+        wait_until(lambda: client.xlen("batchfleet:dead") == 2, "two dead letters", 10)
+        shown = batchfleet("dead", "list", "--redis", redis_server.url).stdout
+    assert "without a question" in shown
+    assert "malformed question" in shown
+    assert client.xlen("batchfleet:questions:stub:0") == 0
+    assert Counter(line["id"] for line in read_answers(tmp_path / "answers.jsonl")) == Counter(ids)
