@@ -94,9 +94,9 @@ def test_a_killed_engine_costs_no_question_and_leaves_no_process(tmp_path: Path,
         core = engine_core(run.pid)
         assert core is not None
         assert lines_in(answers) < len(ids)
+        everything = below(run.pid)
         os.kill(core, signal.SIGKILL)
         assert fleet.finish("run", BOOT_S + 120) == 0
-        everything = below(run.pid)
         assert "starting it again" in fleet.log("run")
     assert {line["id"] for line in read_answers(answers)} == set(ids)
     assert lines_in(answers) == len(ids)
