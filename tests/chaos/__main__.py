@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import secrets
@@ -38,6 +39,9 @@ def main() -> int:
         for future in as_completed(running):
             board.outcomes.append(future.result())
             _tell(board.outcomes[-1], len(board.outcomes), arguments.seeds)
+    # Gone if every schedule went well.
+    with contextlib.suppress(OSError):
+        folder.rmdir()
     print(board.as_text(), file=sys.stderr)
     print(json.dumps(board.as_dict()))
     return 1 if board.failed else 0

