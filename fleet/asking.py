@@ -19,8 +19,8 @@ from fleet.ledger import Ledger, read_ledger
 from fleet.local import LocalFleet, LocalPlan
 from fleet.progress import ProgressView
 from fleet.serving import collect_garbage_rarely
-from fleet.settings import Settings
-from fleet.settings_show import child_environment, to_file_text
+from fleet.settings.schema import Settings
+from fleet.settings.show import child_environment, to_file_text
 from producer.output import AnswersFile
 from producer.reading import Checked, check_questions
 from producer.running import NotFinishedError, RunCancelledError, Runner

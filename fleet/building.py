@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from batcher.options import BatcherOptions, BatchLimits
-from fleet.settings import Settings
+from fleet.settings.schema import Settings
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.engines.vllm_arguments import VllmOptions
 from gpu_worker.gpus import IMAGINARY, find_gpus

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleet import settings_places as places
-from fleet.settings import DAY_S, HOUR_S, KIB, MIB, number_text
-from fleet.settings_places import KeyPath
+from fleet.settings import places
+from fleet.settings.places import KeyPath
+from fleet.settings.schema import DAY_S, HOUR_S, KIB, MIB, number_text
 
 HEAD = """\
 # Settings
 
-<!-- Written by `.venv/bin/python -m fleet.reference >docs/configuration.md`. Edit fleet/reference.py or the fields in fleet/settings.py instead. -->
+<!-- Written by `.venv/bin/python -m fleet.reference >docs/configuration.md`. Edit fleet/reference.py or fleet/settings/schema.py instead. -->
 
 A setting can be given in four places. Each wins over those before it:
 

@@ -10,7 +10,7 @@ import socket
 
 from batcher.serving import Batcher
 from fleet import building
-from fleet.settings import Settings
+from fleet.settings.schema import Settings
 from gpu_worker.health import illness
 from gpu_worker.serving import GpuWorker
 from wire.connection import RedisAddress, connect, translated

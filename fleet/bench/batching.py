@@ -12,7 +12,7 @@ from statistics import median
 from fleet.bench.questions import write_questions
 from fleet.bench.report import Report, Table, from_to, middle
 from fleet.bench.rig import BenchFailedError, Helper, Rig, environment, for_bench, write_config
-from fleet.settings import Settings
+from fleet.settings.schema import Settings
 
 NOTES = [
     "Ideal: as many engines as workers, in processes of their own, without queue or fleet, each given its even share of the questions in one go.",

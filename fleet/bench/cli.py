@@ -14,8 +14,8 @@ from typing import Any
 from fleet.bench import batching, engine, latency, profiling, throughput
 from fleet.bench.machine import describe_machine, in_words
 from fleet.bench.report import Report
-from fleet.settings import Settings
-from fleet.settings_loading import load_settings
+from fleet.settings.loading import load_settings
+from fleet.settings.schema import Settings
 from wire.errors import FleetError, UsageError
 
 BENCHES: dict[str, tuple[Any, str]] = {

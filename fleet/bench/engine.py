@@ -16,7 +16,7 @@ from fleet import building
 from fleet.bench.questions import make_questions, texts_of
 from fleet.bench.report import Report, Table, from_to, middle
 from fleet.bench.rig import BenchFailedError, Helper, Rig, environment, for_bench, write_config
-from fleet.settings import Settings
+from fleet.settings.schema import Settings
 
 NOTES = [
     "Raw: vLLM's AsyncLLM in a process of its own, with the same arguments and prompts, fed with so many requests in flight. The fastest counts.",

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from fleet.settings import Settings
-from fleet.settings_loading import load_settings
+from fleet.settings.loading import load_settings
+from fleet.settings.schema import Settings
 
 
 def load(config: str, redis_url: str | None = None) -> Settings:

@@ -12,7 +12,7 @@ from fleet.bench.questions import make_questions
 from fleet.bench.report import Cell, Report, Table, middle, percentile
 from fleet.bench.rig import BenchFailedError, Rig, for_bench
 from fleet.bench.tracing import STAGES, Trace
-from fleet.settings import Settings
+from fleet.settings.schema import Settings
 from producer.collecting import Collector
 from producer.reading import Asked
 from producer.sending import Sender

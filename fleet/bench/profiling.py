@@ -15,7 +15,7 @@ from fleet.bench.questions import write_questions
 from fleet.bench.report import Cell, Report, Table
 from fleet.bench.resources import cpu_s
 from fleet.bench.rig import Rig, for_bench
-from fleet.settings import Settings
+from fleet.settings.schema import Settings
 
 NOTES = [
     "Microseconds of CPU per question. `own`: in this function, what it calls in C included; `with callees`: and in what it calls in Python.",

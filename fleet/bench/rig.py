@@ -21,8 +21,8 @@ from pydantic import BaseModel
 from fleet import building
 from fleet.private_redis import PrivateRedis
 from fleet.processes import last_lines, spawn, stop_all
-from fleet.settings import RedisSettings, Settings
-from fleet.settings_show import child_environment, to_file_text
+from fleet.settings.schema import RedisSettings, Settings
+from fleet.settings.show import child_environment, to_file_text
 from fleet.status import read_status
 from wire.errors import FleetError
 from wire.keys import Keys

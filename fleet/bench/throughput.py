@@ -12,7 +12,7 @@ from fleet.bench.questions import write_questions
 from fleet.bench.report import Cell, Report, Table, from_to, middle
 from fleet.bench.resources import MemoryWatch, cpu_s
 from fleet.bench.rig import BenchFailedError, Rig, for_bench
-from fleet.settings import Settings
+from fleet.settings.schema import Settings
 
 NOTES = [
     "CPU: seconds per 1 000 questions, user and system, from the first push to the last line on disk. `workers`: all of them together.",

@@ -13,7 +13,7 @@ import pytest
 
 from fleet import reference
 from fleet.cli import _parser
-from fleet.settings_loading import load_settings
+from fleet.settings.loading import load_settings
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("wire", "producer", "batcher", "gpu_worker", "fleet")

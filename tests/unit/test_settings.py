@@ -5,8 +5,17 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from fleet.settings import GeneratorSettings, LeaseSettings, LimitSettings, ModelSettings, ProcessingSettings, RedisSettings, Settings, StubSettings
-from fleet.settings_places import ENVIRONMENT, FIELDS, MAPPINGS, SECTIONS, SETTINGS, SHORT_NAMES, expected
+from fleet.settings.places import ENVIRONMENT, FIELDS, MAPPINGS, SECTIONS, SETTINGS, SHORT_NAMES, expected
+from fleet.settings.schema import (
+    GeneratorSettings,
+    LeaseSettings,
+    LimitSettings,
+    ModelSettings,
+    ProcessingSettings,
+    RedisSettings,
+    Settings,
+    StubSettings,
+)
 
 
 def with_generator(**settings: object) -> Settings:

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from fleet.settings_checking import MAX_PROBLEMS
-from fleet.settings_loading import load_settings
+from fleet.settings.checking import MAX_PROBLEMS
+from fleet.settings.loading import load_settings
 from wire.errors import UsageError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleet.settings_loading import LoadedSettings, load_settings
+from fleet.settings.loading import LoadedSettings, load_settings
 
 BLOCKS = Path(__file__).parent / "guide_blocks"
 

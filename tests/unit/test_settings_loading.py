@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.settings import Settings
-from fleet.settings_loading import load_settings
+from fleet.settings.loading import load_settings
+from fleet.settings.schema import Settings
 from wire.errors import UsageError
 
 

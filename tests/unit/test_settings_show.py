@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from fleet.settings import SAMPLING_FIELDS, Settings
-from fleet.settings_loading import load_settings
-from fleet.settings_show import MASK, child_environment, secret_environment, show_settings, to_file_text
+from fleet.settings.loading import load_settings
+from fleet.settings.schema import SAMPLING_FIELDS, Settings
+from fleet.settings.show import MASK, child_environment, secret_environment, show_settings, to_file_text
 
 SECRETS = Settings.model_validate(
     {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.settings_yaml import MAX_DEPTH, MAX_NODES, NotOurYamlError, dump, parse, plain
+from fleet.settings.yaml import MAX_DEPTH, MAX_NODES, NotOurYamlError, dump, parse, plain
 
 
 def read(text: str) -> object:

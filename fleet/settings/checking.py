@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from fleet import settings_places as places
-from fleet.settings import Contradiction, Settings, number_text
-from fleet.settings_layers import Given, Problem, dotted, kind_of
-from fleet.settings_places import KeyPath
-from fleet.settings_yaml import Where
+from fleet.settings import places
+from fleet.settings.layers import Given, Problem, dotted, kind_of
+from fleet.settings.places import KeyPath
+from fleet.settings.schema import Contradiction, Settings, number_text
+from fleet.settings.yaml import Where
 from wire.errors import UsageError
 
 MAX_PROBLEMS = 30

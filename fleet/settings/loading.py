@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet import settings_places as places
-from fleet.settings import Settings
-from fleet.settings_checking import checked
-from fleet.settings_layers import Given, Layer, Problem, dotted, kind_of
-from fleet.settings_places import KeyPath
-from fleet.settings_yaml import MAX_TEXT_BYTES, Block, Entry, Raw, Where, as_block, parse, shown
+from fleet.settings import places
+from fleet.settings.checking import checked
+from fleet.settings.layers import Given, Layer, Problem, dotted, kind_of
+from fleet.settings.places import KeyPath
+from fleet.settings.schema import Settings
+from fleet.settings.yaml import MAX_TEXT_BYTES, Block, Entry, Raw, Where, as_block, parse, shown
 from wire.errors import UsageError
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fleet import settings_places as places
-from fleet.settings_places import KeyPath
-from fleet.settings_yaml import Block, Entry, NotOurYamlError, Raw, Where, parse, plain, repeated, shown
+from fleet.settings import places
+from fleet.settings.places import KeyPath
+from fleet.settings.yaml import Block, Entry, NotOurYamlError, Raw, Where, parse, plain, repeated, shown
 
 
 class Problem(NamedTuple):

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, SecretStr
 
-from fleet import settings_places as places
-from fleet.settings import Settings
-from fleet.settings_yaml import dump
+from fleet.settings import places
+from fleet.settings.schema import Settings
+from fleet.settings.yaml import dump
 
 MASK = "********"
 

@@ -1,6 +1,6 @@
 """What a fleet can be told: one frozen value, read once, passed down.
 
-Nothing here reads a file or the environment (`fleet.settings_loading` does). Units are in the names or the descriptions: `_s` are seconds,
+Nothing here reads a file or the environment (`fleet.settings.loading` does). Units are in the names or the descriptions: `_s` are seconds,
 `_bytes` bytes, `_tokens` tokens. The reference documentation and the environment's variable names are made from these fields.
 """
 

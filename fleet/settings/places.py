@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from fleet.settings import Settings, number_text
+from fleet.settings.schema import Settings, number_text
 
 KeyPath = tuple[str, ...]
 """Names from the outermost section to a key."""

@@ -1,0 +1,51 @@
+"""`run` and `submit`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fleet import asking, building
+from fleet.commands.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
+from fleet.settings.schema import Settings
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
+    run = commands.add_parser("run", parents=shared.both, help="the whole fleet on this machine, for one file", epilog=EXIT_CODES)
+    _add_asking(run)
+    add_engine(run)
+    run.add_argument("--workers", type=positive, default=1, metavar="N", help="worker processes (default: 1)")
+    run.set_defaults(command=_run)
+
+    submit = commands.add_parser("submit", parents=shared.both, help="ask a fleet that runs elsewhere", epilog=EXIT_CODES)
+    _add_asking(submit)
+    submit.set_defaults(command=_submit)
+
+
+def _add_asking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("questions", metavar="QUESTIONS", help="JSONL, a JSON array, or an OpenAI batch file")
+    parser.add_argument("-o", "--output", required=True, metavar="ANSWERS", help="JSONL, one line per question, written as answers arrive")
+    parser.add_argument("--run", metavar="ID", help="name of the run (default: derived from what is asked, so that the same command resumes)")
+    parser.add_argument("--model", metavar="NAME", help="the model for questions that name none")
+    parser.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
+    add_json(parser, "print the summary as one JSON object on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no summary on stderr")
+
+
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    return asking.run_file(_asking(arguments), settings, building.engine_kind(settings, arguments.engine), arguments.workers)
+
+
+def _submit(arguments: argparse.Namespace, settings: Settings) -> int:
+    return asking.submit_file(_asking(arguments), settings)
+
+
+def _asking(arguments: argparse.Namespace) -> asking.Asking:
+    return asking.Asking(
+        questions=Path(arguments.questions),
+        answers=Path(arguments.output),
+        run=arguments.run,
+        skip_invalid=arguments.skip_invalid,
+        quiet=arguments.quiet,
+        as_json=arguments.json,
+    )

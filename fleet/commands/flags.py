@@ -1,0 +1,49 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from fleet import building
+
+Commands = argparse._SubParsersAction  # noqa: SLF001 (argparse gives the type of its own return value no public name)
+EXIT_CODES = "exit codes: 0 every question answered; 1 some failed; 2 usage, configuration or input error; 3 not finished; 130 interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Parents of the commands' parsers: `common` for all of them, `queue` for those that reach a Redis of the user's."""
+
+    common: argparse.ArgumentParser
+    queue: argparse.ArgumentParser
+
+    @property
+    def both(self) -> list[argparse.ArgumentParser]:
+        return [self.common, self.queue]
+
+
+def shared_flags() -> Shared:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", metavar="FILE", help="YAML configuration")
+    common.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
+    queue = argparse.ArgumentParser(add_help=False)
+    queue.add_argument("--redis", metavar="URL", help="redis://, rediss:// or unix:// URL; or set BATCHFLEET_REDIS_URL")
+    return Shared(common, queue)
+
+
+def add_json(parser: argparse.ArgumentParser, words: str = "one JSON object on stdout") -> None:
+    parser.add_argument("--json", action="store_true", help=words)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=building.ENGINES, help="what answers (default: what the configuration describes)")
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
+    number = int(text)
+    if number < 1:
+        msg = f"{number} is not 1 or more"
+        raise argparse.ArgumentTypeError(msg)
+    return number
