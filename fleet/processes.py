@@ -43,11 +43,12 @@ def spawn(command: Sequence[str], env: Mapping[str, str], log: Path) -> subproce
             stderr=subprocess.STDOUT,
             # Ctrl-C in the terminal is for us: we stop the others in order.
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 (one system call, bound before the fork; no locks, no allocation)
+            preexec_fn=die_with_parent,  # noqa: PLW1509 (one system call, bound before the fork; no locks, no allocation)
         )
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have this process killed when its parent dies, however that dies; only on Linux."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from tests.chaos.driving import Outcome, run_schedule
-from tests.chaos.schedule import DEFAULT_LEASES, KINDS, SHORT, schedule_for
+from tests.chaos.schedule import DEFAULT_LEASES, FIXED_SEEDS, KINDS, SHORT, schedule_for
 from tests.chaos.scoreboard import Scoreboard, told
 
 
@@ -27,18 +27,22 @@ def main() -> int:
         return 2
     pace = DEFAULT_LEASES if arguments.default_leases else SHORT
     first = secrets.randbelow(10**9) if arguments.first is None else arguments.first
+    seeds = [*(FIXED_SEEDS if arguments.fixed else ()), *range(first, first + arguments.seeds)]
     # Short: the path of a socket has about 100 characters.
     folder = Path(tempfile.mkdtemp(prefix="bf-chaos-"))
     command = f"scripts/chaos --seeds {arguments.seeds} --from {first} --faults '{arguments.faults}'"
-    board = Scoreboard(pace, command + (" --default-leases" if arguments.default_leases else ""))
+    flags = [flag for flag, given in (("--fixed", arguments.fixed), ("--default-leases", arguments.default_leases)) if given]
+    board = Scoreboard(pace, " ".join([command, *flags]))
     print(f"{board.command}\nlogs of failed schedules: {folder}", file=sys.stderr)
-    # A fresh process for each schedule: what one leaves behind cannot help or harm the next.
-    with ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        schedules = (schedule_for(seed, pace, kinds) for seed in range(first, first + arguments.seeds))
+    # A fresh process for each schedule: what one leaves behind cannot help or harm the next. Forked from one that has imported everything.
+    fresh = multiprocessing.get_context("forkserver")
+    fresh.set_forkserver_preload(["tests.chaos.driving"])
+    with ProcessPoolExecutor(arguments.jobs, fresh, max_tasks_per_child=1) as pool:
+        schedules = (schedule_for(seed, pace, kinds) for seed in seeds)
         running = [pool.submit(run_schedule, schedule, folder / str(schedule.seed), keep=arguments.keep) for schedule in schedules]
         for future in as_completed(running):
             board.outcomes.append(future.result())
-            _tell(board.outcomes[-1], len(board.outcomes), arguments.seeds)
+            _tell(board.outcomes[-1], len(board.outcomes), len(seeds))
     # Gone if every schedule went well.
     with contextlib.suppress(OSError):
         folder.rmdir()
@@ -57,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10, metavar="N", help="how many schedules (default: 10)")
     parser.add_argument("--from", type=int, dest="first", metavar="SEED", help="the first seed (default: a fresh one, which is printed)")
+    parser.add_argument("--fixed", action="store_true", help=f"before them, the schedules that CI always runs: {', '.join(map(str, FIXED_SEEDS))}")
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="schedules at the same time (default: 1)")
     parser.add_argument("--faults", default="*", metavar="KINDS", help=f"comma-separated, with wildcards: {', '.join(KINDS)}")
     parser.add_argument("--default-leases", action="store_true", help="leases as users have them, and longer schedules: for the recovery time")

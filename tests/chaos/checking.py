@@ -16,7 +16,6 @@ from gpu_worker.engines.stub import StubEngine, StubOptions
 from tests.chaos.fleet_under_test import MAX_TOKENS, MIN_TOKENS, MODEL, FleetUnderTest
 from tests.chaos.schedule import PRODUCERS
 from tests.chaos.watching import bits
-from tests.processes import batchfleet
 from wire.keys import Keys
 from wire.messages import Question
 
@@ -82,9 +81,9 @@ def check_ledger(fleet: FleetUnderTest, client: redis.Redis, verdict: Verdict) -
         verdict.duplicated += max(0, duplicates)
         counted: dict[str, object] = {"run": name, "accepted": len(accepted), "answered": answered, "failed": failed}
         counted |= {"missing": len(accepted - done), "duplicates": duplicates}
-        said = batchfleet("verify", name, "--redis", fleet.server.url, "--json")
-        if not said.stdout or json.loads(said.stdout) != counted:
-            verdict.findings.append(f"{name}: verify says {said.stdout.strip() or said.stderr.strip()}, counted independently: {counted}")
+        said = fleet.command("verify", name, "--json", name=f"verify-{name}")[1].strip()
+        if not said.startswith("{") or json.loads(said) != counted:
+            verdict.findings.append(f"{name}: verify says {said}, counted independently: {counted}")
         if counted["missing"] or counted["duplicates"] or len(accepted) != len(fleet.ids[name]) or done - accepted:
             verdict.findings.append(f"{name}: of {len(fleet.ids[name])} questions the ledger has {counted}, {len(done - accepted)} done unaccepted")
         if counts.get("accepted") != len(accepted):

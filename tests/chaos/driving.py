@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import time
 import traceback
@@ -41,6 +42,7 @@ class Outcome:
         looks: At how many instants conservation was looked for while it went on.
         lasted_s: From the start of the producers to their end.
         elapsed_s: The same, with the start of the fleet and the checks.
+        cpu_s: What all its processes together used of the processor.
     """
 
     schedule: Schedule
@@ -52,6 +54,7 @@ class Outcome:
     looks: int = 0
     lasted_s: float = 0.0
     elapsed_s: float = 0.0
+    cpu_s: float = 0.0
 
     @property
     def findings(self) -> list[str]:
@@ -72,11 +75,17 @@ def run_schedule(schedule: Schedule, folder: Path, *, keep: bool = False) -> Out
     except Exception:  # noqa: BLE001 (whatever breaks is a finding, with its seed, and the next schedule goes on)
         outcome.findings.append(f"the driver itself failed:\n{traceback.format_exc()}")
     outcome.elapsed_s = time.monotonic() - began
+    outcome.cpu_s = _cpu_s()
     if outcome.findings:
         (folder / "findings.txt").write_text("\n".join(outcome.findings) + "\n", encoding="utf-8")
     elif not keep:
         shutil.rmtree(folder)
     return outcome
+
+
+def _cpu_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 class _Clock:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +16,10 @@ from typing import Any, Self
 import redis
 
 from fleet.private_redis import PrivateRedis
-from fleet.processes import spawn
-from tests.chaos import wrong_clock
 from tests.chaos.network import Network
+from tests.chaos.nursery import Child, Life, Nursery
 from tests.chaos.schedule import BATCHERS, LASTING, PRODUCERS, REDIS, WORKERS, Schedule
-from tests.processes import ROOT, write_questions
+from tests.processes import write_questions
 
 MODEL = "stub"
 MIN_TOKENS, MAX_TOKENS = 5, 40
@@ -32,6 +30,8 @@ DEADLINE_S = 50
 MOST_REFUSALS = 3
 """A producer that refuses to go on this often for no fault of the schedule will do so for ever."""
 GRACE_S = 15.0
+
+Process = Child | subprocess.Popen[bytes]
 
 
 @dataclass
@@ -46,8 +46,8 @@ class Member:
     """
 
     name: str
-    start: Callable[[], subprocess.Popen[bytes]]
-    process: subprocess.Popen[bytes] | None = None
+    start: Callable[[], Process]
+    process: Process | None = None
     down: bool = False
     doomed: bool = False
     ended: bool = False
@@ -68,7 +68,7 @@ class Member:
         if not self.down and not self.ended and time.monotonic() >= self.start_at:
             self.process = self.start()
 
-    def _bury(self, process: subprocess.Popen[bytes]) -> None:
+    def _bury(self, process: Process) -> None:
         code = process.returncode
         if self.name in PRODUCERS and code in {0, 1}:
             self.ended = True
@@ -87,6 +87,7 @@ class FleetUnderTest:
         self.folder = folder
         self.schedule = schedule
         self.server = PrivateRedis(folder)
+        self._nursery = Nursery()
         self.network = Network(folder / "redis.sock", (*WORKERS, *BATCHERS, *PRODUCERS))
         self.ids = {name: write_questions(self.questions(name), schedule.pace.questions, prefix=f"{name}-q") for name in PRODUCERS}
         self._add_deadlines(self.questions(PRODUCERS[1]))
@@ -95,6 +96,8 @@ class FleetUnderTest:
         self._client = redis.Redis.from_url(self.server.url, protocol=2, socket_timeout=0.25)
 
     def __enter__(self) -> Self:
+        # First, as the network is a thread.
+        self._nursery.__enter__()
         self.network.__enter__()
         try:
             for name in (*REDIS, *BATCHERS, *WORKERS):
@@ -154,14 +157,24 @@ class FleetUnderTest:
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                # With PYTHONFAULTHANDLER its log says where it hung.
+                # Its log then says where it hung: the nursery enables faulthandler.
                 process.send_signal(signal.SIGABRT)
                 process.wait()
         codes = {name: process.returncode for name, process in processes.items()}
         # Before a program serves, SIGTERM ends it as it ends any other.
         return [f"{name} ended with code {code} after SIGTERM" for name, code in codes.items() if code not in {0, -signal.SIGTERM}]
 
-    def _starter(self, name: str) -> Callable[[], subprocess.Popen[bytes]]:
+    def command(self, *arguments: str, name: str) -> tuple[int, str]:
+        """Run one command to its end, as a user would, past all links.
+
+        Returns:
+            Its exit code and what it said.
+        """
+        self.log(name).unlink(missing_ok=True)
+        code = self._nursery.start(Life([*arguments, "--redis", self.server.url], self._environ_of_all(), self.log(name))).wait(GRACE_S)
+        return code, self.log(name).read_text(encoding="utf-8")
+
+    def _starter(self, name: str) -> Callable[[], Process]:
         if name in REDIS:
             return self._start_redis
         if name in WORKERS:
@@ -171,7 +184,8 @@ class FleetUnderTest:
         else:
             paths = [str(self.questions(name)), "-o", str(self.answers(name))]
             arguments = ["submit", *paths, "--model", MODEL, "--run", name, "--quiet", "--json"]
-        return lambda: spawn([sys.executable, "-m", "fleet", *arguments], self._environ(name), self.log(name))
+        wrong = next((fault for fault in self.schedule.faults if fault.kind == LASTING and fault.target == name), None)
+        return lambda: self._nursery.start(Life(arguments, self._environ(name), self.log(name), float(wrong.variant) if wrong else 0.0))
 
     def _start_redis(self) -> subprocess.Popen[bytes]:
         self.server.start()
@@ -187,10 +201,12 @@ class FleetUnderTest:
             "BATCH_SIZE": schedule.batch_size, "BATCH_TIMEOUT": 0.1, "LIMITS_MAX_WAITING_BATCHES": schedule.max_waiting_batches,
             "LIMITS_RUN_WINDOW": 64,
         }  # fmt: skip
-        wrong = next((fault for fault in schedule.faults if fault.kind == LASTING and fault.target == name), None)
-        path = wrong_clock.python_path(self.folder / "wrong-clock", float(wrong.variant)) if wrong else str(ROOT)
-        python = {"PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"}
-        return {**os.environ, **python, **{f"BATCHFLEET_{key}": str(value) for key, value in settings.items()}}
+        return {**self._environ_of_all(), **{f"BATCHFLEET_{key}": str(value) for key, value in settings.items()}}
+
+    @staticmethod
+    def _environ_of_all() -> dict[str, str]:
+        """What a program finds in its environment beside its settings: nothing of whoever runs the tests."""
+        return {name: value for name, value in os.environ.items() if not name.startswith("BATCHFLEET_")}
 
     @staticmethod
     def _add_deadlines(questions: Path) -> None:
@@ -214,3 +230,4 @@ class FleetUnderTest:
             process.wait()
         self._client.close()
         self.network.__exit__(None, None, None)
+        self._nursery.__exit__(None, None, None)

@@ -30,7 +30,7 @@ class Scoreboard:
             "command": self.command,
             "leases": {"batch_s": self.pace.batch_s, "leader_s": self.pace.leader_s, "heartbeat_s": self.pace.heartbeat_s},
             "schedules": len(self.outcomes),
-            "seeds": {"first": seeds[0], "last": seeds[-1]} if seeds else {},
+            "seeds": seeds,
             "failed_seeds": [outcome.schedule.seed for outcome in self.failed],
             "faults": dict(sorted(sum((outcome.befell for outcome in self.outcomes), Counter[str]()).items())),
             "questions": sum(outcome.questions for outcome in self.outcomes),
@@ -40,13 +40,14 @@ class Scoreboard:
             "looks": sum(outcome.looks for outcome in self.outcomes),
             "recovery_s": spread([took_s for outcome in self.outcomes for took_s in outcome.recovered_s]),
             "schedule_s": spread([outcome.elapsed_s for outcome in self.outcomes]),
+            "cpu_s": spread([outcome.cpu_s for outcome in self.outcomes]),
         }
 
     def as_text(self) -> str:
         """For people."""
         figures = self.as_dict()
         rows = [(name, figures[name]) for name in ("schedules", "questions", "lost", "duplicated", "regenerated", "looks")]
-        rows += [(f"{what} {name}", value) for what in ("recovery_s", "schedule_s") for name, value in figures[what].items()]
+        rows += [(f"{what} {name}", value) for what in ("recovery_s", "schedule_s", "cpu_s") for name, value in figures[what].items()]
         rows += [("faults", sum(figures["faults"].values())), *((f"  {kind}", count) for kind, count in figures["faults"].items())]
         rows.append(("failed schedules", len(figures["failed_seeds"])))
         table = [f"{name:<22}{value:>12}" for name, value in rows]
