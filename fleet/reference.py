@@ -37,9 +37,10 @@ error that names the file and line, and the nearest known key. Nothing starts th
   file, without what is around them: `batch_size: 16` alone is a valid file. Other settings may too where no two have the same name.
 - **vllm_args.** Keys in here are vLLM's. Those of file, environment and command line are joined key by key; of every other setting the last
   value counts as a whole.
-- **Capacity.** A worker keeps up to `parallel_workers` x `batch_size` questions in its engine. Without `parallel_workers` it is as many as the
-  engine's `max_num_seqs`. It takes the next batch as soon as there is room for one question, so it holds at most its capacity plus one batch,
-  less one question.
+- **Capacity.** A worker keeps up to `parallel_workers` x `batch_size` questions in its engine. Without `parallel_workers` it is 1.5 times
+  the engine's `max_num_seqs`: half as many as the engine works on wait in it, so that no step runs short while the next batch is on its way.
+  What only waits is taken from a backlog alone, while more batches wait than there are workers: the end of a run is spread over all of them.
+  It takes the next batch as soon as there is room for one question, so it holds at most its capacity plus one batch, less one question.
 - **Secrets** (marked below) belong into the environment rather than into a file. They appear in no log, record or error.
 - **An existing server.** `boot_local: false` with `server`, `port`, `model` and, if it asks for one, `api_key`.
 """

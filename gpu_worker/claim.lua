@@ -3,13 +3,19 @@
 -- KEYS[2] zset   leases:MODEL      batch id -> when the lease lapses (ms)
 -- KEYS[3] zset   hungry:MODEL      workers with room and nothing to do
 -- KEYS[4] stream wake
--- ARGV: 1 worker, 2 lease token, 3 lease (ms), 4 room (questions), 5 most batches, 6 prefix of RQ's job keys, 7 hunger lasts (ms)
+-- KEYS[5] zset   workers          those that report
+-- ARGV: 1 worker, 2 lease token, 3 lease (ms), 4 room (questions), 5 most batches, 6 prefix of RQ's job keys, 7 hunger lasts (ms).
+--   Without room, one batch is taken, and only from a backlog: if more batches wait than there are workers.
 -- Returns {batch id, times given to a worker, data or false, 1 if some of it may have records already} for each; data is false where no
 --   job of that id can be read.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local room = tonumber(ARGV[4])
 local claimed = {}
+if room <= 0 then
+  if redis.call('LLEN', KEYS[1]) <= redis.call('ZCARD', KEYS[5]) then return claimed end
+  room = 1
+end
 while room > 0 and #claimed < tonumber(ARGV[5]) do
   local id = redis.call('LPOP', KEYS[1])
   if not id then break end

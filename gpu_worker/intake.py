@@ -60,7 +60,10 @@ class Intake:
         self._dead_letter = client.register_script(load_script("gpu_worker", "dead_letter"))
 
     async def claim(self, room: int) -> list[HeldBatch]:
-        """Take waiting batches until `room` questions are reached or passed; if there are none, tell the batcher that we are hungry."""
+        """Take waiting batches until `room` questions are reached or passed; if there are none, tell the batcher that we are hungry.
+
+        With a `room` of 0 or less: take one batch if there is a backlog, more of them than workers; otherwise leave them to who has room.
+        """
         return await self._claim_from(self._queue, room, MOST_BATCHES_AT_ONCE)
 
     async def claim_isolated(self) -> HeldBatch | None:
@@ -77,7 +80,7 @@ class Intake:
         lease_ms = int(self._options.lease_s * 1000)
         hunger_ms = int(BLOCK_S * 1250)
         claimed = await self._claim(
-            keys=[queue, self._leases, self._keys.hungry(self._model), self._keys.wake],
+            keys=[queue, self._leases, self._keys.hungry(self._model), self._keys.wake, self._keys.workers],
             args=[self._worker, token, lease_ms, room, most, RQ_JOB_PREFIX, hunger_ms],
         )
         batches = []

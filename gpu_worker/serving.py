@@ -19,7 +19,7 @@ from gpu_worker.engines.engine import Engine
 from gpu_worker.in_flight import InFlight
 from gpu_worker.intake import Intake
 from gpu_worker.leases import Leases, Progress
-from gpu_worker.options import WorkerOptions
+from gpu_worker.options import WorkerOptions, default_capacity
 from gpu_worker.publishing import Publisher
 from gpu_worker.registration import RqIdentity
 from gpu_worker.reporting import Report
@@ -47,7 +47,7 @@ class GpuWorker:
         self._engine = engine
         self._options = options
         self._slice = gpus or SliceOptions()
-        self._report = Report(engine.model, engine.kind, options.capacity or engine.max_num_seqs)
+        self._report = Report(engine.model, engine.kind, options.capacity or default_capacity(engine.max_num_seqs))
         self._keys = Keys(address.namespace)
         self._clock = ServerClock()
         self._stopping = asyncio.Event()
@@ -138,7 +138,7 @@ class GpuWorker:
 
     async def _serve(self, sync_client: redis.Redis) -> None:
         model = self._engine.model
-        self._report.capacity = self._options.capacity or self._engine.max_num_seqs
+        self._report.capacity = self._options.capacity or default_capacity(self._engine.max_num_seqs)
         self._publisher = Publisher(self._client, self._address, self._keys, model, run_ttl_s=self._options.run_ttl_s)
         self._intake = Intake(self._client, self._keys, model, self.name, self._options)
         self._waiting_intake = Intake(self._waiting_client, self._keys, model, self.name, self._options)
@@ -179,28 +179,39 @@ class GpuWorker:
             self.stop()
 
     async def _take_work(self) -> None:
-        """Claim batches while fewer questions than the capacity are in flight, and only then."""
+        """Claim batches while fewer questions than the capacity are in flight, and only then.
+
+        Below what the engine works on at once, whatever waits is taken; above it, only from a backlog: near the end of a run, a question
+        that waits in one engine would be answered sooner by another.
+        """
         backoff_s = 0.05
         while not self._stopping.is_set():
-            room = self._report.capacity - self._report.in_flight
-            if room <= 0 or (self._isolate and self._report.in_flight > 0):
-                await self._something_changes()
+            # Before the look at what is in flight: what changes from now on ends the waiting below.
+            self._changed.clear()
+            if self._report.in_flight >= self._report.capacity or (self._isolate and self._report.in_flight > 0):
+                await self._changed.wait()
                 continue
             try:
                 with translated(self._address):
                     if self._isolate:
                         await self._take_isolated()
                         continue
-                    batches = await self._intake.claim(room)
-                    for batch in batches:
-                        self._in_flight.begin(batch)
-                    if not batches:
-                        await self._wait_for_batch()
+                    await self._take_waiting()
                 backoff_s = 0.05
             except QueueUnavailableError as error:
                 log.warning("%s; trying again in %.1f s", error, backoff_s)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+
+    async def _take_waiting(self) -> None:
+        room = min(self._engine.max_num_seqs, self._report.capacity) - self._report.in_flight
+        batches = await self._intake.claim(room)
+        for batch in batches:
+            self._in_flight.begin(batch)
+        if not batches and room > 0:
+            await self._wait_for_batch()
+        elif not batches:
+            await self._changed.wait()
 
     async def _take_isolated(self) -> None:
         """Take one batch that may kill the engine, now that nothing else is in it."""

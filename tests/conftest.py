@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import redis
+import redis.asyncio
 from hypothesis import settings
 
 from fleet.private_redis import PrivateRedis
@@ -36,3 +37,11 @@ def client(redis_server: PrivateRedis) -> Iterator[redis.Redis]:
     """A client of that server."""
     with redis.Redis.from_url(redis_server.url, protocol=2) as connected:
         yield connected
+
+
+@pytest.fixture
+async def aclient(redis_server: PrivateRedis) -> AsyncIterator[redis.asyncio.Redis]:
+    """An asyncio client of the test's server."""
+    connected = redis.asyncio.Redis.from_url(redis_server.url, protocol=2)
+    yield connected
+    await connected.aclose()

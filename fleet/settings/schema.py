@@ -168,7 +168,7 @@ class ProcessingSettings(Section):
         default=None,
         ge=1,
         le=65536,
-        description="A worker keeps up to parallel_workers x batch_size questions in its engine; null: as many as the engine's max_num_seqs.",
+        description="A worker keeps up to parallel_workers x batch_size questions in its engine; null: 1.5 times the engine's max_num_seqs.",
     )
 
 
@@ -287,7 +287,7 @@ class Settings(Section):
 
     @property
     def capacity(self) -> int | None:
-        """Most questions that a worker keeps in its engine; None for as many as the engine's own max_num_seqs."""
+        """Most questions that a worker keeps in its engine; None for what the worker makes of the engine's own max_num_seqs."""
         workers = self.processing.parallel_workers
         return None if workers is None else workers * self.questions_per_batch
 

@@ -45,7 +45,7 @@ class Engine(Protocol):
     Attributes:
         kind: `vllm`, `openai` or `stub`.
         model: The model's name, under which questions are addressed to it.
-        max_num_seqs: The most sequences that it works on at once; a worker's default capacity.
+        max_num_seqs: The most sequences that it works on at once. Whatever more it is given waits in it.
     """
 
     kind: str

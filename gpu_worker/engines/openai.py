@@ -35,7 +35,7 @@ class OpenAIOptions:
         api_key: Appears nowhere but in the requests' header.
         model: As the server names it.
         sampling_defaults: Used where a question brings none.
-        max_in_flight: Most requests at once; also the worker's default capacity.
+        max_in_flight: Most requests at once; the worker's default capacity is half as many more.
         request_timeout_s: Longest that one attempt may take.
         retry_total_s: For how long a question that fails again and again is tried, counted from its first failure.
         first_pause_s, longest_pause_s: Between attempts: doubled each time, from the one to the other.

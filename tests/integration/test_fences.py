@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -126,14 +125,6 @@ def test_only_one_batcher_leads_and_a_released_lease_is_free_at_once(client: red
 
     assert second.hold()
     assert client.get(KEYS.leader) == b"two"
-
-
-@pytest.fixture
-async def aclient(redis_server: PrivateRedis) -> AsyncIterator[redis.asyncio.Redis]:
-    """An asyncio client of the test's server."""
-    connected = redis.asyncio.Redis.from_url(redis_server.url, protocol=2)
-    yield connected
-    await connected.aclose()
 
 
 def intake(aclient: redis.asyncio.Redis, worker: str) -> Intake:
