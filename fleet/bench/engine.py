@@ -26,7 +26,7 @@ NOTES = [
 EVEN = (0.0, 0.0)
 ONE_AT_A_TIME = 16
 SLOW_SHARE = 8
-"""One batch at a time is so slow that it is measured with this fraction of the questions."""
+"""One batch at a time is so slow that it is measured with this fraction of the questions, and in the first round only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One run. `fed`: how; `raw`: by AsyncLLM itself."""
+    """One run. `fed`: how; `raw`: by AsyncLLM itself; `again`: questions that were given to a worker more than once."""
 
     fed: str
     raw: bool
     questions: int
     elapsed_s: float
+    again: int = 0
 
     @property
     def rate(self) -> float:
@@ -83,9 +84,11 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
                 for number in range(plan.rounds):
                     for one in _round(plan, raw, sequences, rig, folder, number):
                         found.append(one)
-                        say(f"round {number + 1}: {one.fed}: {one.rate:.1f}/s in {one.elapsed_s:.2f} s")
+                        again = f", {one.again} questions begun again" if one.again else ""
+                        say(f"round {number + 1}: {one.fed}: {one.rate:.1f}/s in {one.elapsed_s:.2f} s{again}")
+                complaints = rig.complaints()
     parameters = {**asdict(plan), "source": plan.source.name if plan.source else "generated", "max_num_seqs": sequences}
-    return Report("engine", parameters, [_table(found)], [*NOTES, _verdict(found)], [asdict(one) for one in found])
+    return Report("engine", parameters, [_table(found)], [*NOTES, _verdict(found), *complaints], [asdict(one) for one in found])
 
 
 def _round(plan: Plan, raw: Helper, sequences: int, rig: Rig, folder: Path, number: int) -> Iterator[Measurement]:
@@ -96,6 +99,8 @@ def _round(plan: Plan, raw: Helper, sequences: int, rig: Rig, folder: Path, numb
         (plan.count, 0, False, "all at once"),
         (slow, ONE_AT_A_TIME, True, f"one batch of {ONE_AT_A_TIME} at a time"),
     ):
+        if whole and number:
+            continue
         raw.tell(json.dumps([count, in_flight, whole]))
         yield Measurement(f"raw: {words}", raw=True, questions=count, elapsed_s=raw.result()["elapsed_s"])
     for size in plan.batch_sizes:
@@ -114,7 +119,7 @@ def _fleet(plan: Plan, size: int, rig: Rig, folder: Path, number: int) -> Measur
     if result["answered"] != plan.count:
         msg = f"{result['answered']} of {plan.count} questions were answered, {result['failed']} failed"
         raise BenchFailedError(msg)
-    return Measurement(f"fleet: batches of {size}", raw=False, questions=plan.count, elapsed_s=result["elapsed_s"])
+    return Measurement(f"fleet: batches of {size}", raw=False, questions=plan.count, elapsed_s=result["elapsed_s"], again=result["again"])
 
 
 def _write_questions(path: Path, plan: Plan) -> None:

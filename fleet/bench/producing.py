@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import orjson
+
 from fleet import building
 from fleet.asking import Asking, prepare
 from fleet.bench import helping
@@ -44,8 +46,15 @@ def main() -> int:
         with sampling(Path(arguments.samples)) if arguments.samples else contextlib.nullcontext():
             tally = runner.run()
         used_s = time.process_time() - began_s
-    helping.tell({"elapsed_s": tally.elapsed_s, "answered": tally.answered, "failed": tally.failed, "cpu_s": used_s, "checking_cpu_s": checking_s})
+    result = {"elapsed_s": tally.elapsed_s, "answered": tally.answered, "failed": tally.failed, "cpu_s": used_s, "checking_cpu_s": checking_s}
+    helping.tell({**result, "again": _begun_again(asking.answers)})
     return 0
+
+
+def _begun_again(answers: Path) -> int:
+    """How many questions more than one worker was given, or one worker twice: what lapsed leases cost."""
+    with answers.open("rb") as lines:
+        return sum(orjson.loads(line)["attempts"] > 1 for line in lines)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from wire.keys import Keys
 
 READY_S = 60.0
 STOP_S = 20.0
+MOST_COMPLAINTS = 20
+_COMPLAINT = re.compile(r" (WARNING|ERROR|CRITICAL) (batcher|gpu_worker|producer|wire|fleet)\b")
 TREE = Path(__file__).parent.parent.parent
 
 SomeSection = TypeVar("SomeSection", bound=BaseModel)
@@ -101,6 +104,12 @@ class Rig:
             if process.poll() is not None:
                 msg = f"{name} ended during the benchmark:\n{last_lines(self.folder / f'{name}.log')}"
                 raise BenchFailedError(msg)
+
+    def complaints(self) -> list[str]:
+        """The last warnings and errors in the logs of the fleet: why a measurement may be off."""
+        logs = [path for path in sorted(self.folder.glob("*.log")) if path.stem != "redis"]
+        lines = [f"{path.stem}: {line}" for path in logs for line in path.read_text("utf-8", "replace").splitlines() if _COMPLAINT.search(line)]
+        return lines[-MOST_COMPLAINTS:]
 
     def helper(self, module: str, *arguments: str) -> Helper:
         """Start a module of this package beside the fleet; it waits for `go`."""
