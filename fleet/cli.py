@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleet.bench.cli import add_commands as add_benchmarks
-from fleet.commands import asking, looking, services, steering
+from fleet.commands import asking, looking, services, steering, tuning
 from fleet.commands.flags import EXIT_CODES, shared_flags
 from fleet.processes import ChildGaveUpError
 from fleet.settings.loading import load_settings
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_flags()
     # In the order in which `--help` shows them.
-    for module in (asking, services, looking, steering):
+    for module in (asking, services, looking, steering, tuning):
         module.add_commands(commands, shared)
     add_benchmarks(commands, shared.common)
     return parser

@@ -1,31 +1,38 @@
-"""`bench batching`: whether the size of batches matters to an engine that takes its time, and how near a fleet comes to the engine alone."""
+"""`bench batching`: ways to feed an engine that takes its time, and how near a fleet comes to the best of them at every batch size."""
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
+from fleet.bench import feeding
+from fleet.bench.chart import Lines
 from fleet.bench.questions import write_questions
 from fleet.bench.report import Report, Table, from_to, middle
-from fleet.bench.rig import BenchFailedError, Helper, Rig, environment, for_bench, write_config
+from fleet.bench.rig import BenchFailedError, Rig, for_bench
 from fleet.settings.schema import Settings
+from wire.messages import Question
 
 NOTES = [
-    "Ideal: as many engines as workers, in processes of their own, without queue or fleet, each given its even share of the questions in one go.",
-    "The slowest of them counts. Fleets are measured from the first push to the last line on disk.",
+    "Ideal: as many engines as workers, without queue or fleet, each given its even share of the questions at once, on an exact clock.",
+    "Fleets are measured in real time, from the first push to the last line on disk.",
+    "The engine is the stub, whose step takes as long with one sequence as with all: what a way to feed it leaves idle is lost in full.",
+    "Ways to feed are computed, not timed: the same stub on a clock that jumps. `whole`: a batch is awaited whole before another takes its place.",
 ]
-IDEAL = 0
+OVERLAPPED = 8
+SLOW = 500
+"""Questions that each way to feed is shown with: one at a time takes hours of the clock for thousands."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure: the ideal and every batch size, in turn, `rounds` times.
+    """What to measure: a fleet at every batch size, in turn, `rounds` times.
 
     Attributes:
+        fed_by: Batch sizes of the ways to feed.
         step_s: Of the stub's clock, in seconds.
         sequences: Of one engine, at once.
         tokens: Length of the shortest and the longest answer.
@@ -33,6 +40,7 @@ class Plan:
 
     count: int = 4000
     batch_sizes: Sequence[int] = (1, 16, 64, 256)
+    fed_by: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
     rounds: int = 3
     workers: int = 2
     seed: int = 1
@@ -44,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One run; `batch_size` 0 is the ideal."""
+    """One run of a fleet."""
 
     batch_size: int
     questions: int
@@ -55,37 +63,51 @@ class Measurement:
         return self.questions / self.elapsed_s
 
 
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """Answers/s of all engines together, for one batch size."""
+
+    size: int
+    one_at_a_time: float
+    overlapped: float
+    by_capacity: float
+
+
 def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
     """Measure, and tell `say` after each measurement."""
     found: list[Measurement] = []
     stub = {"step_s": plan.step_s, "max_num_seqs": plan.sequences, "min_tokens": plan.tokens[0], "max_tokens": plan.tokens[1]}
     own = for_bench(settings, {f"stub.{name}": value for name, value in stub.items()})
     with tempfile.TemporaryDirectory(prefix="batchfleet-bench-") as folder:
-        questions = Path(folder) / "questions.jsonl"
-        write_questions(questions, plan.count, plan.seed, plan.source)
+        path = Path(folder) / "questions.jsonl"
+        write_questions(path, plan.count, plan.seed, plan.source)
+        questions = feeding.read_all(path, "stub")
+        ideal = plan.count / max(feeding.stub_takes_s(feeding.all_at_once, questions[i :: plan.workers], own) for i in range(plan.workers))
+        fed = [_fed(size, questions, plan, own) for size in plan.fed_by]
+        say(f"ideal: {ideal:.1f}/s")
         for number in range(plan.rounds):
-            for size in (IDEAL, *plan.batch_sizes):
-                one = _fleet(questions, size, plan, own) if size else _ideal(questions, plan, own)
+            for size in plan.batch_sizes:
+                one = _fleet(path, size, plan, own)
                 found.append(one)
-                say(f"round {number + 1}: {f'batches of {size}' if size else 'ideal'}: {one.rate:.1f}/s in {one.elapsed_s:.2f} s")
+                say(f"round {number + 1}: batches of {size}: {one.rate:.1f}/s in {one.elapsed_s:.2f} s")
     parameters = {**asdict(plan), "source": plan.source.name if plan.source else "generated"}
-    return Report("batching", parameters, [_table(plan, found)], [*NOTES, _verdict(plan, found)], [asdict(one) for one in found])
+    measurements = [*(asdict(one) for one in found), *(asdict(one) for one in fed)]
+    tables = [_table(plan, ideal, found), _fed_table(fed)]
+    return Report("batching", parameters, tables, [*NOTES, _verdict(plan, ideal, found)], measurements, _chart(plan, found, fed))
 
 
-def _ideal(questions: Path, plan: Plan, settings: Settings) -> Measurement:
-    with tempfile.TemporaryDirectory(prefix="batchfleet-bench-") as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
-        write_config(folder, settings)
-        engines = [
-            stack.enter_context(Helper("fleet.bench.ideal", (str(questions), str(share), str(plan.workers)), environment(settings), folder))
-            for share in range(plan.workers)
-        ]
-        for engine in engines:
-            engine.wait_until_ready()
-        for engine in engines:
-            engine.go()
-        results = [engine.result() for engine in engines]
-    return _checked(IDEAL, plan, sum(result["answered"] for result in results), max(result["elapsed_s"] for result in results))
+def _fed(size: int, questions: Sequence[Question], plan: Plan, settings: Settings) -> Fed:
+    def rate(feed: feeding.Feed, some: Sequence[Question]) -> float:
+        return plan.workers * len(some) / feeding.stub_takes_s(feed, some, settings)
+
+    share = questions[:: plan.workers]
+    few = share[: max(SLOW, 2 * size)]
+    return Fed(
+        size,
+        rate(feeding.whole_batches(size, 1), few),
+        rate(feeding.whole_batches(size, OVERLAPPED), share),
+        rate(feeding.by_capacity(plan.sequences, size), share),
+    )
 
 
 def _fleet(questions: Path, batch_size: int, plan: Plan, settings: Settings) -> Measurement:
@@ -95,30 +117,42 @@ def _fleet(questions: Path, batch_size: int, plan: Plan, settings: Settings) -> 
         producer.go()
         result = producer.result()
         rig.check()
-    return _checked(batch_size, plan, result["answered"], result["elapsed_s"])
-
-
-def _checked(batch_size: int, plan: Plan, answered: int, elapsed_s: float) -> Measurement:
-    if answered != plan.count:
-        msg = f"{answered} of {plan.count} questions were answered"
+    if result["answered"] != plan.count:
+        msg = f"{result['answered']} of {plan.count} questions were answered"
         raise BenchFailedError(msg)
-    return Measurement(batch_size, answered, elapsed_s)
+    return Measurement(batch_size, result["answered"], result["elapsed_s"])
 
 
-def _table(plan: Plan, found: list[Measurement]) -> Table:
-    ideal = median(one.rate for one in found if one.batch_size == IDEAL)
-    rows = []
-    for size in (IDEAL, *plan.batch_sizes):
-        rates = [one.rate for one in found if one.batch_size == size]
-        rows.append((f"batches of {size}" if size else "ideal: all at once, no fleet", middle(rates, 1), from_to(rates, 1), middle(rates, 6) / ideal))
-    rounded = [(*row[:3], round(row[3], 3)) for row in rows]
-    return Table("Answers per second; medians", ("fed", "answers/s", "range", "of the ideal"), rounded)
+def _rates(plan: Plan, found: Sequence[Measurement]) -> dict[int, list[float]]:
+    return {size: [one.rate for one in found if one.batch_size == size] for size in plan.batch_sizes}
 
 
-def _verdict(plan: Plan, found: list[Measurement]) -> str:
-    rates = {size: median(one.rate for one in found if one.batch_size == size) for size in (IDEAL, *plan.batch_sizes)}
-    fleet = [rates[size] for size in plan.batch_sizes]
+def _table(plan: Plan, ideal: float, found: Sequence[Measurement]) -> Table:
+    rows: list[tuple[str, float, str, float]] = [("ideal: all at once, no fleet", round(ideal, 1), "", 1.0)]
+    for size, rates in _rates(plan, found).items():
+        rows.append((f"batches of {size}", middle(rates, 1), from_to(rates, 1), round(median(rates) / ideal, 3)))
+    return Table("Answers per second; medians", ("fed", "answers/s", "range", "of the ideal"), rows)
+
+
+def _fed_table(fed: Sequence[Fed]) -> Table:
+    columns = ("batch", "one at a time", f"{OVERLAPPED} at a time, whole", "when there is room")
+    rows = [(one.size, round(one.one_at_a_time, 1), round(one.overlapped, 1), round(one.by_capacity, 1)) for one in fed]
+    return Table("Answers per second by the way to feed, without a fleet", columns, rows)
+
+
+def _verdict(plan: Plan, ideal: float, found: Sequence[Measurement]) -> str:
+    fleet = [median(rates) for rates in _rates(plan, found).values()]
     return (
-        f"The slowest batch size reaches {min(fleet) / rates[IDEAL]:.3f} of the ideal; between the slowest and the fastest lie "
-        f"{100 * (1 - min(fleet) / max(fleet)):.1f} %."
+        f"The slowest batch size reaches {min(fleet) / ideal:.3f} of the ideal, all together {mean(fleet) / ideal:.3f}; between the slowest and the "
+        f"fastest lie {100 * (1 - min(fleet) / max(fleet)):.1f} %."
     )
+
+
+def _chart(plan: Plan, found: Sequence[Measurement], fed: Sequence[Fed]) -> Lines:
+    lines: dict[str, list[tuple[float, float]]] = {
+        "this fleet": [(float(size), median(rates)) for size, rates in sorted(_rates(plan, found).items())],
+        "when there is room": [(one.size, one.by_capacity) for one in fed],
+        f"{OVERLAPPED} whole batches": [(one.size, one.overlapped) for one in fed],
+        "one batch at a time": [(one.size, one.one_at_a_time) for one in fed],
+    }
+    return Lines("What the batch size does, by the way to feed", "questions in a batch", "answers per second", lines, log_x=True)

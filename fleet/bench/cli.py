@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fleet.bench import batching, engine, latency, profiling, throughput
+from fleet.bench import batching, engine, latency, profiling, queues, scale, throughput
 from fleet.bench.machine import describe_machine, in_words
+from fleet.bench.peers.environments import LARGE, PEERS
 from fleet.bench.report import Report
 from fleet.settings.loading import load_settings
 from fleet.settings.schema import Settings
@@ -20,8 +21,10 @@ from wire.errors import FleetError, UsageError
 
 BENCHES: dict[str, tuple[Any, str]] = {
     "throughput": (throughput, "questions/s, CPU, Redis commands and memory of the whole path, with an engine that costs nothing"),
-    "batching": (batching, "batch sizes against each other and against the engine alone, on the stub's step clock"),
-    "latency": (latency, "what an idle fleet adds to one question, and where"),
+    "queue": (queues, "the whole path, beside other queues with one question per job, in one run"),
+    "batching": (batching, "batch sizes against each other, against the engine alone and against other ways to feed it, on the stub's step clock"),
+    "scale": (scale, "how many workers one Redis and one batcher keep busy, and what gives out first; workers are simulated"),
+    "latency": (latency, "what a fleet adds to one question, idle and under load, and where"),
     "engine": (engine, "a fleet with vLLM against vLLM by itself; needs vLLM and a --config that names a model"),
     "profile": (profiling, "where the CPU time of a question goes"),
 }
@@ -29,7 +32,12 @@ HELP: dict[str, str] = {
     "counts": "questions in a file",
     "batch_sizes": "sizes to compare",
     "rounds": "how often each is measured; the median counts",
-    "workers": "worker processes",
+    "workers": "workers",
+    "per_worker": "questions in a run for each worker",
+    "processes": "that simulate the workers",
+    "fed_by": "batch sizes to compute the other ways to feed for",
+    "loads": "per cent of what the engines can do",
+    "seconds": "for each load",
     "seed": "of the generated questions",
     "source": "take the questions of this file instead, repeated as often as needed",
     "count": "questions in a run",
@@ -41,8 +49,11 @@ HELP: dict[str, str] = {
     "batch_size": "questions in a batch",
     "lognormal": "mean and deviation of the logarithm of the answers' lengths; 0 0 for an even spread",
     "prompt_chars": "length of the shortest and the longest prompt, where they are generated",
+    "peers": "other queues, each in an environment of its own that is made when first needed; `none` for none, `ray-actors` and `ray-data` too",
+    "peer_count": "questions for each of the other queues",
     "top": "functions to show of each program",
 }
+CHOICES = {"peers": (*PEERS, *LARGE, "none")}
 PAIRS = {"tokens", "lognormal", "prompt_chars"}
 FLAGS = {"counts": "--count", "batch_sizes": "--batch", "batch_size": "--batch", "source": "--questions"}
 
@@ -56,6 +67,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         for field in dataclasses.fields(module.Plan):
             _add_flag(parser, field)
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="draw the outcome as well")
         parser.set_defaults(command=run, bench=name)
 
 
@@ -65,8 +77,21 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(module.Plan)}
     machine = describe_machine()
     report: Report = module.run(module.Plan(**given), settings, lambda words: print(words, file=sys.stderr, flush=True))
+    if arguments.chart is not None:
+        _draw(report, arguments.chart)
     print(json.dumps(report.as_dict(machine), default=str) if arguments.json else report.as_text(in_words(machine)))
     return 0
+
+
+def _draw(report: Report, path: Path) -> None:
+    if report.chart is None:
+        print(f"bench {report.name} has nothing to draw", file=sys.stderr)
+        return
+    try:
+        path.write_text(report.chart.as_svg(), encoding="utf-8")
+    except OSError as error:
+        # The figures took minutes; they are still to be shown.
+        print(f"cannot write {path}: {error.strerror}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,14 +114,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any]) -> None:
     default: Any = field.default
     several = isinstance(default, tuple)
-    kind = Path if field.name == "source" else _positive(type(default[0] if several else default))
+    first = default[0] if several else default
+    kind: Callable[[str], Any] = Path if field.name == "source" else str if isinstance(first, str) else _positive(type(first))
     parser.add_argument(
         FLAGS.get(field.name, f"--{field.name.replace('_', '-')}"),
         dest=field.name,
         type=kind,
         nargs=(2 if field.name in PAIRS else "+") if several else None,
         default=default,
-        metavar="FILE" if field.name == "source" else "N",
+        choices=CHOICES.get(field.name),
+        metavar="FILE" if field.name == "source" else "NAME" if isinstance(first, str) else "N",
         help=f"{HELP[field.name]} (default: {' '.join(map(str, default)) if several else default})",
     )
 

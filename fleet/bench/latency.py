@@ -1,4 +1,4 @@
-"""`bench latency`: what an idle fleet adds to one question, and where the milliseconds go."""
+"""`bench latency`: what a fleet adds to one question, idle and under load, and where the milliseconds go."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from fleet import building
+from fleet.bench import loaded
 from fleet.bench.questions import make_questions
 from fleet.bench.report import Cell, Report, Table, middle, percentile
 from fleet.bench.rig import BenchFailedError, Rig, for_bench
@@ -20,6 +22,8 @@ from producer.sending import Sender
 NOTES = [
     "One question at a time, from before it is sent until its record is decoded, both in the producer's process.",
     "The stub answers at once: all of it is added by the fleet. Stages are of further questions, for which MONITOR slows Redis a little.",
+    "Under load: questions come at random times; each counts from when it was due until its record is decoded, less its tokens times the step.",
+    "Up to one step of waiting for the engine's next one is in it. Hungry flush off: the batcher waits out batch_timeout.",
 ]
 PATIENCE_S = 30.0
 SETTLE_EVERY = 50
@@ -32,6 +36,8 @@ class Plan:
     Attributes:
         count: Questions in a round.
         traced: Questions after the rounds whose stages are looked at.
+        loads: Per cent of what the engines can do, at which many questions are under way.
+        seconds: For each load.
         pause_s: Between two questions; up to as much again is added at random, so that they meet no clock of the fleet in step.
     """
 
@@ -41,6 +47,8 @@ class Plan:
     workers: int = 2
     seed: int = 1
     pause_s: float = 0.02
+    loads: Sequence[float] = (1.0, 30.0, 80.0)
+    seconds: float = 15.0
 
 
 class Client:
@@ -88,10 +96,12 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
             say(f"round {number + 1}: p50 {percentile(rounds[-1], 0.5):.2f} ms, p99 {percentile(rounds[-1], 0.99):.2f} ms")
         stages = _stages(rig, client, [next(texts) for _ in range(plan.traced)], plan, pause)
         rig.check()
+    levels = loaded.measure(plan.loads, plan.seconds, plan.workers, plan.seed, settings, say)
     generator = own.model.generator_settings
     parameters = {**asdict(plan), "batch_size": generator.batch_size, "batch_timeout_s": generator.batch_timeout, "linger_s": own.leases.linger_s}
-    measurements = [{"round": number, "ms": took} for number, took in enumerate(rounds, 1)]
-    return Report("latency", parameters, [_table(rounds), _stage_table(stages)], NOTES, measurements)
+    measurements: list[dict[str, Any]] = [{"round": number, "ms": took} for number, took in enumerate(rounds, 1)]
+    measurements += [asdict(level) for level in levels]
+    return Report("latency", parameters, [_table(rounds), _stage_table(stages), loaded.table(levels)], NOTES, measurements)
 
 
 def _after_pause(client: Client, text: str, plan: Plan, pause: random.Random) -> float:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from fleet.bench.chart import Chart
+
 Cell = str | int | float
 
 
@@ -38,6 +40,7 @@ class Report:
         tables: For people.
         notes: What a reader should know, a line each.
         measurements: Every single measurement, in the order in which they were made.
+        chart: For `--chart`.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Report:
     tables: list[Table]
     notes: list[str] = field(default_factory=list)
     measurements: list[dict[str, Any]] = field(default_factory=list)
+    chart: Chart | None = None
 
     def as_dict(self, machine: dict[str, str]) -> dict[str, Any]:
         tables = {table.title: table.as_dicts() for table in self.tables}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -21,6 +22,26 @@ def cpu_s(pid: int) -> float:
     # The name before them is in parentheses and may hold anything.
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
     return sum(int(ticks) for ticks in fields[11:15]) / _TICKS_PER_S
+
+
+def tree_cpu_s(root: int) -> float:
+    """The same of a process and of all its descendants together. What one of them used counts until its parent has heard that it ended, and after."""
+    children: dict[int, list[int]] = {}
+    used: dict[int, float] = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        # It may end while we look.
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
+            used[int(folder.name)] = sum(int(ticks) for ticks in fields[11:15]) / _TICKS_PER_S
+    total, todo = 0.0, [root]
+    while todo:
+        pid = todo.pop()
+        total += used.get(pid, 0.0)
+        todo += children.get(pid, [])
+    return total
 
 
 def resident_mib(pid: int) -> float:

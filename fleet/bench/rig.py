@@ -63,14 +63,25 @@ class Rig:
         engine: Of the workers.
         ready_s: Longest that the fleet may take to get ready, in seconds.
         profiles: Folder for the samples of batcher and workers, `NAME.json` each, written when they end; None not to sample.
+        simulate_in: Share the workers out among so many processes, with stubs; None for a process each.
     """
 
-    def __init__(self, settings: Settings, workers: int, *, engine: str = "stub", ready_s: float = READY_S, profiles: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        workers: int,
+        *,
+        engine: str = "stub",
+        ready_s: float = READY_S,
+        profiles: Path | None = None,
+        simulate_in: int | None = None,
+    ) -> None:
         self.settings = settings
         self._engine = engine
         self._ready_s = ready_s
         self._workers = workers
         self._profiles = profiles
+        self._simulate_in = simulate_in
         # Short, for the socket; only for this user: mkdtemp sees to it.
         self.folder = Path(tempfile.mkdtemp(prefix="batchfleet-bench-"))
         self._redis = PrivateRedis(self.folder)
@@ -128,8 +139,11 @@ class Rig:
             self.processes["redis"] = self._redis.process
         write_config(self.folder, self.settings)
         self._spawn("batcher", ["batcher"])
-        for number in range(1, self._workers + 1):
-            self._spawn(f"worker-{number}", ["worker", "--engine", self._engine])
+        if self._simulate_in is not None:
+            self._simulate(min(self._simulate_in, self._workers))
+        else:
+            for number in range(1, self._workers + 1):
+                self._spawn(f"worker-{number}", ["worker", "--engine", self._engine])
         self._wait_until_ready()
 
     def batch_by(self, size: int) -> None:
@@ -152,6 +166,13 @@ class Rig:
         command = [sys.executable, "-m", *module, *arguments, "--config", str(config_in(self.folder)), "--log-level", "warning"]
         self.processes[name] = spawn(command, self.environ() | environ, self.folder / f"{name}.log")
 
+    def _simulate(self, processes: int) -> None:
+        for number in range(processes):
+            share = self._workers // processes + (number < self._workers % processes)
+            command = [sys.executable, "-m", "fleet.bench.simulated", str(share), "--config", str(config_in(self.folder))]
+            name = f"worker-{number + 1}"
+            self.processes[name] = spawn(command, self.environ(), self.folder / f"{name}.log")
+
     def _is_ready(self) -> bool:
         status = read_status(self.client, self.keys)
         running = [worker for worker in status["workers"] if worker["state"] == "running"]
@@ -165,11 +186,25 @@ class Rig:
 
 
 class Helper:
-    """A process that gets ready, waits for `go`, does one thing and says how it went. It must not outlive a `with` block."""
+    """A process that gets ready, waits for `go`, does one thing and says how it went. It must not outlive a `with` block.
 
-    def __init__(self, module: str, arguments: tuple[str, ...], env: Mapping[str, str], folder: Path) -> None:
+    Args:
+        folder: For its log; what `write_config` wrote there is given to it, unless `with_config` is off.
+        python: Which one runs it.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: tuple[str, ...],
+        env: Mapping[str, str],
+        folder: Path,
+        *,
+        python: Path = Path(sys.executable),
+        with_config: bool = True,
+    ) -> None:
         self._log = folder / f"{module}.log"
-        command = [sys.executable, "-m", module, *arguments, "--config", str(config_in(folder))]
+        command = [str(python), "-m", module, *arguments, *(["--config", str(config_in(folder))] if with_config else [])]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)  # noqa: S603 (our own)
 

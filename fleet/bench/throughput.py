@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fleet.bench.chart import Lines
 from fleet.bench.commands import CommandCount
 from fleet.bench.questions import write_questions
 from fleet.bench.report import Cell, Report, Table, from_to, middle
@@ -21,6 +22,7 @@ NOTES = [
     "Commands: as Redis counts them, scripts and what is in them. Reads: how often Redis read from a socket, about the number of round trips.",
     "Memory: resident MiB, shared pages included, in the last round: at a quarter of the time, at the end, and the most. `workers`: the largest.",
 ]
+MOST_POINTS = 300
 PROGRAMS = ("producer", "batcher", "workers", "redis")
 
 
@@ -45,6 +47,7 @@ class Measurement:
         commands, reads: Of Redis, for the whole run.
         memory_mib: By program: at a quarter of the time, at the end, the most.
         redis_data_mib: Most memory that Redis used for data.
+        memory_over_time: (seconds, MiB by program), a few hundred of them.
     """
 
     questions: int
@@ -55,6 +58,7 @@ class Measurement:
     reads: int
     memory_mib: dict[str, tuple[float, float, float]]
     redis_data_mib: float
+    memory_over_time: list[tuple[float, dict[str, float]]]
 
     @property
     def rate(self) -> float:
@@ -79,7 +83,7 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
                     figures = f"{one.rate:.0f}/s, {one.cpu_per_1000_s():.3f} CPU s per 1 000"
                     say(f"round {number + 1}: {count} questions, batches of {batch_size}: {figures}")
     parameters = {"workers": plan.workers, "rounds": plan.rounds, "seed": plan.seed, "questions": plan.source.name if plan.source else "generated"}
-    return Report("throughput", parameters, _tables(plan, found), NOTES, [asdict(one) for one in found])
+    return Report("throughput", parameters, _tables(plan, found), NOTES, [asdict(one) for one in found], _chart(found))
 
 
 def measure(questions: Path, count: int, batch_size: int, workers: int, settings: Settings) -> Measurement:
@@ -105,7 +109,21 @@ def measure(questions: Path, count: int, batch_size: int, workers: int, settings
     }
     quarter, end, most = (_by_program(taken, max) for taken in (memory.at(0.25), memory.at(1.0), memory.peak()))
     by_program = {name: (quarter[name], end[name], most[name]) for name in PROGRAMS}
-    return Measurement(count, batch_size, result["elapsed_s"], used, commands.total, commands.reads, by_program, commands.memory_peak_mib)
+    return Measurement(
+        count, batch_size, result["elapsed_s"], used, commands.total, commands.reads, by_program, commands.memory_peak_mib, _thinned(memory)
+    )
+
+
+def _thinned(memory: MemoryWatch) -> list[tuple[float, dict[str, float]]]:
+    every = max(1, len(memory.samples) // MOST_POINTS)
+    return [(round(elapsed_s, 2), _by_program(taken, max)) for elapsed_s, taken in memory.samples[::every]]
+
+
+def _chart(found: Sequence[Measurement]) -> Lines:
+    """Memory in the longest run."""
+    longest = max(found, key=lambda one: (one.questions, one.elapsed_s))
+    lines = {name: [(elapsed_s, taken[name]) for elapsed_s, taken in longest.memory_over_time] for name in PROGRAMS}
+    return Lines(f"Resident memory during {longest.questions:,} questions".replace(",", " "), "seconds", "MiB", dict(lines))
 
 
 def _by_program(by_process: dict[str, float], of_workers: Callable[[list[float]], float]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import signal
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 
 from gpu_worker.engines.engine import Completion, Refusal
@@ -50,8 +50,11 @@ class StubOptions:
 
 @dataclass(eq=False, slots=True)
 class _Sequence:
-    tokens_left: int
+    """`last_step`: with which it ends; None while it waits for a place."""
+
+    tokens: int
     finished: asyncio.Future[None]
+    last_step: int | None = None
 
 
 class StubEngine:
@@ -64,7 +67,10 @@ class StubEngine:
         self.max_num_seqs = options.max_num_seqs
         self._options = options
         self._queued: deque[_Sequence] = deque()
-        self._running: list[_Sequence] = []
+        # By their last step, so that a step costs nothing for those that go on: one process may stand in for many workers.
+        self._running: defaultdict[int, set[_Sequence]] = defaultdict(set)
+        self._moving = self._hanging = 0
+        self._step = 0
         self._arrived = asyncio.Event()
         self._stepping: asyncio.Task[None] | None = None
         self._progress = 0
@@ -134,38 +140,48 @@ class StubEngine:
         try:
             await sequence.finished
         except asyncio.CancelledError:
-            if sequence in self._running:
-                self._running.remove(sequence)
-            elif sequence in self._queued:
-                self._queued.remove(sequence)
+            self._take_out(sequence)
             raise
+
+    def _take_out(self, sequence: _Sequence) -> None:
+        if sequence.last_step is None:
+            self._queued.remove(sequence)
+        elif sequence.last_step == NEVER:
+            self._hanging -= 1
+        elif sequence in (running := self._running.get(sequence.last_step, set())):
+            running.remove(sequence)
+            self._moving -= 1
 
     async def _step_for_ever(self) -> None:
         """Schedule, run, hand out: as a real engine's core does, with sleep for the work."""
         loop = asyncio.get_running_loop()
         next_step = loop.time()
         while True:
-            if not self._queued and not self._running:
+            if not self._queued and not self._moving:
                 self._arrived.clear()
                 await self._arrived.wait()
                 next_step = loop.time()
-            while self._queued and len(self._running) < self.max_num_seqs:
-                self._running.append(self._queued.popleft())
+            while self._queued and self._moving + self._hanging < self.max_num_seqs:
+                self._admit(self._queued.popleft())
             # Steps keep to the clock: a late wake-up is made up for, as a GPU would not wait for the host either.
             next_step = max(next_step + self._options.step_s, loop.time())
             await asyncio.sleep(next_step - loop.time())
             self._hand_out()
 
+    def _admit(self, sequence: _Sequence) -> None:
+        if sequence.tokens == NEVER:
+            sequence.last_step = NEVER
+            self._hanging += 1
+            return
+        # One of no tokens takes a step nevertheless.
+        sequence.last_step = self._step + max(1, sequence.tokens)
+        self._running[sequence.last_step].add(sequence)
+        self._moving += 1
+
     def _hand_out(self) -> None:
-        still = []
-        for sequence in self._running:
-            if sequence.tokens_left == NEVER:
-                still.append(sequence)
-                continue
-            self._progress += 1
-            sequence.tokens_left -= 1
-            if sequence.tokens_left > 0:
-                still.append(sequence)
-            elif not sequence.finished.done():
+        self._step += 1
+        self._progress += self._moving
+        for sequence in self._running.pop(self._step, ()):
+            self._moving -= 1
+            if not sequence.finished.done():
                 sequence.finished.set_result(None)
-        self._running = still

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -50,24 +51,53 @@ def test_throughput_accounts_for_every_program(tmp_path: Path) -> None:
     assert {"date", "processor", "cores", "python", "redis_server"} <= {*found["machine"]}
 
 
-def test_batching_compares_fleets_with_the_engine_alone() -> None:
-    """The ideal and each size are answered in full, and set against each other."""
+def test_batching_compares_fleets_with_other_ways_to_feed(tmp_path: Path) -> None:
+    """Each size is answered in full and set against the ideal; the ways to feed come out in the order that logic demands, and in a drawing."""
     arguments = ("--count", "240", "--batch", "1", "16", "--rounds", "1", "--step-s", "0.002", "--sequences", "8", "--tokens", "2", "20")
 
-    found = measured("batching", *arguments)
+    found = measured("batching", *arguments, "--fed-by", "1", "8", "--chart", str(tmp_path / "batching.svg"))
+
+    fleets, fed = found["tables"].values()
+    assert [row["fed"] for row in fleets] == ["ideal: all at once, no fleet", "batches of 1", "batches of 16"]
+    assert all(row["of the ideal"] > 0 for row in fleets)
+    for row in fed:
+        assert row["one at a time"] < row["8 at a time, whole"] <= row["when there is room"] * 1.02
+    assert (tmp_path / "batching.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_scale_sets_simulated_workers_against_the_ideal() -> None:
+    """Every number of workers answers its questions; the busiest program is named with what to do about it."""
+    arguments = ("--workers", "1", "3", "--per-worker", "60", "--batch", "8", "--step-s", "0.002", "--sequences", "8", "--tokens", "2", "20")
+
+    found = measured("scale", *arguments)
 
     (rows,) = found["tables"].values()
-    assert [each["batch_size"] for each in found["measurements"]] == [0, 1, 16]
-    assert all(each["questions"] == 240 for each in found["measurements"])
-    assert rows[0]["of the ideal"] == 1.0
-    assert all(row["of the ideal"] > 0 for row in rows)
+    assert [(one["workers"], one["questions"]) for one in found["measurements"]] == [(1, 60), (3, 180)]
+    assert all(0 < row["of the ideal"] <= 1.1 for row in rows)
+    assert "What gives out first: the " in found["notes"][-1]
+
+
+def test_queue_sets_the_fleet_beside_another_queue() -> None:
+    """Both are measured with the same questions; the other one, in an environment of its own, says its versions."""
+    cache = Path(tempfile.gettempdir()) / f"batchfleet-test-peers-{os.getuid()}"
+    arguments = ("--count", "300", "--batch", "64", "--rounds", "1", "--peers", "huey", "--peer-count", "60", "--json")
+
+    done = bench("queue", *arguments, XDG_CACHE_HOME=str(cache))
+
+    assert done.returncode == 0, done.stderr
+    rates, versions = json.loads(done.stdout)["tables"].values()
+    assert [row["queue"] for row in rates] == ["batchfleet, batches of 64", "huey"]
+    assert all(row["questions/s"] > 0 and row["CPU s/1 000"] > 0 for row in rates)
+    assert versions[0]["versions"].startswith("huey 3.")
 
 
 def test_latency_shows_where_the_milliseconds_go() -> None:
-    """Every stage of a question's way was seen, and together they make up what one question took, more or less."""
-    found = measured("latency", "--count", "5", "--rounds", "1", "--traced", "5")
+    """Every stage of a question's way was seen; and without the hungry flush, questions wait for company."""
+    found = measured("latency", "--count", "5", "--rounds", "1", "--traced", "5", "--loads", "2", "--seconds", "1")
 
-    latency, stages = found["tables"].values()
+    latency, stages, loaded = found["tables"].values()
+    assert [row["hungry flush"] for row in loaded] == ["on", "off"]
+    assert loaded[0]["p50"] < loaded[1]["p50"]
     assert [row["round"] for row in latency] == ["1", "all"]
     assert [row["stage"] for row in stages] == list(STAGES.values())
     assert all(row["p50"] > 0 for row in stages)

@@ -1,0 +1,50 @@
+"""taskiq. Its documentation: uvloop and orjson, which are extras; several worker processes; the list broker where acknowledgements are not needed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+import uvloop
+from taskiq.serializers import ORJSONSerializer
+from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
+
+from fleet.bench.peers.answering import answer
+
+PACKAGES = ("taskiq", "taskiq-redis", "redis", "uvloop")
+CONFIGURED = "list broker, orjson, uvloop, 100 tasks at once in each worker; wait_result of each task"
+URL = os.environ["PEER_REDIS_URL"]
+PATIENCE_S = 60.0
+AT_ONCE = 100
+
+backend: RedisAsyncResultBackend[str] = RedisAsyncResultBackend(URL, result_ex_time=600, serializer=ORJSONSerializer())
+broker = ListQueueBroker(URL).with_result_backend(backend).with_serializer(ORJSONSerializer())
+
+
+@broker.task(task_name="answer")
+async def answer_task(text: str) -> str:
+    return answer(text)
+
+
+def worker_commands(workers: int) -> list[list[str]]:
+    quiet = ["--log-level", "ERROR", "--max-async-tasks", "100"]
+    return [["-m", "taskiq", "worker", f"{__name__}:broker", "--workers", str(workers), *quiet]]
+
+
+def ask(questions: Sequence[str]) -> list[str]:
+    return uvloop.run(_ask(questions))
+
+
+async def _ask(questions: Sequence[str]) -> list[str]:
+    await broker.startup()
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def send(text: str):  # type: ignore[no-untyped-def]  # noqa: ANN202 (taskiq's own type)
+        async with places:
+            return await answer_task.kiq(text)
+
+    tasks = await asyncio.gather(*map(send, questions))
+    answers = [str((await task.wait_result(check_interval=0.005, timeout=PATIENCE_S)).return_value) for task in tasks]
+    await broker.shutdown()
+    return answers

@@ -1,0 +1,1 @@
+"""`batchfleet tune`: finds the settings with which an engine answers fastest, by trying."""

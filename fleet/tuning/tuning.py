@@ -1,0 +1,211 @@
+"""From settings to better settings: boots the engine in a process of its own, as often as its size changes, within a bounded time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fleet.bench.questions import write_questions
+from fleet.bench.report import Report, Table
+from fleet.bench.rig import BenchFailedError, Helper, changed, environment, write_config
+from fleet.settings.schema import Settings
+from fleet.tuning.search import USUAL_FACTOR, OutOfTimeError, Setting, Tried, grid, search
+
+GENERATED = 4000
+FIRST_CAPACITY = 64
+"""Of a server, which does not say what it works on at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class TuningPlan:
+    """How to look.
+
+    Attributes:
+        engine: `stub`, `vllm` or `openai`.
+        questions: A sample of what will be asked; None for generated ones.
+        budget_s: No measurement is begun that would end later than this.
+        window_s: How long one setting is measured, once the engine is full.
+        exhaustive: Measure the whole grid as well, whatever the budget, and compare.
+    """
+
+    engine: str
+    questions: Path | None
+    budget_s: float
+    window_s: float
+    exhaustive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What was found, and the settings that have it."""
+
+    report: Report
+    settings: Settings
+
+
+def tune(plan: TuningPlan, settings: Settings, say: Callable[[str], None]) -> Tuned:
+    """Search, and tell `say` after each measurement.
+
+    Raises:
+        BenchFailedError: The engine does not boot as it is configured, or answers nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="batchfleet-tune-") as name, Engines(plan, settings, Path(name), say) as engines:
+        start = engines.start()
+        tried = Tried()
+        found = search(start, engines.measure, tried)
+        if tried.rates[found] <= 0:
+            msg = f"the engine answered none of the questions within {plan.window_s:g} s; give it a longer --seconds"
+            raise BenchFailedError(msg)
+        notes = [_verdict(start, found, tried)]
+        if plan.exhaustive:
+            notes.append(_compare(start, found, tried, engines))
+    parameters = {"engine": plan.engine, "budget_s": plan.budget_s, "window_s": plan.window_s}
+    report = Report("tune", parameters, [_table(found, tried)], notes, [{**_fields(one), "rate": rate} for one, rate in tried.rates.items()])
+    return Tuned(report, with_setting(settings, plan.engine, found))
+
+
+def with_setting(settings: Settings, engine: str, setting: Setting) -> Settings:
+    """The settings with what was found in its places."""
+    changes: dict[str, object] = {
+        "model.generator_settings.enable_batching": True,
+        "model.generator_settings.batch_size": setting.batch_size,
+        "processing.parallel_workers": max(1, round(setting.capacity / setting.batch_size)),
+    }
+    return changed(_sized(settings, engine, setting.max_num_seqs), changes)
+
+
+def _sized(settings: Settings, engine: str, max_num_seqs: int | None) -> Settings:
+    if max_num_seqs is None:
+        return settings
+    if engine == "stub":
+        return changed(settings, {"stub.max_num_seqs": max_num_seqs})
+    given = settings.model.generator_settings.vllm_args
+    args = {name: value for name, value in given.items() if name != "max-num-seqs"}
+    return changed(settings, {"model.generator_settings.vllm_args": {**args, "max_num_seqs": max_num_seqs}})
+
+
+class Engines:
+    """One engine at a time, booted anew when its size changes."""
+
+    def __init__(self, plan: TuningPlan, settings: Settings, folder: Path, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._folder = folder
+        self._say = say
+        self._questions = plan.questions or folder / "questions.jsonl"
+        self._deadline = time.monotonic() + plan.budget_s
+        self._booted = contextlib.ExitStack()
+        self._engine: Helper | None = None
+        self._size: int | None = None
+        self._boot_s = 0.0
+
+    def __enter__(self) -> Self:
+        if self._plan.questions is None:
+            write_questions(self._questions, GENERATED, seed=1)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._booted.__exit__(kind, error, traceback)
+
+    def start(self) -> Setting:
+        """Boot the engine as it is configured; returns what it is set to now.
+
+        Raises:
+            BenchFailedError: It does not boot; with its last words.
+        """
+        generator = self._settings.model.generator_settings
+        size = self._boot(self._settings)
+        self._size = None if self._plan.engine == "openai" else size
+        capacity = self._settings.capacity or int(USUAL_FACTOR * (self._size or FIRST_CAPACITY))
+        return Setting(self._size, capacity, min(generator.batch_size, capacity))
+
+    def unhurried(self) -> None:
+        """From now on, no measurement is refused for want of time."""
+        self._deadline = float("inf")
+
+    def measure(self, setting: Setting) -> float:
+        """Answers/s; 0 if an engine of that size does not boot.
+
+        Raises:
+            OutOfTimeError: There would be no time to finish.
+        """
+        boots = setting.max_num_seqs != self._size
+        if time.monotonic() + boots * self._boot_s + 2 * self._plan.window_s > self._deadline:
+            raise OutOfTimeError
+        if boots:
+            try:
+                self._boot(_sized(self._settings, self._plan.engine, setting.max_num_seqs))
+            except BenchFailedError as error:
+                self._say(f"{setting.max_num_seqs} sequences: does not boot ({str(error).strip().splitlines()[-1].strip()})")
+                self._engine, self._size = None, -1
+                return 0.0
+            self._size = setting.max_num_seqs
+        return self._rate(setting)
+
+    def _rate(self, setting: Setting) -> float:
+        if self._engine is None:
+            return 0.0
+        self._engine.tell(json.dumps([setting.capacity, setting.batch_size, self._plan.window_s]))
+        result = self._engine.result()
+        if result["refused"] and not result["rate"]:
+            msg = f"the engine refuses the questions: {result['refusal']}"
+            raise BenchFailedError(msg)
+        rate = float(result["rate"])
+        self._say(f"{_words(setting)}: {rate:.1f} answers/s, {result['tokens_per_s']:.0f} tokens/s")
+        return rate
+
+    def _boot(self, settings: Settings) -> int:
+        self._booted.close()
+        self._booted = contextlib.ExitStack()
+        write_config(self._folder, settings)
+        began = time.monotonic()
+        arguments = (str(self._questions), self._plan.engine)
+        self._engine = self._booted.enter_context(Helper("fleet.tuning.trial", arguments, environment(settings), self._folder))
+        size = int(self._engine.wait_until_ready()["max_num_seqs"])
+        self._boot_s = time.monotonic() - began
+        return size
+
+
+def _compare(start: Setting, found: Setting, tried: Tried, engines: Engines) -> str:
+    engines.unhurried()
+    whole = Tried({setting: engines.measure(setting) for setting in grid(start)})
+    # Measured again beside the others: two measurements of the same differ, and the best of many is a lucky one.
+    again = engines.measure(found)
+    return (
+        f"Exhaustive: the best of {len(whole.rates)} settings, {_words(whole.best)}, has {whole.rates[whole.best]:.1f} answers/s; what was found in "
+        f"{len(tried.rates)} measurements has {again:.1f}, {again / whole.rates[whole.best]:.3f} of it."
+    )
+
+
+def _verdict(start: Setting, found: Setting, tried: Tried) -> str:
+    gain = tried.rates[found] / tried.rates[start] if tried.rates[start] else 0.0
+    cut = "" if tried.complete else " The time was up before everything was tried: a larger --budget may find more."
+    if found == start:
+        return f"Nothing was faster than what is set already: {_words(start)}.{cut}"
+    than = f"{gain:.2f} times as fast as {_words(start)}" if gain else f"while {_words(start)} answered nothing"
+    return f"Best: {_words(found)}, {tried.rates[found]:.1f} answers/s, {than}.{cut}"
+
+
+def _words(setting: Setting) -> str:
+    size = "" if setting.max_num_seqs is None else f"max_num_seqs {setting.max_num_seqs}, "
+    return f"{size}capacity {setting.capacity}, batches of {setting.batch_size}"
+
+
+def _fields(setting: Setting) -> dict[str, int | None]:
+    return {"max_num_seqs": setting.max_num_seqs, "capacity": setting.capacity, "batch_size": setting.batch_size}
+
+
+def _table(found: Setting, tried: Tried) -> Table:
+    best = tried.rates[tried.best] or 1.0
+    rows = [
+        (one.max_num_seqs or "-", one.capacity, one.batch_size, round(rate, 1), round(rate / best, 3), "chosen" if one == found else "")
+        for one, rate in tried.rates.items()
+    ]
+    return Table("Tried", ("max_num_seqs", "capacity", "batch size", "answers/s", "of the best", ""), rows)

@@ -1,0 +1,55 @@
+"""`batchfleet tune`, with the stub as the engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fleet.settings.loading import load_settings
+from tests.processes import ROOT
+
+
+def tune(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, as a user would."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHFLEET_STUB_STEP_S": "0.002", **environ}
+    command = [sys.executable, "-m", "fleet", "tune", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603 (ours)
+
+
+def test_the_file_it_writes_is_faster_and_can_be_used(tmp_path: Path) -> None:
+    """An engine of 4 sequences is enlarged, and the settings say so."""
+    written = tmp_path / "tuned.yaml"
+
+    done = tune("--engine", "stub", "-o", str(written), "--seconds", "0.3", "--budget", "8", "--json", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
+
+    assert done.returncode == 0, done.stderr
+    settings = load_settings(written, {}, {}).settings
+    assert settings.stub.max_num_seqs > 4
+    assert settings.capacity is not None
+    found = json.loads(done.stdout)
+    (rows,) = found["tables"].values()
+    assert rows[0]["max_num_seqs"] == 4
+    assert rows[0]["of the best"] < 0.9
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    """Found out before the engine boots, not after ten minutes."""
+    written = tmp_path / "tuned.yaml"
+    written.write_text("mine\n", encoding="utf-8")
+
+    done = tune("--engine", "stub", "-o", str(written))
+
+    assert done.returncode == 2
+    assert "exists" in done.stderr
+    assert written.read_text(encoding="utf-8") == "mine\n"
+
+
+def test_an_engine_that_refuses_everything_has_no_best_settings() -> None:
+    """One clear error, with the engine's own words."""
+    done = tune("--engine", "stub", "--seconds", "0.2", BATCHFLEET_STUB_REFUSE_ON=" ")
+
+    assert done.returncode == 2
+    assert "refuses the questions" in done.stderr
