@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 from redis.client import Pipeline
+from redis.commands.core import Script
 from redis.exceptions import WatchError
 from rq import Queue
 from rq.job import Job
@@ -15,8 +16,9 @@ from rq.job import Job
 from batcher.leading import Leadership
 from batcher.packing import Waiting
 from wire.codec import BATCH_FUNCTION, BatchSerializer, encode_batch
+from wire.connection import load_script
 from wire.errors import LeaseLostError
-from wire.keys import Keys
+from wire.keys import RQ_JOB_PREFIX, Keys
 
 
 class BatchJob(Job):
@@ -38,12 +40,13 @@ class HandOver:
         self._rq_client = rq_client
         self._keys = keys
         self._leadership = leadership
+        self._place: Script = client.register_script(load_script("batcher", "place"))
         self._queues: dict[str, Queue] = {}
 
     def commit(self, model: str, priority: int, batches: Sequence[Sequence[Waiting]]) -> int:
         """Hand over batches of one queue, all or none.
 
-        Batches of a priority above 0 go to the front of the RQ queue.
+        In the RQ queue a batch stands behind those of its own priority and before all lower ones.
 
         Returns:
             How many batch jobs of the model wait now.
@@ -56,9 +59,9 @@ class HandOver:
             with self._client.pipeline(transaction=True) as pipe:
                 self._leadership.fence(pipe)
                 pipe.multi()
-                for batch in reversed(batches) if priority else batches:
+                for batch in batches:
                     pipe.xdel(self._keys.questions(model, priority), *(question.entry_id for question in batch))
-                    self._enqueue(queue, batch, pipe, at_front=priority > 0)
+                    self._enqueue(queue, batch, pipe, priority)
                 pipe.llen(queue.key)
                 return int(pipe.execute()[-1])
         except WatchError as error:
@@ -79,10 +82,14 @@ class HandOver:
         pipe.hset(job.key, mapping=fields)
         pipe.rpush(self._keys.isolated(model), job.id)
 
-    def _enqueue(self, queue: Queue, batch: Sequence[Waiting], pipe: Pipeline, *, at_front: bool) -> None:
+    def _enqueue(self, queue: Queue, batch: Sequence[Waiting], pipe: Pipeline, priority: int) -> None:
         job = self._job([question.data for question in batch], queue.name)
-        queue.enqueue_job(job, pipeline=pipe, at_front=at_front)
+        queue.enqueue_job(job, pipeline=pipe)
         pipe.hset(job.key, "questions", str(len(batch)))
+        if priority:
+            pipe.hset(job.key, "priority", str(priority))
+            # RQ knows the back and the front of a queue; in the same transaction nobody sees it in between.
+            self._place(keys=[queue.key], args=[job.id, priority, RQ_JOB_PREFIX], client=pipe)
 
     def _job(self, questions: Sequence[bytes], queue_name: str) -> Job:
         job = BatchJob.create(

@@ -1,16 +1,16 @@
-"""What the leading batcher does with every heartbeat, beside handing over: takes back, judges, cancels, and forgets what is gone."""
+"""What the leading batcher does beside handing over: takes back, judges, ends what nobody wants, and forgets what is gone."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import redis
 from redis.exceptions import WatchError
 
-from batcher.cancelling import Canceller
+from batcher.ending import Ending
 from batcher.handing_over import HandOver
 from batcher.inbox import QueueId, Unreadable
 from batcher.leading import Leadership
@@ -27,12 +27,26 @@ SILENT_HEARTBEATS = 10
 RUNS_EVERY_S = 60.0
 RUNS_AT_ONCE = 100
 DEAD_LETTER_TTL_S = 30 * 86_400
+ENDING_S = 0.02
+"""Longest that hand-overs wait while questions are ended that nobody wants."""
 
 
 class Housekeeping:
-    """Of one batcher; only while it leads."""
+    """Of one batcher; only while it leads.
 
-    def __init__(self, client: redis.Redis, keys: Keys, leadership: Leadership, hand_over: HandOver, options: BatcherOptions) -> None:
+    Args:
+        forget: Told what was taken out of a stream, by entry ids.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        leadership: Leadership,
+        hand_over: HandOver,
+        options: BatcherOptions,
+        forget: Callable[[QueueId, Collection[bytes]], None],
+    ) -> None:
         self._client = client
         self._keys = keys
         self._leadership = leadership
@@ -40,15 +54,16 @@ class Housekeeping:
         self._silent_s = SILENT_HEARTBEATS * options.heartbeat_s
         self._reaper = Reaper(client, keys, heartbeat_s=options.heartbeat_s)
         self._quarantine = Quarantine(client, keys, leadership, hand_over, run_ttl_s=options.run_ttl_s)
-        self._canceller = Canceller(client, keys, leadership, run_ttl_s=options.run_ttl_s)
+        self._ending = Ending(client, keys, leadership, run_ttl_s=options.run_ttl_s, forget=forget)
         self._reports: dict[bytes, tuple[bytes, float]] = {}
         self._runs_at = 0.0
 
-    def tend(self, queues: Collection[QueueId]) -> bool:
-        """Do it all once.
+    def restart(self) -> None:
+        """Believe nothing that was seen before this batcher began to lead."""
+        self._ending.restart()
 
-        Returns:
-            Whether questions were taken out of streams, so that what was read from them before is out of date.
+    def tend(self, queues: Collection[QueueId]) -> None:
+        """Do it all once; with every heartbeat.
 
         Raises:
             LeaseLostError: This batcher does not lead any more.
@@ -58,7 +73,23 @@ class Housekeeping:
         self._quarantine.judge_all(models)
         self._forget_silent_batchers()
         self._forget_expired_runs()
-        return self._canceller.end_cancelled(queues)
+        self._ending.look(queues)
+
+    def end_unwanted(self, queues: Collection[QueueId], *, look: bool) -> bool:
+        """Go on ending questions that nobody wants any more, for a moment.
+
+        Args:
+            look: Somebody has just cancelled a run: see at once.
+
+        Returns:
+            Whether there is more to do at once.
+
+        Raises:
+            LeaseLostError: This batcher does not lead any more.
+        """
+        if look:
+            self._ending.look(queues)
+        return self._ending.go_on(ENDING_S)
 
     def put_aside(self, unreadable: Sequence[Unreadable]) -> None:
         """Move stream entries that are no questions to the dead letters.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 import redis
@@ -25,7 +26,10 @@ SHORT_S = 0.01
 
 
 class Inbox:
-    """What this batcher has read and not yet handed over, by queue."""
+    """What this batcher has read and not yet handed over, by queue.
+
+    `cancelled` is set when somebody has cancelled a run; whoever sees to it resets it.
+    """
 
     def __init__(self, client: redis.Redis, keys: Keys, *, batch_questions: int) -> None:
         self._client = client
@@ -36,6 +40,7 @@ class Inbox:
         self._seen: dict[QueueId, bytes] = {}
         self.waiting: dict[QueueId, deque[Waiting]] = {}
         self.unreadable: list[Unreadable] = []
+        self.cancelled = False
 
     def restart(self) -> None:
         """Forget everything and begin with what Redis holds: after a change of leader, or when a hand-over's outcome is unknown."""
@@ -67,6 +72,7 @@ class Inbox:
                 self._take(queues[stream], entries, now)
             else:
                 self._wake_seen = entries[-1][0]
+                self.cancelled |= any(b"cancelled" in fields for _, fields in entries)
                 if any(b"queue" in fields for _, fields in entries):
                     self._find_queues()
 
@@ -75,6 +81,11 @@ class Inbox:
         waiting = self.waiting[queue]
         for _ in range(count):
             waiting.popleft()
+
+    def forget(self, queue: QueueId, entry_ids: Collection[bytes]) -> None:
+        """Forget questions that are not in the stream any more, wherever in the queue they are."""
+        if waiting := self.waiting.get(queue):
+            self.waiting[queue] = deque(question for question in waiting if question.entry_id not in entry_ids)
 
     def _count(self) -> int:
         return max(1, min(READ_AT_ONCE, READ_AHEAD_BYTES // self._largest_bytes))

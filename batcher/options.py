@@ -26,7 +26,8 @@ class BatcherOptions:
         limits: Bounds of one batch.
         timeout_s: Longest that a question waits for company while no worker is hungry.
         linger_s: Longest that it waits once one is.
-        max_waiting_batches: Most batch jobs of one model in RQ at once. What exceeds them waits in the stream, where priorities count.
+        max_waiting_batches: Most batch jobs of one model in RQ at once; for each step of priority an eighth more. What exceeds them waits in the
+            stream.
         max_models: Most models that questions may name.
         run_ttl_s: How long a run's keys live without activity.
         leader_s: Lease of the leading batcher.

@@ -49,6 +49,8 @@ class Plan:
     recheck_s: float | None = None
 
 
+URGENT_S = 0.05
+"""Longest that questions of a priority above 0 wait for company: fewer in a batch is a small price for being early."""
 POLL_S = 0.005
 """How soon to look again when all batch slots are taken. Short against the time in which workers empty them."""
 
@@ -79,13 +81,21 @@ def is_full(batch: Sequence[Waiting], limits: BatchLimits) -> bool:
     return len(batch) >= limits.max_questions or sum(len(question.data) for question in batch) >= limits.max_bytes
 
 
-def plan(waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, now: float) -> Plan:
+def most_waiting(max_waiting_batches: int, priority: int) -> int:
+    """How many batch jobs of a model may wait for this priority to add to them.
+
+    Each priority has some room beyond the one below it: a backlog that has filled its own leaves the urgent theirs.
+    """
+    return max_waiting_batches + priority * -(-max_waiting_batches // 8)
+
+
+def plan(waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, now: float, priority: int = 0) -> Plan:
     """Decide which batches of one queue to hand over now.
 
-    Full batches go at once, as long as RQ holds fewer than `options.max_waiting_batches`. The incomplete one goes when its first question has
-    waited `options.timeout_s`, or `options.linger_s` if a worker is hungry and no batch job waits for it.
+    Full batches go at once, as long as RQ holds fewer than `most_waiting` says. The incomplete one goes when its first question has waited
+    `options.timeout_s`, or `URGENT_S` if it is of a priority above 0, or `options.linger_s` if a worker is hungry and no batch job waits for it.
     """
-    room = options.max_waiting_batches - demand.waiting_batches
+    room = most_waiting(options.max_waiting_batches, priority) - demand.waiting_batches
     if not waiting:
         return Plan()
     if room <= 0:
@@ -97,7 +107,8 @@ def plan(waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, no
     if full == len(batches):
         return Plan(batches)
     hungry = demand.hungry > 0 and demand.waiting_batches + full == 0
-    left_s = batches[-1][0].since + (min(options.linger_s, options.timeout_s) if hungry else options.timeout_s) - now
+    longest_s = min(options.timeout_s, URGENT_S) if priority else options.timeout_s
+    left_s = batches[-1][0].since + (min(options.linger_s, longest_s) if hungry else longest_s) - now
     if left_s <= 0:
         return Plan(batches)
     return Plan(batches[:full], recheck_s=left_s)

@@ -54,7 +54,7 @@ class Batcher:
         self._leadership = Leadership(self._client, keys, self.name, lease_s=options.leader_s, renew_s=options.heartbeat_s)
         self._inbox = Inbox(self._client, keys, batch_questions=options.limits.max_questions)
         self._hand_over = HandOver(self._client, self._rq_client, keys, self._leadership)
-        self._housekeeping = Housekeeping(self._client, keys, self._leadership, self._hand_over, options)
+        self._housekeeping = Housekeeping(self._client, keys, self._leadership, self._hand_over, options, self._inbox.forget)
         self._next_heartbeat = 0.0
         self._tally = Tally()
 
@@ -91,6 +91,7 @@ class Batcher:
         if self._leadership.hold():
             log.info("batcher %s leads", self.name)
             self._inbox.restart()
+            self._housekeeping.restart()
         self._report()
         if not self._leadership.held:
             self._stopping.wait(self._options.heartbeat_s)
@@ -98,7 +99,11 @@ class Batcher:
         if self._inbox.unreadable:
             self._housekeeping.put_aside(self._inbox.unreadable)
             self._inbox.unreadable.clear()
+        look, self._inbox.cancelled = self._inbox.cancelled, False
+        more = self._housekeeping.end_unwanted(self._inbox.waiting, look=look)
         wait_s = self._work()
+        if more:
+            wait_s = 0.0
         self._inbox.read(min(wait_s, max(self._next_heartbeat - time.monotonic(), 0.001)))
 
     def _work(self) -> float:
@@ -108,7 +113,7 @@ class Batcher:
         demand = self._demand({model for model, _ in queues})
         for queue in sorted(queues, key=lambda queue: -queue[1]):
             model, priority = queue
-            todo = plan(self._inbox.waiting[queue], demand[model], self._options, time.monotonic())
+            todo = plan(self._inbox.waiting[queue], demand[model], self._options, time.monotonic(), priority)
             if todo.batches:
                 waiting_batches = self._hand_over.commit(model, priority, todo.batches)
                 self._count(queue, todo)
@@ -153,8 +158,8 @@ class Batcher:
             pipe.hset(self._keys.batchers, self.name, json.dumps(report))
             pipe.expire(self._keys.batchers, int(SILENT_HEARTBEATS * self._options.heartbeat_s) + 1)
             pipe.execute()
-        if self._leadership.held and self._housekeeping.tend(self._inbox.waiting):
-            self._inbox.restart()
+        if self._leadership.held:
+            self._housekeeping.tend(self._inbox.waiting)
 
     def _leave(self) -> None:
         try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from pydantic import JsonValue
 
 from fleet import building, summary
 from fleet.ledger import Ledger, read_ledger
@@ -21,13 +22,15 @@ from fleet.progress import ProgressView
 from fleet.serving import collect_garbage_rarely
 from fleet.settings.schema import Settings
 from fleet.settings.show import child_environment, to_file_text
+from gpu_worker.engines.vllm_arguments import read_template
 from producer.output import AnswersFile
 from producer.reading import Checked, check_questions
 from producer.running import NotFinishedError, RunCancelledError, Runner
 from producer.stock import FileRun, Tally, take_stock
 from wire.connection import RedisAddress, check_server, connect, translated
-from wire.errors import FleetError, UsageError
+from wire.errors import EngineBootError, FleetError, UsageError
 from wire.keys import Keys
+from wire.messages import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Asking:
         questions, answers: Files.
         run: Id of the run; None to derive it from the fingerprint.
         skip_invalid: Bad lines become failure records instead of an error.
+        wait_for_room: Wait while the fleet is full, instead of giving up.
         quiet, as_json: How to talk to the user.
     """
 
@@ -45,12 +49,16 @@ class Asking:
     answers: Path
     run: str | None = None
     skip_invalid: bool = False
+    wait_for_room: bool = True
     quiet: bool = False
     as_json: bool = False
 
 
-def prepare(asking: Asking, settings: Settings, model: str) -> FileRun:
+def prepare(asking: Asking, settings: Settings, model: str, sampling: JsonObject) -> FileRun:
     """Check the whole file and name the run; nothing is sent yet.
+
+    Args:
+        sampling: What is used where a question says nothing, as far as it is known here.
 
     Raises:
         UsageError: The file, or a line of it, is unusable.
@@ -60,12 +68,12 @@ def prepare(asking: Asking, settings: Settings, model: str) -> FileRun:
         msg = f"{asking.answers} holds the questions; choose another -o"
         raise UsageError(msg)
     checked = check_questions(asking.questions, limits, skip_invalid=asking.skip_invalid)
-    fingerprint = fingerprint_of(checked, settings, model)
+    fingerprint = fingerprint_of(checked, settings, model, sampling)
     run = asking.run or f"run-{hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()}"
     return FileRun(run, asking.questions, checked, limits, model, fingerprint)
 
 
-def fingerprint_of(checked: Checked, settings: Settings, model: str) -> dict[str, str]:
+def fingerprint_of(checked: Checked, settings: Settings, model: str, sampling: JsonObject) -> dict[str, str]:
     """What makes two runs the same: the questions, the model, and what is used where a question says nothing."""
     generator = settings.model.generator_settings
     template = generator.chat_template or generator.vllm_args.get("chat_template")
@@ -73,9 +81,18 @@ def fingerprint_of(checked: Checked, settings: Settings, model: str) -> dict[str
         "questions": checked.fingerprint,
         "count": str(checked.count),
         "model": model,
-        "parameters": json.dumps(generator.sampling_defaults, sort_keys=True),
-        "template": hashlib.blake2b(str(template).encode(), digest_size=8).hexdigest() if template else "the model's own",
+        "parameters": json.dumps(sampling, sort_keys=True) if sampling else "the workers' own",
+        "template": hashlib.blake2b(_template_text(template).encode(), digest_size=8).hexdigest() if template else "the model's own",
     }
+
+
+def _template_text(template: JsonValue) -> str:
+    """A file that is called the same and says something else is another template."""
+    try:
+        return read_template(template)
+    except EngineBootError:
+        # It may lie on the workers' machines alone.
+        return str(template)
 
 
 def run_file(asking: Asking, settings: Settings, engine: str, workers: int) -> int:
@@ -84,7 +101,7 @@ def run_file(asking: Asking, settings: Settings, engine: str, workers: int) -> i
     Returns:
         The exit code: 0 every question answered, 1 some failed, 3 not finished, 130 interrupted.
     """
-    what = prepare(asking, settings, building.model_name(settings, engine))
+    what = prepare(asking, settings, building.model_name(settings, engine), settings.model.generator_settings.sampling_defaults)
     with AnswersFile(asking.answers) as answers:
         stock = take_stock(what, answers)
         if stock.is_complete:
@@ -105,11 +122,13 @@ def submit_file(asking: Asking, settings: Settings) -> int:
     address = building.redis_address(settings)
     with connect(address) as client:
         check_server(client, address)
-    what = prepare(asking, settings, served_model(address, settings))
+    # What nobody has set here is the workers' to say.
+    what = prepare(asking, settings, served_model(address, settings), settings.model.generator_settings.given_sampling)
     with AnswersFile(asking.answers) as answers:
         stock = take_stock(what, answers)
         with ProgressView(quiet=asking.quiet) as view:
-            runner = Runner(what, stock, answers, address, building.producer_options(settings), observe=view.show)
+            options = building.producer_options(settings, wait_for_room=asking.wait_for_room)
+            runner = Runner(what, stock, answers, address, options, observe=view.show)
             return _ask(runner, what, asking, address, view)
 
 

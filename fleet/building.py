@@ -102,7 +102,7 @@ def slice_options(settings: Settings, kind: str, environ: Mapping[str, str]) -> 
     return SliceOptions(count, find_gpus(environ), " x ".join(f"{name} {size}" for name, size in sizes.items()))
 
 
-def producer_options(settings: Settings) -> ProducerOptions:
+def producer_options(settings: Settings, *, wait_for_room: bool = True) -> ProducerOptions:
     limits = settings.limits
     return ProducerOptions(
         max_pending_questions=limits.max_pending_questions,
@@ -110,6 +110,9 @@ def producer_options(settings: Settings) -> ProducerOptions:
         run_window=limits.run_window,
         max_models=limits.max_models,
         run_ttl_s=limits.run_ttl_s,
+        patience_s=settings.redis.patience_s,
+        wait_for_room=wait_for_room,
+        sampling=settings.model.generator_settings.given_sampling,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass
 
 from gpu_worker.engines.engine import Completion, Engine, Refusal
@@ -77,12 +78,16 @@ def record(question: Question, outcome: Completion | Refusal, model: str, clock:
 
 
 async def _outcome(question: Question, engine: Engine, clock: ServerClock, patience: Patience) -> Completion | Refusal:
-    if question.deadline is not None and clock.now() >= question.deadline:
+    left_s = math.inf if question.deadline is None else question.deadline - clock.now()
+    if left_s <= 0:
         return Refusal("expired", "its deadline passed before a worker could start it")
     try:
-        async with asyncio.timeout(patience.timeout_s):
+        async with asyncio.timeout(min(left_s, patience.timeout_s)):
             return await _tried(question, engine, patience)
     except TimeoutError:
+        # Nobody wants the answer now, whether it waits in the engine's line or half of it is written.
+        if left_s <= patience.timeout_s:
+            return Refusal("expired", "its deadline passed before its answer was complete")
         return Refusal("timed_out", f"no answer within limits.question_timeout_s = {patience.timeout_s:g} s", retryable=True)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from wire.messages import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +18,8 @@ class ProducerOptions:
         run_ttl_s: How long a run's keys live without activity.
         lease_s: How long after its death another producer must wait to take over its run from another host.
         patience_s: How long to wait for a Redis that does not answer before giving up (what was accepted goes on).
+        wait_for_room: Whether to wait while the fleet has no room for more questions, instead of giving up.
+        sampling: Sampling parameters that go with every question, where it does not bring its own.
     """
 
     max_pending_questions: int = 200_000
@@ -25,3 +29,5 @@ class ProducerOptions:
     run_ttl_s: float = 7 * 86_400.0
     lease_s: float = 15.0
     patience_s: float = 600.0
+    wait_for_room: bool = True
+    sampling: JsonObject = field(default_factory=dict)

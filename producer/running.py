@@ -19,7 +19,7 @@ from producer.reading import Asked, Invalid, read_checked
 from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, RunBusyError, Sender
 from producer.stock import FileRun, Stock, Tally
 from wire.connection import RedisAddress, check_server, connect, translated
-from wire.errors import FleetError, QueueUnavailableError, UsageError
+from wire.errors import FleetError, LeaseLostError, QueueUnavailableError, UsageError
 from wire.keys import Keys
 from wire.messages import Answer, Failure
 
@@ -29,6 +29,7 @@ SETTLE_S = 0.25
 SETTLE_RECORDS = 4000
 """Records are put safely on disk and acknowledged this often; before that, a crash of the machine costs nothing but sending them again."""
 LONGEST_BACKOFF_S = 2.0
+LAST_SETTLE_S = 5.0
 CHECK_S = 2.0
 BUSY_RETRY_S = 0.5
 
@@ -120,7 +121,7 @@ class Runner:
                 backoff_s, away_since = 0.1, 0.0
             except RunBusyError as error:
                 # Its holder may have died on another machine a moment ago; then its lease lapses.
-                if time.monotonic() > busy_until:
+                if time.monotonic() > busy_until or not self._options.wait_for_room:
                     raise
                 self.tally.waiting_for = str(error)
                 self._observe(self.tally)
@@ -136,8 +137,7 @@ class Runner:
                 is_open = False
                 self._stopping.wait(backoff_s)
                 backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
-        with translated(self._address):
-            self._settle()
+        self._settle_at_last()
 
     def _turn(self) -> bool:
         """Submit a little, collect what is there. Returns False if the run must be opened again."""
@@ -169,7 +169,11 @@ class Runner:
             return "all sent"
         until, questions = self._chunk
         sent = self._sender.send(self.tally.sent, until, questions, self._what.default_model)
-        self.tally.waiting_for = sent.detail
+        if sent.outcome in {"pending", "share"} and not self._options.wait_for_room:
+            msg = f"the fleet has no room for more: {sent.detail}. Without --no-wait the command waits for it"
+            raise NotFinishedError(msg)
+        # A full window is how every long run goes, and nothing to tell.
+        self.tally.waiting_for = "" if sent.outcome == "window" else sent.detail
         if sent.outcome == "ok":
             self.tally.sent = until
             self._chunk = None
@@ -180,8 +184,8 @@ class Runner:
         questions = read_checked(self._what.questions, self._what.reading, self._what.checked)
         chunk: list[Asked | Invalid] = []
         size = 0
-        # A chunk that exceeds the window by itself would wait for ever.
-        most = min(CHUNK_QUESTIONS, self._options.run_window)
+        # A chunk that exceeds the window by itself would wait for ever, and one of most of the fleet's room for the moment when nobody else asks.
+        most = min(CHUNK_QUESTIONS, self._options.run_window, -(-self._options.max_pending_questions // 8))
         for question in itertools.islice(questions, cursor, None):
             if not is_set(self._written, question.index):
                 chunk.append(question)
@@ -214,6 +218,22 @@ class Runner:
         self._unsettled = 0
         self._settle_at = time.monotonic() + SETTLE_S
 
+    def _settle_at_last(self) -> None:
+        """The file is complete. That Redis may forget its records is worth a few more tries, and not the run: their time ends, too."""
+        until, backoff_s = time.monotonic() + LAST_SETTLE_S, 0.1
+        while True:
+            try:
+                with translated(self._address):
+                    self._settle()
+            except (QueueUnavailableError, LeaseLostError) as error:
+                if time.monotonic() > until or self._stopping.is_set() or isinstance(error, LeaseLostError):
+                    log.warning("%s; all answers are on disk, and Redis keeps its copy until the run's time is over", error)
+                    return
+                self._stopping.wait(backoff_s)
+                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+            else:
+                return
+
     def _forget_delivered(self) -> None:
         """Whoever wrote the last line may have died before telling Redis, where its records would wait for nobody until their time is over."""
         with contextlib.suppress(FleetError, redis.RedisError), translated(self._address):
@@ -233,7 +253,8 @@ class Runner:
         self._check_at = time.monotonic() + CHECK_S
         state = self._sender.open()
         if state.cancelled and state.acknowledged >= state.accepted:
-            msg = f"run {self._what.run} was cancelled; {self.tally.on_disk} of {self.tally.questions} questions have a line"
+            lines = f"{self.tally.on_disk} of {self.tally.questions} questions have a line"
+            msg = f"run {self._what.run} was cancelled; {lines}. To ask the rest, choose another --run and -o"
             raise RunCancelledError(msg)
         if state.acknowledged >= state.accepted and self.tally.sent >= self.tally.questions:
             self._complain_of_missing_lines(state.acknowledged)

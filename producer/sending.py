@@ -43,7 +43,7 @@ class Sent:
     """What became of one submission.
 
     Attributes:
-        outcome: `ok`; `window`, `pending` (no room now: try later); `cursor`, `gone` (Redis knows less or more than we thought: open again);
+        outcome: `ok`; `window`, `pending`, `share` (no room now: try later); `cursor`, `gone` (Redis knows less or more than we thought: open again);
             `cancelled`.
         detail: For people, where there is no room.
     """
@@ -101,28 +101,29 @@ class Sender:
             UsageError: The questions name more models than the fleet allows.
         """
         streams: dict[tuple[str, int], int] = {}
-        per_question: list[bytes | int] = []
+        per_question: list[bytes | int | str] = []
         for asked in chunk:
             if isinstance(asked, Invalid):
-                per_question += (0, asked.index, encode_record(_failure(self._run, asked)))
+                per_question += (0, asked.index, encode_record(_failure(self._run, asked)), "")
             else:
                 question = self._question(asked, default_model)
                 stream = streams.setdefault((question.model, question.priority), len(streams) + 1)
-                per_question += (stream, question.index, encode_question(question))
+                per_question += (stream, question.index, encode_question(question), "" if question.deadline is None else repr(question.deadline))
         keys, run, options = self._keys, self._run, self._options
         bounds: list[str | int] = [run, cursor, until, int(options.run_ttl_s), options.max_pending_questions, options.max_pending_bytes]
         bounds += [options.run_window, options.max_models]
+        of_fleet = [keys.pending, keys.runs, keys.queues, keys.wake, keys.refused, keys.expiring]
         of_run = [keys.run(run), keys.accepted(run), keys.done(run), keys.records(run)]
         try:
             reply = self._submit(
-                keys=[*of_run, keys.pending, keys.runs, keys.queues, keys.wake, *(keys.questions(*stream) for stream in streams)],
+                keys=[*of_run, *of_fleet, *(keys.questions(*stream) for stream in streams)],
                 args=[*bounds, len(streams), *(queue_member(*stream) for stream in streams), *per_question],
             )
         except redis.ResponseError as error:
             if "OOM " not in str(error):
                 raise
             # Not a reason to stop collecting: what is taken off makes room.
-            return Sent("pending", "Redis is out of memory; raise its maxmemory or lower limits.max_pending_bytes")
+            return Sent("pending", "waits for room: Redis is out of memory; raise its maxmemory or lower limits.max_pending_bytes")
         return self._understood(reply)
 
     def _understood(self, reply: list[bytes | int]) -> Sent:
@@ -133,7 +134,12 @@ class Sender:
         if outcome == "window":
             return Sent(outcome, f"{self._options.run_window} questions of this run are unanswered or not yet on disk (limits.run_window)")
         if outcome == "pending":
-            return Sent(outcome, f"{reply[1]!r} questions, {reply[2]!r} bytes are pending in the fleet (limits.max_pending_questions, _bytes)")
+            most = f"{self._options.max_pending_questions} questions and {self._options.max_pending_bytes // 1024} KiB"
+            what = f"waits for room in the fleet: {reply[1]!r} questions, {int(reply[2]) // 1024} KiB are pending"
+            return Sent(outcome, f"{what} of at most {most} (limits.max_pending_questions, _bytes)")
+        if outcome == "share":
+            mine = f"{reply[1]!r} questions of this run are pending, which is its share"
+            return Sent(outcome, f"waits for room in the fleet: {mine} while other runs wait ({reply[2]!r})")
         return Sent(outcome)
 
     def _question(self, asked: Asked, default_model: str) -> Question:
@@ -145,7 +151,7 @@ class Sender:
             model=asked.model or default_model,
             prompt=asked.prompt,
             messages=asked.messages,
-            params=asked.params,
+            params={**self._options.sampling, **asked.params} if self._options.sampling else asked.params,
             priority=asked.priority,
             deadline=now + asked.deadline_s if asked.deadline_s is not None else None,
             metadata=asked.metadata,

@@ -7,11 +7,16 @@
 -- KEYS[6] zset   runs              run id -> last activity (ms)
 -- KEYS[7] set    queues            names of the streams of questions
 -- KEYS[8] stream wake
--- KEYS[9..]      streams of questions, one for each model and priority among them
+-- KEYS[9] zset   refused           runs that found no room -> when (ms)
+-- KEYS[10] zset  expiring          names of streams -> the earliest deadline in them (s)
+-- KEYS[11..]     streams of questions, one for each model and priority among them
 -- ARGV: 1 run id, 2 cursor before, 3 cursor after, 4 TTL (s), 5 most pending questions, 6 most pending bytes, 7 most unacknowledged of
 --   a run, 8 most queues, 9 number of streams, then each stream's name in `queues`, then for each question: stream number (0: the bytes
---   are already its failure record), index, bytes
--- Returns {'ok'}, {'cursor', actual}, {'gone'}, {'cancelled'}, {'window'}, {'pending', questions, bytes}, {'queues', how many}.
+--   are already its failure record), index, bytes, deadline (s) or ''
+-- Returns {'ok'}, {'cursor', actual}, {'gone'}, {'cancelled'}, {'window'}, {'pending', questions, bytes}, {'share', questions, runs that wait},
+--   {'queues', how many}.
+local REFUSED_MS = 2000
+
 local cursor = redis.call('HGET', KEYS[1], 'cursor')
 if not cursor then return {'gone'} end
 if cursor ~= ARGV[2] then return {'cursor', cursor} end
@@ -20,7 +25,7 @@ if redis.call('HEXISTS', KEYS[1], 'cancelled') == 1 then return {'cancelled'} en
 local streams = tonumber(ARGV[9])
 local first = 10 + streams
 local questions, bytes, refused = 0, 0, 0
-for i = first, #ARGV, 3 do
+for i = first, #ARGV, 4 do
   if ARGV[i] == '0' then
     refused = refused + 1
   else
@@ -29,13 +34,28 @@ for i = first, #ARGV, 3 do
   end
 end
 
-local counts = redis.call('HMGET', KEYS[1], 'accepted', 'acknowledged')
+local counts = redis.call('HMGET', KEYS[1], 'accepted', 'acknowledged', 'answered', 'failed')
 if (counts[1] or 0) - (counts[2] or 0) + questions + refused > tonumber(ARGV[7]) then return {'window'} end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local pending = redis.call('HMGET', KEYS[5], 'questions', 'bytes')
 local pending_questions, pending_bytes = tonumber(pending[1] or 0), tonumber(pending[2] or 0)
 -- What is too much by itself may pass when nothing else is pending; otherwise it would wait for ever.
-if pending_questions > 0 and (pending_questions + questions > tonumber(ARGV[5]) or pending_bytes + bytes > tonumber(ARGV[6])) then
-  return {'pending', pending_questions, pending_bytes}
+if questions > 0 and pending_questions > 0 then
+  local full = math.max((pending_questions + questions) / tonumber(ARGV[5]), (pending_bytes + bytes) / tonumber(ARGV[6]))
+  -- While others find no room, nobody takes more than an equal share of it: room goes to who waits, not to who asks most often.
+  local mine = (counts[1] or 0) - (counts[3] or 0) - (counts[4] or 0)
+  local others = redis.call('ZCOUNT', KEYS[9], now - REFUSED_MS, '+inf')
+  if (tonumber(redis.call('ZSCORE', KEYS[9], ARGV[1]) or 0)) >= now - REFUSED_MS then others = others - 1 end
+  local greedy = others > 0 and mine > 0 and full * (mine + questions) / (pending_questions + questions) > 1 / (others + 1)
+  if full > 1 or greedy then
+    redis.call('ZREMRANGEBYSCORE', KEYS[9], '-inf', now - REFUSED_MS)
+    redis.call('ZADD', KEYS[9], now, ARGV[1])
+    redis.call('PEXPIRE', KEYS[9], REFUSED_MS)
+    if full > 1 then return {'pending', pending_questions, pending_bytes} end
+    return {'share', mine, others}
+  end
 end
 
 local new = {}
@@ -49,13 +69,16 @@ if #new > 0 then
   redis.call('XADD', KEYS[8], 'MAXLEN', '~', 1000, '*', 'queue', new[1])
 end
 
-for i = first, #ARGV, 3 do
+for i = first, #ARGV, 4 do
   redis.call('SETBIT', KEYS[2], ARGV[i + 1], 1)
   if ARGV[i] == '0' then
     redis.call('SETBIT', KEYS[3], ARGV[i + 1], 1)
     redis.call('XADD', KEYS[4], '*', 'a', ARGV[i + 2])
+  elseif ARGV[i + 3] == '' then
+    redis.call('XADD', KEYS[10 + tonumber(ARGV[i])], '*', 'q', ARGV[i + 2], 'r', ARGV[1])
   else
-    redis.call('XADD', KEYS[8 + tonumber(ARGV[i])], '*', 'q', ARGV[i + 2], 'r', ARGV[1])
+    redis.call('XADD', KEYS[10 + tonumber(ARGV[i])], '*', 'q', ARGV[i + 2], 'r', ARGV[1], 'd', ARGV[i + 3])
+    redis.call('ZADD', KEYS[10], 'LT', ARGV[i + 3], ARGV[9 + tonumber(ARGV[i])])
   end
 end
 redis.call('HINCRBY', KEYS[5], 'questions', questions)
@@ -64,7 +87,6 @@ redis.call('HSET', KEYS[1], 'cursor', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'accepted', questions + refused)
 redis.call('HINCRBY', KEYS[1], 'failed', refused)
 
-local time = redis.call('TIME')
-redis.call('ZADD', KEYS[6], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1])
+redis.call('ZADD', KEYS[6], now, ARGV[1])
 for i = 1, 4 do redis.call('EXPIRE', KEYS[i], ARGV[4]) end
 return {'ok'}

@@ -4,6 +4,7 @@
 |-------------------------|--------|--------------------------------------------------------|----------------------------------------|
 | questions:MODEL:P       | stream | accepted questions that no batch holds yet (q, r)      | entries: on hand-over                  |
 | queues                  | set    | the `MODEL:P` above that ever existed                  | owned by the fleet; one per model      |
+| expiring                | zset   | the `MODEL:P` in which deadlines are -> the earliest   | entries: when none is left             |
 | wake                    | stream | why the batcher should look up now                     | trimmed to about 1 000 entries         |
 | leader                  | string | token of the batcher that leads                        | TTL, the leadership lease              |
 | epoch                   | string | counts leaderships                                     | owned by the fleet                     |
@@ -18,6 +19,7 @@
 | gpu:UUID                | string | the worker that has this GPU                           | TTL, the GPU's lease                   |
 | control:NAME            | string | what the worker is asked to do (`drain`)               | TTL                                    |
 | pending                 | hash   | questions and bytes accepted and not yet terminal      | owned by the fleet                     |
+| refused                 | zset   | runs that found no room -> when (ms)                   | entries: after 2 s; TTL                |
 | runs                    | zset   | run id -> last activity (ms)                           | entries: with the run                  |
 | cancelled               | set    | ids of cancelled runs that have questions somewhere    | entries: once they have none; TTL      |
 | run:ID                  | hash   | fingerprint, cursor and counts of one run              | TTL, renewed by activity               |
@@ -48,6 +50,10 @@ class Keys:
     @property
     def queues(self) -> str:
         return f"{self.namespace}:queues"
+
+    @property
+    def expiring(self) -> str:
+        return f"{self.namespace}:expiring"
 
     @property
     def wake(self) -> str:
@@ -96,6 +102,10 @@ class Keys:
     @property
     def pending(self) -> str:
         return f"{self.namespace}:pending"
+
+    @property
+    def refused(self) -> str:
+        return f"{self.namespace}:refused"
 
     @property
     def runs(self) -> str:

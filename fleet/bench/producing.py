@@ -36,9 +36,9 @@ def main() -> int:
     settings = helping.load(arguments.config, arguments.redis_url)
     asking = Asking(Path(arguments.questions), Path(arguments.answers), run=arguments.run)
     began_s = time.process_time()
-    what = prepare(asking, settings, building.model_name(settings, arguments.engine))
+    what = prepare(asking, settings, building.model_name(settings, arguments.engine), settings.model.generator_settings.sampling_defaults)
     checking_s = time.process_time() - began_s
-    options = dataclasses.replace(building.producer_options(settings), patience_s=PATIENCE_S)
+    options = dataclasses.replace(building.producer_options(settings), patience_s=PATIENCE_S, sampling={})
     with AnswersFile(asking.answers) as answers, ProgressView() as view:
         runner = Runner(what, take_stock(what, answers), answers, building.redis_address(settings), options, observe=view.show)
         helping.wait_for_go()

@@ -19,6 +19,9 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 
     submit = commands.add_parser("submit", parents=shared.both, help="ask a fleet that runs elsewhere", epilog=EXIT_CODES)
     _add_asking(submit)
+    submit.add_argument(
+        "--no-wait", action="store_true", help="end with exit code 3, instead of waiting, when the fleet has no room for more questions"
+    )
     submit.set_defaults(command=_submit)
 
 
@@ -46,6 +49,7 @@ def _asking(arguments: argparse.Namespace) -> asking.Asking:
         answers=Path(arguments.output),
         run=arguments.run,
         skip_invalid=arguments.skip_invalid,
+        wait_for_room=not getattr(arguments, "no_wait", False),
         quiet=arguments.quiet,
         as_json=arguments.json,
     )

@@ -154,6 +154,11 @@ class GeneratorSettings(Section):
         """Sampling parameters for questions that bring none; only those that are set, so that the engine's own defaults hold else."""
         return {name: value for name in SAMPLING_FIELDS if (value := getattr(self, name)) is not None}
 
+    @property
+    def given_sampling(self) -> JsonObject:
+        """Those of them that somebody has set. A producer sends these with its questions: the workers' configuration may say something else."""
+        return {name: value for name, value in self.sampling_defaults.items() if name in self.model_fields_set}
+
 
 class ModelSettings(Section):
     """The model."""
@@ -183,6 +188,9 @@ class RedisSettings(Section):
         description="Begins the name of every key; fleets with different namespaces share a Redis without seeing each other.",
     )
     socket_timeout_s: float = Field(default=5.0, gt=0, le=300, description="Longest wait for Redis to connect or to answer, in seconds.")
+    patience_s: float = Field(
+        default=600.0, ge=0, le=30 * DAY_S, description="Longest that a producer waits for a Redis that is away before it stops, in seconds."
+    )
     tls_ca_file: Text | None = Field(default=None, description="File with the authority that signed the server's certificate (PEM).")
     tls_cert_file: Text | None = Field(default=None, description="File with our own certificate (PEM), where the server asks for one.")
     tls_key_file: Text | None = Field(default=None, description="File with the key of that certificate (PEM).")

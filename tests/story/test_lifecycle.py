@@ -12,6 +12,7 @@ import redis
 
 from fleet.private_redis import PrivateRedis
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
+from tests.submitting import Submitter, accept
 
 CLOCKED = {"BATCHFLEET_STUB_STEP_S": "0.01", "BATCHFLEET_STUB_MIN_TOKENS": "10", "BATCHFLEET_STUB_MAX_TOKENS": "40"}
 
@@ -33,9 +34,10 @@ def test_a_cancelled_run_ends_and_another_goes_on(tmp_path: Path, redis_server: 
         wait_until(lambda: any(worker["in_flight"] for worker in status(redis_server.url)["workers"]), "questions are in flight")
         assert batchfleet("cancel", "unwanted", "--redis", redis_server.url).returncode == 0
         cancelled_at = time.monotonic()
-        assert fleet.finish("unwanted") == 1, fleet.log("unwanted")
-        # Two seconds for the engine, and as long for what a loaded machine takes to write the lines.
+        wait_until(lambda: not status(redis_server.url)["workers"][0]["in_flight"], "the engine is empty")
+        # Two seconds for the engine, and as long for a loaded machine to look. The answers would take 20 s.
         assert time.monotonic() - cancelled_at < 4
+        assert fleet.finish("unwanted") == 1, fleet.log("unwanted")
         fleet.submit(tmp_path / "wanted.jsonl", tmp_path / "wanted.out", name="wanted", STUB_MAX_TOKENS="40")
         fleet.kill("worker")
         fleet.worker("quick", STUB_MAX_TOKENS="40")
@@ -67,8 +69,48 @@ def test_a_drained_worker_finishes_what_it_holds_and_ends(tmp_path: Path, redis_
     assert client.hget("batchfleet:run:drained", "regenerated") == b"0"
 
 
+def test_100_000_queued_questions_are_cancelled_at_once(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """Without any worker; and the batcher goes on leading and handing over meanwhile."""
+    accept(client, "unwanted", [None] * 100_000)
+    wanted = accept(client, "wanted", [None] * 100)
+    with Processes(redis_server.url, tmp_path) as fleet:
+        fleet.batcher()
+        wait_until(lambda: client.llen("rq:queue:batchfleet:stub") == 64, "batches wait")
+        assert batchfleet("cancel", "unwanted", "--redis", redis_server.url).returncode == 0
+        took_s = wait_until(lambda: client.hget("batchfleet:run:unwanted", "failed") == b"100000", "all have their record")
+        fleet.worker()
+        wait_until(lambda: len(wanted.records()) == 100, "the other run is answered")
+        assert client.get("batchfleet:epoch") == b"1"
+    print(f"100 000 queued questions were cancelled in {took_s:.1f} s")
+    assert client.hgetall("batchfleet:pending") == {b"questions": b"0", b"bytes": b"0"}
+    assert {record.status for record in wanted.records()} == {"answered"}
+
+
+def test_urgent_questions_overtake_a_backlog_of_100_000(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """95 of 100 wait less than one batch takes, although RQ's queue and the engine are full of others."""
+    step_s, longest = 0.05, 40
+    accept(client, "backlog", [None] * 100_000)
+    urgent = Submitter(client, "urgent", 40)
+    clock = {"BATCHFLEET_STUB_STEP_S": str(step_s), "BATCHFLEET_STUB_MIN_TOKENS": "10", "BATCHFLEET_STUB_MAX_TOKENS": str(longest)}
+    with Processes(redis_server.url, tmp_path, clock) as fleet:
+        fleet.batcher()
+        fleet.worker()
+        wait_until(lambda: client.hget("batchfleet:run:backlog", "answered") not in {None, b"0"}, "the backlog is being answered")
+        wait_until(lambda: client.llen("rq:queue:batchfleet:stub") == 64, "the queue is full")
+        for _ in range(40):
+            assert urgent.offer(1, priority=9).outcome == "ok"
+            time.sleep(0.1)  # They come one by one: the pace is what is tried.
+        wait_until(lambda: len(urgent.records()) == 40, "the urgent are answered")
+    answers = [record for record in urgent.records() if record.status == "answered"]
+    waits_s = sorted((answer.latency_s or 0.0) - step_s * answer.usage.completion_tokens for answer in answers)
+    p95_s = waits_s[int(len(waits_s) * 0.95)]
+    print(f"urgent questions waited p50 {waits_s[len(waits_s) // 2]:.2f} s, p95 {p95_s:.2f} s; a batch takes {step_s * longest:.2f} s")
+    assert len(waits_s) == 40
+    assert p95_s < step_s * longest
+
+
 def test_an_urgent_question_overtakes_the_backlog(tmp_path: Path, redis_server: PrivateRedis) -> None:
-    """It waits for a place in the engine, not for thousands of others."""
+    """It waits for a place in the engine, not for thousands of others, through the commands that a person gives."""
     write_questions(tmp_path / "backlog.jsonl", 5000)
     (tmp_path / "urgent.jsonl").write_text('{"id": "now", "question": "Is it urgent?", "priority": 9}\n')
     with Processes(redis_server.url, tmp_path, CLOCKED) as fleet:
@@ -99,6 +141,43 @@ def test_a_question_past_its_deadline_is_not_generated(tmp_path: Path, redis_ser
         assert fleet.finish("producer") == 1
     outcome = {line["id"]: line.get("error", {}).get("kind", "answered") for line in read_answers(tmp_path / "answers.jsonl")}
     assert outcome == {f"q{number}": "expired" if number % 2 else "answered" for number in range(20)}
+
+
+def test_a_run_ends_by_its_deadlines_without_any_worker(tmp_path: Path, redis_server: PrivateRedis) -> None:
+    """Whoever asked for answers within a second is told within a few that there are none, wherever the questions wait."""
+    lines = [{"id": f"q{number}", "question": f"Number {number}?", "deadline_s": 1.0} for number in range(3000)]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with Processes(redis_server.url, tmp_path) as fleet:
+        fleet.batcher()
+        fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
+        assert fleet.finish("producer") == 1
+        assert status(redis_server.url)["queues"][0]["waiting_batches"] == 0
+    answers = read_answers(tmp_path / "answers.jsonl")
+    assert Counter((line["error"]["kind"], line["attempts"]) for line in answers) == {("expired", 0): 3000}
+
+
+def test_a_run_that_is_submitted_again_is_generated_once(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """While it is queued, while it runs, and when it is done: no id twice in the queue, in an engine, or among the records."""
+    ids = write_questions(tmp_path / "questions.jsonl", 400)
+    answers, run = tmp_path / "answers.jsonl", "batchfleet:run:again"
+    with Processes(redis_server.url, tmp_path, CLOCKED) as fleet:
+        fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "again", name="first")
+        wait_until(lambda: client.hget(run, "accepted") == b"400", "all are queued")
+        fleet.kill("first")
+        fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "again", name="second")
+        pid = fleet.started["second"].pid
+        wait_until(lambda: f":{pid}:" in str(client.get(f"{run}:producer")), "the second has taken over")
+        assert client.xlen("batchfleet:questions:stub:0") == 400
+        fleet.batcher()
+        fleet.worker()
+        wait_until(lambda: lines_in(answers) > 50, "the first answers")
+        fleet.kill("second")
+        fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "again", name="third")
+        assert fleet.finish("third") == 0
+        fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "again", name="fourth")
+        assert fleet.finish("fourth") == 0
+    assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
+    assert client.hmget(run, "accepted", "answered", "regenerated") == [b"400", b"400", b"0"]
 
 
 def test_each_model_has_its_queue_and_its_workers(tmp_path: Path, redis_server: PrivateRedis) -> None:

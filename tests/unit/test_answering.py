@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -62,6 +63,23 @@ async def test_an_expired_question_is_never_generated() -> None:
     assert isinstance(record, Failure)
     assert record.error.kind == "expired"
     assert engine.progress() == 0
+
+
+async def test_a_question_leaves_the_engine_at_its_deadline() -> None:
+    """Also while it waits in the engine's own line behind others: what nobody wants is not generated."""
+    engine = StubEngine(StubOptions(max_num_seqs=1, step_s=0.005, min_tokens=10_000, max_tokens=10_000))
+    await engine.start()
+    first = asyncio.create_task(ask(a_question("first"), engine))
+    await asyncio.sleep(0)
+
+    record = await ask(a_question("second", deadline=time.time() + 0.05), engine)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+    assert isinstance(record, Failure)
+    assert (record.error.kind, record.error.retryable) == ("expired", False)
+    assert not engine._queued
+    await engine.stop()
 
 
 async def test_a_question_without_end_times_out() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.options import BatcherOptions, BatchLimits
-from batcher.packing import Demand, Waiting, pack, plan
+from batcher.packing import URGENT_S, Demand, Waiting, most_waiting, pack, plan
 
 sizes = st.lists(st.integers(1, 400), max_size=80)
 limits = st.builds(BatchLimits, max_questions=st.integers(1, 20), max_bytes=st.integers(1, 1000))
@@ -85,6 +85,26 @@ def test_a_hungry_worker_is_served_by_a_batch_that_waits_already() -> None:
     decided = plan(waiting(1, since=10.0), Demand(waiting_batches=1, hungry=1), OPTIONS, now=10.1)
 
     assert decided.batches == []
+
+
+@given(st.integers(1, 1000))
+def test_a_full_queue_has_room_left_for_every_higher_priority(max_waiting_batches: int) -> None:
+    """Nobody below can take it, so the urgent need not wait until the backlog in RQ is worked off."""
+    rooms = [most_waiting(max_waiting_batches, priority) for priority in range(10)]
+
+    assert rooms[0] == max_waiting_batches
+    assert all(lower < higher for lower, higher in itertools.pairwise(rooms))
+
+
+def test_an_urgent_question_goes_although_the_backlog_fills_the_queue() -> None:
+    """And it hardly waits for company."""
+    full = Demand(waiting_batches=OPTIONS.max_waiting_batches)
+
+    urgent = plan(waiting(1, since=10.0), full, OPTIONS, now=10.0 + URGENT_S, priority=1)
+    ordinary = plan(waiting(1, since=10.0), full, OPTIONS, now=10.0 + URGENT_S)
+
+    assert len(urgent.batches) == 1
+    assert ordinary.batches == []
 
 
 @given(sizes, st.integers(0, 12), st.integers(0, 2), st.floats(0, 2))
