@@ -1,4 +1,4 @@
-"""`run` and `submit`: a file of questions becomes a file of answers."""
+"""`run` and `submit`: files of questions become a file of answers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ from fleet.settings.schema import Settings
 from fleet.settings.show import child_environment, to_file_text
 from gpu_worker.engines.vllm_arguments import read_template
 from producer.output import AnswersFile
-from producer.reading import Checked, check_questions
+from producer.reading import Checked, Source, check_questions
 from producer.running import NotFinishedError, RunCancelledError, Runner
+from producer.shaping import AS_IT_STANDS, Shape
+from producer.sources import InputFormat, find_files
 from producer.stock import FileRun, Tally, take_stock
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import EngineBootError, FleetError, UsageError
@@ -38,39 +40,46 @@ class Asking:
     """What the user asked for.
 
     Attributes:
-        questions, answers: Files.
+        questions: Files, folders of data sets, and patterns.
+        answers: A file.
         run: Id of the run; None to derive it from the fingerprint.
         skip_invalid: Bad lines become failure records instead of an error.
         wait_for_room: Wait while the fleet is full, instead of giving up.
         quiet, as_json: How to talk to the user.
     """
 
-    questions: Path
+    questions: tuple[str, ...]
     answers: Path
     run: str | None = None
     skip_invalid: bool = False
     wait_for_room: bool = True
     quiet: bool = False
     as_json: bool = False
+    shape: Shape = AS_IT_STANDS
+    input_format: InputFormat = "auto"
 
 
 def prepare(asking: Asking, settings: Settings, model: str, sampling: JsonObject) -> FileRun:
-    """Check the whole file and name the run; nothing is sent yet.
+    """Check all of the questions and name the run; nothing is sent yet.
 
     Args:
         sampling: What is used where a question says nothing, as far as it is known here.
 
     Raises:
-        UsageError: The file, or a line of it, is unusable.
+        UsageError: A file, or a line of it, is unusable.
     """
     limits = building.reading_limits(settings)
-    if asking.answers.exists() and asking.questions.exists() and asking.answers.samefile(asking.questions):
+    source = Source(find_files(asking.questions), asking.shape, asking.input_format)
+    if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
         msg = f"{asking.answers} holds the questions; choose another -o"
         raise UsageError(msg)
-    checked = check_questions(asking.questions, limits, skip_invalid=asking.skip_invalid)
+    checked = check_questions(source, limits, skip_invalid=asking.skip_invalid)
     fingerprint = fingerprint_of(checked, settings, model, sampling)
+    if described := asking.shape.described():
+        # What it makes of the questions is in their own fingerprint already; here it is named, so that a difference can be told.
+        fingerprint["asked as"] = described
     run = asking.run or f"run-{hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()}"
-    return FileRun(run, asking.questions, checked, limits, model, fingerprint)
+    return FileRun(run, source, checked, limits, model, fingerprint)
 
 
 def fingerprint_of(checked: Checked, settings: Settings, model: str, sampling: JsonObject) -> dict[str, str]:

@@ -15,9 +15,9 @@ from typing import Any
 import orjson
 
 from producer.fields import CHECKS, INVALID_ID_PREFIX, UnusableError, ensure_carriable, kind, read_object, request_id_of, short, shown
+from producer.shaping import AS_IT_STANDS, CONTENT_FIELDS, Shape, joined
 from wire.messages import JsonObject
 
-_CONTENT_FIELDS = ("question", "prompt", "messages")
 _BATCH_FIELDS = ("custom_id", "method", "url", "body")
 _BESIDE_BODY = ("priority", "deadline_s", "metadata")
 _BATCH_CONTENT = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
@@ -29,7 +29,7 @@ class Asked:
 
     Attributes:
         index: Position among the questions of the file, from 0; unusable ones count, blank lines do not.
-        line: Number of its line, from 1; in a JSON array, number of the element, from 1.
+        line: Number of its line, element or row in its file, from 1.
         request_id: Its id in the file (an integer in decimal), or one derived from content and position. `reading.check_questions` tells
             whether it is unique.
         prompt: Text; None if `messages` is given.
@@ -39,6 +39,7 @@ class Asked:
         priority: 0 to 9; higher goes first.
         deadline_s: Seconds from submission after which nobody wants the answer; None for never.
         metadata: To be returned untouched; with a known `answer`, that and the unknown fields beside it are in here too.
+        file: Number of its file among those that are read, from 0.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Asked:
     priority: int
     deadline_s: float | None
     metadata: JsonObject | None
+    file: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,8 @@ class Invalid:
     """An entry of the file that cannot be asked.
 
     Attributes:
-        index, line: As in `Asked`.
-        request_id: Its own if that could be read, else `invalid-line-LINE`.
+        index, line, file: As in `Asked`.
+        request_id: Its own if that could be read, else one that `invalid_id` made.
         reason: What is wrong and what to do about it; no full stop, no place.
     """
 
@@ -67,21 +69,57 @@ class Invalid:
     line: int
     request_id: str
     reason: str
+    file: int = 0
 
 
-def ask(raw: bytes, index: int, line: int) -> Asked | Invalid:
-    """Read one question. Any bytes give one or the other, never an exception."""
-    fields: dict[str, Any] = {}
-    try:
-        fields = read_object(raw)
-        return _asked(_in_own_form(fields), raw, index, line)
-    except UnusableError as error:
-        return Invalid(index, line, _id_of_invalid(fields, line), str(error))
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Reads the questions of one file.
+
+    Attributes:
+        file: Its number.
+        shape: How rows become questions.
+        is_table: Whether the file has columns, so that its entries are rows even if the shape says nothing.
+    """
+
+    file: int = 0
+    shape: Shape = AS_IT_STANDS
+    is_table: bool = False
+
+    def ask(self, raw: bytes, index: int, line: int) -> Asked | Invalid:
+        """Read one question. Any bytes give one or the other, never an exception."""
+        fields: dict[str, Any] = {}
+        try:
+            fields = read_object(raw)
+            if self.is_table or self.shape.maps:
+                fields = self.shape.question_of(fields)
+            return self._asked(self.shape.in_chat(_in_own_form(fields)), raw, index, line)
+        except UnusableError as error:
+            return Invalid(index, line, _id_of_invalid(fields, line, self.file), str(error), self.file)
+
+    def _asked(self, fields: dict[str, Any], raw: bytes, index: int, line: int) -> Asked:
+        given: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for name, value in fields.items():
+            check = CHECKS.get(name)
+            if check is None:
+                extra[name] = value
+            elif value is not None:
+                given[name] = check(value, name)
+        if extra:
+            given["metadata"] = _metadata_with(extra, given.get("metadata"))
+        content_field = _content_field(given)
+        params, metadata, messages = given.get("params", {}), given.get("metadata"), given.get("messages")
+        ensure_carriable((params, metadata, messages), raw)
+        prompt = None if content_field == "messages" else given[content_field]
+        content = (prompt, messages, given.get("model"), params, given.get("priority", 0), given.get("deadline_s"), metadata)
+        request_id = given.get("id") or f"{index + 1:07d}-{blake2b(_canonical(*content), digest_size=4).hexdigest()}"
+        return Asked(index, line, request_id, *content, self.file)
 
 
-def invalid_id(line: int) -> str:
+def invalid_id(line: int, file: int = 0) -> str:
     """The id of an unusable question that has none of its own. No valid question can have it."""
-    return f"{INVALID_ID_PREFIX}{line}"
+    return f"{INVALID_ID_PREFIX}{line}-file-{file + 1}" if file else f"{INVALID_ID_PREFIX}{line}"
 
 
 def canonical(asked: Asked) -> bytes:
@@ -93,28 +131,8 @@ def _canonical(*content: object) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
-def _asked(fields: dict[str, Any], raw: bytes, index: int, line: int) -> Asked:
-    given: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
-    for name, value in fields.items():
-        check = CHECKS.get(name)
-        if check is None:
-            extra[name] = value
-        elif value is not None:
-            given[name] = check(value, name)
-    if extra:
-        given["metadata"] = _metadata_with(extra, given.get("metadata"))
-    content_field = _content_field(given)
-    params, metadata, messages = given.get("params", {}), given.get("metadata"), given.get("messages")
-    ensure_carriable((params, metadata, messages), raw)
-    prompt = None if content_field == "messages" else given[content_field]
-    content = (prompt, messages, given.get("model"), params, given.get("priority", 0), given.get("deadline_s"), metadata)
-    request_id = given.get("id") or f"{index + 1:07d}-{blake2b(_canonical(*content), digest_size=4).hexdigest()}"
-    return Asked(index, line, request_id, *content)
-
-
 def _content_field(given: dict[str, Any]) -> str:
-    found = [name for name in _CONTENT_FIELDS if name in given]
+    found = [name for name in CONTENT_FIELDS if name in given]
     if len(found) == 1:
         return found[0]
     msg = f"it has both `{found[0]}` and `{found[1]}`; keep one of them" if found else "it asks nothing; give it a `question`, `prompt` or `messages`"
@@ -125,12 +143,7 @@ def _metadata_with(extra: dict[str, Any], metadata: JsonObject | None) -> JsonOb
     """Take in the fields that we do not know, if the question comes with a known answer."""
     if "answer" not in extra:
         raise UnusableError(_unknown_field(next(iter(extra)), CHECKS))
-    if not metadata:
-        return extra
-    if twice := extra.keys() & metadata.keys():
-        msg = f"`{min(twice)}` is both beside the question and in its `metadata`; keep one of them"
-        raise UnusableError(msg)
-    return {**extra, **metadata}
+    return joined(extra, metadata or {})
 
 
 def _unknown_field(name: str, known: Iterable[str]) -> str:
@@ -141,7 +154,7 @@ def _unknown_field(name: str, known: Iterable[str]) -> str:
 
 def _in_own_form(fields: dict[str, Any]) -> dict[str, Any]:
     """Turn a line of an OpenAI batch file into our form; leave anything else as it is."""
-    if fields.keys().isdisjoint(("custom_id", "body")) or not fields.keys().isdisjoint(_CONTENT_FIELDS):
+    if fields.keys().isdisjoint(("custom_id", "body")) or not fields.keys().isdisjoint(CONTENT_FIELDS):
         return fields
     own = {name: value for name, value in fields.items() if name not in _BATCH_FIELDS}
     if unknown := [name for name in own if name not in _BESIDE_BODY]:
@@ -176,9 +189,9 @@ def _content_of_batch_line(fields: dict[str, Any]) -> tuple[str, dict[str, Any]]
     return _BATCH_CONTENT[url], body
 
 
-def _id_of_invalid(fields: dict[str, Any], line: int) -> str:
+def _id_of_invalid(fields: dict[str, Any], line: int, file: int) -> str:
     value = fields.get("id", fields.get("custom_id"))
     try:
         return request_id_of(value, "id")
     except UnusableError:
-        return invalid_id(line)
+        return invalid_id(line, file)

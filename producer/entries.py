@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Place = Literal["line", "element", "row"]
+"""What the entries of a file are counted in: lines of JSON Lines and CSV, elements of an array, rows of Parquet and Arrow. All from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +17,7 @@ class Unreadable:
 
 
 Entry = tuple[int, bytes | Unreadable]
-"""(number of the line or element, from 1; its bytes)."""
+"""(number of the line, element or row; its bytes, which are JSON, or should be)."""
 
 
 def too_long(size: int, max_bytes: int) -> Unreadable:

@@ -1,35 +1,56 @@
 """The bytes of a file of questions -> its entries, one at a time, in constant memory. What an entry says is not looked at here.
 
-Two formats, told apart by the first byte that is not white space: `[` opens a JSON array, whose elements are the entries; anything else is
-JSON Lines, one entry a line.
+What a file is, is told by its first bytes: Parquet and Arrow have marks of their own. Text is CSV or TSV if its name ends like that. Else `[` as the
+first byte that is not white space opens a JSON array, whose elements are the entries; anything else is JSON Lines, one entry a line. Text may be
+compressed with gzip or zstd.
 """
 
 from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from producer import arrow_rows, compression
 from producer.arrays import array_entries
-from producer.entries import Entry, too_long
+from producer.csv_rows import csv_entries, csv_header
+from producer.entries import Entry, Place, too_long
+from producer.sources import InputFormat
 from wire.errors import UsageError
 
-_CHUNK_BYTES = 256 * 1024
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UNREADABLE_FILES = {
-    b"\x1f\x8b": "it is compressed (gzip); unpack it first",
     b"PK\x03\x04": "it is compressed (zip); unpack it first",
     b"BZh": "it is compressed (bzip2); unpack it first",
     b"\xfd7zXZ\x00": "it is compressed (xz); unpack it first",
-    b"\x28\xb5\x2f\xfd": "it is compressed (zstd); unpack it first",
     b"\xff\xfe": "it is UTF-16; save it as UTF-8",
     b"\xfe\xff": "it is UTF-16; save it as UTF-8",
 }
 
-Place = Literal["line", "element"]
-"""What the entries of a file are counted in: lines of JSON Lines, elements of an array. Both from 1."""
+TextKind = Literal["lines", "array", ".csv", ".tsv"]
+
+
+_TABLES: dict[str, TextKind] = {".csv": ".csv", ".tsv": ".tsv", ".tab": ".tsv"}
+"""Ending of a name, or what the user says that a file is -> kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a file was found to be.
+
+    Attributes:
+        kind: One of those that `read_entries` tells apart.
+        place: What its entries are counted in.
+        columns: Of a table; None if it is none.
+    """
+
+    kind: TextKind | arrow_rows.Kind
+    place: Place
+    columns: tuple[str, ...] | None = None
 
 
 class FileId(NamedTuple):
@@ -54,66 +75,96 @@ def identify(path: Path) -> FileId:
         msg = f"{path}: it is a directory; name the file of questions in it"
         raise UsageError(msg)
     if not stat.S_ISREG(status.st_mode):
-        msg = f"{path}: it is not a regular file; questions are read twice, so write them to a file first"
+        msg = f"{path}: it is not a regular file; questions are read twice, so write them to a file first, or pipe them in and name - as the file"
         raise UsageError(msg)
     return FileId(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def find_place(path: Path) -> Place:
-    """Tell which of the two formats a file has.
+def find_form(path: Path, given: InputFormat = "auto") -> Form:
+    """Tell what a file is, and if it is a table, which columns it has.
 
     Raises:
-        UsageError: The file cannot be read, or is compressed.
+        UsageError: The file cannot be read, or is of a kind that is not read here.
     """
     identify(path)
     try:
         with path.open("rb") as file:
-            return _open_format(file, path)
+            start = file.read(8)
+        for magic, kind in arrow_rows.MAGIC.items():
+            if start.startswith(magic):
+                return Form(kind, "row", arrow_rows.arrow_columns(path, kind))
+        with compression.opened(path) as plain:
+            return _form_of_text(plain, path, given)
     except OSError as error:
         raise _unreadable(path, error) from None
 
 
-def read_entries(path: Path, max_bytes: int) -> Iterator[Entry]:
+def read_entries(path: Path, max_bytes: int, form: Form | None = None, columns: frozenset[str] | None = None) -> Iterator[Entry]:
     """Read the entries of a file in order; blank lines are none. Memory: a few times `max_bytes`, whatever the size of the file.
 
     Args:
-        path: A regular file in UTF-8, with or without byte order mark.
+        path: A regular file; text in UTF-8, with or without byte order mark.
         max_bytes: An entry longer than this is skipped unread and given as Unreadable.
+        form: What `find_form` found.
+        columns: Of a Parquet or Arrow file, those that are wanted; None for all.
 
     Raises:
-        UsageError: The file cannot be read, or is compressed. Raised on the first entry, or in the middle if the disk fails there.
+        UsageError: The file cannot be read. Raised on the first entry, or in the middle if the disk fails there or the file is damaged.
     """
+    form = form or find_form(path)
     identify(path)
     try:
-        with path.open("rb", buffering=_CHUNK_BYTES) as file:
-            if _open_format(file, path) == "element":
-                yield from array_entries(file, max_bytes)
-            else:
-                yield from _lines(file, max_bytes)
+        match form.kind:
+            case "parquet" | "arrow file" | "arrow stream":
+                yield from arrow_rows.arrow_entries(path, form.kind, columns, max_bytes)
+            case text_kind:
+                with compression.opened(path) as file:
+                    yield from _text_entries(file, path, text_kind, max_bytes)
     except OSError as error:
         raise _unreadable(path, error) from None
 
 
-def _open_format(file: BinaryIO, path: Path) -> Place:
-    """Leave the file at its first line, or behind the bracket that opens the array."""
-    start = file.read(8)
+def _text_entries(file: BufferedReader, path: Path, kind: TextKind, max_bytes: int) -> Iterator[Entry]:
+    if kind == "array":
+        _skip_white_space(file)
+        file.read(1)
+        return array_entries(file, max_bytes)
+    if kind == "lines":
+        _skip_mark(file)
+        return _lines(file, max_bytes)
+    return csv_entries(file, path, kind, max_bytes)
+
+
+def _form_of_text(file: BufferedReader, path: Path, given: InputFormat) -> Form:
+    start = file.peek(8)[:8]
     for magic, problem in _UNREADABLE_FILES.items():
         if start.startswith(magic):
             msg = f"{path}: {problem}"
             raise UsageError(msg)
-    text_at = len(_UTF8_MARK) if start.startswith(_UTF8_MARK) else 0
-    file.seek(text_at)
-    while chunk := file.read(_CHUNK_BYTES):
-        if text := chunk.lstrip():
-            if text.startswith(b"["):
-                file.seek(1 - len(text), 1)
-                return "element"
-            break
-    file.seek(text_at)
-    return "line"
+    ending = compression.without_suffix(path).suffix.lower() if given == "auto" else f".{given}"
+    if ending in _TABLES:
+        kind = _TABLES[ending]
+        return Form(kind, "line", csv_header(file, path, kind))
+    _skip_white_space(file)
+    return Form("array", "element") if file.peek(1)[:1] == b"[" else Form("lines", "line")
 
 
-def _lines(file: BinaryIO, max_bytes: int) -> Iterator[Entry]:
+def _skip_mark(file: BufferedReader) -> None:
+    if file.peek(len(_UTF8_MARK)).startswith(_UTF8_MARK):
+        file.read(len(_UTF8_MARK))
+
+
+def _skip_white_space(file: BufferedReader) -> None:
+    """Leave the file at its first byte that is not white space."""
+    _skip_mark(file)
+    while chunk := file.peek(1):
+        text = chunk.lstrip()
+        file.read(len(chunk) - len(text))
+        if text:
+            return
+
+
+def _lines(file: BufferedReader, max_bytes: int) -> Iterator[Entry]:
     # Two bytes more than allowed: room for the CR and LF of a line that just fits.
     room = max_bytes + 2
     for number in count(1):
@@ -127,12 +178,12 @@ def _lines(file: BinaryIO, max_bytes: int) -> Iterator[Entry]:
             yield number, line
 
 
-def _skip_line(file: BinaryIO, start: bytes) -> int:
+def _skip_line(file: BufferedReader, start: bytes) -> int:
     """Go to the end of a line whose start has been read; returns the number of bytes passed over."""
     skipped = 0
     piece = start
     while piece and not piece.endswith(b"\n"):
-        piece = file.readline(_CHUNK_BYTES)
+        piece = file.readline(compression.CHUNK_BYTES)
         skipped += len(piece)
     return skipped
 

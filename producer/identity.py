@@ -24,7 +24,7 @@ _MOST_UNKNOWN_IDS = 5
 _MOST_ID_BYTES = 4096
 
 _USE = struct.Struct(f"<{_DIGEST_BYTES}sQQ")
-"""Of an id in a file: digest, index << 1 | whether the question is invalid, line."""
+"""Of an id: digest, index << 1 | whether the question is invalid, line."""
 _POSITION = struct.Struct(f"<{_DIGEST_BYTES}sQ")
 """Of a question: digest of its id, index."""
 _ANSWERED = struct.Struct(f"<{_DIGEST_BYTES}sH")
@@ -83,7 +83,7 @@ class DuplicateFinder:
         Args:
             request_id: Any text, lone surrogates excepted.
             index: Position among the questions.
-            line: Where people find it.
+            line: Where people find it, below 2**64.
             invalid: The question is unusable anyway, so it should not take the id from one that is not.
         """
         digest = _digest(request_id)
@@ -122,8 +122,8 @@ def _count_repetitions(blocks: Iterator[bytes], most: int) -> int:
         seen.update(block[at : at + _DIGEST_BYTES] for at in range(0, len(block), _USE.size))
         count += len(block) // _USE.size
         if count - len(seen) > most:
-            line = _USE.unpack_from(block, len(block) - _USE.size)[2]
-            msg = f"more than {MOST_DUPLICATES} questions have the id of another (line {line}, for one); give each its own, or none"
+            index = _USE.unpack_from(block, len(block) - _USE.size)[1] >> 1
+            msg = f"more than {MOST_DUPLICATES} questions have the id of another (number {index + 1}, for one); give each its own, or none"
             raise UsageError(msg)
     return count - len(seen)
 

@@ -73,8 +73,8 @@ class AnswersFile:
             raise UsageError(msg)
         if stored is not None and stored != ours:
             theirs = stored.get("fingerprint", {})
-            changed = [name for name, value in fingerprint.items() if theirs.get(name) != value]
-            differing = [f"{name} ({theirs.get(name)} then, {fingerprint[name]} now)" for name in changed]
+            changed = [name for name in {**fingerprint, **theirs} if theirs.get(name) != fingerprint.get(name)]
+            differing = [f"{name} ({theirs.get(name, 'nothing')} then, {fingerprint.get(name, 'nothing')} now)" for name in changed]
             what = f"different: {', '.join(differing)}" if differing else f"run {stored.get('run')} then, {run} now"
             msg = f"{self.path} holds answers of something else: {what}. Give what it was made of to go on with it, or choose another -o"
             raise UsageError(msg)

@@ -6,11 +6,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from producer.identity import positions_answered
 from producer.output import AnswersFile
-from producer.reading import Checked, ReadingLimits, read_checked
+from producer.reading import Checked, ReadingLimits, Source, read_checked
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
 
@@ -73,13 +72,13 @@ class FileRun:
 
     Attributes:
         run: Its id.
-        questions: The file, which `checked` was made of.
+        questions: The files, which `checked` was made of.
         default_model: For questions that name none.
         fingerprint: What was asked, of which model, with which parameters, each part by itself so that a difference can be named.
     """
 
     run: str
-    questions: Path
+    questions: Source
     checked: Checked
     reading: ReadingLimits
     default_model: str

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from producer.sources import Source
 from wire.messages import Answer, Question, Usage
 
 
@@ -27,3 +29,8 @@ def an_answer(request_id: str = "q1", **fields: Any) -> Answer:  # noqa: ANN401 
         "params": {},
     }
     return Answer(request_id=request_id, **{**defaults, **fields})
+
+
+def a_source(path: Path) -> Source:
+    """A single file of questions, as it stands."""
+    return Source((path,))

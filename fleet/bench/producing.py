@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--samples", help="write samples of the sending and collecting to this file")
     arguments = parser.parse_args()
     settings = helping.load(arguments.config, arguments.redis_url)
-    asking = Asking(Path(arguments.questions), Path(arguments.answers), run=arguments.run)
+    asking = Asking((arguments.questions,), Path(arguments.answers), run=arguments.run)
     began_s = time.process_time()
     what = prepare(asking, settings, building.model_name(settings, arguments.engine), settings.model.generator_settings.sampling_defaults)
     checking_s = time.process_time() - began_s

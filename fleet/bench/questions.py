@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from producer.reading import Asked, ReadingLimits, read_questions
+from producer.reading import Asked, ReadingLimits, Source, read_questions
 from wire.errors import UsageError
 
 MEDIAN_CHARS, SPREAD, SHORTEST, LONGEST = 222, 0.4, 73, 848
@@ -73,7 +73,7 @@ def texts_of(source: Path, count: int) -> Iterator[str]:
 
 def _repeated(source: Path) -> Iterator[str]:
     """The questions of a file, then again, each round with its number so that no two are the same."""
-    texts = [asked.prompt for asked in read_questions(source, ReadingLimits()) if isinstance(asked, Asked) and asked.prompt]
+    texts = [asked.prompt for asked in read_questions(Source((source,)), ReadingLimits()) if isinstance(asked, Asked) and asked.prompt]
     if not texts:
         msg = f"{source} has no question in plain text"
         raise UsageError(msg)

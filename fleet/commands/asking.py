@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from fleet import asking, building
+from fleet.commands import reading
 from fleet.commands.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
 from fleet.settings.schema import Settings
 
@@ -26,11 +27,12 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 
 
 def _add_asking(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("questions", metavar="QUESTIONS", help="JSONL, a JSON array, or an OpenAI batch file")
+    parser.add_argument("questions", nargs="+", metavar="QUESTIONS", help=reading.QUESTIONS)
     parser.add_argument("-o", "--output", required=True, metavar="ANSWERS", help="JSONL, one line per question, written as answers arrive")
     parser.add_argument("--run", metavar="ID", help="name of the run (default: derived from what is asked, so that the same command resumes)")
     parser.add_argument("--model", metavar="NAME", help="the model for questions that name none")
     parser.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
+    reading.add_flags(parser)
     add_json(parser, "print the summary as one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary on stderr")
 
@@ -45,11 +47,13 @@ def _submit(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _asking(arguments: argparse.Namespace) -> asking.Asking:
     return asking.Asking(
-        questions=Path(arguments.questions),
+        questions=tuple(arguments.questions),
         answers=Path(arguments.output),
         run=arguments.run,
         skip_invalid=arguments.skip_invalid,
         wait_for_room=not getattr(arguments, "no_wait", False),
         quiet=arguments.quiet,
         as_json=arguments.json,
+        shape=reading.shape(arguments),
+        input_format=arguments.input_format,
     )

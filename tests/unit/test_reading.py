@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.asking import Asked, Invalid, ask
+from producer.asking import Asked, Asker, Invalid
 from wire.messages import Question
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -22,7 +22,7 @@ NAMED = {"id": "q1", "question": "Why?"}
 
 def read(line: dict[str, Any] | bytes) -> Asked | Invalid:
     """What becomes of a line."""
-    return ask(line if isinstance(line, bytes) else json.dumps(line).encode(), index=9, line=LINE)
+    return Asker().ask(line if isinstance(line, bytes) else json.dumps(line).encode(), index=9, line=LINE)
 
 
 def asked(line: dict[str, Any] | bytes) -> Asked:
@@ -81,8 +81,8 @@ def test_an_id_is_derived_from_content_and_position() -> None:
     first = asked(line)
 
     assert first.request_id.startswith("0000010-")
-    assert ask(b'{"params": {"b": 2, "a": 1}, "question": "Why?"}', 9, 40) == Asked(9, 40, *_after_line(first))
-    assert first.request_id != ask(line, 10, LINE).request_id
+    assert Asker().ask(b'{"params": {"b": 2, "a": 1}, "question": "Why?"}', 9, 40) == Asked(9, 40, *_after_line(first))
+    assert first.request_id != Asker().ask(line, 10, LINE).request_id
     assert first.request_id[8:] != asked(b'{"question": "Why?", "params": {"a": 1, "b": 3}}').request_id[8:]
 
 

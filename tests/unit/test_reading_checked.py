@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from producer import identity
 from producer.reading import Asked, Checked, Invalid, ReadingLimits, check_questions, read_checked, read_questions
+from tests.builders import a_source
 from wire.errors import UsageError
 
 LIMITS = ReadingLimits()
@@ -64,7 +65,7 @@ def written(tmp_path: Path) -> Callable[[bytes], Path]:
 def problems(path: Path) -> str:
     """The report on a file with bad lines."""
     with pytest.raises(UsageError) as caught:
-        check_questions(path, LIMITS)
+        check_questions(a_source(path), LIMITS)
     return str(caught.value)
 
 
@@ -76,10 +77,10 @@ def test_both_formats_say_the_same(tmp_path_factory: pytest.TempPathFactory, ask
     as_lines.write_bytes(lines(*asked))
     as_array.write_text(json.dumps(asked, indent=indent, ensure_ascii=False), encoding="utf-8")
 
-    of_lines, of_array = check_questions(as_lines, LIMITS), check_questions(as_array, LIMITS)
+    of_lines, of_array = check_questions(a_source(as_lines), LIMITS), check_questions(a_source(as_array), LIMITS)
 
     assert (of_lines.count, of_lines.fingerprint) == (of_array.count, of_array.fingerprint) == (len(asked), of_lines.fingerprint)
-    assert list(read_checked(as_lines, LIMITS, of_lines)) == list(read_checked(as_array, LIMITS, of_array))
+    assert list(read_checked(a_source(as_lines), LIMITS, of_lines)) == list(read_checked(a_source(as_array), LIMITS, of_array))
 
 
 @pytest.mark.parametrize(
@@ -97,8 +98,8 @@ def test_both_formats_say_the_same(tmp_path_factory: pytest.TempPathFactory, ask
 )
 def test_the_fingerprint_changes_with_what_is_asked(written: Callable[[bytes], Path], changed: list[dict[str, Any]]) -> None:
     """Another id, content, order, model, parameter, metadata or number of questions is another run."""
-    before = check_questions(written(lines({"id": "a", "question": "1"}, {"id": "b", "question": "2"})), LIMITS)
-    after = check_questions(written(lines(*changed)), LIMITS)
+    before = check_questions(a_source(written(lines({"id": "a", "question": "1"}, {"id": "b", "question": "2"}))), LIMITS)
+    after = check_questions(a_source(written(lines(*changed))), LIMITS)
 
     assert before.fingerprint != after.fingerprint
 
@@ -148,8 +149,8 @@ def test_with_skip_invalid_every_question_has_an_id_of_its_own(written: Callable
         )
     )
 
-    checked = check_questions(path, LIMITS, skip_invalid=True)
-    found = list(read_checked(path, LIMITS, checked))
+    checked = check_questions(a_source(path), LIMITS, skip_invalid=True)
+    found = list(read_checked(a_source(path), LIMITS, checked))
 
     assert [(type(question), question.request_id) for question in found] == [
         (Asked, "a"),
@@ -176,8 +177,8 @@ def test_what_is_read_is_what_was_counted(tmp_path_factory: pytest.TempPathFacto
     path = tmp_path_factory.getbasetemp() / "b.jsonl"
     path.write_bytes(lines(*({"id": request_id, "question": question} for request_id, question in asked)))
 
-    checked = check_questions(path, LIMITS, skip_invalid=True)
-    found = list(read_checked(path, LIMITS, checked))
+    checked = check_questions(a_source(path), LIMITS, skip_invalid=True)
+    found = list(read_checked(a_source(path), LIMITS, checked))
 
     assert len({question.request_id for question in found}) == checked.count == len(asked)
     assert [question.index for question in found] == list(range(len(asked)))
@@ -188,11 +189,11 @@ def test_far_too_many_equal_ids_are_one_problem(written: Callable[[bytes], Path]
     """With or without --skip-invalid: such a file was made wrongly."""
     monkeypatch.setattr(identity, "MOST_DUPLICATES", 3)
     path = written(lines(*[{"id": "a", "question": "Why?"}] * 4))
-    assert check_questions(path, LIMITS, skip_invalid=True).invalid == 3
+    assert check_questions(a_source(path), LIMITS, skip_invalid=True).invalid == 3
     path = written(lines(*[{"id": "a", "question": "Why?"}] * 5))
 
     with pytest.raises(UsageError, match="more than 3 questions have the id of another"):
-        check_questions(path, LIMITS, skip_invalid=True)
+        check_questions(a_source(path), LIMITS, skip_invalid=True)
 
 
 def _touched(path: Path, _: Checked) -> None:
@@ -217,8 +218,8 @@ def test_a_file_that_changed_after_the_check_is_refused(
 ) -> None:
     """Before the first question, or in the middle of them."""
     path = written(lines({"question": "Why?"}, {"question": "What?"}))
-    checked = check_questions(path, LIMITS)
-    reader = read_checked(path, LIMITS, checked)
+    checked = check_questions(a_source(path), LIMITS)
+    reader = read_checked(a_source(path), LIMITS, checked)
     for _ in range(already_read):
         next(reader)
 
@@ -232,8 +233,8 @@ def test_real_problems_are_read_as_they_are(written: Callable[[bytes], Path]) ->
     """The shape of GSM8K: question and worked answer, no ids."""
     path = GSM8K if GSM8K.exists() else written(lines(*[{"question": "Why?", "answer": "#### 1"}] * 1319))
 
-    checked = check_questions(path, LIMITS)
-    found = list(read_checked(path, LIMITS, checked))
+    checked = check_questions(a_source(path), LIMITS)
+    found = list(read_checked(a_source(path), LIMITS, checked))
 
     assert (checked.count, checked.invalid, len(found)) == (1319, 0, 1319)
     assert all(isinstance(question, Asked) and question.metadata and "####" in str(question.metadata["answer"]) for question in found)
@@ -251,8 +252,8 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, *, array: bool) -> N
 
     tracemalloc.start()
     try:
-        checked = check_questions(path, LIMITS)
-        last = sum(1 for _ in read_checked(path, LIMITS, checked))
+        checked = check_questions(a_source(path), LIMITS)
+        last = sum(1 for _ in read_checked(a_source(path), LIMITS, checked))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -270,7 +271,7 @@ def test_a_question_of_50_mb_is_passed_over_unread(tmp_path: Path, *, array: boo
 
     tracemalloc.start()
     try:
-        found = list(read_questions(path, LIMITS))
+        found = list(read_questions(a_source(path), LIMITS))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from producer.reading import Asked, Invalid, ReadingLimits, check_questions, read_checked
+from tests.builders import a_source
 from wire.errors import UsageError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -27,7 +28,8 @@ def test_an_example_file_is_what_the_script_writes(tmp_path: Path, name: str) ->
 def test_both_science_files_ask_the_same() -> None:
     """They differ in ids and in the subject, which only the lines have."""
     first, second = (
-        list(read_checked(path, LIMITS, check_questions(path, LIMITS))) for path in (EXAMPLES / "science.jsonl", EXAMPLES / "science.json")
+        list(read_checked(a_source(path), LIMITS, check_questions(a_source(path), LIMITS)))
+        for path in (EXAMPLES / "science.jsonl", EXAMPLES / "science.json")
     )
 
     assert [question.prompt for question in first if isinstance(question, Asked)] == [
@@ -52,9 +54,9 @@ def test_every_bad_line_is_found_and_the_good_ones_survive() -> None:
     """The first and the last line are good; each line between them has a reason of its own kind."""
     path = EXAMPLES / "bad.jsonl"
     with pytest.raises(UsageError, match="29 of 31 questions cannot be used"):
-        check_questions(path, LIMITS)
+        check_questions(a_source(path), LIMITS)
 
-    found = list(read_checked(path, LIMITS, check_questions(path, LIMITS, skip_invalid=True)))
+    found = list(read_checked(a_source(path), LIMITS, check_questions(a_source(path), LIMITS, skip_invalid=True)))
 
     assert [question.request_id for question in found if isinstance(question, Asked)] == ["good-1", "good-2"]
     reasons = [question.reason for question in found if isinstance(question, Invalid)]

@@ -19,6 +19,7 @@ from producer.arrays import array_entries
 from producer.entries import Unreadable
 from producer.formats import read_entries
 from producer.reading import Asked, Invalid, ReadingLimits, read_questions
+from tests.builders import a_source
 from wire.errors import UsageError
 
 GENEROUS = 1024 * 1024
@@ -143,9 +144,9 @@ def test_a_quote_that_is_never_closed_is_named_as_a_likely_cause() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"\x1f\x8b\x08\x00rest", "compressed (gzip); unpack it first"),
+        (b"\x1f\x8b\x08\x00rest", "gzip, and damaged or not complete"),
         (b"PK\x03\x04rest", "compressed (zip); unpack it first"),
-        (b"\x28\xb5\x2f\xfdrest", "compressed (zstd); unpack it first"),
+        (b"\x28\xb5\x2f\xfdrest", "zstd, and damaged or not complete"),
         ('{"id": 1}'.encode("utf-16"), "it is UTF-16; save it as UTF-8"),
         (b"", "there is no question in it"),
         (b"\n \r\n", "there is no question in it"),
@@ -158,7 +159,7 @@ def test_a_file_without_readable_questions_is_refused(file: Path, content: bytes
     file.write_bytes(content)
 
     with pytest.raises(UsageError, match=f"^{re.escape(str(file))}: .*{re.escape(expected)}"):
-        list(read_questions(file, ReadingLimits()))
+        list(read_questions(a_source(file), ReadingLimits()))
 
 
 def test_a_file_that_is_none_is_refused(file: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_file_that_is_none_is_refused(file: Path) -> None:
 
     for path, expected in cases.items():
         with pytest.raises(UsageError, match=expected):
-            list(read_questions(path, ReadingLimits()))
+            list(read_questions(a_source(path), ReadingLimits()))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -179,7 +180,7 @@ def test_a_file_that_may_not_be_read_is_refused(file: Path) -> None:
     file.chmod(0)
 
     with pytest.raises(UsageError, match="may not be read"):
-        list(read_questions(file, ReadingLimits()))
+        list(read_questions(a_source(file), ReadingLimits()))
 
 
 def test_a_disk_that_fails_in_the_middle_is_an_error_of_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +194,7 @@ def test_a_disk_that_fails_in_the_middle_is_an_error_of_the_file(file: Path, mon
     monkeypatch.setattr("producer.formats._lines", fail)
 
     with pytest.raises(UsageError, match=r"it cannot be read \(Input/output error\)"):
-        list(read_questions(file, ReadingLimits()))
+        list(read_questions(a_source(file), ReadingLimits()))
 
 
 damage = st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=4)), max_size=4)
@@ -215,7 +216,7 @@ def test_any_bytes_give_questions_reasons_or_a_usage_error(tmp_path_factory: pyt
     path.write_bytes(content)
 
     try:
-        found = list(read_questions(path, ReadingLimits(max_question_bytes=most)))
+        found = list(read_questions(a_source(path), ReadingLimits(max_question_bytes=most)))
     except UsageError as error:
         assert str(path) in str(error)  # noqa: PT017 (raised or not, both are right)
     else:
