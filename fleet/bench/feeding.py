@@ -10,7 +10,7 @@ from fleet import building
 from fleet.bench import virtual
 from fleet.settings.schema import Settings
 from gpu_worker.engines.engine import Engine
-from producer.reading import Asked, ReadingLimits, read_questions
+from producer.reading import Asked, ReadingLimits, Source, read_questions
 from wire.messages import Question
 
 Feed = Callable[[Engine, Sequence[Question]], Awaitable[None]]
@@ -62,7 +62,7 @@ def by_capacity(capacity: int, size: int) -> Feed:
 
 def read_all(path: Path, model: str) -> list[Question]:
     """The questions of a file as an engine gets them."""
-    asked = [one for one in read_questions(path, ReadingLimits()) if isinstance(one, Asked)]
+    asked = [one for one in read_questions(Source((path,)), ReadingLimits()) if isinstance(one, Asked)]
     return [as_question(one, model) for one in asked]
 
 
