@@ -8,19 +8,21 @@ second try, and would have to be killed again each time it holds the same ever s
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
+from redis.client import Pipeline
 from redis.exceptions import WatchError
 
 from batcher.handing_over import HandOver
 from batcher.leading import Leadership
 from wire.codec import decode_batch, decode_question, encode_record
 from wire.connection import load_script
-from wire.errors import LeaseLostError, MalformedMessageError
+from wire.errors import LeaseLostError, MalformedMessageError, NewerMessageError
 from wire.keys import RQ_JOB_PREFIX, Keys
 from wire.messages import ErrorDetail, Failure, Question
 
@@ -85,34 +87,57 @@ class Quarantine:
                 self._judge(model, batch_id)
 
     def _judge(self, model: str, batch_id: bytes) -> None:
-        suspect = self._look_up(batch_id)
+        try:
+            suspect = self._look_up(batch_id)
+        except NewerMessageError as error:
+            log.warning("suspect batch %s waits for a newer batcher: %s", batch_id.decode("utf-8", "replace"), error)
+            self._put_last(model, batch_id)
+            return
         parts = divide([encoded for encoded, _ in suspect.questions], suspect.alone) if suspect else []
         if suspect is not None and not parts:
             # Before the batch is dropped: if this is cut short, the next leader convicts again, and the first record wins.
             self._convict(suspect)
+        with self._fenced() as pipe:
+            pipe.lrem(self._keys.suspects(model), 1, batch_id)  # type: ignore[arg-type]
+            pipe.delete(RQ_JOB_PREFIX + batch_id.decode("utf-8", "replace"))
+            for part in parts:
+                self._hand_over.isolate(model, part, suspect.history() if suspect else {}, pipe)
+        if parts:
+            log.warning("batch %s is suspect; its %s run alone", batch_id.decode(), " and ".join(f"{len(part)} questions" for part in parts))
+
+    def _put_last(self, model: str, batch_id: bytes) -> None:
+        """So that those behind it are looked at."""
+        with self._fenced() as pipe:
+            pipe.lrem(self._keys.suspects(model), 1, batch_id)  # type: ignore[arg-type]
+            pipe.rpush(self._keys.suspects(model), batch_id)
+
+    @contextlib.contextmanager
+    def _fenced(self) -> Iterator[Pipeline]:
+        """A transaction that changes nothing if this batcher does not lead any more: then it raises LeaseLostError."""
         try:
             with self._client.pipeline(transaction=True) as pipe:
                 self._leadership.fence(pipe)
                 pipe.multi()
-                pipe.lrem(self._keys.suspects(model), 1, batch_id)  # type: ignore[arg-type]
-                pipe.delete(RQ_JOB_PREFIX + batch_id.decode("utf-8", "replace"))
-                for part in parts:
-                    self._hand_over.isolate(model, part, suspect.history() if suspect else {}, pipe)
+                yield pipe
                 pipe.execute()
         except WatchError as error:
             self._leadership.drop()
             msg = "the leadership changed during a judgement"
             raise LeaseLostError(msg) from error
-        if parts:
-            log.warning("batch %s is suspect; its %s run alone", batch_id.decode(), " and ".join(f"{len(part)} questions" for part in parts))
 
     def _look_up(self, batch_id: bytes) -> _Suspect | None:
-        """None if there is no such batch, or nothing of it can be read; then a worker has put it aside already."""
+        """None if there is no such batch, or nothing of it can be read; then a worker has put it aside already.
+
+        Raises:
+            NewerMessageError: Some of it is of a wire version to come, and not ours to judge.
+        """
         key = RQ_JOB_PREFIX + batch_id.decode("utf-8", "replace")
         found: Any = self._client.hmget(key, ["data", "attempts", "deaths", "alone", "died"])
         data, attempts, deaths, alone, died = found
         try:
             questions = [(encoded, decode_question(encoded)) for encoded in decode_batch(data or b"")]
+        except NewerMessageError:
+            raise
         except MalformedMessageError as error:
             log.warning("suspect batch %s: %s", key, error)
             return None
@@ -138,6 +163,7 @@ class Quarantine:
                     message=message,
                     evidence={"deaths": suspect.deaths, "deaths_alone": suspect.alone, "workers": list(suspect.died)},
                 ),
+                v=question.v,
             )
             keys, run = self._keys, question.run
             self._publish(

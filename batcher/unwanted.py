@@ -32,4 +32,6 @@ class Unwanted:
 
 def failure_of(question: Question, error: ErrorDetail) -> Failure:
     """The record of a question that no worker was given."""
-    return Failure(run=question.run, index=question.index, request_id=question.request_id, attempts=0, metadata=question.metadata, error=error)
+    return Failure(
+        run=question.run, index=question.index, request_id=question.request_id, attempts=0, metadata=question.metadata, error=error, v=question.v
+    )

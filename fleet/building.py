@@ -34,7 +34,7 @@ def redis_address(settings: Settings, url: str | None = None) -> RedisAddress:
     redis = settings.redis
     url = url or redis.url
     if not url:
-        msg = "no Redis is named; give --redis URL, or set redis.url or BATCHFLEET_REDIS_URL"
+        msg = "no Redis is named, and no `batchfleet up` is up here; give --redis URL, or set redis.url or BATCHFLEET_REDIS_URL"
         raise UsageError(msg)
     return RedisAddress(
         url=url,

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fleet.bench.cli import add_commands as add_benchmarks
-from fleet.commands import asking, looking, services, steering, tuning
+from fleet.commands import asking, looking, services, staying, steering, tuning
 from fleet.commands.flags import EXIT_CODES, shared_flags
+from fleet.hosts import HostSilentError
 from fleet.processes import ChildGaveUpError
 from fleet.settings.loading import load_settings
 from fleet.settings.schema import Settings
+from fleet.state_folder import default_folder, url_of_running
 from wire.errors import EngineBootError, EngineDeadError, FleetError, LeaseLostError, QueueUnavailableError, UsageError
 
 
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.command(arguments, settings))
     except (UsageError, EngineBootError) as error:
         return _complain(error, 2)
-    except (EngineDeadError, LeaseLostError, ChildGaveUpError, QueueUnavailableError) as error:
+    except (EngineDeadError, LeaseLostError, ChildGaveUpError, HostSilentError, QueueUnavailableError) as error:
         return _complain(error, 3)
     except FleetError as error:
         return _complain(error, 2)
@@ -53,7 +55,11 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     loaded = load_settings(Path(arguments.config) if arguments.config else None, os.environ, overrides)
     for warning in loaded.warnings:
         print(f"batchfleet: warning: {warning}", file=sys.stderr)
-    return loaded.settings
+    settings = loaded.settings
+    if settings.redis.url is None and getattr(arguments, "finds_fleet", False):
+        running = url_of_running(Path(arguments.state) if getattr(arguments, "state", None) else default_folder(os.environ))
+        settings = settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": running})})
+    return settings
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_flags()
     # In the order in which `--help` shows them.
-    for module in (asking, services, looking, steering, tuning):
+    for module in (asking, staying, services, looking, steering, tuning):
         module.add_commands(commands, shared)
     add_benchmarks(commands, shared.common)
     return parser

@@ -61,7 +61,7 @@ class PrivateRedis:
         """Start the server and wait until it answers.
 
         Raises:
-            QueueUnusableError: It ended, or did not answer within `START_S` seconds; with the last line of its log.
+            QueueUnusableError: It ended, or did not answer within `START_S` seconds, loading its data not counted; with the last line of its log.
         """
         self.process = spawn(self._command, env=dict(os.environ), log=self._folder / "redis.out")
         deadline = time.monotonic() + START_S
@@ -69,13 +69,18 @@ class PrivateRedis:
             while True:
                 try:
                     client.ping()
+                except redis.BusyLoadingError:
+                    # It reads its append-only file, which takes as long as it takes.
+                    deadline = time.monotonic() + START_S
+                    time.sleep(0.05)
                 except (redis.RedisError, OSError):
                     if self.process.poll() is None and time.monotonic() < deadline:
                         time.sleep(0.01)
                         continue
                     msg = f"the private redis-server did not start: {self._last_words()}"
                     raise QueueUnusableError(msg) from None
-                return
+                else:
+                    return
 
     def _last_words(self) -> str:
         for name in ("redis.out", "redis.log"):

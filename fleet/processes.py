@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,7 +68,7 @@ class Supervised:
     def __init__(self, name: str, start: Callable[[], subprocess.Popen[bytes]], log_file: Path) -> None:
         self.name = name
         self._start = start
-        self._log_file = log_file
+        self.log_file = log_file
         self._failures = 0
         self._started = time.monotonic()
         self._restart_at: float | None = None
@@ -96,7 +98,7 @@ class Supervised:
         self._failures += 1
         if code == NO_USE or self._failures > MOST_FAILURES:
             times = f", {self._failures} times in a row" if self._failures > 1 else ""
-            msg = f"{self.name} {_ending(code)}{times}:\n{last_lines(self._log_file)}"
+            msg = f"{self.name} {_ending(code)}{times}:\n{last_lines(self.log_file)}"
             raise ChildGaveUpError(msg)
         pause_s = min(FIRST_BACKOFF_S * 2 ** (self._failures - 1), LONGEST_BACKOFF_S)
         log.warning("%s %s; starting it again in %.1f s", self.name, _ending(code), pause_s)
@@ -116,6 +118,15 @@ def stop_all(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> No
             log.warning("process %d did not end within %.0f s and is killed", process.pid, grace_s)
             process.kill()
             process.wait()
+
+
+def keep_short(log_file: Path, most_bytes: int) -> None:
+    """Begin a log of `spawn` anew if it is longer; the one before stays as NAME.1. What is written during the copy may be lost."""
+    with contextlib.suppress(FileNotFoundError):
+        if log_file.stat().st_size > most_bytes:
+            shutil.copyfile(log_file, log_file.with_name(f"{log_file.name}.1"))
+            # It is open for appending, so that the next line goes to its new end.
+            os.truncate(log_file, 0)
 
 
 def last_lines(path: Path, count: int = 12) -> str:

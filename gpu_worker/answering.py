@@ -64,6 +64,7 @@ def record(question: Question, outcome: Completion | Refusal, model: str, clock:
             model=model,
             params=outcome.params,
             details=outcome.details,
+            v=question.v,
         )
     return Failure(
         run=question.run,
@@ -74,6 +75,7 @@ def record(question: Question, outcome: Completion | Refusal, model: str, clock:
         latency_s=latency_s,
         metadata=question.metadata,
         error=ErrorDetail(kind=outcome.kind, message=outcome.message, retryable=outcome.retryable),
+        v=question.v,
     )
 
 

@@ -4,7 +4,9 @@
 -- KEYS[3] zset   hungry:MODEL      workers with room and nothing to do
 -- KEYS[4] stream wake
 -- KEYS[5] zset   workers          those that report
--- ARGV: 1 worker, 2 lease token, 3 lease (ms), 4 room (questions), 5 most batches, 6 prefix of RQ's job keys, 7 hunger lasts (ms).
+-- KEYS[6] zset   newer:MODEL       batch ids that wait for a worker of a newer wire version
+-- ARGV: 1 worker, 2 lease token, 3 lease (ms), 4 room (questions), 5 most batches, 6 prefix of RQ's job keys, 7 hunger lasts (ms),
+--   8 the newest wire version that the worker speaks, or 0 not to look among the newer.
 --   Without room, one batch is taken, and only from a backlog: if more batches wait than there are workers.
 -- Returns {batch id, times given to a worker, data or false, 1 if some of it may have records already} for each; data is false where no
 --   job of that id can be read.
@@ -16,8 +18,14 @@ if room <= 0 then
   if redis.call('LLEN', KEYS[1]) <= redis.call('ZCARD', KEYS[5]) then return claimed end
   room = 1
 end
+local function next_batch()
+  local readable = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', ARGV[8], 'LIMIT', 0, 1)[1]
+  if not readable then return redis.call('LPOP', KEYS[1]) end
+  redis.call('ZREM', KEYS[6], readable)
+  return readable
+end
 while room > 0 and #claimed < tonumber(ARGV[5]) do
-  local id = redis.call('LPOP', KEYS[1])
+  local id = next_batch()
   if not id then break end
   local job = ARGV[6] .. id
   if redis.call('TYPE', job).ok == 'hash' then

@@ -11,9 +11,9 @@ import redis.asyncio
 from gpu_worker.options import WorkerOptions
 from wire.codec import decode_batch, decode_question
 from wire.connection import BLOCK_S, load_script
-from wire.errors import MalformedMessageError
+from wire.errors import MalformedMessageError, NewerMessageError
 from wire.keys import RQ_JOB_PREFIX, SUSPECT_AFTER_DEATHS, Keys
-from wire.messages import Question
+from wire.messages import WIRE_VERSION, Question
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +31,15 @@ class HeldBatch:
         token: Proves the lease; a batch that lapsed and came back has a new one.
         attempts: How many workers it was given to, this one included.
         questions: Those that have no terminal record yet, each with the size of its encoding in bytes.
-        unfinished: How many of them have none so far.
+        newer: The wire version that the rest of the batch needs, which goes to a worker that speaks it; 0 if there is no rest.
+        unfinished: How many of `questions` have no record so far.
     """
 
     batch_id: str
     token: str
     attempts: int
     questions: list[tuple[Question, int]]
+    newer: int = 0
     unfinished: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,6 +57,7 @@ class Intake:
         self._options = options
         self._queue = keys.rq_queue(model)
         self._leases = keys.leases(model)
+        self._newer = keys.newer(model)
         self._claim = client.register_script(load_script("gpu_worker", "claim"))
         self._give_back = client.register_script(load_script("gpu_worker", "give_back"))
         self._dead_letter = client.register_script(load_script("gpu_worker", "dead_letter"))
@@ -64,24 +67,24 @@ class Intake:
 
         With a `room` of 0 or less: take one batch if there is a backlog, more of them than workers; otherwise leave them to who has room.
         """
-        return await self._claim_from(self._queue, room, MOST_BATCHES_AT_ONCE)
+        return await self._claim_from(self._queue, room, MOST_BATCHES_AT_ONCE, newer_up_to=WIRE_VERSION)
 
     async def claim_isolated(self) -> HeldBatch | None:
         """Take one batch that must be run with nothing beside it; None if there is none."""
-        batches = await self._claim_from(self._keys.isolated(self._model), 1, 1)
+        batches = await self._claim_from(self._keys.isolated(self._model), 1, 1, newer_up_to=0)
         return batches[0] if batches else None
 
     async def stop_isolating(self) -> None:
         """Let another worker take isolated batches."""
         await self._client.delete(self._keys.isolating(self._model))
 
-    async def _claim_from(self, queue: str, room: int, most: int) -> list[HeldBatch]:
+    async def _claim_from(self, queue: str, room: int, most: int, *, newer_up_to: int) -> list[HeldBatch]:
         token = secrets.token_hex(8)
         lease_ms = int(self._options.lease_s * 1000)
         hunger_ms = int(BLOCK_S * 1250)
         claimed = await self._claim(
-            keys=[queue, self._leases, self._keys.hungry(self._model), self._keys.wake, self._keys.workers],
-            args=[self._worker, token, lease_ms, room, most, RQ_JOB_PREFIX, hunger_ms],
+            keys=[queue, self._leases, self._keys.hungry(self._model), self._keys.wake, self._keys.workers, self._newer],
+            args=[self._worker, token, lease_ms, room, most, RQ_JOB_PREFIX, hunger_ms, newer_up_to],
         )
         batches = []
         for batch_id, attempts, data, recheck in claimed:
@@ -113,18 +116,25 @@ class Intake:
             return None
         try:
             encoded = decode_batch(data)
+        except NewerMessageError as error:
+            log.warning("batch %s is for a newer worker: %s", batch_id, error)
+            return HeldBatch(batch_id, token, attempts, [], error.version)
         except MalformedMessageError as error:
             await self._bury(batch_id, str(error), data, whole_job=True)
             return None
-        questions = []
+        questions, newer = [], 0
         for one in encoded:
             try:
                 questions.append((decode_question(one), len(one)))
+            except NewerMessageError as error:
+                newer = max(newer, error.version)
             except MalformedMessageError as error:
                 await self._bury(batch_id, str(error), one, whole_job=False)
         if attempts > 1 or recheck:
             questions = await self._without_answered(questions)
-        return HeldBatch(batch_id, token, attempts, questions)
+        if newer:
+            log.warning("batch %s has questions of wire version %d, for a newer worker: this one speaks up to %d", batch_id, newer, WIRE_VERSION)
+        return HeldBatch(batch_id, token, attempts, questions, newer)
 
     async def _without_answered(self, questions: list[tuple[Question, int]]) -> list[tuple[Question, int]]:
         async with self._client.pipeline(transaction=False) as pipe:

@@ -36,6 +36,7 @@ class Publisher:
         self._address = address
         self._keys = keys
         self._leases = keys.leases(model)
+        self._newer = keys.newer(model)
         self._run_ttl_s = int(run_ttl_s)
         self._publish_script = client.register_script(load_script("wire", "publish"))
         self._finish_script = client.register_script(load_script("gpu_worker", "finish"))
@@ -105,8 +106,10 @@ class Publisher:
                 log.warning("run %s is gone (expired); its records are dropped", run)
 
     async def end(self, finished: Sequence[HeldBatch]) -> None:
-        """End batches once, those that this worker still holds."""
-        calls: list[list[bytes | int | str]] = [[2, self._leases, RQ_JOB_PREFIX + batch.batch_id, batch.batch_id, batch.token] for batch in finished]
+        """End batches once, those that this worker still holds; what is left of one goes to a worker that can read it."""
+        calls: list[list[bytes | int | str]] = [
+            [3, self._leases, RQ_JOB_PREFIX + batch.batch_id, self._newer, batch.batch_id, batch.token, batch.newer] for batch in finished
+        ]
         replies = await self._call(self._finish_script, calls)
         for batch, done in zip(finished, replies, strict=True):
             if not done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ class Report:
     def fields(self) -> dict[str, str]:
         """As Redis stores it. The rate is that of the last `RATE_WINDOW_S` seconds."""
         return {
+            "pid": str(os.getpid()),
             "state": self.state,
             "model": self.model,
             "engine": self.engine,

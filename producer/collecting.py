@@ -10,7 +10,7 @@ import redis
 from producer.options import ProducerOptions
 from wire.codec import decode_record
 from wire.connection import load_script
-from wire.errors import LeaseLostError, MalformedMessageError
+from wire.errors import LeaseLostError, MalformedMessageError, NewerMessageError
 from wire.keys import Keys
 from wire.messages import Answer, Failure
 
@@ -38,7 +38,11 @@ class Collector:
         self._keep_from = ""
 
     def receive(self, wait_s: float) -> list[Answer | Failure]:
-        """The next records, at most `AT_ONCE`; waits up to `wait_s` seconds for the first one."""
+        """The next records, at most `AT_ONCE`; waits up to `wait_s` seconds for the first one.
+
+        Raises:
+            NewerMessageError: One is of a wire version to come; it stays in Redis, and so do those after it.
+        """
         block_ms = int(1000 * wait_s) or None
         reply: Any = self._client.xread({self._records: self._seen}, count=AT_ONCE, block=block_ms)
         entries: list[tuple[bytes, dict[bytes, bytes]]] = reply[0][1] if reply else []
@@ -46,6 +50,11 @@ class Collector:
         for entry_id, fields in entries:
             try:
                 records.append(decode_record(fields.get(b"a", b"")))
+            except NewerMessageError:
+                if not records:
+                    raise
+                # Those before it first.
+                break
             except MalformedMessageError as error:
                 log.error("skipped an entry of %s: %s", self._records, error)  # noqa: TRY400 (nothing in the traceback would help)
             self._seen = entry_id

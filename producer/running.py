@@ -19,7 +19,7 @@ from producer.reading import Asked, Invalid, read_checked
 from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, RunBusyError, Sender
 from producer.stock import FileRun, Stock, Tally
 from wire.connection import RedisAddress, check_server, connect, translated
-from wire.errors import FleetError, LeaseLostError, QueueUnavailableError, UsageError
+from wire.errors import FleetError, LeaseLostError, NewerMessageError, QueueUnavailableError, UsageError
 from wire.keys import Keys
 from wire.messages import Answer, Failure
 
@@ -126,6 +126,9 @@ class Runner:
                 self.tally.waiting_for = str(error)
                 self._observe(self.tally)
                 self._stopping.wait(BUSY_RETRY_S)
+            except NewerMessageError as error:
+                msg = f"{error}; the same command of the newer version continues the run"
+                raise NotFinishedError(msg) from error
             except QueueUnavailableError as error:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > self._options.patience_s:

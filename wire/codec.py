@@ -1,6 +1,6 @@
 """Messages to bytes and back. Decoding believes nothing: any bytes give a valid message or MalformedMessageError.
 
-Only msgpack is spoken. A message is a map of the fields that differ from their defaults, plus `v`, the wire version. Nothing that is read is
+Only msgpack is spoken. A message is a map of the fields that differ from their defaults, and always of `v`, the wire version. Nothing that is read is
 ever imported, looked up by name or executed.
 """
 
@@ -12,18 +12,21 @@ from typing import Any, NoReturn
 import msgpack
 from pydantic import ValidationError
 
-from wire.errors import MalformedMessageError
+from wire.errors import MalformedMessageError, NewerMessageError
 from wire.messages import QUESTION, TERMINAL_RECORD, WIRE_VERSION, Answer, Failure, Message, Question
 
 BATCH_FUNCTION = "gpu_worker.answer_batch"
 """The one function name that a batch job may carry. It is compared, never looked up: no such function has to exist."""
 
 OLDEST_WIRE_VERSION = 1
+NEWEST_CREDIBLE_VERSION = 999
+BATCH_WIRE_VERSION = 1
+"""The wire version in which the payload of a batch job last changed. That of the questions in it is theirs: a newer batcher serves older workers."""
 
 
 def _defaults(kind: type[Message]) -> dict[str, Any]:
-    """What need not be sent. The status of a record always is: it tells them apart."""
-    optional = {name: field for name, field in kind.model_fields.items() if not field.is_required() and name != "status"}
+    """What need not be sent. The version always is, and the status of a record: it tells them apart."""
+    optional = {name: field for name, field in kind.model_fields.items() if not field.is_required() and name not in {"status", "v"}}
     return {name: field.get_default(call_default_factory=True) for name, field in optional.items()}
 
 
@@ -38,7 +41,8 @@ def decode_question(data: bytes) -> Question:
     """Read a question.
 
     Raises:
-        MalformedMessageError: It is not one, or of a wire version that we do not speak.
+        NewerMessageError: It is of a wire version to come.
+        MalformedMessageError: It is not one, or of a wire version that nobody speaks any more.
     """
     fields = _decode_map(data, "question")
     try:
@@ -55,7 +59,8 @@ def decode_record(data: bytes) -> Answer | Failure:
     """Read a terminal record.
 
     Raises:
-        MalformedMessageError: It is not one, or of a wire version that we do not speak.
+        NewerMessageError: It is of a wire version to come.
+        MalformedMessageError: It is not one, or of a wire version that nobody speaks any more.
     """
     fields = _decode_map(data, "record")
     try:
@@ -69,14 +74,15 @@ def encode_batch(questions: Sequence[bytes]) -> bytes:
 
     The outer shape, (function, instance, args, kwargs), is RQ's; `rq` tools can show such a job.
     """
-    return pack((BATCH_FUNCTION, None, (WIRE_VERSION, questions), {}))
+    return pack((BATCH_FUNCTION, None, (BATCH_WIRE_VERSION, questions), {}))
 
 
 def decode_batch(data: bytes) -> list[bytes]:
     """Read the payload of a batch job; the questions in it stay encoded, so that one bad question harms only itself.
 
     Raises:
-        MalformedMessageError: It is not a batch of ours: foreign, truncated, or of a version that we do not speak.
+        NewerMessageError: It is of a wire version to come.
+        MalformedMessageError: It is not a batch of ours: foreign, truncated, or of a version that nobody speaks any more.
     """
     job = _unpack(data, "batch")
     match job:
@@ -115,7 +121,6 @@ def _encode(message: Message) -> bytes:
     defaults = _DEFAULTS[type(message)]
     # Not model_dump: this is a third of its time.
     fields = {name: value for name, value in vars(message).items() if name not in defaults or value != defaults[name]}
-    fields["v"] = WIRE_VERSION
     packed: bytes = msgpack.packb(fields, use_bin_type=True, default=vars)
     return packed
 
@@ -125,7 +130,7 @@ def _decode_map(data: bytes, what: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         msg = f"malformed {what}: a map was expected, found {type(fields).__name__}"
         raise MalformedMessageError(msg)
-    _check_version(fields.pop("v", None), what)
+    _check_version(fields.get("v"), what)
     return fields
 
 
@@ -141,9 +146,14 @@ def _check_version(version: object, what: str) -> None:
     if not isinstance(version, int) or isinstance(version, bool):
         msg = f"malformed {what}: no wire version"
         raise MalformedMessageError(msg)
-    if not OLDEST_WIRE_VERSION <= version <= WIRE_VERSION:
-        msg = f"{what} of wire version {version}; this program speaks {OLDEST_WIRE_VERSION} to {WIRE_VERSION}: upgrade it"
-        raise MalformedMessageError(msg)
+    if OLDEST_WIRE_VERSION <= version <= WIRE_VERSION:
+        return
+    msg = f"{what} of wire version {version}; this program speaks {OLDEST_WIRE_VERSION} to {WIRE_VERSION}"
+    # A number that no release will ever reach is a stranger's.
+    if WIRE_VERSION < version <= NEWEST_CREDIBLE_VERSION:
+        msg += ": upgrade it"
+        raise NewerMessageError(msg, version)
+    raise MalformedMessageError(msg)
 
 
 def _refuse(what: str, error: ValidationError | RecursionError) -> NoReturn:

@@ -2,6 +2,7 @@
 
 FleetError
 |-- MalformedMessageError    not a message of ours         -> dead letter, never again
+|   `-- NewerMessageError      of a version to come          -> leave it, untouched, to a program that speaks it
 |-- QueueUnavailableError    Redis did not answer          -> wait, then try again
 |-- QueueUnusableError       Redis answered, but not so that a fleet could use it (password, version, read-only)
 |                                                          -> a person must act
@@ -19,7 +20,15 @@ class FleetError(Exception):
 
 
 class MalformedMessageError(FleetError):
-    """Bytes that are not a message of ours, or a message of a version that we do not speak."""
+    """Bytes that are not a message of ours, or a message of a version that nobody speaks any more."""
+
+
+class NewerMessageError(MalformedMessageError):
+    """A message of a wire version that is newer than ours: a newer program can read it. `version` is the one it needs."""
+
+    def __init__(self, message: str, version: int) -> None:
+        super().__init__(message)
+        self.version = version
 
 
 class QueueUnavailableError(FleetError):

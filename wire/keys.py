@@ -14,10 +14,13 @@
 | suspects:MODEL          | list   | batches whose workers keep dying, for the batcher      | entries: when judged                   |
 | isolated:MODEL          | list   | parts of them, to be run with nothing beside them      | entries: on claim                      |
 | isolating:MODEL         | string | the worker that takes isolated batches now             | TTL                                    |
+| newer:MODEL             | zset   | batches with questions of a newer wire version -> it   | entries: on claim by who speaks it     |
 | workers                 | zset   | worker name -> when it last reported (ms)              | entries: when stale                    |
 | worker:NAME             | hash   | what the worker last said of itself                    | TTL                                    |
 | gpu:UUID                | string | the worker that has this GPU                           | TTL, the GPU's lease                   |
-| control:NAME            | string | what the worker is asked to do (`drain`)               | TTL                                    |
+| hosts                   | zset   | each `batchfleet up` -> when it last reported (ms)     | entries: when stale; TTL               |
+| host:NAME               | hash   | what it last said of itself                            | TTL                                    |
+| control:NAME            | string | what a worker (`drain`) or host (`scale`) is asked for | on being heard; TTL                    |
 | pending                 | hash   | questions and bytes accepted and not yet terminal      | owned by the fleet                     |
 | refused                 | zset   | runs that found no room -> when (ms)                   | entries: after 2 s; TTL                |
 | runs                    | zset   | run id -> last activity (ms)                           | entries: with the run                  |
@@ -86,6 +89,9 @@ class Keys:
     def isolating(self, model: str) -> str:
         return f"{self.namespace}:isolating:{model}"
 
+    def newer(self, model: str) -> str:
+        return f"{self.namespace}:newer:{model}"
+
     @property
     def workers(self) -> str:
         return f"{self.namespace}:workers"
@@ -95,6 +101,13 @@ class Keys:
 
     def control(self, name: str) -> str:
         return f"{self.namespace}:control:{name}"
+
+    @property
+    def hosts(self) -> str:
+        return f"{self.namespace}:hosts"
+
+    def host(self, name: str) -> str:
+        return f"{self.namespace}:host:{name}"
 
     def gpu(self, uuid: str) -> str:
         return f"{self.namespace}:gpu:{uuid}"

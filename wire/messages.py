@@ -10,7 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 WIRE_VERSION = 1
-"""Goes up when a message changes so that an older program would misread it. Older versions are understood, newer ones refused."""
+"""Goes up when a message changes so that an older program would misread it. Older versions are understood; newer ones are left, untouched, to
+programs that speak them. During an upgrade both are there: a record is written in the version of its question, which its producer understands."""
 
 MAX_REQUEST_ID_CHARS = 512
 MAX_MODEL_CHARS = 256
@@ -42,6 +43,7 @@ class Question(Message):
         deadline: Unix time in seconds after which nobody wants the answer; None for never.
         metadata: The producer's own; returned untouched.
         submitted_at: Unix time in seconds at which the producer sent it.
+        v: Wire version of the producer that asked.
     """
 
     run: RunId
@@ -55,6 +57,7 @@ class Question(Message):
     deadline: float | None = None
     metadata: JsonObject | None = None
     submitted_at: float
+    v: int = Field(default=WIRE_VERSION, ge=1)
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> Self:
@@ -102,6 +105,7 @@ class Record(Message):
         worker: Name of the worker that made the record; None if no worker did.
         attempts: How many workers were given the question, this one included.
         latency_s: From submission to record, in seconds, on the Redis server's clock.
+        v: Wire version, that of the question.
     """
 
     run: RunId
@@ -111,6 +115,7 @@ class Record(Message):
     attempts: int = Field(default=1, ge=0)
     latency_s: float | None = None
     metadata: JsonObject | None = None
+    v: int = Field(default=WIRE_VERSION, ge=1)
 
 
 class Answer(Record):

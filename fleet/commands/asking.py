@@ -16,7 +16,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     _add_asking(run)
     add_engine(run)
     run.add_argument("--workers", type=positive, default=1, metavar="N", help="worker processes (default: 1)")
-    run.set_defaults(command=_run)
+    run.set_defaults(command=_run, finds_fleet=False)
 
     submit = commands.add_parser("submit", parents=shared.both, help="ask a fleet that runs elsewhere", epilog=EXIT_CODES)
     _add_asking(submit)

@@ -28,7 +28,11 @@ def shared_flags() -> Shared:
     common.add_argument("--config", metavar="FILE", help="YAML configuration")
     common.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
     queue = argparse.ArgumentParser(add_help=False)
-    queue.add_argument("--redis", metavar="URL", help="redis://, rediss:// or unix:// URL; or set BATCHFLEET_REDIS_URL")
+    words = (
+        "redis://, rediss:// or unix:// URL; or set BATCHFLEET_REDIS_URL; by default that of this user's `batchfleet up` on this host, if one is up"
+    )
+    queue.add_argument("--redis", metavar="URL", help=words)
+    queue.set_defaults(finds_fleet=True)
     return Shared(common, queue)
 
 
@@ -42,8 +46,16 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """A whole number, 1 or more."""
-    number = int(text)
-    if number < 1:
-        msg = f"{number} is not 1 or more"
+    return _whole_number(text, 1)
+
+
+def not_negative(text: str) -> int:
+    """A whole number, 0 or more."""
+    return _whole_number(text, 0)
+
+
+def _whole_number(text: str, least: int) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        msg = f"{text!r} is not a whole number, {least} or more"
         raise argparse.ArgumentTypeError(msg)
-    return number
+    return int(text)

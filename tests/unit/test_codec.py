@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wire.codec import BATCH_FUNCTION, decode_batch, decode_question, decode_record, encode_batch, encode_question, encode_record
-from wire.errors import MalformedMessageError
+from wire.errors import MalformedMessageError, NewerMessageError
 from wire.messages import WIRE_VERSION, Answer, ErrorDetail, Failure, Question, Usage
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -96,13 +96,33 @@ def test_a_cut_or_changed_question_either_decodes_or_is_refused(question: Questi
             decode_question(damaged)
 
 
-@pytest.mark.parametrize("version", [0, WIRE_VERSION + 1, 10**6, None, "1", True])
-def test_another_wire_version_is_refused_by_name(version: object) -> None:
-    """A future program's question is not guessed at."""
+@pytest.mark.parametrize("version", [0, -1, 10**6, None, "1", True, 1.0])
+def test_what_no_program_speaks_is_refused_by_name(version: object) -> None:
+    """It goes to the dead letters, not to wait for a program that will never come."""
     fields = {"run": "r", "index": 0, "request_id": "q", "model": "m", "prompt": "p", "submitted_at": 0.0, "v": version}
 
-    with pytest.raises(MalformedMessageError, match="version"):
+    with pytest.raises(MalformedMessageError, match="version") as refused:
         decode_question(msgpack.packb(fields))
+    assert not isinstance(refused.value, NewerMessageError)
+
+
+def test_a_message_of_the_next_version_is_told_from_a_broken_one() -> None:
+    """A future program's question, record or batch is not guessed at, whatever else is in it."""
+    later = WIRE_VERSION + 1
+    for decode, data in (
+        (decode_question, {"v": later, "new": "field"}),
+        (decode_record, {"v": later, "new": "field"}),
+        (decode_batch, [BATCH_FUNCTION, None, [later, [b"q"]], {}]),
+    ):
+        with pytest.raises(NewerMessageError, match="upgrade it") as refused:
+            decode(msgpack.packb(data))
+        assert refused.value.version == later
+
+
+@given(questions())
+def test_a_message_keeps_its_version(question: Question) -> None:
+    """It is always sent, so that a change of the default changes no message that is on its way."""
+    assert msgpack.unpackb(encode_question(question))["v"] == question.v
 
 
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.run", "gpu_worker.answer_batch2", ""])
@@ -119,7 +139,7 @@ def test_a_job_that_names_another_function_is_refused(name: str) -> None:
         [BATCH_FUNCTION, None, [1, ["text"]], {}],
         [BATCH_FUNCTION, "instance", [1, [b"q"]], {}],
         [BATCH_FUNCTION, None, [1, [b"q"]], {"k": 1}],
-        [BATCH_FUNCTION, None, [99, [b"q"]], {}],
+        [BATCH_FUNCTION, None, [0, [b"q"]], {}],
         {"not": "a job"},
     ],
 )

@@ -1,0 +1,173 @@
+"""A fleet that stays: `up`, `scale`, `down`, and what becomes of it when its parts or its head are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
+
+CLOCKED = {"BATCHFLEET_STUB_STEP_S": "0.01", "BATCHFLEET_STUB_MIN_TOKENS": "10", "BATCHFLEET_STUB_MAX_TOKENS": "40"}
+
+
+@dataclass(frozen=True)
+class Home:
+    """A user's state folder, and what `up` needs to be found there."""
+
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.folder}/redis.sock"
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(batchfleet("status", "--redis", self.url, "--json").stdout or '{"workers": [], "batchers": []}')
+        return found
+
+    def running(self) -> int:
+        return sum(worker["state"] == "running" for worker in self.status()["workers"])
+
+    def scale(self, workers: int) -> subprocess.CompletedProcess[str]:
+        return batchfleet("scale", str(workers), "--state", str(self.folder))
+
+    def processes(self) -> list[int]:
+        """Ids of the processes that were started with this folder."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    words = (entry / "cmdline").read_bytes()
+                    state = (entry / "stat").read_text(errors="replace").rpartition(") ")[2][:1]
+                except OSError:
+                    continue
+                if str(self.folder).encode() in words and state != "Z":
+                    found.append(int(entry.name))
+        return found
+
+
+@pytest.fixture
+def home() -> Iterator[Home]:
+    """Not tmp_path: the path of a socket has to be short."""
+    folder = Path(tempfile.mkdtemp(prefix="bf-up-"))
+    yield Home(folder)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def machine(home: Home, tmp_path: Path) -> Iterator[Processes]:
+    """Processes that reach that fleet."""
+    with Processes(home.url, tmp_path, CLOCKED) as processes:
+        yield processes
+
+
+def up(machine: Processes, home: Home, *arguments: str, name: str = "up") -> subprocess.Popen[bytes]:
+    """Start `batchfleet up` with the stub."""
+    # An empty URL is as good as none: the fleet has a Redis of its own.
+    return machine.start(name, "up", "--engine", "stub", "--state", str(home.folder), *arguments, REDIS_URL="")
+
+
+def test_it_grows_shrinks_and_ends_in_order_under_load(machine: Processes, home: Home, tmp_path: Path) -> None:
+    """From one worker to three and back to one: no question is generated twice; SIGTERM ends everything with code 0, and leaves the queue."""
+    ids = write_questions(tmp_path / "questions.jsonl", 20_000)
+    answers = tmp_path / "answers.jsonl"
+    up(machine, home)
+    wait_until(lambda: home.running() == 1, "a worker runs")
+    machine.submit(tmp_path / "questions.jsonl", answers, "--run", "stays")
+    wait_until(lambda: lines_in(answers) > 100, "answers come")
+
+    grown = home.scale(3)
+    wait_until(lambda: home.running() == 3, "three workers run")
+    shrunk = home.scale(1)
+
+    assert (grown.returncode, shrunk.returncode) == (0, 0), grown.stderr + shrunk.stderr
+    assert "3 workers" in grown.stderr
+    assert "2 finish what they hold" in shrunk.stderr
+    assert len(home.status()["workers"]) == 1
+    so_far = lines_in(answers)
+    wait_until(lambda: lines_in(answers) > so_far, "the last one goes on")
+    assert lines_in(answers) < len(ids), "too fast: nothing was left when it became interesting"
+    machine.kill("up", signal.SIGTERM)
+    assert machine.finish("up") == 0
+    lines = read_answers(answers)
+    assert len({line["id"] for line in lines}) == len(lines)
+    assert {line["attempts"] for line in lines} == {1}
+    assert home.processes() == []
+    assert list(home.folder.glob("appendonlydir/*")) or list(home.folder.glob("*.aof"))
+
+
+def test_a_killed_worker_is_started_again_and_a_killed_head_leaves_no_process(machine: Processes, home: Home, tmp_path: Path) -> None:
+    """SIGKILL of a worker, of the head, and `up` again on the same folder: the same command fetches the rest, each answer once."""
+    ids = write_questions(tmp_path / "questions.jsonl", 3000)
+    answers = tmp_path / "answers.jsonl"
+    up(machine, home, "--workers", "2")
+    wait_until(lambda: home.running() == 2, "two workers run")
+    machine.submit(tmp_path / "questions.jsonl", answers, "--run", "survives")
+    wait_until(lambda: lines_in(answers) > 100, "answers come")
+    workers = [pid for pid in home.processes() if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    os.kill(workers[0], signal.SIGKILL)
+    wait_until(lambda: "starting it again" in machine.log("up"), "it is started again")
+    machine.kill("up")
+    machine.finish("up")
+    wait_until(lambda: home.processes() == [], "nothing outlives the head")
+    up(machine, home, "--workers", "2", name="again")
+
+    assert machine.finish("producer", 120) == 0, machine.log("producer")
+    assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
+
+
+def test_there_is_one_fleet_in_a_folder_and_down_stops_it(machine: Processes, home: Home) -> None:
+    """A second `up` says what is there; after `down`, `scale` says that nothing is."""
+    up(machine, home, "--workers", "0")
+    wait_until(lambda: any(batcher["state"] == "leading" for batcher in home.status()["batchers"]), "a batcher leads")
+    second = batchfleet("up", "--engine", "stub", "--state", str(home.folder))
+    down = batchfleet("down", "--state", str(home.folder))
+    after = home.scale(2)
+
+    assert second.returncode == 2
+    assert "is up already" in second.stderr
+    assert down.returncode == 0, down.stderr
+    assert machine.finish("up") == 0
+    assert after.returncode == 2
+    assert "no `batchfleet up` is up here" in after.stderr
+
+
+def test_a_wrong_configuration_ends_it_with_one_line(home: Home, tmp_path: Path) -> None:
+    """Three GPUs of eight are no slice that vLLM can divide this model into, but nine are none at all; nothing is left running."""
+    config = tmp_path / "fleet.yaml"
+    config.write_text("vllm_args: {tensor_parallel_size: 9}\n")
+    environ = {"BATCHFLEET_GPUS": ",".join(f"GPU-{number}" for number in range(8))}
+
+    ended = batchfleet("up", "--engine", "stub", "--config", str(config), "--state", str(home.folder), environ=environ)
+
+    assert ended.returncode == 3
+    assert "needs 9 GPUs" in ended.stderr
+    assert home.processes() == []
+
+
+def test_the_one_that_stands_by_goes_first(machine: Processes, home: Home, tmp_path: Path) -> None:
+    """Three workers on slices of four of eight GPUs: the third stands by, and `scale 2` sends it home, whichever it is."""
+    config = tmp_path / "fleet.yaml"
+    config.write_text("vllm_args: {tensor_parallel_size: 4}\n")
+    machine.start(
+        "up", "up", "--engine", "stub", "--state", str(home.folder), "--workers", "3", "--config", str(config),
+        REDIS_URL="", GPUS=",".join(f"GPU-{number}" for number in range(8)),
+    )  # fmt: skip
+    wait_until(lambda: home.running() == 2, "two have their slices")
+    wait_until(lambda: "1 standby (needs 4 GPUs, 8 of 8 leased)" in machine.log("up"), "the third stands by, visibly")
+    before = {worker["name"] for worker in home.status()["workers"] if worker["state"] == "running"}
+
+    assert home.scale(2).returncode == 0
+
+    assert {worker["name"] for worker in home.status()["workers"]} == before
