@@ -75,7 +75,30 @@ def connect(address: RedisAddress) -> redis.Redis:
 
 def connect_async(address: RedisAddress) -> redis.asyncio.Redis:
     """The same for asyncio."""
-    return redis.asyncio.Redis.from_url(address.url, **address.options())
+    client = redis.asyncio.Redis.from_url(address.url, **address.options())
+    client.connection_pool.connection_class = _packing_in_c(client.connection_pool.connection_class)
+    return client
+
+
+def _packing_in_c(kind: type[redis.asyncio.connection.AbstractConnection]) -> type[redis.asyncio.connection.AbstractConnection]:
+    """The same kind of connection, with commands packed by hiredis, as redis-py does it for clients without asyncio.
+
+    In Python it takes four times as long, and a worker packs every record.
+    """
+    try:
+        import hiredis  # noqa: PLC0415 (a tree on PYTHONPATH may lack it)
+    except ImportError:
+        return kind
+
+    def pack_command(_self: object, *args: bytes | str | float) -> list[bytes]:
+        # `SCRIPT LOAD` and the like are two words for Redis.
+        words = args[0].encode().split() if isinstance(args[0], str) else [args[0]]
+        try:
+            return [hiredis.pack_command((*words, *args[1:]))]
+        except TypeError as error:
+            raise redis.exceptions.DataError(str(error)) from error
+
+    return type(kind.__name__, (kind,), {"pack_command": pack_command})
 
 
 def check_server(client: redis.Redis, address: RedisAddress) -> None:

@@ -43,9 +43,9 @@ class Plan:
     """
 
     workers: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)
-    per_worker: int = 1200
+    per_worker: int = 2400
     processes: int = 2
-    batch_size: int = 64
+    batch_size: int = 16
     rounds: int = 1
     seed: int = 1
     source: Path | None = None
@@ -96,7 +96,16 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
                 one = found[-1]
                 say(f"round {number + 1}: {workers} workers: {one.efficiency:.3f} of the ideal, {one.questions / one.elapsed_s:.0f}/s")
     parameters = {**asdict(plan), "source": plan.source.name if plan.source else "generated"}
-    return Report("scale", parameters, [_table(found)], [*NOTES, _verdict(found)], [asdict(one) for one in found], _chart(found))
+    return Report(
+        "scale", parameters, [_table(found)], [*NOTES, *_too_narrow(plan, own), _verdict(found)], [asdict(one) for one in found], _chart(found)
+    )
+
+
+def _too_narrow(plan: Plan, settings: Settings) -> list[str]:
+    window, held = settings.limits.run_window, max(plan.workers) * plan.sequences * 3 // 2
+    if window >= 2 * held:
+        return []
+    return [f"limits.run_window = {window} is less than twice what {max(plan.workers)} workers hold ({held}): raise it, or one run cannot fill them."]
 
 
 def _ideal_s(path: Path, workers: int, settings: Settings) -> float:
