@@ -32,7 +32,7 @@ ENDING_S = 0.02
 
 
 class Housekeeping:
-    """Of one batcher; only while it leads.
+    """Of one batcher; only while it leads. `taken_back` counts the batches of workers that stopped making progress.
 
     Args:
         forget: Told what was taken out of a stream, by entry ids.
@@ -57,6 +57,7 @@ class Housekeeping:
         self._ending = Ending(client, keys, leadership, run_ttl_s=options.run_ttl_s, forget=forget)
         self._reports: dict[bytes, tuple[bytes, float]] = {}
         self._runs_at = 0.0
+        self.taken_back = 0
 
     def restart(self) -> None:
         """Believe nothing that was seen before this batcher began to lead."""
@@ -69,7 +70,7 @@ class Housekeeping:
             LeaseLostError: This batcher does not lead any more.
         """
         models = {model for model, _ in queues}
-        self._reaper.take_back(models)
+        self.taken_back += self._reaper.take_back(models)
         self._quarantine.judge_all(models)
         self._forget_silent_batchers()
         self._forget_expired_runs()

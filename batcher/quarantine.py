@@ -103,7 +103,8 @@ class Quarantine:
             for part in parts:
                 self._hand_over.isolate(model, part, suspect.history() if suspect else {}, pipe)
         if parts:
-            log.warning("batch %s is suspect; its %s run alone", batch_id.decode(), " and ".join(f"{len(part)} questions" for part in parts))
+            ids, sizes = {"batch": batch_id.decode(), "model": model}, " and ".join(f"{len(part)} questions" for part in parts)
+            log.warning("batch %s is suspect; its %s run alone", ids["batch"], sizes, extra=ids)
 
     def _put_last(self, model: str, batch_id: bytes) -> None:
         """So that those behind it are looked at."""
@@ -150,7 +151,8 @@ class Quarantine:
 
     def _convict(self, suspect: _Suspect) -> None:
         for encoded, question in suspect.questions:
-            log.error("question %s of run %s kills engines: %d workers died with it", question.request_id, question.run, suspect.deaths)
+            ids = {"run": question.run, "request": question.request_id, "model": question.model}
+            log.error("question %s of run %s kills engines: %d workers died with it", question.request_id, question.run, suspect.deaths, extra=ids)
             message = f"{suspect.deaths} workers died with this question in flight, the last {suspect.alone} with nothing else of others beside it"
             failure = Failure(
                 run=question.run,

@@ -47,6 +47,7 @@ class Reaper:
             lapsed = self._reap(keys=keys, args=[RQ_JOB_PREFIX, AT_ONCE, SUSPECT_AFTER_DEATHS])
             for batch, worker, deaths in lapsed:
                 words = "worker %s stopped making progress; batch %s of %s goes to another (workers that died of it or with it: %d)"
-                log.warning(words, worker.decode(), batch.decode(), model, deaths)
+                who = {"batch": batch.decode(), "worker": worker.decode(), "model": model}
+                log.warning(words, who["worker"], who["batch"], model, deaths, extra=who)
             taken += len(lapsed)
         return taken

@@ -9,16 +9,16 @@ import secrets
 import socket
 import threading
 import time
-from dataclasses import dataclass, field
 
 import redis
 
+from batcher.counting import Tally
 from batcher.handing_over import HandOver
 from batcher.housekeeping import SILENT_HEARTBEATS, Housekeeping
-from batcher.inbox import Inbox, QueueId
+from batcher.inbox import Inbox
 from batcher.leading import Leadership
 from batcher.options import BatcherOptions
-from batcher.packing import Demand, Plan, is_full, plan
+from batcher.packing import Demand, plan
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import LeaseLostError, QueueUnavailableError
 from wire.keys import Keys
@@ -30,17 +30,13 @@ IDLE_WAIT_S = 0.25
 """Longest blocking read, so that a batcher that is told to stop does so soon."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """What this batcher has handed over since it started; `by_reason` counts batches sent because they were full or because it was time."""
-
-    batches: int = 0
-    questions: int = 0
-    by_reason: dict[str, int] = field(default_factory=lambda: {"full": 0, "time": 0})
-
-
 class Batcher:
-    """One batcher process. `serve` runs in one thread; `stop` may be called from any, and from a signal handler."""
+    """One batcher process. `serve` runs in one thread; `stop` may be called from any, and from a signal handler.
+
+    Attributes:
+        tally: What it has handed over; may be read from any thread.
+        metrics: HOST:PORT where it can be scraped, for its report; empty for nowhere.
+    """
 
     def __init__(self, address: RedisAddress, options: BatcherOptions) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -56,7 +52,13 @@ class Batcher:
         self._hand_over = HandOver(self._client, self._rq_client, keys, self._leadership)
         self._housekeeping = Housekeeping(self._client, keys, self._leadership, self._hand_over, options, self._inbox.forget)
         self._next_heartbeat = 0.0
-        self._tally = Tally()
+        self.tally = Tally(options.limits)
+        self.metrics = ""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it believes to lead."""
+        return self._leadership.held
 
     def stop(self) -> None:
         self._stopping.set()
@@ -116,7 +118,9 @@ class Batcher:
             todo = plan(self._inbox.waiting[queue], demand[model], self._options, time.monotonic(), priority)
             if todo.batches:
                 waiting_batches = self._hand_over.commit(model, priority, todo.batches)
-                self._count(queue, todo)
+                self.tally.add(model, todo.batches)
+                for batch in todo.batches:
+                    self._inbox.drop(queue, len(batch))
                 demand[model] = Demand(waiting_batches, demand[model].hungry)
                 # What became of the rest depends on what is there now.
                 wait_s = min(wait_s, 0.0 if self._inbox.waiting[queue] and todo.recheck_s is None else wait_s)
@@ -135,13 +139,6 @@ class Batcher:
             found = pipe.execute()
         return {model: Demand(found[2 * i], found[2 * i + 1]) for i, model in enumerate(names)}
 
-    def _count(self, queue: QueueId, todo: Plan) -> None:
-        for batch in todo.batches:
-            self._inbox.drop(queue, len(batch))
-            self._tally.batches += 1
-            self._tally.questions += len(batch)
-            self._tally.by_reason["full" if is_full(batch, self._options.limits) else "time"] += 1
-
     def _report(self) -> None:
         if time.monotonic() < self._next_heartbeat:
             return
@@ -150,9 +147,8 @@ class Batcher:
             "state": "leading" if self._leadership.held else "standby",
             "at": time.time(),
             "batch_size": self._options.limits.max_questions,
-            "batches": self._tally.batches,
-            "questions": self._tally.questions,
-            "by_reason": self._tally.by_reason,
+            "metrics": self.metrics,
+            **self.tally.as_dict(),
         }
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(self._keys.batchers, self.name, json.dumps(report))
@@ -160,6 +156,7 @@ class Batcher:
             pipe.execute()
         if self._leadership.held:
             self._housekeeping.tend(self._inbox.waiting)
+        self.tally.taken_back = self._housekeeping.taken_back
 
     def _leave(self) -> None:
         try:

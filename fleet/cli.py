@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fleet import logs
 from fleet.bench.cli import add_commands as add_benchmarks
 from fleet.commands import asking, looking, services, staying, steering, tuning
 from fleet.commands.flags import EXIT_CODES, shared_flags
@@ -16,6 +16,7 @@ from fleet.hosts import HostSilentError
 from fleet.processes import ChildGaveUpError
 from fleet.settings.loading import load_settings
 from fleet.settings.schema import Settings
+from fleet.settings.show import secret_texts
 from fleet.state_folder import default_folder, url_of_running
 from wire.errors import EngineBootError, EngineDeadError, FleetError, LeaseLostError, QueueUnavailableError, UsageError
 
@@ -23,9 +24,10 @@ from wire.errors import EngineBootError, EngineDeadError, FleetError, LeaseLostE
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors go to stderr, one line each; data alone goes to stdout."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=arguments.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    secrets = logs.set_up(arguments.log_level, arguments.log_format)
     try:
         settings = _settings(arguments)
+        secrets.learn(secret_texts(settings))
         return int(arguments.command(arguments, settings))
     except (UsageError, EngineBootError) as error:
         return _complain(error, 2)

@@ -10,6 +10,9 @@ import socket
 
 from batcher.serving import Batcher
 from fleet import building
+from fleet.metrics.batcher import BatcherMetrics
+from fleet.metrics.exposing import expose
+from fleet.metrics.worker import WorkerMetrics
 from fleet.settings.schema import Settings
 from gpu_worker.health import illness
 from gpu_worker.serving import GpuWorker
@@ -19,7 +22,9 @@ from wire.keys import Keys
 
 def serve_batcher(settings: Settings) -> int:
     """Run a batcher until SIGTERM or SIGINT."""
-    batcher = Batcher(building.redis_address(settings), building.batcher_options(settings))
+    address = building.redis_address(settings)
+    batcher = Batcher(address, building.batcher_options(settings))
+    batcher.metrics = expose(BatcherMetrics(batcher, address), settings.metrics)
     # A handler that only sets a flag: whatever is under way ends in order.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: batcher.stop())
@@ -39,6 +44,7 @@ def serve_worker(settings: Settings, engine: str | None) -> int:
 async def _serve(address: RedisAddress, settings: Settings, kind: str) -> None:
     gpus = building.slice_options(settings, kind, os.environ)
     worker = GpuWorker(address, building.build_engine(settings, kind), building.worker_options(settings), gpus)
+    worker.report.metrics = expose(WorkerMetrics(worker.report), settings.metrics)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)

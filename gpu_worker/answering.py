@@ -112,5 +112,6 @@ async def _once(question: Question, engine: Engine) -> Completion | Refusal:
         raise
     except Exception as error:
         # A bug of ours or of the engine's: this question pays for it, not its neighbours.
-        log.exception("the engine failed on question %s of run %s", question.request_id, question.run)
+        ids = {"run": question.run, "request": question.request_id}
+        log.exception("the engine failed on question %s of run %s", question.request_id, question.run, extra=ids)
         return Refusal("internal_error", f"{type(error).__name__}: {str(error)[:500]}")

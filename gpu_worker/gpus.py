@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from wire.errors import UsageError
@@ -21,6 +21,19 @@ IMAGINARY = "BATCHFLEET_GPUS"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 USED_SHARE = 0.1
 """vLLM takes 90 % of a GPU's memory by default: whatever leaves less than that is in its way. A bare CUDA context is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """How full and how busy a GPU is. `busy_percent`: share of the time in which some kernel ran; says nothing of how well it was used."""
+
+    uuid: str
+    memory_used_bytes: int
+    memory_bytes: int
+    busy_percent: int
+
+    def as_dict(self) -> dict[str, str | int]:
+        return asdict(self)
 
 
 class Gpus(Protocol):
@@ -37,6 +50,9 @@ class Gpus(Protocol):
     def occupied(self) -> frozenset[str]:
         """The GPUs on which some process of the host still is. May take some milliseconds for each GPU."""
 
+    def use(self, uuids: Sequence[str]) -> tuple[GpuUse, ...]:
+        """How full and busy these are; those that cannot be asked are left out. May take some milliseconds for each GPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImaginaryGpus:
@@ -47,6 +63,9 @@ class ImaginaryGpus:
 
     def occupied(self) -> frozenset[str]:
         return frozenset()
+
+    def use(self, uuids: Sequence[str]) -> tuple[GpuUse, ...]:  # noqa: ARG002 (they are all alike)
+        return ()
 
 
 NO_GPUS = ImaginaryGpus(())
@@ -131,6 +150,25 @@ class NvmlGpus:
     def occupied(self) -> frozenset[str]:
         with self._session():
             return frozenset(uuid for uuid in self.uuids if self._is_occupied(uuid))
+
+    def use(self, uuids: Sequence[str]) -> tuple[GpuUse, ...]:
+        try:
+            with self._session():
+                return tuple(use for uuid in uuids if (use := self._use(uuid)) is not None)
+        except self._nvml.NVMLError as error:
+            log.debug("NVML does not answer: %s", error)
+            return ()
+
+    def _use(self, uuid: str) -> GpuUse | None:
+        try:
+            handle = self._nvml.nvmlDeviceGetHandleByUUID(uuid)
+            memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+            rates = self._nvml.nvmlDeviceGetUtilizationRates(handle)
+        except self._nvml.NVMLError as error:
+            # A slice of a MIG card has memory, but no utilisation of its own.
+            log.debug("NVML does not say how busy %s is: %s", uuid, error)
+            return None
+        return GpuUse(uuid, int(memory.used), int(memory.total), int(rates.gpu))
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:

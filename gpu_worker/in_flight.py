@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -62,6 +63,7 @@ class InFlight:
         """Put every question of a batch into the engine."""
         tasks = [asyncio.create_task(self._answer(question, size, batch)) for question, size in batch.questions]
         self._tasks[batch] = tasks
+        self._report.counts.batches += 1
         self._report.in_flight += len(tasks)
         for task, (question, size) in zip(tasks, batch.questions, strict=True):
             # Not a `finally` in the coroutine: one that is cancelled before its first step never gets there.
@@ -74,7 +76,9 @@ class InFlight:
         tasks = self._tasks.pop(batch, None)
         if tasks is None:
             return
-        log.warning("the lease of batch %s lapsed; %d of its questions are dropped here", batch.batch_id, batch.unfinished)
+        self._report.counts.leases_lost += 1
+        words = "the lease of batch %s lapsed; %d of its questions are dropped here"
+        log.warning(words, batch.batch_id, batch.unfinished, extra={"batch": batch.batch_id, "worker": self._worker})
         for task in tasks:
             task.cancel()
 
@@ -99,11 +103,14 @@ class InFlight:
         if question.run in self._cancelled:
             self._write(self._cancelled_record(question, batch), size, batch)
             return
+        counts, began = self._report.counts, time.monotonic()
+        counts.wait_s.observe(max(0.0, self._clock.now() - question.submitted_at))
         try:
             made = await answer(question, self._engine, self._clock, self._patience, worker=self._worker, attempts=batch.attempts)
         except EngineDeadError as error:
             self._engine_died(error)
             return
+        counts.engine_s.observe(time.monotonic() - began)
         self._write(made, size, batch)
 
     def _left(self, task: asyncio.Task[None], *, question: Question, size: int, batch: HeldBatch) -> None:
@@ -114,10 +121,10 @@ class InFlight:
 
     def _write(self, made: Answer | Failure, size: int, batch: HeldBatch) -> None:
         self._publisher.add(made, size)
-        if made.status == "answered":
-            self._report.answered += 1
-        else:
-            self._report.failed += 1
+        self._report.counts.add(made)
+        if log.isEnabledFor(logging.DEBUG):
+            ids = {"run": made.run, "batch": batch.batch_id, "request": made.request_id, "worker": self._worker}
+            log.debug("question %s of run %s: %s", made.request_id, made.run, made.status, extra=ids)
         batch.unfinished -= 1
         if batch.unfinished == 0:
             self._end(batch)

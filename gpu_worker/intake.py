@@ -108,7 +108,7 @@ class Intake:
         keys = [self._leases, RQ_JOB_PREFIX + batch.batch_id, self._queue, self._keys.suspects(self._model), self._keys.isolated(self._model)]
         args = [batch.batch_id, batch.token, SUSPECT_AFTER_DEATHS if engine_died else "", self._worker]
         if not await self._give_back(keys=keys, args=args):
-            log.info("batch %s is somebody else's already", batch.batch_id)
+            log.info("batch %s is somebody else's already", batch.batch_id, extra={"batch": batch.batch_id})
 
     async def _open(self, batch_id: str, token: str, attempts: int, data: bytes | None, *, recheck: bool) -> HeldBatch | None:
         if data is None:
@@ -144,7 +144,7 @@ class Intake:
         return [question for question, bit in zip(questions, done, strict=True) if not bit]
 
     async def _bury(self, batch_id: str, reason: str, data: bytes, *, whole_job: bool) -> None:
-        log.error("dead letter: %s (batch %s, %d bytes)", reason, batch_id, len(data))
+        log.error("dead letter: %s (batch %s, %d bytes)", reason, batch_id, len(data), extra={"batch": batch_id, "model": self._model})
         await self._dead_letter(
             keys=[self._keys.dead, RQ_JOB_PREFIX + batch_id, self._leases],
             args=[

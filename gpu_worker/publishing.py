@@ -103,7 +103,7 @@ class Publisher:
         replies = await self._call(self._publish_script, calls)
         for run, first in zip(by_run, replies, strict=True):
             if first == -1:
-                log.warning("run %s is gone (expired); its records are dropped", run)
+                log.warning("run %s is gone (expired); its records are dropped", run, extra={"run": run})
 
     async def end(self, finished: Sequence[HeldBatch]) -> None:
         """End batches once, those that this worker still holds; what is left of one goes to a worker that can read it."""
@@ -113,7 +113,8 @@ class Publisher:
         replies = await self._call(self._finish_script, calls)
         for batch, done in zip(finished, replies, strict=True):
             if not done:
-                log.warning("batch %s was taken back before it ended; its records count, whoever was first", batch.batch_id)
+                words = "batch %s was taken back before it ended; its records count, whoever was first"
+                log.warning(words, batch.batch_id, extra={"batch": batch.batch_id})
 
     async def _call(self, script: AsyncScript, calls: Sequence[Sequence[bytes | int | str]]) -> list[int]:
         try:

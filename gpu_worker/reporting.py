@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gpu_worker.counting import Counts
+from gpu_worker.gpus import GpuUse
+
 RATE_WINDOW_S = 30.0
+KINDS_SHOWN = 8
 
 
 @dataclass(slots=True)
@@ -18,9 +24,12 @@ class Report:
         state: booting, standby, running, draining or dead.
         waits_for: What a worker in standby lacks; else empty.
         gpus: UUIDs of its slice.
+        gpu_use: How busy and how full these are; empty where NVML does not say.
         capacity: Most questions in flight.
+        max_num_seqs: Most sequences that the engine works on at once.
         in_flight: Questions in the engine now.
-        answered, failed: Records made since the worker started.
+        counts: What it has done since it started.
+        metrics: HOST:PORT where it can be scraped; empty for nowhere.
     """
 
     model: str
@@ -29,31 +38,53 @@ class Report:
     state: str = "booting"
     waits_for: str = ""
     gpus: tuple[str, ...] = ()
+    gpu_use: tuple[GpuUse, ...] = ()
+    max_num_seqs: int = 0
     in_flight: int = 0
-    answered: int = 0
-    failed: int = 0
-    _recent: deque[tuple[float, int]] = field(default_factory=deque)
+    counts: Counts = field(default_factory=Counts)
+    metrics: str = ""
+    now: Callable[[], float] = time.monotonic
+    _recent: deque[tuple[float, int, int]] = field(default_factory=deque)
+    _idle_since: float | None = None
 
     def fields(self) -> dict[str, str]:
-        """As Redis stores it. The rate is that of the last `RATE_WINDOW_S` seconds."""
+        """As Redis stores it. Rates are those of the last `RATE_WINDOW_S` seconds, idleness since the last report with work in it."""
+        counts, now = self.counts, self.now()
+        answers_per_s, tokens_per_s = self._rates(now)
         return {
             "pid": str(os.getpid()),
             "state": self.state,
             "model": self.model,
             "engine": self.engine,
             "gpus": ",".join(self.gpus),
+            "gpu_use": json.dumps([use.as_dict() for use in self.gpu_use]),
             "waits_for": self.waits_for,
             "capacity": str(self.capacity),
+            "max_num_seqs": str(self.max_num_seqs),
             "in_flight": str(self.in_flight),
-            "answered": str(self.answered),
-            "failed": str(self.failed),
-            "answers_per_s": f"{self._rate():.3f}",
+            "answered": str(counts.answered),
+            "failed": str(counts.failed),
+            "failures": json.dumps(dict(counts.failures.most_common(KINDS_SHOWN))),
+            "answers_per_s": f"{answers_per_s:.3f}",
+            "tokens_per_s": f"{tokens_per_s:.1f}",
+            "idle_s": f"{self._idle(now):.1f}",
+            "metrics": self.metrics,
         }
 
-    def _rate(self) -> float:
-        now, done = time.monotonic(), self.answered + self.failed
-        self._recent.append((now, done))
+    def _rates(self, now: float) -> tuple[float, float]:
+        done, tokens = self.counts.answered + self.counts.failed, self.counts.completion_tokens
+        self._recent.append((now, done, tokens))
         while len(self._recent) > 1 and now - self._recent[0][0] > RATE_WINDOW_S:
             self._recent.popleft()
-        began, before = self._recent[0]
-        return (done - before) / (now - began) if now > began else 0.0
+        began, done_then, tokens_then = self._recent[0]
+        passed_s = now - began
+        return ((done - done_then) / passed_s, (tokens - tokens_then) / passed_s) if passed_s > 0 else (0.0, 0.0)
+
+    def _idle(self, now: float) -> float:
+        """Seconds for which a running worker has had nothing in flight. Call it after `_rates`, whose latest two looks tell of work in between."""
+        worked = len(self._recent) > 1 and self._recent[-1][1] != self._recent[-2][1]
+        if self.state != "running" or self.in_flight or worked:
+            self._idle_since = None
+            return 0.0
+        self._idle_since = now if self._idle_since is None else self._idle_since
+        return now - self._idle_since

@@ -24,15 +24,17 @@ from gpu_worker.publishing import Publisher
 from gpu_worker.registration import RqIdentity
 from gpu_worker.reporting import Report
 from gpu_worker.slices import SliceClaim, SliceOptions
+from gpu_worker.troubles import tell_trouble
 from wire.clock import ServerClock
 from wire.connection import RedisAddress, check_server, connect, connect_async, translated
-from wire.errors import EngineDeadError, QueueUnavailableError
+from wire.errors import EngineBootError, EngineDeadError, QueueUnavailableError
 from wire.keys import Keys
 
 log = logging.getLogger(__name__)
 
 LONGEST_BACKOFF_S = 2.0
 RQ_REPORT_S = 10.0
+GPU_LOOK_S = 2.0
 LAST_WORDS_S = 5.0
 """How long a worker that stops tries to write its last records and give back what it holds."""
 
@@ -57,6 +59,11 @@ class GpuWorker:
         self._broke: BaseException | None = None
         self._isolate = False
 
+    @property
+    def report(self) -> Report:
+        """What it says of itself, kept current; may be read from any thread."""
+        return self._report
+
     def stop(self) -> None:
         """Take nothing more, finish what is held within `drain_s`, give back the rest. A second call gives back at once."""
         if self._stopping.is_set():
@@ -78,12 +85,17 @@ class GpuWorker:
             self._waiting_client = connect_async(self._address)
             try:
                 await self._boot_and_serve(sync_client)
+                if self._died is not None:
+                    await tell_trouble(self._client, self._address, self.name, self._engine.model, self._died)
+            except EngineBootError as error:
+                await tell_trouble(self._client, self._address, self.name, self._engine.model, error)
+                raise
             finally:
                 await self._client.aclose()
                 await self._waiting_client.aclose()
-        error = self._died or self._broke
-        if error is not None:
-            raise error
+        ended_by = self._died or self._broke
+        if ended_by is not None:
+            raise ended_by
 
     async def _boot_and_serve(self, sync_client: redis.Redis) -> None:
         options = self._options
@@ -139,6 +151,7 @@ class GpuWorker:
     async def _serve(self, sync_client: redis.Redis) -> None:
         model = self._engine.model
         self._report.capacity = self._options.capacity or default_capacity(self._engine.max_num_seqs)
+        self._report.max_num_seqs = self._engine.max_num_seqs
         self._publisher = Publisher(self._client, self._address, self._keys, model, run_ttl_s=self._options.run_ttl_s)
         self._intake = Intake(self._client, self._keys, model, self.name, self._options)
         self._waiting_intake = Intake(self._waiting_client, self._keys, model, self.name, self._options)
@@ -156,9 +169,12 @@ class GpuWorker:
         self._progress = Progress(self._engine, self._options.stall_s)
         identity = RqIdentity(sync_client, self._keys, model, self.name)
         background = [asyncio.create_task(self._publisher.run()), asyncio.create_task(self._beat()), asyncio.create_task(self._show(identity))]
+        if self._report.gpus:
+            background.append(asyncio.create_task(self._watch_gpus()))
         for task in background:
             task.add_done_callback(self._background_ended)
-        log.info("worker %s serves %s with %s, %d questions at a time", self.name, model, self._engine.kind, self._report.capacity)
+        words = "worker %s serves %s with %s, %d questions at a time"
+        log.info(words, self.name, model, self._engine.kind, self._report.capacity, extra={"worker": self.name, "model": model})
         self._report.state = "running"
         try:
             await self._take_work()
@@ -220,7 +236,8 @@ class GpuWorker:
             self._isolate = False
             await self._intake.stop_isolating()
             return
-        log.warning("runs %d questions of batch %s alone: its workers keep dying", len(batch.questions), batch.batch_id)
+        words = "runs %d questions of batch %s alone: its workers keep dying"
+        log.warning(words, len(batch.questions), batch.batch_id, extra={"batch": batch.batch_id, "worker": self.name})
         self._in_flight.begin(batch)
 
     async def _wait_for_batch(self) -> None:
@@ -237,7 +254,7 @@ class GpuWorker:
 
     def _engine_died(self, error: EngineDeadError) -> None:
         if self._died is None:
-            log.critical("%s; giving up %d questions", error, self._report.in_flight)
+            log.critical("%s; giving up %d questions", error, self._report.in_flight, extra={"worker": self.name})
             self._died = error
             self._report.state = "dead"
             self.stop()
@@ -271,6 +288,12 @@ class GpuWorker:
             except (redis.RedisError, OSError) as error:
                 log.info("not reported to RQ: %s", error)
             await asyncio.sleep(RQ_REPORT_S)
+
+    async def _watch_gpus(self) -> None:
+        """In a thread: NVML takes its time."""
+        while True:
+            self._report.gpu_use = await asyncio.to_thread(self._slice.gpus.use, self._report.gpus)
+            await asyncio.sleep(GPU_LOOK_S)
 
     async def _drain(self) -> None:
         if self._in_flight.batches and not self._hurry.is_set():

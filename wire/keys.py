@@ -30,6 +30,8 @@
 | run:ID:done             | bitmap | one bit per question with a terminal record            | TTL, with the run                      |
 | run:ID:records          | stream | records that the producer has not acknowledged (a)     | entries: on acknowledgement; TTL       |
 | run:ID:producer         | string | who collects this run                                  | TTL, the producer's lease              |
+| troubles                | stream | engines that died or did not boot, and of what         | trimmed to about 100 entries; TTL      |
+| engine-deaths           | hash   | how often engines did, by model                        | owned by the fleet; one field a model  |
 | dead                    | stream | what could not be read, with the reason                | trimmed; TTL                           |
 | rq:queue:NAMESPACE:MODEL, rq:job:ID, rq:worker:NAME | | RQ's, in RQ's format                    | finish, return or reaping; RQ's TTLs   |
 """
@@ -142,6 +144,14 @@ class Keys:
 
     def producer(self, run: str) -> str:
         return f"{self.namespace}:run:{run}:producer"
+
+    @property
+    def troubles(self) -> str:
+        return f"{self.namespace}:troubles"
+
+    @property
+    def engine_deaths(self) -> str:
+        return f"{self.namespace}:engine-deaths"
 
     @property
     def dead(self) -> str:

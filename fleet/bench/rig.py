@@ -175,8 +175,8 @@ class Rig:
 
     def _is_ready(self) -> bool:
         status = read_status(self.client, self.keys)
-        running = [worker for worker in status["workers"] if worker["state"] == "running"]
-        return len(running) == self._workers and any(batcher["state"] == "leading" for batcher in status["batchers"])
+        running = [worker for worker in status.workers if worker.state == "running"]
+        return len(running) == self._workers and any(batcher.state == "leading" for batcher in status.batchers)
 
     def _stop(self) -> None:
         self.client.close()

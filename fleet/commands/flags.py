@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from fleet import building
+from fleet import building, logs
 
 Commands = argparse._SubParsersAction  # noqa: SLF001 (argparse gives the type of its own return value no public name)
 EXIT_CODES = "exit codes: 0 every question answered; 1 some failed; 2 usage, configuration or input error; 3 not finished; 130 interrupted"
@@ -27,6 +27,7 @@ def shared_flags() -> Shared:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", metavar="FILE", help="YAML configuration")
     common.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
+    common.add_argument("--log-format", choices=logs.FORMATS, default="text", help="lines for people, or one JSON object a line (default: text)")
     queue = argparse.ArgumentParser(add_help=False)
     words = (
         "redis://, rediss:// or unix:// URL; or set BATCHFLEET_REDIS_URL; by default that of this user's `batchfleet up` on this host, if one is up"

@@ -6,18 +6,23 @@ import argparse
 import json
 
 from fleet import building
+from fleet.advice import advise
 from fleet.commands.flags import Commands, Shared, add_json
 from fleet.ledger import read_ledger
 from fleet.settings.schema import Settings
 from fleet.settings.show import show_settings
 from fleet.status import read_status
+from fleet.status_view import draw
+from fleet.watching import console_for_status, watch
 from wire.connection import connect, translated
+from wire.errors import UsageError
 from wire.keys import Keys
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
     status = commands.add_parser("status", parents=shared.both, help="what the fleet is doing")
     add_json(status)
+    status.add_argument("--watch", action="store_true", help="keep showing it, until Ctrl-C")
     status.set_defaults(command=_status)
     verify = commands.add_parser("verify", parents=shared.both, help="the ledger of a run; exit code 3 if anything is missing or double")
     verify.add_argument("run", metavar="RUN")
@@ -29,19 +34,17 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 
 def _status(arguments: argparse.Namespace, settings: Settings) -> int:
     address = building.redis_address(settings)
+    if arguments.watch and arguments.json:
+        msg = "--watch is for people and --json for programs; give one of them"
+        raise UsageError(msg)
     with connect(address) as client, translated(address):
         status = read_status(client, Keys(address.namespace))
-    if arguments.json:
-        print(json.dumps(status))
-        return 0
-    for queue in status["queues"]:
-        print("queue   {model}: {waiting_questions} questions and {waiting_batches} batches wait, {in_flight_questions} in flight".format(**queue))
-    for worker in status["workers"]:
-        print("worker  {name}: {state}, {model} on {engine}, {in_flight} of {capacity} in flight, {answers_per_s:.1f}/s".format(**worker))
-    for batcher in status["batchers"]:
-        print("batcher {name}: {state}, {batches} batches, {questions} questions".format(**batcher))
-    for line in status["advice"]:
-        print(f"advice  {line}")
+    if arguments.watch:
+        watch(address)
+    elif arguments.json:
+        print(json.dumps({**status.as_dict(), "advice": advise(status)}))
+    else:
+        console_for_status().print(draw(status, advise(status)))
     return 0
 
 

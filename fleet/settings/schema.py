@@ -262,6 +262,14 @@ class LeaseSettings(Section):
         yield from _above(self, "batch_s", "stall_s")
 
 
+class MetricsSettings(Section):
+    """Where Prometheus can scrape batchers and workers; docs/metrics.md lists what it finds."""
+
+    port: int | None = Field(default=None, ge=0, le=65535, description="First port to try; 0: any free one; null: no metrics.")
+    ports: int = Field(default=32, ge=1, le=4096, description="How many ports from there on, one for each process of the host.")
+    host: Text = Field(default="127.0.0.1", description="Address to listen at; 0.0.0.0 or :: for all of this host's.")
+
+
 class StubSettings(Section):
     """Shape and faults of the stub engine, which stands in for vLLM where there is none."""
 
@@ -285,6 +293,7 @@ class Settings(Section):
     redis: RedisSettings = Field(default_factory=RedisSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     leases: LeaseSettings = Field(default_factory=LeaseSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     stub: StubSettings = Field(default_factory=StubSettings)
 
     @property

@@ -6,7 +6,8 @@ Secret are passwords and keys of the schema, a password in any URL, and whatever
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -52,6 +53,32 @@ def secret_environment(settings: Settings) -> dict[str, str]:
         if _holds_secret(value):
             found[places.variable(path)] = _as_variable(value)
     return found
+
+
+def secret_texts(settings: Settings) -> Iterator[str]:
+    """Every secret by itself, for whoever must mask them in other texts."""
+    for path in places.SETTINGS:
+        value: object = settings
+        for name in path:
+            value = getattr(value, name)
+        yield from _secrets_in(value)
+
+
+def _secrets_in(value: object) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, str) and _holds_secret(value) and "://" in value:
+        password = urlsplit(value).password or ""
+        yield from {password, unquote(password)}
+    elif isinstance(value, list):
+        for item in value:
+            yield from _secrets_in(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, str) and _sounds_secret(name):
+                yield item
+            else:
+                yield from _secrets_in(item)
 
 
 def _as_variable(value: object) -> str:

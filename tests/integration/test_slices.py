@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import redis.asyncio
 
 from fleet.private_redis import PrivateRedis
 from fleet.status import read_status
-from gpu_worker.gpus import Links, imagine
+from gpu_worker.gpus import GpuUse, Links, imagine
 from gpu_worker.health import illness
 from gpu_worker.slices import SliceClaim, SliceOptions
 from tests.processes import Processes, wait_until
@@ -55,6 +55,9 @@ class OccupiedGpus:
 
     def occupied(self) -> frozenset[str]:
         return frozenset(self.by_processes)
+
+    def use(self, uuids: Sequence[str]) -> tuple[GpuUse, ...]:  # noqa: ARG002 (nobody asks)
+        return ()
 
 
 @dataclass
@@ -187,7 +190,7 @@ async def test_a_slice_that_can_never_be_is_refused(aclient: redis.asyncio.Redis
 def workers_by_state(client: redis.Redis) -> dict[str, list[dict[str, Any]]]:
     """What `batchfleet status` shows."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for worker in read_status(client, KEYS)["workers"]:
+    for worker in read_status(client, KEYS).as_dict()["workers"]:
         found.setdefault(worker["state"], []).append(worker)
     return found
 

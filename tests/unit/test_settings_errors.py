@@ -86,9 +86,12 @@ def test_a_value_that_cannot_be_is_named_with_what_could_be(file: Path, text: st
         ("max_num_seqs: 1", "F:1: max_num_seqs: unknown key; for vLLM it belongs under vllm_args, for the stub engine under stub"),
         (
             "max_model_len: 1",
-            "F:1: max_model_len: unknown key; known here: model, processing, redis, limits, leases, stub; arguments of vLLM go under vllm_args",
+            (
+                "F:1: max_model_len: unknown key; known here: model, processing, redis, limits, leases, metrics, stub; "
+                "arguments of vLLM go under vllm_args"
+            ),
         ),
-        ("rag: {enabled: true}", "F:1: rag: unknown key; known here: model, processing, redis, limits, leases, stub"),
+        ("rag: {enabled: true}", "F:1: rag: unknown key; known here: model, processing, redis, limits, leases, metrics, stub"),
         ("output: {a: 1}", "F:1: output: unknown key; known here: "),
         ("checkpoint: {a: 1}", "F:1: checkpoint: unknown key; known here: "),
         ("grader: {a: 1}", "F:1: grader: unknown key; known here: "),

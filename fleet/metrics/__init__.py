@@ -1,0 +1,1 @@
+"""What Prometheus can scrape from batchers and workers."""
