@@ -53,7 +53,7 @@ class Housekeeping:
         self._max_dead_letters = options.max_dead_letters
         self._silent_s = SILENT_HEARTBEATS * options.heartbeat_s
         self._reaper = Reaper(client, keys, heartbeat_s=options.heartbeat_s)
-        self._quarantine = Quarantine(client, keys, leadership, hand_over, run_ttl_s=options.run_ttl_s)
+        self._quarantine = Quarantine(client, keys, leadership, hand_over, max_bytes=options.limits.max_bytes, run_ttl_s=options.run_ttl_s)
         self._ending = Ending(client, keys, leadership, run_ttl_s=options.run_ttl_s, forget=forget)
         self._reports: dict[bytes, tuple[bytes, float]] = {}
         self._runs_at = 0.0

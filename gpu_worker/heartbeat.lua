@@ -1,6 +1,6 @@
 -- A worker reports, and renews the leases of the batches in which its engine makes progress.
 -- KEYS[1] zset workers; KEYS[2] hash worker:NAME; KEYS[3] zset leases:MODEL; KEYS[4] string control:NAME; KEYS[5] list isolated:MODEL
--- KEYS[6] string isolating:MODEL   the worker that takes isolated batches now; KEYS[7] set cancelled
+-- KEYS[6] zset isolating:MODEL     workers that take isolated batches now -> until when (ms); KEYS[7] set cancelled
 -- ARGV: 1 worker, 2 TTL of the report (ms), 3 lease (ms), 4 prefix of RQ's job keys, 5 number of report fields, then the fields as
 --   name, value; then for each lease to renew: batch id, lease token
 -- Returns {server's seconds, its microseconds, what the worker is asked to do or '', 1 if it is to take isolated batches, ids of leases
@@ -24,11 +24,15 @@ for i = 6 + 2 * fields, #ARGV, 2 do
     table.insert(lost, ARGV[i])
   end
 end
--- One worker at a time empties itself for isolated batches, and stays at it until none is left.
-local isolating = redis.call('GET', KEYS[6])
-local chosen = 0
-if isolating == ARGV[1] or (not isolating and redis.call('LLEN', KEYS[5]) > 0) then
-  redis.call('SET', KEYS[6], ARGV[1], 'PX', ARGV[3])
-  chosen = 1
+-- Up to half of the workers, and at least one, empty themselves for isolated batches, and stay at it until none is left.
+redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now)
+local chosen = redis.call('ZSCORE', KEYS[6], ARGV[1]) and 1 or 0
+if chosen == 0 then
+  local others = redis.call('ZCARD', KEYS[6])
+  if others < math.min(redis.call('LLEN', KEYS[5]), math.max(1, math.floor(redis.call('ZCARD', KEYS[1]) / 2))) then chosen = 1 end
+end
+if chosen == 1 then
+  redis.call('ZADD', KEYS[6], now + ARGV[3], ARGV[1])
+  redis.call('PEXPIRE', KEYS[6], ARGV[3])
 end
 return {time[1], time[2], redis.call('GET', KEYS[4]) or '', chosen, lost, redis.call('SMEMBERS', KEYS[7])}

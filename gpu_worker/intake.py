@@ -75,8 +75,8 @@ class Intake:
         return batches[0] if batches else None
 
     async def stop_isolating(self) -> None:
-        """Let another worker take isolated batches."""
-        await self._client.delete(self._keys.isolating(self._model))
+        """Go back to ordinary work."""
+        await self._client.zrem(self._keys.isolating(self._model), self._worker)
 
     async def _claim_from(self, queue: str, room: int, most: int, *, newer_up_to: int) -> list[HeldBatch]:
         token = secrets.token_hex(8)

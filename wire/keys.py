@@ -13,7 +13,7 @@
 | leases:MODEL            | zset   | batch id -> when its lease lapses (ms, server's clock) | entries: on finish, return or reaping  |
 | suspects:MODEL          | list   | batches whose workers keep dying, for the batcher      | entries: when judged                   |
 | isolated:MODEL          | list   | parts of them, to be run with nothing beside them      | entries: on claim                      |
-| isolating:MODEL         | string | the worker that takes isolated batches now             | TTL                                    |
+| isolating:MODEL         | zset   | workers that take isolated batches now -> until when   | entries: when none is left; TTL        |
 | newer:MODEL             | zset   | batches with questions of a newer wire version -> it   | entries: on claim by who speaks it     |
 | workers                 | zset   | worker name -> when it last reported (ms)              | entries: when stale                    |
 | worker:NAME             | hash   | what the worker last said of itself                    | TTL                                    |

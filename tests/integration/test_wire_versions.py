@@ -132,7 +132,7 @@ def test_an_old_batcher_neither_judges_nor_cancels_what_it_cannot_read(client: r
     client.hset(KEYS.run("run-1"), mapping={"accepted": 3, "answered": 0, "failed": 0})
     leadership = lead(client)
 
-    Quarantine(client, KEYS, leadership, HandOver(client, client, KEYS, leadership), run_ttl_s=60).judge_all({"stub"})
+    Quarantine(client, KEYS, leadership, HandOver(client, client, KEYS, leadership), max_bytes=1024, run_ttl_s=60).judge_all({"stub"})
     ending = Ending(client, KEYS, leadership, run_ttl_s=60, forget=lambda *_: None)
     ending.look([("stub", 0)])
     while ending.go_on(1.0):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import pytest
 import redis
 
 from fleet.private_redis import PrivateRedis
@@ -15,25 +20,63 @@ SHORT_LEASES = {
     "BATCHFLEET_LEASES_LEADER_S": "1.0",
     "BATCHFLEET_LEASES_HEARTBEAT_S": "0.3",
 }
+WORKERS = ("one", "two", "three")
 
 
-def test_a_question_that_kills_its_engine_is_found_and_its_neighbours_are_answered(tmp_path: Path) -> None:
-    """It ends as a failure with the evidence, after at most log2(in flight) + 2 deaths."""
-    write_questions(tmp_path / "questions.jsonl", 2000)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("batch_size", "culprits"), [("64", ["q1234"]), ("1", ["q400", "q410", "q1700"])])
+def test_a_question_that_kills_its_engine_is_found_and_its_neighbours_are_answered(tmp_path: Path, batch_size: str, culprits: list[str]) -> None:
+    """Each ends as a failure with the evidence, after at most log2(in flight) + 2 deaths, however large the batches are."""
+    ids = write_questions(tmp_path / "questions.jsonl", 2000)
+    text = (tmp_path / "questions.jsonl").read_text()
+    for culprit in culprits:
+        text = text.replace(f"Question {culprit}.", f"Question {culprit}. KILLER")
+    (tmp_path / "questions.jsonl").write_text(text)
     answers = tmp_path / "answers.jsonl"
-    environ = {**SHORT_LEASES, "BATCHFLEET_STUB_CRASH_ON": "Question q1234.", "BATCHFLEET_STUB_STEP_S": "0.001"}
+    environ = {**SHORT_LEASES, "BATCHFLEET_STUB_CRASH_ON": "KILLER", "BATCHFLEET_STUB_STEP_S": "0.001", "BATCHFLEET_BATCH_SIZE": batch_size}
 
-    arguments = ["run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--engine", "stub", "--workers", "2"]
-    done = batchfleet(*arguments, environ=environ, timeout_s=110)
+    arguments = ["run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--engine", "stub", "--workers", "3"]
+    done = batchfleet(*arguments, environ=environ, timeout_s=280)
 
     assert done.returncode == 1, done.stderr
-    failed = [line for line in read_answers(answers) if line["status"] == "failed"]
-    assert [line["id"] for line in failed] == ["q1234"]
-    error = failed[0]["error"]
-    assert error["kind"] == "engine_killed"
-    assert error["evidence"]["deaths"] <= math.log2(64) + 2
-    assert len(error["evidence"]["workers"]) == error["evidence"]["deaths"]
-    assert len(read_answers(answers)) == 2000
+    failed = {line["id"]: line["error"] for line in read_answers(answers) if line["status"] == "failed"}
+    assert sorted(failed) == sorted(culprits)
+    for error in failed.values():
+        assert error["kind"] == "engine_killed"
+        assert error["evidence"]["deaths"] <= math.log2(64) + 2
+        assert len(error["evidence"]["workers"]) == error["evidence"]["deaths"]
+    assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
+
+
+def holder_of_a_batch(client: redis.Redis, fleet: Processes, deaths: int) -> str | None:
+    """The worker that holds a batch of which that many workers have died already; None if nobody does."""
+    names = {last: name for name in WORKERS for last in re.findall(r"worker (\S+) serves ", fleet.log(name))[-1:]}
+    leased: Any = client.zrange("batchfleet:leases:stub", 0, -1)
+    held: list[Any] = [client.hmget(f"rq:job:{batch.decode()}", "deaths", "worker_name") for batch in leased]
+    return next((names.get(worker.decode()) for died, worker in held if worker is not None and int(died or 0) == deaths), None)
+
+
+@pytest.mark.timeout(300)
+def test_workers_killed_from_outside_cost_no_question_its_answer(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """Whoever holds it is killed four times in a row, twice of them while it runs alone, and still it is answered like all others."""
+    ids = write_questions(tmp_path / "questions.jsonl", 200)
+    answers = tmp_path / "answers.jsonl"
+    environ = {**SHORT_LEASES, "BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MAX_NUM_SEQS": "8", "BATCHFLEET_BATCH_SIZE": "1"}
+    with Processes(redis_server.url, tmp_path, environ) as fleet:
+        fleet.batcher()
+        for name in WORKERS:
+            fleet.worker(name)
+        fleet.submit(tmp_path / "questions.jsonl", answers)
+        for deaths in range(4):
+            wait_until(partial(holder_of_a_batch, client, fleet, deaths), f"somebody holds a batch that {deaths} workers died with")
+            name = holder_of_a_batch(client, fleet, deaths) or WORKERS[0]
+            fleet.kill(name)
+            fleet.finish(name)
+            fleet.worker(name)
+        assert fleet.finish("producer", 180) == 0
+    assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
+    assert all(line["status"] == "answered" for line in read_answers(answers))
+    assert max(line["attempts"] for line in read_answers(answers)) > 4
 
 
 def test_a_hanging_question_times_out_and_its_neighbours_are_answered(tmp_path: Path) -> None:
