@@ -142,7 +142,7 @@ def submit_file(asking: Asking, settings: Settings) -> int:
 
 
 def _ask(runner: Runner, what: FileRun, asking: Asking, address: RedisAddress, view: ProgressView) -> int:
-    interrupted = _stop_on_signals(runner)
+    interrupted = stop_on_signals(runner)
     collect_garbage_rarely()
     try:
         runner.run()
@@ -195,7 +195,7 @@ def _ledger(address: RedisAddress, run: str) -> Ledger | None:
         return None
 
 
-def _stop_on_signals(runner: Runner) -> threading.Event:
+def stop_on_signals(runner: Runner) -> threading.Event:
     """First Ctrl-C or SIGTERM: stop in order. Second: at once."""
     interrupted = threading.Event()
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from fleet import logs
 from fleet.bench.cli import add_commands as add_benchmarks
-from fleet.commands import asking, looking, services, staying, steering, tuning
+from fleet.commands import asking, looking, services, staying, steering, sweeping, tuning
 from fleet.commands.flags import EXIT_CODES, shared_flags
+from fleet.commands.loading import load
 from fleet.hosts import HostSilentError
 from fleet.processes import ChildGaveUpError
-from fleet.settings.loading import load_settings
 from fleet.settings.schema import Settings
 from fleet.settings.show import secret_texts
 from fleet.state_folder import default_folder, url_of_running
@@ -49,12 +49,7 @@ def _complain(error: Exception, code: int) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
-    overrides = {}
-    if getattr(arguments, "redis", None):
-        overrides["redis.url"] = arguments.redis
-    if getattr(arguments, "model", None):
-        overrides["model.generator_settings.model"] = arguments.model
-    loaded = load_settings(Path(arguments.config) if arguments.config else None, os.environ, overrides)
+    loaded = load(arguments)
     for warning in loaded.warnings:
         print(f"batchfleet: warning: {warning}", file=sys.stderr)
     settings = loaded.settings
@@ -69,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_flags()
     # In the order in which `--help` shows them.
-    for module in (asking, staying, services, looking, steering, tuning):
+    for module in (asking, sweeping, staying, services, looking, steering, tuning):
         module.add_commands(commands, shared)
     add_benchmarks(commands, shared.common)
     return parser

@@ -14,6 +14,8 @@ from fleet.settings.schema import Settings
 from fleet.settings.yaml import MAX_TEXT_BYTES, Block, Entry, Raw, Where, as_block, parse, shown
 from wire.errors import UsageError
 
+COMMAND_LINE = Where("command line")
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
@@ -23,7 +25,9 @@ class LoadedSettings:
     warnings: tuple[str, ...]
 
 
-def load_settings(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object]) -> LoadedSettings:
+def load_settings(
+    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, object], instead: Mapping[str, object] | None = None, where: str = ""
+) -> LoadedSettings:
     """Read all sources. Each wins over those before it: defaults, file, environment, command line.
 
     `vllm_args` of several sources are joined key by key, at their first level; of everything else the last one given counts, lists included.
@@ -32,12 +36,13 @@ def load_settings(path: Path | None, environ: Mapping[str, str], overrides: Mapp
         path: The YAML file; None for none.
         environ: Variables `BATCHFLEET_...`; others are ignored, and so is an empty value (compose files pass `${UNSET:-}` on like that).
         overrides: Dotted keys, short or full as in a file, to values; text is read as in the environment, None means not given.
+        instead: The same, stronger still, from wherever `where` says; text stands for itself, None means the default.
 
     Raises:
         UsageError: One line for every problem: where, which key, what is wrong; what to do.
     """
     layers = [] if path is None else [_from_file(path)]
-    layers += [_from_environment(environ), _from_command_line(overrides)]
+    layers += [_from_environment(environ), _from_command_line(overrides), _from_mapping(instead or {}, Where(where))]
     given = {key: value for layer in layers for key, value in layer.values.items()}
     settings = checked(given, [problem for layer in layers for problem in layer.problems])
     warnings = [warning for layer in layers for warning in layer.warnings]
@@ -86,12 +91,14 @@ def _from_environment(environ: Mapping[str, str]) -> Layer:
 
 
 def _from_command_line(overrides: Mapping[str, object]) -> Layer:
+    given = {key: Raw(value) if isinstance(value, str) else value for key, value in overrides.items() if value is not None}
+    return _from_mapping(given, COMMAND_LINE)
+
+
+def _from_mapping(overrides: Mapping[str, object], where: Where) -> Layer:
     layer = Layer()
-    where = Where("command line")
     for key, given in overrides.items():
-        if given is None:
-            continue
-        value: object = Raw(given) if isinstance(given, str) else as_block(given, where) if isinstance(given, dict) else given
+        value: object = as_block(given, where) if isinstance(given, dict) else given
         # A dotted key is a block in a block in a block, so that it means what the same nesting means in a file.
         for name in reversed(key.split(".")):
             value = Block((Entry(name, where, value),))

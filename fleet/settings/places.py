@@ -126,8 +126,9 @@ def nearest_variable(name: str) -> str:
 
 def expected(path: KeyPath) -> str:
     """What a setting takes, for people: its kind, its bounds, its default."""
-    kinds = " or ".join(_KIND_NAMES.get(kind, "a text") for kind in KINDS[path])
     field = FIELDS[path]
+    of_mappings = dict in (get_origin(part) for part in get_args(field.annotation))
+    kinds = "a list of mappings" if of_mappings else " or ".join(_KIND_NAMES.get(kind, "a text") for kind in KINDS[path])
     default = field.get_default(call_default_factory=True, validated_data={})
     if isinstance(default, bool):
         default = str(default).lower()

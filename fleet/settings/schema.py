@@ -285,6 +285,15 @@ class StubSettings(Section):
         yield from _above(self, "min_tokens", "max_tokens")
 
 
+class SweepSettings(Section):
+    """Runs of `batchfleet sweep`: every entry of `runs` with every combination of the values of `grid`. Other commands pass over it."""
+
+    grid: dict[str, JsonValue] = Field(default={}, description="Settings, each with a list of the values to try: `temperature: [0.0, 0.7]`.")
+    runs: list[dict[str, JsonValue]] = Field(
+        default=[], max_length=1000, description="Settings that belong together, one mapping a run, each with a `name` if you like."
+    )
+
+
 class Settings(Section):
     """Everything that a fleet can be told."""
 
@@ -295,6 +304,7 @@ class Settings(Section):
     leases: LeaseSettings = Field(default_factory=LeaseSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
     stub: StubSettings = Field(default_factory=StubSettings)
+    sweep: SweepSettings = Field(default_factory=SweepSettings)
 
     @property
     def questions_per_batch(self) -> int:

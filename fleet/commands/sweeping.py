@@ -1,0 +1,50 @@
+"""`sweep`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from fleet.asking import Asking
+from fleet.commands import reading
+from fleet.commands.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
+from fleet.commands.loading import load
+from fleet.settings.schema import Settings
+from fleet.sweep.sweeping import SweepPlan, run_sweep
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        parents=[shared.common],
+        help="the same questions under several settings, and how these compare",
+        description="Makes one run for each combination of `sweep:` in the configuration, with a fleet of its own on this machine.",
+        epilog=EXIT_CODES,
+    )
+    sweep.add_argument("questions", nargs="+", metavar="QUESTIONS", help=reading.QUESTIONS)
+    sweep.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for the answers, one file a run, and the comparison")
+    sweep.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
+    add_engine(sweep)
+    sweep.add_argument("--workers", type=positive, default=1, metavar="N", help="worker processes (default: 1)")
+    add_json(sweep, "print the comparison as one JSON object on stdout")
+    sweep.add_argument("--quiet", action="store_true", help="no progress on stderr")
+    reading.add_flags(sweep)
+    sweep.set_defaults(command=_sweep, finds_fleet=False)
+
+
+def _sweep(arguments: argparse.Namespace, settings: Settings) -> int:
+    asking = Asking(
+        questions=tuple(arguments.questions),
+        answers=Path(arguments.output),
+        skip_invalid=arguments.skip_invalid,
+        quiet=arguments.quiet,
+        as_json=arguments.json,
+        shape=reading.shape(arguments),
+        input_format=arguments.input_format,
+    )
+
+    def with_overrides(overrides: Mapping[str, object], where: str) -> Settings:
+        return load(arguments, overrides, where).settings
+
+    return run_sweep(SweepPlan(asking, arguments.engine, arguments.workers), settings, with_overrides)

@@ -1,0 +1,1 @@
+"""`batchfleet sweep`: the same questions under several settings, and how these compare."""
