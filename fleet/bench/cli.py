@@ -67,7 +67,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         for field in dataclasses.fields(module.Plan):
             _add_flag(parser, field)
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-        parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="draw the outcome as well")
+        parser.add_argument("--save", type=Path, metavar="FOLDER", help="write NAME.md, NAME.json and, where there is something to draw, NAME.svg")
         parser.set_defaults(command=run, bench=name)
 
 
@@ -77,21 +77,23 @@ def run(arguments: argparse.Namespace, settings: Settings) -> int:
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(module.Plan)}
     machine = describe_machine()
     report: Report = module.run(module.Plan(**given), settings, lambda words: print(words, file=sys.stderr, flush=True))
-    if arguments.chart is not None:
-        _draw(report, arguments.chart)
+    if arguments.save is not None:
+        _save(report, machine, arguments.save)
     print(json.dumps(report.as_dict(machine), default=str) if arguments.json else report.as_text(in_words(machine)))
     return 0
 
 
-def _draw(report: Report, path: Path) -> None:
-    if report.chart is None:
-        print(f"bench {report.name} has nothing to draw", file=sys.stderr)
-        return
+def _save(report: Report, machine: dict[str, str], folder: Path) -> None:
+    files = {"json": json.dumps(report.as_dict(machine), default=str), "md": report.as_text(in_words(machine))}
+    if report.chart is not None:
+        files["svg"] = report.chart.as_svg()
     try:
-        path.write_text(report.chart.as_svg(), encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, text in files.items():
+            (folder / f"{report.name}.{kind}").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         # The figures took minutes; they are still to be shown.
-        print(f"cannot write {path}: {error.strerror}", file=sys.stderr)
+        print(f"cannot write to {folder}: {error.strerror}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,7 +40,7 @@ class Report:
         tables: For people.
         notes: What a reader should know, a line each.
         measurements: Every single measurement, in the order in which they were made.
-        chart: For `--chart`.
+        chart: What is best drawn.
     """
 
     name: str

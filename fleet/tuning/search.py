@@ -12,6 +12,7 @@ CAPACITY_FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0)
 """Questions in the engine, as a multiple of those that it works on at once."""
 USUAL_FACTOR = 1.5
 BATCH_SIZES = (8, 16, 32, 64, 128, 256)
+GRID_FACTORS, GRID_BATCH_SIZES = (1.0, 1.5, 2.0, 3.0), (8, 32, 128)
 MOST_SEQUENCES, FEWEST_SEQUENCES = 2048, 4
 
 
@@ -77,12 +78,12 @@ def search(start: Setting, measure: Callable[[Setting], float], tried: Tried) ->
 
 
 def grid(start: Setting) -> Iterator[Setting]:
-    """Every combination near `start`: four engine sizes, and all capacities and batch sizes that go with them."""
+    """Every combination near `start` of four engine sizes, four capacities and three batch sizes."""
     sizes = [None] if start.max_num_seqs is None else [_bounded(int(start.max_num_seqs * factor)) for factor in (0.5, 1, 2, 4)]
     for size in sizes:
-        for factor in CAPACITY_FACTORS:
+        for factor in GRID_FACTORS:
             capacity = int((size or start.capacity) * factor)
-            yield from (Setting(size, capacity, batch_size) for batch_size in BATCH_SIZES if batch_size <= capacity)
+            yield from (Setting(size, capacity, batch_size) for batch_size in GRID_BATCH_SIZES if batch_size <= capacity)
 
 
 def _climb(start: Setting, rate: Callable[[Setting], float]) -> Setting:

@@ -55,14 +55,16 @@ def test_batching_compares_fleets_with_other_ways_to_feed(tmp_path: Path) -> Non
     """Each size is answered in full and set against the ideal; the ways to feed come out in the order that logic demands, and in a drawing."""
     arguments = ("--count", "240", "--batch", "1", "16", "--rounds", "1", "--step-s", "0.002", "--sequences", "8", "--tokens", "2", "20")
 
-    found = measured("batching", *arguments, "--fed-by", "1", "8", "--chart", str(tmp_path / "batching.svg"))
+    found = measured("batching", *arguments, "--fed-by", "1", "8", "--save", str(tmp_path / "found"))
 
     fleets, fed = found["tables"].values()
     assert [row["fed"] for row in fleets] == ["ideal: all at once, no fleet", "batches of 1", "batches of 16"]
     assert all(row["of the ideal"] > 0 for row in fleets)
     for row in fed:
         assert row["one at a time"] < row["8 at a time, whole"] <= row["when there is room"] * 1.02
-    assert (tmp_path / "batching.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert (tmp_path / "found" / "batching.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert json.loads((tmp_path / "found" / "batching.json").read_text(encoding="utf-8")) == found
+    assert "| batches of 16" in (tmp_path / "found" / "batching.md").read_text(encoding="utf-8")
 
 
 def test_scale_sets_simulated_workers_against_the_ideal() -> None:
