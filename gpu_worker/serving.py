@@ -57,7 +57,7 @@ class GpuWorker:
         self._changed = asyncio.Event()
         self._died: EngineDeadError | None = None
         self._broke: BaseException | None = None
-        self._isolate = False
+        self._isolating = asyncio.Event()
 
     @property
     def report(self) -> Report:
@@ -204,12 +204,12 @@ class GpuWorker:
         while not self._stopping.is_set():
             # Before the look at what is in flight: what changes from now on ends the waiting below.
             self._changed.clear()
-            if self._report.in_flight >= self._report.capacity or (self._isolate and self._report.in_flight > 0):
+            if self._report.in_flight >= self._report.capacity or (self._isolating.is_set() and self._report.in_flight > 0):
                 await self._changed.wait()
                 continue
             try:
                 with translated(self._address):
-                    if self._isolate:
+                    if self._isolating.is_set():
                         await self._take_isolated()
                         continue
                     await self._take_waiting()
@@ -233,7 +233,7 @@ class GpuWorker:
         """Take one batch that may kill the engine, now that nothing else is in it."""
         batch = await self._intake.claim_isolated()
         if batch is None:
-            self._isolate = False
+            self._isolating.clear()
             await self._intake.stop_isolating()
             return
         words = "runs %d questions of batch %s alone: its workers keep dying"
@@ -242,15 +242,15 @@ class GpuWorker:
 
     async def _wait_for_batch(self) -> None:
         waiting = asyncio.create_task(self._waiting_intake.wait())
-        stopping = asyncio.create_task(self._stopping.wait())
+        ends = [waiting, *(asyncio.create_task(event.wait()) for event in (self._stopping, self._isolating))]
         try:
-            await asyncio.wait({waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if waiting.done():
                 waiting.result()
         finally:
-            stopping.cancel()
-            waiting.cancel()
-            await asyncio.gather(waiting, stopping, return_exceptions=True)
+            for task in ends:
+                task.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
 
     def _engine_died(self, error: EngineDeadError) -> None:
         if self._died is None:
@@ -269,7 +269,7 @@ class GpuWorker:
                 if heard.drain and not self._stopping.is_set():
                     log.info("asked to drain")
                     self.stop()
-                self._isolate = heard.isolate
+                self._take_turn(isolate=heard.isolate)
                 self._in_flight.cancel_runs(heard.cancelled)
                 for batch in heard.lost:
                     self._in_flight.lose(batch)
@@ -279,6 +279,14 @@ class GpuWorker:
             except QueueUnavailableError as error:
                 log.warning("leases not renewed: %s", error)
             await asyncio.sleep(self._options.heartbeat_s)
+
+    def _take_turn(self, *, isolate: bool) -> None:
+        if isolate:
+            # Whatever it waits for now, a batch that must run alone has waited longer.
+            self._isolating.set()
+            self._changed.set()
+        else:
+            self._isolating.clear()
 
     async def _show(self, identity: RqIdentity) -> None:
         """Keep RQ's own view of this worker true, roughly."""

@@ -1,0 +1,64 @@
+"""A machine whose clock is wrong reckons by the Redis server's clock all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import pytest
+import redis
+import redis.asyncio
+
+from fleet.private_redis import PrivateRedis
+from gpu_worker.engines.stub import StubEngine, StubOptions
+from gpu_worker.leases import Leases
+from gpu_worker.options import WorkerOptions
+from gpu_worker.serving import GpuWorker
+from producer.options import ProducerOptions
+from producer.sending import Sender
+from wire.clock import ServerClock
+from wire.connection import RedisAddress
+from wire.keys import Keys
+
+KEYS = Keys()
+WRONG_BY_S = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def wrong_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process' clock is an hour early."""
+    monkeypatch.setattr("wire.clock.time", SimpleNamespace(time=lambda: time.time() + WRONG_BY_S))
+
+
+def is_right(clock: ServerClock) -> bool:
+    """Within what a loaded machine may take for a round trip."""
+    return abs(clock.now() - time.time()) < WRONG_BY_S / 10
+
+
+def test_a_producer_learns_the_time_as_it_opens_its_run(client: redis.Redis) -> None:
+    """Submission and deadline times go by it."""
+    sender = Sender(client, KEYS, "run-1", {"questions": "x"}, 1, ProducerOptions())
+    assert not is_right(sender.clock)
+
+    sender.open()
+
+    assert is_right(sender.clock)
+
+
+async def test_a_worker_learns_the_time_before_its_first_batch(redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """Or questions would expire whose deadline is far."""
+    worker = GpuWorker(RedisAddress(redis_server.url), StubEngine(StubOptions()), WorkerOptions())
+
+    await asyncio.to_thread(worker._wait_for_server, client)
+
+    assert is_right(worker._clock)
+
+
+async def test_a_worker_learns_the_time_with_every_heartbeat(redis_server: PrivateRedis) -> None:
+    """Clocks are put right and wrong while it runs."""
+    clock = ServerClock()
+    async with redis.asyncio.Redis.from_url(redis_server.url, protocol=2) as aclient:
+        await Leases(aclient, KEYS, "stub", "w", WorkerOptions(), clock).renew([], {"state": "running"})
+
+    assert is_right(clock)

@@ -1,0 +1,104 @@
+"""What a producer does between Redis and its disk: a record is forgotten only when its line is safe, and its line is written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from fleet.private_redis import PrivateRedis
+from producer.collecting import Collector
+from producer.options import ProducerOptions
+from producer.output import AnswersFile, OutputFullError
+from producer.reading import ReadingLimits, check_questions
+from producer.running import Runner
+from producer.sending import Sender
+from producer.sources import Source
+from producer.stock import FileRun, take_stock
+from tests.builders import an_answer
+from tests.processes import read_answers, write_questions
+from wire.codec import encode_record
+from wire.connection import RedisAddress, load_script
+from wire.errors import LeaseLostError
+from wire.keys import Keys
+
+KEYS = Keys()
+RUN = "run-1"
+
+
+class FailingDisk(AnswersFile):
+    """A disk that takes what is written, and fails when it is to be safe."""
+
+    def sync(self) -> None:
+        msg = "the disk fails"
+        raise OutputFullError(msg)
+
+
+def a_file_run(folder: Path, count: int) -> FileRun:
+    """Questions q0, q1, ... in a file."""
+    write_questions(folder / "questions.jsonl", count)
+    source = Source((folder / "questions.jsonl",))
+    return FileRun(RUN, source, check_questions(source, ReadingLimits()), ReadingLimits(), "stub", {"questions": "x"})
+
+
+def answer_all(client: redis.Redis, what: FileRun) -> None:
+    """Have all its questions accepted, and write a record of each, as workers do."""
+    keys = [KEYS.run(RUN), KEYS.done(RUN), KEYS.records(RUN), KEYS.pending, KEYS.runs]
+    records: list[Any] = []
+    for index in range(what.checked.count):
+        records += [index, "answered", 1, encode_record(an_answer(f"q{index}", index=index))]
+    client.hset(KEYS.run(RUN), mapping={"cursor": what.checked.count, "accepted": what.checked.count})
+    client.register_script(load_script("wire", "publish"))(keys=keys, args=[RUN, 60, *records])
+
+
+def a_runner(what: FileRun, answers: AnswersFile, server: PrivateRedis) -> Runner:
+    """A producer that goes on with what is there."""
+    return Runner(what, take_stock(what, answers), answers, RedisAddress(server.url), ProducerOptions())
+
+
+def test_what_may_not_be_on_disk_stays_in_redis(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """Written is not safe: without the disk's word nothing is acknowledged, and the next attempt writes no line twice."""
+    what = a_file_run(tmp_path, 20)
+    Sender(client, KEYS, RUN, what.fingerprint, 20, ProducerOptions()).open()
+    client.delete(KEYS.producer(RUN))
+    answer_all(client, what)
+
+    with FailingDisk(tmp_path / "answers.jsonl") as answers, pytest.raises(OutputFullError):
+        a_runner(what, answers, redis_server).run()
+    assert client.xlen(KEYS.records(RUN)) == 20
+
+    with AnswersFile(tmp_path / "answers.jsonl") as answers:
+        a_runner(what, answers, redis_server).run()
+    assert [line["id"] for line in read_answers(tmp_path / "answers.jsonl")] == [f"q{number}" for number in range(20)]
+    assert client.xlen(KEYS.records(RUN)) == 0
+
+
+def test_a_record_that_comes_twice_is_one_line(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """Redis may come back without its last second, and a worker then answers again what has its line already."""
+    what = a_file_run(tmp_path, 2)
+    with AnswersFile(tmp_path / "answers.jsonl") as answers:
+        runner = a_runner(what, answers, redis_server)
+        runner._write([an_answer("q0", index=0), an_answer("q1", index=1)])
+        runner._write([an_answer("q1", index=1)])
+    client.close()
+
+    assert [line["id"] for line in read_answers(tmp_path / "answers.jsonl")] == ["q0", "q1"]
+
+
+def test_a_producer_that_lost_its_run_drops_nothing(tmp_path: Path, client: redis.Redis) -> None:
+    """Another has taken it over and may not have the records yet."""
+    what = a_file_run(tmp_path, 3)
+    sender = Sender(client, KEYS, RUN, what.fingerprint, 3, ProducerOptions())
+    sender.open()
+    answer_all(client, what)
+    collector = Collector(client, KEYS, RUN, sender.token, ProducerOptions())
+    assert len(collector.receive(0.0)) == 3
+    collector.written()
+    client.set(KEYS.producer(RUN), "somebody:1:else")
+
+    with pytest.raises(LeaseLostError):
+        collector.acknowledge()
+
+    assert client.xlen(KEYS.records(RUN)) == 3
