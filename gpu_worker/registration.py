@@ -21,15 +21,17 @@ class RqIdentity:
     def __init__(self, client: redis.Redis, keys: Keys, model: str, name: str) -> None:
         self._queue = Queue(keys.rq_queue_name(model), connection=client, serializer=BatchSerializer)
         self._client = client
-        self._worker = SimpleWorker([self._queue], name=name, connection=client, serializer=BatchSerializer, worker_ttl=TTL_S)
-        self._born = False
+        self._name = name
+        self._worker: SimpleWorker | None = None
 
     def report(self, *, busy: bool) -> None:
         """Say that we live, and whether anything is in flight."""
-        if not self._born or not self._client.exists(self._worker.key):
+        if self._worker is None:
+            # Not before: RQ asks the server already as it makes one, and an engine that has booted must not end because Redis is away just then.
+            self._worker = SimpleWorker([self._queue], name=self._name, connection=self._client, serializer=BatchSerializer, worker_ttl=TTL_S)
+        if not self._client.exists(self._worker.key):
             # RQ refuses to register a name twice; after a pause longer than the TTL the key is gone and the set must be joined again.
             self._worker.register_birth()
-            self._born = True
         # Workers that were killed stay in RQ's sets for good unless somebody looks.
         worker_registration.clean_worker_registry(self._queue)
         state = WorkerStatus.BUSY if busy else WorkerStatus.IDLE
@@ -39,5 +41,5 @@ class RqIdentity:
             pipe.execute()
 
     def leave(self) -> None:
-        if self._born:
+        if self._worker is not None:
             self._worker.register_death()
