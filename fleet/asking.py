@@ -16,6 +16,7 @@ import redis
 from pydantic import JsonValue
 
 from fleet import building, summary
+from fleet.delivering import deliver
 from fleet.ledger import Ledger, read_ledger
 from fleet.local import LocalFleet, LocalPlan
 from fleet.progress import ProgressView
@@ -23,16 +24,22 @@ from fleet.serving import collect_garbage_rarely
 from fleet.settings.schema import Settings
 from fleet.settings.show import child_environment, to_file_text
 from gpu_worker.engines.vllm_arguments import read_template
+from producer.exports.destination import Destination, OutputFormat, destination
+from producer.exports.exporting import ensure_writable
 from producer.output import AnswersFile
 from producer.reading import Checked, Source, check_questions
 from producer.running import NotFinishedError, RunCancelledError, Runner
 from producer.shaping import AS_IT_STANDS, Shape
 from producer.sources import InputFormat, find_files
+from producer.spooling import spool, spool_path
 from producer.stock import FileRun, Tally, take_stock
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import EngineBootError, FleetError, UsageError
 from wire.keys import Keys
 from wire.messages import JsonObject
+
+STDIN = "-"
+"""What people write for standard input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +47,8 @@ class Asking:
     """What the user asked for.
 
     Attributes:
-        questions: Files, folders of data sets, and patterns.
-        answers: A file.
+        questions: Files, folders of data sets, and patterns; or `-` alone for standard input.
+        answers: The file that is to hold the answers in the end.
         run: Id of the run; None to derive it from the fingerprint.
         skip_invalid: Bad lines become failure records instead of an error.
         wait_for_room: Wait while the fleet is full, instead of giving up.
@@ -57,6 +64,13 @@ class Asking:
     as_json: bool = False
     shape: Shape = AS_IT_STANDS
     input_format: InputFormat = "auto"
+    output_format: OutputFormat | None = None
+    is_ordered: bool = False
+
+    @property
+    def to(self) -> Destination:
+        """Where the answers go."""
+        return destination(self.answers, self.output_format, is_ordered=self.is_ordered)
 
 
 def prepare(asking: Asking, settings: Settings, model: str, sampling: JsonObject) -> FileRun:
@@ -69,7 +83,8 @@ def prepare(asking: Asking, settings: Settings, model: str, sampling: JsonObject
         UsageError: A file, or a line of it, is unusable.
     """
     limits = building.reading_limits(settings)
-    source = Source(find_files(asking.questions), asking.shape, asking.input_format)
+    ensure_writable(asking.to)
+    source = Source(_files(asking, settings), asking.shape, asking.input_format)
     if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
         msg = f"{asking.answers} holds the questions; choose another -o"
         raise UsageError(msg)
@@ -80,6 +95,15 @@ def prepare(asking: Asking, settings: Settings, model: str, sampling: JsonObject
         fingerprint["asked as"] = described
     run = asking.run or f"run-{hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()}"
     return FileRun(run, source, checked, limits, model, fingerprint)
+
+
+def _files(asking: Asking, settings: Settings) -> tuple[Path, ...]:
+    if asking.questions == (STDIN,):
+        return (spool(sys.stdin.buffer, asking.to.journal, settings.limits.max_stdin_bytes),)
+    if STDIN in asking.questions:
+        msg = f"{STDIN} is standard input, and stands alone; name it or files"
+        raise UsageError(msg)
+    return find_files(asking.questions)
 
 
 def fingerprint_of(checked: Checked, settings: Settings, model: str, sampling: JsonObject) -> dict[str, str]:
@@ -111,7 +135,7 @@ def run_file(asking: Asking, settings: Settings, engine: str, workers: int) -> i
         The exit code: 0 every question answered, 1 some failed, 3 not finished, 130 interrupted.
     """
     what = prepare(asking, settings, building.model_name(settings, engine), settings.model.generator_settings.sampling_defaults)
-    with AnswersFile(asking.answers) as answers:
+    with AnswersFile(asking.to.journal) as answers:
         stock = take_stock(what, answers)
         if stock.is_complete:
             # Not worth booting an engine for.
@@ -133,7 +157,7 @@ def submit_file(asking: Asking, settings: Settings) -> int:
         check_server(client, address)
     # What nobody has set here is the workers' to say.
     what = prepare(asking, settings, served_model(address, settings), settings.model.generator_settings.given_sampling)
-    with AnswersFile(asking.answers) as answers:
+    with AnswersFile(asking.to.journal) as answers:
         stock = take_stock(what, answers)
         with ProgressView(quiet=asking.quiet) as view:
             options = building.producer_options(settings, wait_for_room=asking.wait_for_room)
@@ -150,7 +174,7 @@ def _ask(runner: Runner, what: FileRun, asking: Asking, address: RedisAddress, v
         view.close()
         if asking.as_json:
             print(json.dumps(summary.as_dict(what.run, runner.tally)))
-        then = f". The same command continues the run; {runner.tally.on_disk} lines are in {asking.answers}"
+        then = f". The same command continues the run; {runner.tally.on_disk} lines are in {asking.to.journal}"
         print(f"batchfleet: {error}{'' if isinstance(error, RunCancelledError) else then}", file=sys.stderr)
         return 130 if interrupted.is_set() else 3
     view.close()
@@ -158,7 +182,10 @@ def _ask(runner: Runner, what: FileRun, asking: Asking, address: RedisAddress, v
 
 
 def _report(what: FileRun, asking: Asking, tally: Tally, ledger: Ledger | None) -> int:
-    """Say how a finished run went; returns the exit code."""
+    """Deliver the answers of a finished run, and say how it went; returns the exit code."""
+    deliver(what, tally, asking.to)
+    if asking.questions == (STDIN,):
+        spool_path(asking.to.journal).unlink(missing_ok=True)
     if asking.as_json:
         print(json.dumps(summary.as_dict(what.run, tally)))
     if not asking.quiet:

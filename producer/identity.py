@@ -86,7 +86,7 @@ class DuplicateFinder:
             line: Where people find it, below 2**64.
             invalid: The question is unusable anyway, so it should not take the id from one that is not.
         """
-        digest = _digest(request_id)
+        digest = digest_of(request_id)
         self._uses.append(digest[0], _USE.pack(digest, index << 1 | invalid, line))
 
     def duplicates(self) -> list[Duplicate]:
@@ -153,7 +153,7 @@ def _spill_positions(questions: Iterable[tuple[str, int]], spill: Spill) -> int:
     """Returns the number of questions."""
     count = 0
     for request_id, index in questions:
-        digest = _digest(request_id)
+        digest = digest_of(request_id)
         spill.append(digest[0], _POSITION.pack(digest, index))
         count += 1
     return count
@@ -161,7 +161,7 @@ def _spill_positions(questions: Iterable[tuple[str, int]], spill: Spill) -> int:
 
 def _spill_answered(answered_ids: Iterable[str], spill: Spill) -> None:
     for request_id in answered_ids:
-        digest = _digest(request_id)
+        digest = digest_of(request_id)
         text = request_id.encode("utf-8", "replace")[:_MOST_ID_BYTES]
         spill.append(digest[0], _ANSWERED.pack(digest, len(text)) + text)
 
@@ -191,6 +191,7 @@ def _answered_in(records: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield digest, records[at - length : at]
 
 
-def _digest(request_id: str) -> bytes:
+def digest_of(request_id: str) -> bytes:
+    """16 bytes that stand for an id."""
     # surrogatepass: an answer file may hold anything, and must not bring the comparison down.
     return blake2b(request_id.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()

@@ -82,11 +82,13 @@ class Processes:
         self.started[name].send_signal(number)
 
 
-def batchfleet(*arguments: str, environ: Mapping[str, str] | None = None, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
+def batchfleet(
+    *arguments: str, environ: Mapping[str, str] | None = None, stdin: str | None = None, timeout_s: float = PATIENCE_S
+) -> subprocess.CompletedProcess[str]:
     """Run one command to its end, as a user would."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}
     command = [sys.executable, "-m", "fleet", *arguments]
-    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603 (ours)
+    return subprocess.run(command, env=env, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603 (ours)
 
 
 def write_questions(path: Path, count: int, prefix: str = "q") -> list[str]:

@@ -39,7 +39,7 @@ def main() -> int:
     what = prepare(asking, settings, building.model_name(settings, arguments.engine), settings.model.generator_settings.sampling_defaults)
     checking_s = time.process_time() - began_s
     options = dataclasses.replace(building.producer_options(settings), patience_s=PATIENCE_S, sampling={})
-    with AnswersFile(asking.answers) as answers, ProgressView() as view:
+    with AnswersFile(asking.to.journal) as answers, ProgressView() as view:
         runner = Runner(what, take_stock(what, answers), answers, building.redis_address(settings), options, observe=view.show)
         helping.wait_for_go()
         began_s = time.process_time()
@@ -47,7 +47,7 @@ def main() -> int:
             tally = runner.run()
         used_s = time.process_time() - began_s
     result = {"elapsed_s": tally.elapsed_s, "answered": tally.answered, "failed": tally.failed, "cpu_s": used_s, "checking_cpu_s": checking_s}
-    helping.tell({**result, "again": _begun_again(asking.answers)})
+    helping.tell({**result, "again": _begun_again(asking.to.journal)})
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`run` and `submit`."""
+"""`run` and `submit`, and `convert`, which writes their answers once more."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fleet import asking, building
-from fleet.commands import reading
+from fleet.commands import reading, writing
 from fleet.commands.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
 from fleet.settings.schema import Settings
 
@@ -25,10 +25,13 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     )
     submit.set_defaults(command=_submit)
 
+    writing.add_commands(commands, shared)
+
 
 def _add_asking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("questions", nargs="+", metavar="QUESTIONS", help=reading.QUESTIONS)
-    parser.add_argument("-o", "--output", required=True, metavar="ANSWERS", help="JSONL, one line per question, written as answers arrive")
+    parser.add_argument("-o", "--output", required=True, metavar="ANSWERS", help=f"file of answers; its ending says the format: {writing.ENDINGS}")
+    writing.add_flags(parser)
     parser.add_argument("--run", metavar="ID", help="name of the run (default: derived from what is asked, so that the same command resumes)")
     parser.add_argument("--model", metavar="NAME", help="the model for questions that name none")
     parser.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
@@ -56,4 +59,6 @@ def _asking(arguments: argparse.Namespace) -> asking.Asking:
         as_json=arguments.json,
         shape=reading.shape(arguments),
         input_format=arguments.input_format,
+        output_format=arguments.format,
+        is_ordered=arguments.ordered,
     )

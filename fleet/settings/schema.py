@@ -227,6 +227,7 @@ class LimitSettings(Section):
     run_ttl_s: float = Field(
         default=7 * DAY_S, ge=60, le=366 * DAY_S, description="How long a run and its records outlive their last activity, in seconds."
     )
+    max_stdin_bytes: int = Field(default=16 * 1024 * MIB, ge=KIB, le=1024 * 1024 * MIB, description="Most bytes of questions from standard input.")
     max_dead_letters: int = Field(default=10_000, ge=1, le=10_000_000, description="Most dead letters that are kept; the oldest go first.")
 
     def contradictions(self) -> Iterator[Contradiction]:

@@ -1,0 +1,57 @@
+"""Flags that say how answers are written, and `convert`, which writes them once more."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import get_args
+
+from fleet import building
+from fleet.commands import reading
+from fleet.commands.flags import Commands, Shared
+from fleet.delivering import about_run
+from fleet.settings.schema import Settings
+from producer.exports.destination import OutputFormat, destination
+from producer.exports.exporting import export
+from producer.exports.reading_back import as_they_came
+from producer.reading import Source, check_questions, read_checked
+from producer.sources import find_files
+from wire.errors import UsageError
+
+ENDINGS = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, .openai.jsonl, and .gz or .zst after it"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=get_args(OutputFormat), help="format of the answers, if the ending is not to say it")
+    parser.add_argument("--ordered", action="store_true", help="in the end, put the answers in the order of the questions")
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
+    convert = commands.add_parser("convert", parents=[shared.common], help="write answers in another format")
+    convert.add_argument("answers", metavar="ANSWERS", help="answers as JSONL, as run and submit keep them")
+    convert.add_argument("-o", "--output", required=True, metavar="FILE", help=f"what to write; its ending says the format: {ENDINGS}")
+    add_flags(convert)
+    convert.add_argument("--questions", nargs="+", default=[], metavar="FILE", help="the questions, for their order and their texts")
+    reading.add_flags(convert)
+    convert.set_defaults(command=_convert)
+
+
+def _convert(arguments: argparse.Namespace, settings: Settings) -> int:
+    answers, output = Path(arguments.answers), Path(arguments.output)
+    to = destination(output, arguments.format, is_ordered=arguments.ordered)
+    if output.exists() and answers.exists() and output.samefile(answers):
+        msg = f"{output} holds the answers; choose another -o"
+        raise UsageError(msg)
+    if arguments.ordered and not arguments.questions:
+        msg = "--ordered needs the order: give --questions as well"
+        raise UsageError(msg)
+    counts = Counter(answered.fields["status"] for answered in as_they_came(answers))
+    about = about_run(None, counts.total(), counts["answered"], counts["failed"])
+    if arguments.questions:
+        source, limits = Source(find_files(arguments.questions), reading.shape(arguments), arguments.input_format), building.reading_limits(settings)
+        checked = check_questions(source, limits, skip_invalid=True)
+        export(answers, to, about, lambda: read_checked(source, limits, checked))
+    else:
+        export(answers, to, about)
+    return 0

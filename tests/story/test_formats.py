@@ -1,0 +1,103 @@
+"""A run in whatever formats people have: the fleet is the same, and so are its promises."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+
+from fleet.private_redis import PrivateRedis
+from tests.processes import ROOT, Processes, batchfleet, lines_in, read_answers, wait_until
+
+SLOW = {"STUB_STEP_S": "0.05", "STUB_MIN_TOKENS": "5", "STUB_MAX_TOKENS": "25", "STUB_MAX_NUM_SEQS": "16"}
+
+
+def test_a_table_becomes_a_table(tmp_path: Path) -> None:
+    """CSV in, Parquet out, in order, with a prompt made by a template; the same command again asks nothing."""
+    with (tmp_path / "questions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["number", "text", "gold"])
+        writer.writerows([str(number), f'Is "{number}" even,\nor odd?', "even"] for number in range(300))
+    command = ["run", str(tmp_path / "*.csv"), "-o", str(tmp_path / "answers.parquet"), "--ordered", "--engine", "stub", "--json"]
+    command += ["--id-column", "number", "--answer-column", "gold", "--template", "Q: {{ text }} A:", "--metadata-columns", ""]
+
+    done, again = batchfleet(*command), batchfleet(*command)
+
+    assert (done.returncode, again.returncode) == (0, 0), done.stderr + again.stderr
+    rows = pyarrow.parquet.read_table(tmp_path / "answers.parquet").to_pylist()
+    assert [row["id"] for row in rows] == [str(number) for number in range(300)]
+    assert {row["metadata"] for row in rows} == {'{"answer":"even"}'}
+    assert json.loads(again.stdout)["questions_per_s"] == 0.0
+    changed = batchfleet(*command[:-4], "--template", "{{ text }}")
+    assert changed.returncode == 2
+    assert "asked as (" in changed.stderr
+
+
+def test_standard_input_survives_a_kill(tmp_path: Path, redis_server: PrivateRedis) -> None:
+    """A producer that is killed goes on from the questions that it kept; nothing is asked twice, and nothing is left beside the answers."""
+    questions = "".join(json.dumps({"id": f"q{number}", "question": f"What is {number}?"}) + "\n" for number in range(400))
+    answers = tmp_path / "answers.json"
+    journal, kept = tmp_path / "answers.json.journal", tmp_path / "answers.json.journal.questions"
+    with Processes(redis_server.url, tmp_path) as processes:
+        processes.start("batcher", "batcher")
+        processes.start("worker", "worker", "--engine", "stub", **SLOW)
+        command = ["submit", "-", "-o", str(answers), "--redis", redis_server.url, "--model", "stub"]
+        whole = [sys.executable, "-m", "fleet", *command]
+        with subprocess.Popen(whole, stdin=subprocess.PIPE, cwd=ROOT, stderr=subprocess.DEVNULL) as first:  # noqa: S603 (ours)
+            assert first.stdin
+            first.stdin.write(questions.encode())
+            first.stdin.close()
+            wait_until(lambda: journal.exists() and lines_in(journal) > 20, "answers come")
+            first.send_signal(signal.SIGKILL)
+        assert kept.exists()
+        assert not answers.exists()
+        other = batchfleet(*command, stdin="{}")
+        done = batchfleet(*command, stdin=questions)
+
+    assert other.returncode == 2
+    assert "differs from" in other.stderr
+    assert done.returncode == 0, done.stderr
+    results = json.loads(answers.read_text())["results"]
+    assert [one["id"] for one in results] == [f"q{number}" for number in range(400)]
+    assert [one["question"] for one in results] == [f"What is {number}?" for number in range(400)]
+    assert all(one["attempts"] == 1 for one in read_answers(journal))
+    assert not kept.exists()
+
+
+def test_convert_writes_answers_once_more(tmp_path: Path) -> None:
+    """From the answers of a run, without asking anything; clear errors for what it cannot do."""
+    (tmp_path / "questions.jsonl").write_text('{"id": "a", "question": "1?"}\n{"id": "b", "question": "2?"}\n')
+    line = '{"id":"%s","status":"failed","error":{"kind":"x","message":"m","retryable":false},"attempts":1}\n'
+    (tmp_path / "answers.jsonl").write_text(line % "b" + line % "a")
+    convert = ["convert", str(tmp_path / "answers.jsonl"), "-o"]
+
+    done = batchfleet(*convert, str(tmp_path / "out.csv"), "--ordered", "--questions", str(tmp_path / "questions.jsonl"))
+    unordered = batchfleet(*convert, str(tmp_path / "out.csv"), "--ordered")
+    itself = batchfleet(*convert, str(tmp_path / "answers.jsonl"))
+
+    assert done.returncode == 0, done.stderr
+    assert [row["id"] for row in csv.DictReader((tmp_path / "out.csv").read_text().splitlines())] == ["a", "b"]
+    assert (unordered.returncode, unordered.stderr) == (2, "batchfleet: --ordered needs the order: give --questions as well\n")
+    assert (itself.returncode, itself.stderr) == (2, f"batchfleet: {tmp_path}/answers.jsonl holds the answers; choose another -o\n")
+
+
+def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
+    """All indented commands of docs/formats.md, in one shell, as a reader would."""
+    lines = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8").splitlines()
+    commands = [line.strip() for line in lines if line.startswith(("    printf", "    batchfleet"))]
+    (tmp_path / "batchfleet").write_text(f'#!/bin/sh\nexec env PYTHONPATH={ROOT} {sys.executable} -m fleet "$@"\n')
+    (tmp_path / "batchfleet").chmod(0o755)
+    script = "\n".join(["set -eu", "PATH=$PWD:$PATH", *commands])
+
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603, S607 (ours)
+
+    assert done.returncode == 0, done.stderr
+    assert len(commands) >= 6
+    batch = [json.loads(line) for line in (tmp_path / "answers.openai.jsonl").read_text().splitlines()]
+    assert [line["custom_id"] for line in batch] == ["1", "2"]
+    assert [line["metadata"] for line in read_answers(tmp_path / "choices.answers.jsonl")] == [{"choices": ["yes", "no"], "answer": "A"}]
