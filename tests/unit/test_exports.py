@@ -142,9 +142,9 @@ def test_order_needs_the_right_questions(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_answers(tmp_path: Path) -> None:
-    """Not even in order: 30 000 lines take what 3 000 take."""
+    """Not even in order: 8 000 lines take what 1 000 take."""
     peaks = []
-    for count in (3_000, 30_000):
+    for count in (1_000, 8_000):
         asked, journal = tmp_path / f"{count}.jsonl", tmp_path / f"{count}.answers"
         asked.write_text("".join(f'{{"id": "{number}", "question": "?"}}\n' for number in range(count)))
         line = answer_line(an_answer("ID", text="x" * 100))
@@ -154,7 +154,7 @@ def test_memory_does_not_grow_with_the_answers(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
 
-    assert peaks[1] < peaks[0] + 6 * 1024 * 1024
+    assert peaks[1] < peaks[0] + 1024 * 1024
 
 
 def test_a_batch_file_has_the_form_of_openai(tmp_path: Path) -> None:
