@@ -91,11 +91,16 @@ class Asker:
         fields: dict[str, Any] = {}
         try:
             fields = read_object(raw)
-            if self.is_table or self.shape.maps:
-                fields = self.shape.question_of(fields)
-            return self._asked(self.shape.in_chat(_in_own_form(fields)), raw, index, line)
+            if self.shape is not AS_IT_STANDS or self.is_table:
+                return self._asked(self._shaped(fields), raw, index, line)
+            return self._asked(_in_own_form(fields), raw, index, line)
         except UnusableError as error:
             return Invalid(index, line, _id_of_invalid(fields, line, self.file), str(error), self.file)
+
+    def _shaped(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if self.is_table or self.shape.maps:
+            fields = self.shape.question_of(fields)
+        return self.shape.in_chat(_in_own_form(fields))
 
     def _asked(self, fields: dict[str, Any], raw: bytes, index: int, line: int) -> Asked:
         given: dict[str, Any] = {}
@@ -143,7 +148,7 @@ def _metadata_with(extra: dict[str, Any], metadata: JsonObject | None) -> JsonOb
     """Take in the fields that we do not know, if the question comes with a known answer."""
     if "answer" not in extra:
         raise UnusableError(_unknown_field(next(iter(extra)), CHECKS))
-    return joined(extra, metadata or {})
+    return joined(extra, metadata) if metadata else extra
 
 
 def _unknown_field(name: str, known: Iterable[str]) -> str:
