@@ -10,7 +10,6 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import redis
 from pydantic import JsonValue
@@ -20,6 +19,7 @@ from fleet.delivering import deliver
 from fleet.ledger import Ledger, read_ledger
 from fleet.local import LocalFleet, LocalPlan
 from fleet.progress import ProgressView
+from fleet.served import served_models
 from fleet.serving import collect_garbage_rarely
 from fleet.settings.schema import Settings
 from fleet.settings.show import child_environment, to_file_text
@@ -201,14 +201,10 @@ def served_model(address: RedisAddress, settings: Settings) -> str:
     """
     if settings.model_name is not None:
         return settings.model_name
-    keys = Keys(address.namespace)
-    with translated(address), connect(address) as client:
-        workers: Any = client.zrange(keys.workers, 0, -1)
-        found: Any = [client.hget(keys.worker(name.decode()), "model") for name in workers]
-    models: set[str] = {model.decode() for model in found if model}
+    models = served_models(address)
     if len(models) == 1:
-        return models.pop()
-    known = f"workers serve {', '.join(sorted(models))}" if models else "no worker has reported yet"
+        return models[0]
+    known = f"workers serve {', '.join(models)}" if models else "no worker has reported yet"
     msg = f"which model shall answer? {known}; give --model NAME"
     raise UsageError(msg)
 

@@ -43,13 +43,17 @@ class Collector:
         Raises:
             NewerMessageError: One is of a wire version to come; it stays in Redis, and so do those after it.
         """
+        return [record for _, record in self.receive_entries(wait_s)]
+
+    def receive_entries(self, wait_s: float) -> list[tuple[bytes, Answer | Failure]]:
+        """The same, each with what `handled` is told of it."""
         block_ms = int(1000 * wait_s) or None
         reply: Any = self._client.xread({self._records: self._seen}, count=AT_ONCE, block=block_ms)
         entries: list[tuple[bytes, dict[bytes, bytes]]] = reply[0][1] if reply else []
         records = []
         for entry_id, fields in entries:
             try:
-                records.append(decode_record(fields.get(b"a", b"")))
+                records.append((entry_id, decode_record(fields.get(b"a", b""))))
             except NewerMessageError:
                 if not records:
                     raise
@@ -62,7 +66,11 @@ class Collector:
 
     def written(self) -> None:
         """Take note that all that `receive` has returned so far is in the answers file."""
-        milliseconds, dash, counter = self._seen.decode().partition("-")
+        self.handled(self._seen)
+
+    def handled(self, entry_id: bytes) -> None:
+        """Take note that this entry, and all before it, need not come again."""
+        milliseconds, dash, counter = entry_id.decode().partition("-")
         if dash:
             self._keep_from = f"{milliseconds}-{int(counter) + 1}"
 

@@ -2,9 +2,9 @@
 -- KEYS[1] hash   run:ID
 -- KEYS[2] string run:ID:producer   who collects this run
 -- KEYS[3] zset   runs
--- ARGV: 1 run id, 2 our token, 3 lease (ms), 4 TTL (s), 5 fingerprint, 6 number of questions, 7 token that may be replaced or ''
+-- ARGV: 1 run id, 2 our token, 3 lease (ms), 4 TTL (s), 5 fingerprint, 6 number of questions (-1: not known yet), 7 token that may be replaced or ''
 -- Returns {'busy', holder}, {'differs', fingerprint}, or {'open', cursor, accepted, answered, failed, acknowledged, 1 if it was cancelled, seconds,
---   microseconds}.
+--   microseconds, mark of the questions before the cursor or ''}.
 local holder = redis.call('GET', KEYS[2])
 if holder and holder ~= ARGV[2] and holder ~= ARGV[7] then return {'busy', holder} end
 local stored = redis.call('HGET', KEYS[1], 'fingerprint')
@@ -21,4 +21,4 @@ redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 redis.call('ZADD', KEYS[3], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1])
 local counts = redis.call('HMGET', KEYS[1], 'cursor', 'accepted', 'answered', 'failed', 'acknowledged')
 local cancelled = redis.call('HEXISTS', KEYS[1], 'cancelled')
-return {'open', counts[1], counts[2], counts[3], counts[4], counts[5], cancelled, time[1], time[2]}
+return {'open', counts[1], counts[2], counts[3], counts[4], counts[5], cancelled, time[1], time[2], redis.call('HGET', KEYS[1], 'mark') or ''}

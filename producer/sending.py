@@ -28,7 +28,12 @@ CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What Redis knows of a run. `cursor`: questions before this position were accepted, or skipped because their answers were on disk."""
+    """What Redis knows of a run.
+
+    Attributes:
+        cursor: Questions before this position were accepted, or skipped because their answers were on disk.
+        mark: What `Sender.send` was given as mark of the questions before the cursor; empty where it was given none.
+    """
 
     cursor: int
     accepted: int
@@ -36,6 +41,7 @@ class RunState:
     failed: int
     acknowledged: int
     cancelled: bool
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,7 @@ class Sender:
         self._options = options
         self._open = client.register_script(load_script("producer", "open_run"))
         self._submit = client.register_script(load_script("producer", "submit"))
+        self._end = client.register_script(load_script("producer", "end_run"))
         self.token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.clock = ServerClock()
 
@@ -87,15 +94,15 @@ class Sender:
             raise RunBusyError(msg)
         if reply[0] == b"differs":
             raise UsageError(_difference(self._run, json.loads(reply[1]), self._fingerprint))
-        counts = [int(part) for part in reply[1:]]
+        counts = [int(part) for part in reply[1:9]]
         self.clock.learn(counts[6] + counts[7] / 1e6)
         cursor, accepted, answered, failed, acknowledged, cancelled = counts[:6]
-        return RunState(cursor, accepted, answered, failed, acknowledged, cancelled=bool(cancelled))
+        return RunState(cursor, accepted, answered, failed, acknowledged, cancelled=bool(cancelled), mark=reply[9].decode())
 
-    def send(self, cursor: int, until: int, chunk: Sequence[Asked | Invalid], default_model: str) -> Sent:
+    def send(self, cursor: int, until: int, chunk: Sequence[Asked | Invalid], default_model: str, mark: str = "") -> Sent:
         """Offer the questions of positions `cursor` to `until` (exclusive); positions without a question in `chunk` are skipped.
 
-        All are accepted, or none.
+        All are accepted, or none. With them goes a mark, which tells the questions before `until` from any others; `open` brings it back.
 
         Raises:
             UsageError: The questions name more models than the fleet allows.
@@ -111,7 +118,7 @@ class Sender:
                 per_question += (stream, question.index, encode_question(question), "" if question.deadline is None else repr(question.deadline))
         keys, run, options = self._keys, self._run, self._options
         bounds: list[str | int] = [run, cursor, until, int(options.run_ttl_s), options.max_pending_questions, options.max_pending_bytes]
-        bounds += [options.run_window, options.max_models]
+        bounds += [options.run_window, options.max_models, mark]
         of_fleet = [keys.pending, keys.runs, keys.queues, keys.wake, keys.refused, keys.expiring]
         of_run = [keys.run(run), keys.accepted(run), keys.done(run), keys.records(run)]
         try:
@@ -125,6 +132,10 @@ class Sender:
             # Not a reason to stop collecting: what is taken off makes room.
             return Sent("pending", "waits for room: Redis is out of memory; raise its maxmemory or lower limits.max_pending_bytes")
         return self._understood(reply)
+
+    def end(self, questions: int) -> None:
+        """Say how many questions a run has, whose number was not known when it was opened."""
+        self._end(keys=[self._keys.run(self._run)], args=[questions])
 
     def _understood(self, reply: list[bytes | int]) -> Sent:
         outcome = reply[0].decode() if isinstance(reply[0], bytes) else ""
@@ -186,4 +197,4 @@ def _died_here(token: str) -> bool:
 
 def _difference(run: str, stored: dict[str, str], ours: dict[str, str]) -> str:
     parts = [f"{name} ({stored.get(name, 'none')} then, {ours.get(name, 'none')} now)" for name in ours if stored.get(name) != ours[name]]
-    return f"run {run} exists and was made of something else; different: {', '.join(parts)}. Choose another --run, or give what it was made of"
+    return f"run {run} exists and was made of something else; different: {', '.join(parts)}. Choose another run id, or give what it was made of"

@@ -11,8 +11,8 @@
 -- KEYS[10] zset  expiring          names of streams -> the earliest deadline in them (s)
 -- KEYS[11..]     streams of questions, one for each model and priority among them
 -- ARGV: 1 run id, 2 cursor before, 3 cursor after, 4 TTL (s), 5 most pending questions, 6 most pending bytes, 7 most unacknowledged of
---   a run, 8 most queues, 9 number of streams, then each stream's name in `queues`, then for each question: stream number (0: the bytes
---   are already its failure record), index, bytes, deadline (s) or ''
+--   a run, 8 most queues, 9 mark of the questions before the cursor after, or '', 10 number of streams, then each stream's name in `queues`,
+--   then for each question: stream number (0: the bytes are already its failure record), index, bytes, deadline (s) or ''
 -- Returns {'ok'}, {'cursor', actual}, {'gone'}, {'cancelled'}, {'window'}, {'pending', questions, bytes}, {'share', questions, runs that wait},
 --   {'queues', how many}.
 local REFUSED_MS = 2000
@@ -22,8 +22,8 @@ if not cursor then return {'gone'} end
 if cursor ~= ARGV[2] then return {'cursor', cursor} end
 if redis.call('HEXISTS', KEYS[1], 'cancelled') == 1 then return {'cancelled'} end
 
-local streams = tonumber(ARGV[9])
-local first = 10 + streams
+local streams = tonumber(ARGV[10])
+local first = 11 + streams
 local questions, bytes, refused = 0, 0, 0
 for i = first, #ARGV, 4 do
   if ARGV[i] == '0' then
@@ -59,7 +59,7 @@ if questions > 0 and pending_questions > 0 then
 end
 
 local new = {}
-for i = 10, first - 1 do
+for i = 11, first - 1 do
   if redis.call('SISMEMBER', KEYS[7], ARGV[i]) == 0 then table.insert(new, ARGV[i]) end
 end
 if #new > 0 then
@@ -78,12 +78,13 @@ for i = first, #ARGV, 4 do
     redis.call('XADD', KEYS[10 + tonumber(ARGV[i])], '*', 'q', ARGV[i + 2], 'r', ARGV[1])
   else
     redis.call('XADD', KEYS[10 + tonumber(ARGV[i])], '*', 'q', ARGV[i + 2], 'r', ARGV[1], 'd', ARGV[i + 3])
-    redis.call('ZADD', KEYS[10], 'LT', ARGV[i + 3], ARGV[9 + tonumber(ARGV[i])])
+    redis.call('ZADD', KEYS[10], 'LT', ARGV[i + 3], ARGV[10 + tonumber(ARGV[i])])
   end
 end
 redis.call('HINCRBY', KEYS[5], 'questions', questions)
 redis.call('HINCRBY', KEYS[5], 'bytes', bytes)
 redis.call('HSET', KEYS[1], 'cursor', ARGV[3])
+if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'mark', ARGV[9]) end
 redis.call('HINCRBY', KEYS[1], 'accepted', questions + refused)
 redis.call('HINCRBY', KEYS[1], 'failed', refused)
 

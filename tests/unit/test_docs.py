@@ -16,7 +16,7 @@ from fleet.cli import _parser
 from fleet.settings.loading import load_settings
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("wire", "producer", "batcher", "gpu_worker", "fleet")
+PACKAGES = ("wire", "producer", "batcher", "gpu_worker", "fleet", "batchfleet")
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

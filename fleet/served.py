@@ -1,0 +1,17 @@
+"""Which models the workers of a fleet serve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wire.connection import RedisAddress, connect, translated
+from wire.keys import Keys
+
+
+def served_models(address: RedisAddress) -> list[str]:
+    """Names of the models that workers have reported, in alphabetical order."""
+    keys = Keys(address.namespace)
+    with translated(address), connect(address) as client:
+        workers: Any = client.zrange(keys.workers, 0, -1)
+        found: Any = [client.hget(keys.worker(name.decode()), "model") for name in workers]
+    return sorted({model.decode() for model in found if model})

@@ -1,0 +1,347 @@
+"""A run whose questions come from a program, one by one, and whose records go back to it as they are made.
+
+Two threads serve it: one sends what is in the inbox and waits where the fleet has no room, one receives and tells Redis what was handled. Where
+the file of questions can be read again, this keeps the questions that have no record yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import redis
+
+from producer.backlog import Backlog, Given, Seen
+from producer.collecting import Collector
+from producer.inbox import Inbox
+from producer.options import ProducerOptions
+from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, RunBusyError, RunState, Sender
+from wire.connection import RedisAddress, check_server, connect, translated
+from wire.errors import FleetError, QueueUnavailableError
+from wire.keys import Keys
+from wire.messages import Answer, Failure
+
+log = logging.getLogger(__name__)
+
+OPEN_END = -1
+"""Number of questions of a run as long as it is not known."""
+LOOK_S = 0.25
+"""How long a thread waits at most before it looks around; also how often handled records are acknowledged."""
+CHECK_S = 2.0
+BUSY_RETRY_S = 0.25
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 1.0
+JOIN_S = 15.0
+
+Received = tuple[bytes, Answer | Failure]
+"""(entry in the stream of records, record)."""
+T = TypeVar("T")
+
+
+class Outlet(Protocol):
+    """Where the records of a run go."""
+
+    def put(self, records: Sequence[Received]) -> None: ...
+
+    def has_room(self, wait_s: float) -> bool:
+        """Whether more may be put; waits up to `wait_s` seconds for it."""
+
+    @property
+    def handled(self) -> bytes:
+        """The last entry that need not come again, even if this process dies now; empty for none."""
+
+    def finish(self, error: BaseException | None) -> None:
+        """No more will be put, because that is all, or because of an error. Called once."""
+
+    def is_settled(self, wait_s: float) -> bool:
+        """Whether everything put was handled; waits up to `wait_s` seconds for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """What is to be run.
+
+    Attributes:
+        run: Its id. Each of its questions names its model.
+        fingerprint: What a resumed run must have in common with the first attempt, beside the marks of its questions.
+    """
+
+    run: str
+    fingerprint: dict[str, str]
+
+
+class _StoppedError(Exception):
+    """Leads out of a wait that `stop` ended."""
+
+
+class StreamRun:
+    """One run, from `start` to `stop`. `inbox` is None where nothing is to be sent: somebody else has, and we collect the records.
+
+    Attributes:
+        waiting_for: Why nothing is being accepted now, in words; empty if something is, or nothing waits.
+        no_room: Whether that is because of the run's own window.
+    """
+
+    def __init__(self, address: RedisAddress, options: ProducerOptions, plan: StreamPlan, inbox: Inbox[Given] | None, outlet: Outlet) -> None:
+        self.plan = plan
+        self.waiting_for = ""
+        self.no_room = False
+        self._address = address
+        self._options = options
+        self._inbox = inbox
+        self._outlet = outlet
+        self._client = connect(address)
+        self._keys = Keys(address.namespace)
+        self._sender = Sender(self._client, self._keys, plan.run, plan.fingerprint, OPEN_END, options)
+        self._collector = Collector(self._client, self._keys, plan.run, self._sender.token, options)
+        self._backlog = Backlog()
+        self._seen = Seen()
+        self._to_cancel: deque[int] = deque()
+        self._inherited = 0
+        self._in_doubt = True
+        self._stopping = threading.Event()
+        self._room = threading.Event()
+        self._all_sent = threading.Event()
+        self._lock = threading.Lock()
+        self._ended = False
+        self._settled = b""
+        self._settle_at = 0.0
+        self._renew_at = 0.0
+        self._check_at = 0.0
+        self._threads: list[threading.Thread] = []
+
+    def open(self) -> RunState:
+        """Open the run, or find it again. Waits for a producer that may have died a moment ago.
+
+        Raises:
+            RunBusyError: Another living producer collects it.
+            UsageError: The run is one of something else.
+            QueueUnavailableError: Redis does not answer.
+        """
+        check_server(self._client, self._address)
+        busy_until = time.monotonic() + self._options.lease_s + 1
+        while True:
+            try:
+                with translated(self._address):
+                    state = self._sender.open()
+            except RunBusyError:
+                if time.monotonic() > busy_until:
+                    raise
+                time.sleep(BUSY_RETRY_S)
+            else:
+                self._inherited = state.accepted - state.acknowledged
+                self._backlog.move_to(state.cursor)
+                self._in_doubt = False
+                return state
+
+    def start(self) -> None:
+        """Send and receive from now on."""
+        work: list[Callable[[], None]] = [self._receive_all]
+        if self._inbox is None:
+            self._all_sent.set()
+        else:
+            work.append(self._send_all)
+        # Daemons: a program that forgets to close its fleet must still be able to end.
+        self._threads = [threading.Thread(target=self._guard, args=(step,), name=f"batchfleet {self.plan.run}", daemon=True) for step in work]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Send and receive no more, and let another producer have the run. What was accepted goes on. Returns when it is done."""
+        self._end(FleetError(f"run {self.plan.run} was left before its end; what was accepted goes on, and can be collected under that id"))
+        self._stop()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(JOIN_S)
+
+    def fail(self, error: BaseException) -> None:
+        """End it because of an error, which whoever waits for records gets."""
+        self._end(error)
+        self._stop()
+
+    def withdraw(self, index: int) -> None:
+        """Nobody wants this record any more: do not send the question, or have the fleet end it. Never waits."""
+        if self._backlog.withdraw(index):
+            self._to_cancel.append(index)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether records may still come."""
+        return not self._ended
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._room.set()
+        if self._inbox is not None:
+            self._inbox.close()
+
+    def _end(self, error: BaseException | None) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        self._outlet.finish(error)
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except _StoppedError:
+            pass
+        except BaseException as error:  # noqa: BLE001 (a thread has nobody else to tell)
+            self.fail(error)
+
+    # Sending
+
+    def _send_all(self) -> None:
+        inbox = self._inbox
+        pause_s = FIRST_PAUSE_S
+        while inbox is not None and not self._stopping.is_set():
+            if not self._backlog.waits:
+                self._backlog.add(inbox.take(self._most, LOOK_S))
+                if not self._backlog.waits:
+                    if inbox.is_over:
+                        break
+                    continue
+            outcome = self._persist(self._offer)
+            if outcome == "cancelled":
+                inbox.close()
+                self._backlog.drop_waiting()
+                break
+            if outcome in {"window", "pending", "share"}:
+                # What is taken makes room in our window at once; in the fleet's, whenever.
+                self._room.wait(LOOK_S if outcome == "window" else pause_s)
+                self._room.clear()
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            else:
+                pause_s = FIRST_PAUSE_S
+        if not self._stopping.is_set():
+            self._persist(lambda: self._sender.end(self._backlog.position))
+            self._all_sent.set()
+
+    @property
+    def _most(self) -> int:
+        # A part of the window: a chunk as large as all of it would wait for the last answer of the chunk before.
+        options = self._options
+        return min(CHUNK_QUESTIONS, max(1, options.run_window // 4), -(-options.max_pending_questions // 8))
+
+    def _offer(self) -> str:
+        if self._in_doubt:
+            self._backlog.move_to(self._sender.open().cursor)
+            self._in_doubt = False
+        chunk = self._backlog.chunk(self._most, CHUNK_BYTES)
+        if not chunk:
+            return "ok"
+        # If no reply comes, it may have been accepted or not: ask before anything else.
+        self._in_doubt = True
+        cursor, until = self._backlog.position, chunk[-1].index + 1
+        sent = self._sender.send(cursor, until, [given.asked for given in chunk], "", chunk[-1].mark)
+        self._in_doubt = sent.outcome in {"cursor", "gone"}
+        if sent.outcome == "ok":
+            self._backlog.move_to(until)
+        self.no_room = sent.outcome == "window"
+        full = f"waits for results to be taken: {self._options.run_window} are accepted and not taken, as many as the window"
+        self.waiting_for = full if self.no_room else sent.detail
+        return sent.outcome
+
+    # Receiving
+
+    def _receive_all(self) -> None:
+        try:
+            while not self._stopping.is_set() and not self._is_over():
+                if self._outlet.has_room(LOOK_S):
+                    self._receive()
+                self._settle()
+            if not self._stopping.is_set():
+                self._end(None)
+            while not self._stopping.is_set() and not self._outlet.is_settled(LOOK_S):
+                self._settle()
+        finally:
+            # Whatever happened is more telling than that its aftermath failed too.
+            with contextlib.suppress(FleetError, redis.RedisError, OSError), translated(self._address):
+                self._acknowledge()
+                self._collector.release()
+            self._client.close()
+
+    def _receive(self) -> None:
+        entries = self._persist(lambda: self._collector.receive_entries(LOOK_S), self._collector.restart)
+        new = []
+        for entry, record in entries:
+            # Sent again after Redis came back without its last second; or not ours, and then it must not make us remember 2^60 bits.
+            if not self._backlog.may_be(record.index) or not self._seen.add(record.index):
+                continue
+            if not self._backlog.end(record.index):
+                self._inherited -= 1
+            new.append((entry, record))
+        if new:
+            self._check_at = time.monotonic() + CHECK_S
+            self._outlet.put(new)
+
+    def _is_over(self) -> bool:
+        if not self._all_sent.is_set():
+            return False
+        if not self._backlog.open and self._inherited <= 0:
+            return True
+        if time.monotonic() < self._check_at:
+            return False
+        # Silence. Waiting for records that were delivered long ago would never end.
+        self._check_at = time.monotonic() + CHECK_S
+        state = self._persist(self._sender.open)
+        return state.acknowledged >= state.accepted
+
+    def _settle(self) -> None:
+        if time.monotonic() >= self._settle_at:
+            self._persist(self._acknowledge)
+            self._settle_at = time.monotonic() + LOOK_S
+
+    def _acknowledge(self) -> None:
+        """Let Redis drop what was handled, and renew our claim to the run.
+
+        Raises:
+            LeaseLostError: Another producer has taken the run over.
+        """
+        handled = self._outlet.handled
+        now = time.monotonic()
+        if handled == self._settled and now < self._renew_at:
+            return
+        if handled:
+            self._collector.handled(handled)
+        self._collector.acknowledge()
+        self._renew_at = now + self._options.lease_s / 3
+        if handled != self._settled:
+            self._settled = handled
+            self._room.set()
+
+    def _persist(self, step: Callable[[], T], before_again: Callable[[], None] = lambda: None) -> T:
+        """Do a step that may safely be done twice, until Redis answers.
+
+        Raises:
+            QueueUnavailableError: It did not for `patience_s` seconds.
+            _StoppedError: We were told to stop meanwhile.
+        """
+        away_since, pause_s = 0.0, 0.1
+        while True:
+            try:
+                with translated(self._address):
+                    return step()
+            except QueueUnavailableError as error:
+                now = time.monotonic()
+                away_since = away_since or now
+                if now - away_since > self._options.patience_s:
+                    msg = f"{error}, for {self._options.patience_s:.0f} s; run {self.plan.run} can be gone on with when it does"
+                    raise QueueUnavailableError(msg) from error
+                self.waiting_for = str(error)
+                if self._stopping.wait(pause_s):
+                    raise _StoppedError from error
+                pause_s = min(2 * pause_s, 2 * LONGEST_PAUSE_S)
+                before_again()
+
+
+def with_window(options: ProducerOptions, window: int | None) -> ProducerOptions:
+    """The same options with another bound for one run."""
+    return options if window is None else replace(options, run_window=window)

@@ -1,0 +1,505 @@
+"""The Python client, as programs use it: real Redis, real workers with the stub engine, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from batchfleet import Answer, AsyncFleet, Failure, Fleet, FleetError, Question, QuestionFailedError, QuestionLike, RunBusyError, UsageError
+from fleet.private_redis import PrivateRedis
+from fleet.processes import spawn
+from tests.processes import ROOT, Processes, wait_until
+
+SLOW_ENVIRON = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BATCHFLEET_STUB_MAX_TOKENS": "25"}
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def workers(redis_server: PrivateRedis, tmp_path: Path) -> Iterator[Processes]:
+    """A batcher and a fast worker."""
+    with Processes(redis_server.url, tmp_path) as processes:
+        processes.batcher()
+        processes.worker()
+        yield processes
+
+
+def numbered(count: int) -> list[dict[str, Any]]:
+    """Questions with ids of their own."""
+    return [{"id": f"q{number}", "question": f"What is {number} + {number}?"} for number in range(count)]
+
+
+def ids(count: int) -> Counter[str]:
+    """Their ids, each once."""
+    return Counter(f"q{number}" for number in range(count))
+
+
+class Program:
+    """A process that runs some Python which uses the client, on the Redis of a test; it prints what it has."""
+
+    def __init__(self, url: str, folder: Path, code: str) -> None:
+        self.output = folder / "program.out"
+        (folder / "program.py").write_text(code)
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHFLEET_REDIS_URL": url, "PYTHONUNBUFFERED": "1"}
+        self.process = spawn([sys.executable, str(folder / "program.py")], env, self.output)
+
+    def lines(self) -> list[str]:
+        """Its output so far; a line that is not whole is left out."""
+        return self.output.read_text().rpartition("\n")[0].splitlines()
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal, and wait for the end."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+ANSWERING = """
+from batchfleet import Fleet
+with Fleet(model="stub") as fleet:
+    questions = ({"id": f"q{number}", "question": f"What is {number} + {number}?"} for number in range(2000))
+    for answer in fleet.answer(questions, run="mine", window=300):
+        print(answer.id)
+"""
+
+
+@pytest.mark.usefixtures("workers")
+def test_questions_of_every_form_are_answered(redis_server: PrivateRedis) -> None:
+    """Texts, dicts as lines have them, chat messages and Question values; ids, metadata and parameters come back with the answer."""
+    questions: list[QuestionLike] = [
+        "Why?",
+        {"id": "line", "question": "How?", "metadata": {"set": "A"}},
+        {"custom_id": "batch", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "Who?"}]}},
+        Question(messages=[{"role": "user", "content": "When?"}], id="chat", params={"max_tokens": 3}, priority=2),
+    ]
+
+    with Fleet(redis_server.url) as fleet:
+        answers = {answer.id: answer for answer in fleet.answer(questions, params={"max_tokens": 5})}
+        asked = fleet.ask("Where?", timeout_s=PATIENCE_S)
+
+    assert all(isinstance(answer, Answer) and answer.text and answer.model == "stub" for answer in [*answers.values(), asked])
+    assert set(answers) > {"line", "batch", "chat"}
+    assert answers["line"].metadata == {"set": "A"}
+    assert {name: answers[name].params["max_tokens"] for name in ("line", "batch", "chat")} == {"line": 5, "batch": 5, "chat": 3}
+    assert answers["line"].as_dict()["status"] == "answered"
+
+
+def test_a_failure_is_raised_or_returned_as_the_caller_likes(redis_server: PrivateRedis, tmp_path: Path) -> None:
+    """It is never an answer. Raised, it carries its record, and what was not taken yet can still be taken."""
+    with Processes(redis_server.url, tmp_path, {"BATCHFLEET_STUB_REFUSE_ON": "bad"}) as processes, Fleet(redis_server.url, model="stub") as fleet:
+        processes.batcher()
+        processes.worker()
+        questions: list[Any] = ["good", "bad", {"id": "typo", "quesiton": "?"}, {"id": 1.5, "question": "?"}, {"prompt": object()}, "also good"]
+
+        found = list(fleet.answer(questions, errors="return"))
+        submitted = fleet.submit(["bad", "good"], run="raising")
+        with pytest.raises(QuestionFailedError, match="refused") as caught:
+            list(submitted.results()) + list(submitted.results())
+        rest = list(submitted.results())
+        with pytest.raises(QuestionFailedError):
+            fleet.ask("bad")
+        asked = fleet.ask("bad", errors="return")
+
+    kinds = Counter(result.kind if isinstance(result, Failure) else "answered" for result in found)
+    assert kinds == {"answered": 2, "refused": 1, "invalid_question": 3}
+    assert (caught.value.failure.kind, caught.value.failure.run, caught.value.failure.retryable) == ("refused", "raising", False)
+    assert len(rest) <= 1
+    assert isinstance(asked, Failure)
+    assert asked.as_dict()["error"]["kind"] == "refused"
+
+
+@pytest.mark.usefixtures("workers")
+def test_what_cannot_be_asked_is_an_error_at_once(redis_server: PrivateRedis) -> None:
+    """Mistakes of the program, each with what to do: one question for many, no question at all, bad names and numbers."""
+    with Fleet(redis_server.url) as fleet:
+        with pytest.raises(TypeError, match=r"one question; use ask\(\)"):
+            fleet.answer("Why?")
+        with pytest.raises(TypeError, match="not int"):
+            list(fleet.answer([1]))  # type: ignore[list-item]
+        with pytest.raises(ValueError, match="'raise' or 'return'"):
+            fleet.answer(["Why?"], errors="ignore")  # type: ignore[call-overload]
+        with pytest.raises(UsageError, match="cannot be the id of a run"):
+            fleet.submit(["Why?"], run="no spaces")
+        with pytest.raises(UsageError, match="no run 'other' in Redis"):
+            fleet.run("other")
+        with pytest.raises(ValueError, match="1 or more"):
+            fleet.submit(["Why?"], window=0)
+    with pytest.raises(FleetError, match="closed"):
+        fleet.ask("Why?")
+
+
+@pytest.mark.usefixtures("workers")
+def test_an_error_in_the_generator_reaches_the_caller(redis_server: PrivateRedis) -> None:
+    """As it was raised, and the run can be gone on with once it is mended."""
+
+    def questions(*, broken: bool) -> Iterator[dict[str, Any]]:
+        for question in numbered(500):
+            if broken and question["id"] == "q400":
+                msg = "line 400"
+                raise LookupError(msg)
+            yield question
+
+    taken: Counter[str] = Counter()
+    with Fleet(redis_server.url) as fleet:
+        with pytest.raises(LookupError, match="line 400"):
+            taken.update(answer.id for answer in fleet.answer(questions(broken=True), run="mended"))
+        taken.update(answer.id for answer in fleet.answer(questions(broken=False), run="mended"))
+
+    assert taken.keys() == ids(500).keys()
+    # The one that was being handled comes twice.
+    assert taken.total() <= 501
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_generator_is_gone_through_no_further_than_the_window(redis_server: PrivateRedis) -> None:
+    """One without end is fine: what was taken plus the window, plus what is on its way, is all that was ever made."""
+    made = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal made
+        while True:
+            made += 1
+            yield f"Number {made}?"
+
+    with Fleet(redis_server.url) as fleet:
+        answers = fleet.answer(endless(), window=50)
+        for taken, _ in enumerate(answers, 1):
+            assert made <= taken + 50 + 2 * 50 + 1
+            if taken == 500:
+                break
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_generator_may_wait_for_answers_of_its_own(redis_server: PrivateRedis) -> None:
+    """Each question is made of the answer to the one before; nothing waits for a chunk to fill."""
+    came = threading.Semaphore(3)
+    asked = 0
+
+    def each_after_the_other() -> Iterator[str]:
+        nonlocal asked
+        for asked in range(60):
+            assert came.acquire(timeout=PATIENCE_S)
+            yield f"After {asked}?"
+
+    count = 0
+    with Fleet(redis_server.url) as fleet:
+        for _ in fleet.answer(each_after_the_other(), timeout_s=PATIENCE_S):
+            count += 1
+            came.release()
+
+    assert count == 60
+
+
+def test_a_killed_worker_costs_nothing_but_time(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+    """SIGKILL during `answer`: another worker has what it held, and every answer comes once."""
+    taken: Counter[str] = Counter()
+    with Processes(redis_server.url, tmp_path, SLOW_ENVIRON) as processes, Fleet(redis_server.url, model="stub") as fleet:
+        processes.batcher()
+        processes.worker("doomed")
+        for answer in fleet.answer(numbered(600), run="kill", timeout_s=PATIENCE_S):
+            taken[answer.id] += 1
+            if taken.total() == 30:
+                wait_until(lambda: client.zcard("batchfleet:leases:stub"), "batches in flight")
+                processes.kill("doomed")
+                processes.worker("successor")
+        status = fleet.run("kill").status()
+
+    assert taken == ids(600)
+    assert (status.answered, status.failed, status.delivered, status.is_done) == (600, 0, 600, True)
+
+
+def test_a_redis_that_is_killed_and_comes_back_loses_nothing(redis_server: PrivateRedis, workers: Processes) -> None:
+    """The client waits, asks where it was, and goes on."""
+    taken: Counter[str] = Counter()
+    with Fleet(redis_server.url, model="stub") as fleet:
+        for answer in fleet.answer(numbered(3000), timeout_s=PATIENCE_S, window=500):
+            taken[answer.id] += 1
+            if taken.total() in {100, 1500}:
+                assert redis_server.process is not None
+                redis_server.process.kill()
+                redis_server.process.wait()
+                redis_server.start()
+
+    assert taken == ids(3000)
+    assert workers.started["worker"].poll() is None
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_killed_program_is_gone_on_with(redis_server: PrivateRedis, tmp_path: Path) -> None:
+    """SIGKILL: `run` collects what was asked, the same questions under the same name go on, and only what was not handled comes again."""
+    program = Program(redis_server.url, tmp_path, ANSWERING)
+    wait_until(lambda: len(program.lines()) > 500, "the first answers")
+    program.end(signal.SIGKILL)
+    before = Counter(program.lines())
+
+    with Fleet(redis_server.url, model="stub") as fleet:
+        attached = Counter(answer.id for answer in fleet.run("mine").results(timeout_s=PATIENCE_S))
+        resumed = Counter(answer.id for answer in fleet.answer(numbered(2000), run="mine", timeout_s=PATIENCE_S))
+        assert fleet.run("mine").wait(PATIENCE_S).accepted == 2000
+
+    assert before.keys() | attached.keys() | resumed.keys() == ids(2000).keys()
+    assert max((before | attached).values()) == 1
+    assert not resumed.keys() & (before.keys() | attached.keys())
+    assert len(attached) <= 300
+
+
+@pytest.mark.usefixtures("workers")
+def test_ctrl_c_says_how_to_go_on(redis_server: PrivateRedis, tmp_path: Path) -> None:
+    """The program ends at once, names the run, and every answer that it has not handled is there for the next."""
+    program = Program(redis_server.url, tmp_path, "import logging\nlogging.basicConfig()\n" + ANSWERING)
+    wait_until(lambda: len(program.lines()) > 200, "the first answers")
+
+    code = program.end(signal.SIGINT)
+
+    assert code in {1, -signal.SIGINT, 130}
+    assert "left run mine before its end; Fleet.run('mine') goes on with it" in program.output.read_text()
+    printed = {line for line in program.lines() if line.startswith("q")}
+    with Fleet(redis_server.url, model="stub") as fleet:
+        rest = {answer.id for answer in fleet.answer(numbered(2000), run="mine", timeout_s=PATIENCE_S)}
+    assert printed | rest == ids(2000).keys()
+    # The one that was being handled may come twice.
+    assert len(printed & rest) <= 1
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_run_is_resumed_with_its_own_questions_only(redis_server: PrivateRedis, tmp_path: Path) -> None:
+    """Other questions, fewer, another model, or the run of a file: each is refused, and says why."""
+    (tmp_path / "questions.jsonl").write_text('{"id": "q1", "question": "Of a file?"}\n')
+    changed = [*numbered(99), {"id": "q99", "question": "Something else?"}]
+    with Fleet(redis_server.url, model="stub") as fleet:
+        assert len(list(fleet.answer(numbered(100), run="ours"))) == 100
+        for others in (changed, numbered(50)):
+            with pytest.raises(UsageError, match="the first 100 questions that it was given are not the first of these"):
+                list(fleet.answer(others, run="ours", timeout_s=PATIENCE_S))
+        assert Counter(answer.id for answer in fleet.answer(numbered(120), run="ours")) == ids(120) - ids(100)
+    with Fleet(redis_server.url, model="another") as fleet, pytest.raises(UsageError, match="or were for another model"):
+        list(fleet.answer(numbered(100), run="ours"))
+    with Processes(redis_server.url, tmp_path) as processes:
+        processes.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl", "--run", "files")
+        assert processes.finish("producer") == 0
+    with Fleet(redis_server.url) as fleet:
+        assert fleet.run("files").wait(PATIENCE_S).answered == 1
+        with pytest.raises(UsageError, match="go to a file"):
+            fleet.run("files").results()
+
+
+def test_a_run_has_one_collector(redis_server: PrivateRedis, tmp_path: Path) -> None:
+    """While a living process has it, another is told so; in the same client, the later call takes it over."""
+    program = Program(redis_server.url, tmp_path, ANSWERING)
+    with Fleet(redis_server.url, model="stub", config={"limits.run_window": 500}) as fleet:
+        wait_until(lambda: fleet_knows(fleet, "mine"), "the run")
+        with pytest.raises(RunBusyError, match=f"process {program.process.pid}"):
+            fleet.run("mine").results()
+        program.end(signal.SIGKILL)
+        first = fleet.run("mine").results()
+        second = fleet.run("mine").results()
+        assert first is not second
+        with pytest.raises(Exception, match="was left before its end"):
+            next(iter(first))
+
+
+def fleet_knows(fleet: Fleet, run: str) -> bool:
+    """Whether anything of a run was accepted."""
+    try:
+        return fleet.run(run).status().accepted > 0
+    except UsageError:
+        return False
+
+
+def test_a_cancelled_run_ends(redis_server: PrivateRedis, tmp_path: Path) -> None:
+    """What waits fails as cancelled, nothing more is asked, and other runs are answered."""
+    made = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal made
+        while True:
+            made += 1
+            yield f"Number {made}?"
+
+    with Processes(redis_server.url, tmp_path, SLOW_ENVIRON) as processes, Fleet(redis_server.url, model="stub") as fleet:
+        processes.batcher()
+        processes.worker()
+        doomed = fleet.submit(endless(), window=1000)
+        other = fleet.submit(numbered(50))
+        results = doomed.results(errors="return", timeout_s=PATIENCE_S)
+        seen = [next(results) for _ in range(20)]
+        doomed.cancel()
+        seen += results
+        status = doomed.status()
+        assert Counter(answer.id for answer in other.results(timeout_s=PATIENCE_S)) == ids(50)
+
+    kinds = Counter(result.kind if isinstance(result, Failure) else "answered" for result in seen)
+    assert kinds["cancelled"] > 500
+    assert set(kinds) == {"cancelled", "answered"}
+    assert len(seen) == status.accepted
+    assert status.is_cancelled
+    assert status.is_done
+
+
+def test_a_full_fleet_makes_the_client_wait(redis_server: PrivateRedis, tmp_path: Path) -> None:
+    """It says why, and gives up only where a time-out was asked for."""
+    bounds = {"limits.max_pending_questions": 100, "limits.run_window": 60}
+    with Processes(redis_server.url, tmp_path) as processes, Fleet(redis_server.url, model="stub", config=bounds) as fleet:
+        first, run = fleet.submit(numbered(1000)), fleet.submit(numbered(1000))
+        wait_until(lambda: "limits.max_pending_questions" in run.status().waiting_for, "the client waits")
+        with pytest.raises(TimeoutError, match="goes on"):
+            next(run.results(timeout_s=0.05))
+        with pytest.raises(TimeoutError, match="goes on"):
+            run.wait(0.05)
+        with pytest.raises(TimeoutError, match="withdrawn"):
+            fleet.ask("Is there room?", timeout_s=0.05)
+        processes.batcher()
+        processes.worker()
+        for each in (run, first):
+            assert Counter(answer.id for answer in each.results(timeout_s=PATIENCE_S)) == ids(1000)
+
+
+@pytest.mark.usefixtures("workers")
+def test_waiting_for_a_run_whose_window_is_full_is_an_error(redis_server: PrivateRedis) -> None:
+    """It would wait for ever; taking the results goes on with it. One that fits is waited for."""
+    with Fleet(redis_server.url) as fleet:
+        run = fleet.submit(numbered(2000), window=300)
+        with pytest.raises(UsageError, match=r"take them with results\(\)"):
+            run.wait(PATIENCE_S)
+        assert Counter(answer.id for answer in run.results(timeout_s=PATIENCE_S)) == ids(2000)
+        small = fleet.submit(numbered(50))
+        assert small.wait(PATIENCE_S).answered == 50
+
+
+async def test_thousands_of_asks_share_a_run_and_two_connections(redis_server: PrivateRedis, workers: Processes, client: redis.Redis) -> None:
+    """Each gets its own answer; they travel together."""
+    async with AsyncFleet(redis_server.url) as fleet:
+        answers = await asyncio.gather(*(fleet.ask({"id": f"q{number}", "question": f"Number {number}?"}) for number in range(3000)))
+        during: Any = client.client_list()
+        runs: Any = client.zrange("batchfleet:runs", 0, -1)
+        status = await fleet.status()
+
+    after: Any = client.client_list()
+    assert [answer.id for answer in answers] == [f"q{number}" for number in range(3000)]
+    assert len(during) - len(after) <= 3
+    assert len(runs) == 1
+    assert status["batchers"][0]["batches"] < 1500
+    assert workers.started["worker"].poll() is None
+
+
+@pytest.mark.usefixtures("workers")
+async def test_asks_go_on_in_a_new_run_when_theirs_is_full(redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch, client: redis.Redis) -> None:
+    """So that no ledger grows without end."""
+    monkeypatch.setattr("batchfleet._asks.MOST_IN_A_RUN", 100)
+    async with AsyncFleet(redis_server.url) as fleet:
+        answers = await asyncio.gather(*(fleet.ask(f"Number {number}?") for number in range(950)))
+
+    runs: Any = client.zrange("batchfleet:runs", 0, -1)
+    assert len(answers) == 950
+    assert len(runs) == 10
+
+
+@pytest.mark.usefixtures("workers")
+async def test_questions_may_come_from_an_asynchronous_generator(redis_server: PrivateRedis) -> None:
+    """It is gone through on the loop, no further than the window; several runs go on at once, beside single questions."""
+    made = 0
+
+    async def questions() -> AsyncIterator[dict[str, Any]]:
+        nonlocal made
+        for question in numbered(1000):
+            made += 1
+            await asyncio.sleep(0)
+            yield question
+
+    async def answered(fleet: AsyncFleet) -> Counter[str]:
+        return Counter([answer.id async for answer in fleet.answer(questions(), window=40, timeout_s=PATIENCE_S)])
+
+    async with AsyncFleet(redis_server.url) as fleet:
+        run = await fleet.submit(questions(), window=40)
+        await run.__aenter__()
+        results = run.results()
+        _ = [await anext(results) for _ in range(10)]
+        assert made <= 10 + 3 * 40 + 1
+        await run.close()
+        several = await asyncio.gather(*(answered(fleet) for _ in range(5)), fleet.ask("Beside?"))
+
+    assert all(count == ids(1000) for count in several[:5])
+
+
+@pytest.mark.usefixtures("workers")
+async def test_the_blocking_client_works_where_a_loop_runs(redis_server: PrivateRedis) -> None:
+    """As in a notebook, whose cells run on a loop."""
+    assert asyncio.get_running_loop().is_running()
+
+    with Fleet(redis_server.url) as fleet:
+        assert Counter(answer.id for answer in fleet.answer(numbered(100))) == ids(100)
+        assert fleet.ask("Here?").text
+
+
+@pytest.mark.usefixtures("workers")
+async def test_an_asynchronous_run_is_a_handle_too(redis_server: PrivateRedis) -> None:
+    """Wait, status, results, cancel, and found again by its name."""
+    async with AsyncFleet(redis_server.url) as fleet:
+        run = await fleet.submit(numbered(60), run="handle")
+        assert (await run.wait(PATIENCE_S)).answered == 60
+        await run.close()
+        again = await fleet.run("handle")
+        assert Counter([answer.id async for answer in again.results(timeout_s=PATIENCE_S)]) == ids(60)
+        assert (await again.status()).delivered == 60
+        assert (await again.cancel()).is_cancelled
+        with pytest.raises(UsageError, match="no run"):
+            await fleet.run("nothing")
+
+
+def test_a_fleet_of_its_own_answers_and_is_gone() -> None:
+    """`Fleet.local`: for a notebook without Redis. Its processes are gone at the end."""
+    with Fleet.local("stub", workers=2, config={"stub.refuse_on": "bad"}) as fleet:
+        names = [worker["name"] for worker in fleet.status()["workers"]]
+        answered = list(fleet.answer(numbered(200), timeout_s=PATIENCE_S))
+        refused = fleet.ask("bad", errors="return")
+        children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True, check=False).stdout  # noqa: S603, S607
+
+    after = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True, check=False).stdout  # noqa: S603, S607
+    assert names
+    assert len(answered) == 200
+    assert isinstance(refused, Failure)
+    assert children.count("-m fleet worker") == 2
+    assert "-m fleet" not in after
+
+
+def test_a_local_fleet_that_cannot_start_says_why() -> None:
+    """With what its engine said, and nothing left behind."""
+    with pytest.raises(UsageError, match=r"stub\.nonsense"):
+        Fleet.local("stub", config={"stub.nonsense": 1})
+    with pytest.raises(Exception, match="needs a model"):
+        Fleet.local("openai")
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_run(redis_server: PrivateRedis, tmp_path: Path) -> None:
+    """200 000 questions of 2 kB each, 400 MB in all: the program that asks them stays within 40 MB of what it had after the first 20 000."""
+    code = """
+import json, resource
+from batchfleet import Fleet
+used = {}
+with Fleet(model="stub") as fleet:
+    questions = ({"id": f"q{number}", "question": f"{number} " * 250} for number in range(200_000))
+    for count, answer in enumerate(fleet.answer(questions, window=2000, params={"max_tokens": 2}), 1):
+        if count % 20_000 == 0:
+            used[count] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            print(json.dumps(used))
+"""
+    with Processes(redis_server.url, tmp_path) as processes:
+        processes.batcher()
+        processes.worker()
+        program = Program(redis_server.url, tmp_path, code)
+        assert program.process.wait(110) == 0, program.output.read_text()[-2000:]
+
+    used = json.loads(program.lines()[-1])
+    assert list(used)[-1] == "200000"
+    assert used["200000"] - used["20000"] < 40, used
