@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from producer.asking import Asked, Invalid, ask, invalid_id
+from producer.asking import Asked, Asker, Invalid, invalid_id
 from producer.entries import too_long
 
 
@@ -40,6 +40,7 @@ class Question:
 QuestionLike = str | Mapping[str, Any] | Question
 """A prompt, the fields of a line of a questions file (`docs/records.md`), or a `Question`."""
 
+_ASKER = Asker()
 _FIELDS = ("prompt", "messages", "id", "model", "params", "priority", "deadline_s", "metadata")
 
 
@@ -64,7 +65,7 @@ def as_asked(question: QuestionLike, index: int, params: Mapping[str, Any], max_
         return Invalid(index, index + 1, invalid_id(index + 1), f"it cannot be written as JSON ({error}); give texts, numbers, lists and dicts")
     if len(raw) > max_bytes:
         return Invalid(index, index + 1, invalid_id(index + 1), too_long(len(raw), max_bytes).reason)
-    return ask(raw, index, index + 1)
+    return _ASKER.ask(raw, index, index + 1)
 
 
 def names_model(question: QuestionLike) -> bool:
