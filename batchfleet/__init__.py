@@ -19,6 +19,7 @@ from batchfleet._fleet import Fleet
 from batchfleet._questions import Question, QuestionLike
 from batchfleet._run import Run
 from batchfleet._statuses import RunStatus
+from fleet.status import FleetStatus
 from producer.sending import RunBusyError
 from wire.errors import FleetError, LeaseLostError, QueueUnavailableError, QueueUnusableError, UsageError
 
@@ -30,6 +31,7 @@ __all__ = [
     "Failure",
     "Fleet",
     "FleetError",
+    "FleetStatus",
     "LeaseLostError",
     "Question",
     "QuestionFailedError",

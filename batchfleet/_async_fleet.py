@@ -16,6 +16,7 @@ from batchfleet._live import LiveRun, check_many, feed, named
 from batchfleet._numbering import Numbering
 from batchfleet._questions import QuestionLike, names_model
 from batchfleet._session import ConfigLike, Session, checked_run_id, read_settings
+from fleet.status import FleetStatus
 from producer.backlog import Given
 from producer.inbox import Inbox
 
@@ -137,7 +138,7 @@ class AsyncFleet:
         await found.status()
         return found
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> FleetStatus:
         """As `Fleet.status`."""
         return await asyncio.to_thread(self._session.status)
 

@@ -15,6 +15,7 @@ from batchfleet._local import LocalSupervisor
 from batchfleet._questions import QuestionLike
 from batchfleet._run import Run
 from batchfleet._session import ConfigLike, Session, checked_run_id, read_settings
+from fleet.status import FleetStatus
 
 LocalEngine = Literal["stub", "vllm", "openai"]
 _NONE: Mapping[str, Any] = {}
@@ -169,8 +170,8 @@ class Fleet:
         live.status()
         return Run(live)
 
-    def status(self) -> dict[str, Any]:
-        """What the fleet is doing, as `batchfleet status --json` prints it."""
+    def status(self) -> FleetStatus:
+        """What the fleet is doing; its `as_dict()` is what `batchfleet status --json` prints."""
         return self._session.status()
 
 

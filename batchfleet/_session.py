@@ -19,7 +19,7 @@ from fleet.control import cancel_run
 from fleet.served import served_models
 from fleet.settings.loading import load_settings
 from fleet.settings.schema import Settings
-from fleet.status import read_status
+from fleet.status import FleetStatus, read_status
 from producer.backlog import Given
 from producer.inbox import Inbox
 from producer.streaming import Outlet, StreamPlan, StreamRun, with_window
@@ -158,7 +158,7 @@ class Session:
         with translated(self.address), connect(self.address) as client:
             return read_run(client, self.keys, run)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> FleetStatus:
         """What the fleet is doing."""
         self.ensure_open()
         with translated(self.address), connect(self.address) as client:

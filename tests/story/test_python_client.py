@@ -388,7 +388,7 @@ async def test_thousands_of_asks_share_a_run_and_two_connections(redis_server: P
     assert [answer.id for answer in answers] == [f"q{number}" for number in range(3000)]
     assert len(during) - len(after) <= 3
     assert len(runs) == 1
-    assert status["batchers"][0]["batches"] < 1500
+    assert status.batchers[0].batches < 1500
     assert workers.started["worker"].poll() is None
 
 
@@ -459,7 +459,7 @@ async def test_an_asynchronous_run_is_a_handle_too(redis_server: PrivateRedis) -
 def test_a_fleet_of_its_own_answers_and_is_gone() -> None:
     """`Fleet.local`: for a notebook without Redis. Its processes are gone at the end."""
     with Fleet.local("stub", workers=2, config={"stub.refuse_on": "bad"}) as fleet:
-        names = [worker["name"] for worker in fleet.status()["workers"]]
+        names = [worker.name for worker in fleet.status().workers]
         answered = list(fleet.answer(numbered(200), timeout_s=PATIENCE_S))
         refused = fleet.ask("bad", errors="return")
         children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True, check=False).stdout  # noqa: S603, S607
