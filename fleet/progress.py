@@ -76,6 +76,6 @@ def words(tally: Tally) -> str:
     parts = [f"{done / tally.elapsed_s:.0f}/s" if done and tally.elapsed_s > 0 else "waiting for the first answer"]
     if tally.failed:
         parts.append(f"{tally.failed} failed")
-    if tally.waiting_for and not done:
+    if tally.waiting_for:
         parts.append(tally.waiting_for)
     return ", ".join(parts)

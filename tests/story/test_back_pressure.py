@@ -54,7 +54,7 @@ def test_submit_no_wait_ends_when_the_fleet_is_full(tmp_path: Path, redis_server
 
 def test_two_producers_end_at_about_the_same_time(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
     """Each with as many questions, and room for a fraction of them: neither lives on the other's account."""
-    count = 6000
+    count = 4000
     with Processes(redis_server.url, tmp_path, {**SMALL, "BATCHFLEET_STUB_STEP_S": "0.005", "BATCHFLEET_STUB_MAX_TOKENS": "10"}) as fleet:
         for name in ("left", "right"):
             write_questions(tmp_path / f"{name}.jsonl", count, prefix=name)
