@@ -18,6 +18,7 @@ from fleet.control import cancel_run
 from fleet.ledger import read_ledger
 from tests.submitting import KEYS, accept
 from wire.codec import decode_batch, decode_question, decode_record
+from wire.connection import load_script
 
 QUEUE: QueueId = ("stub", 0)
 PAST, LATER = -10.0, 3600.0
@@ -115,6 +116,21 @@ def test_a_batch_that_a_worker_holds_is_left_to_it(client: redis.Redis, leader: 
     assert outcomes(client, "late") == {}
     marked: Any = client.zscore(KEYS.expiring, "stub:0")
     assert time.time() < marked < time.time() + LATER
+
+
+def test_a_batch_that_was_claimed_during_the_look_is_not_changed(client: redis.Redis, leader: Leader) -> None:
+    """Its worker has it whole, and its job is what another one gets should that worker die."""
+    accept(client, "late", [PAST, LATER])
+    leader.hand_out(2)
+    batch: Any = client.lpop(KEYS.rq_queue("stub"))
+    job = f"rq:job:{batch.decode()}"
+    client.hset(job, "lease_token", "its")
+    before = client.hgetall(job)
+
+    changed = client.eval(load_script("batcher", "shrink"), 2, KEYS.rq_queue("stub"), job, batch, "", 0)
+
+    assert changed == 0
+    assert client.hgetall(job) == before
 
 
 def test_deadlines_are_looked_for_only_when_one_has_passed(client: redis.Redis, leader: Leader) -> None:
