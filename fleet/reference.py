@@ -42,7 +42,11 @@ error that names the file and line, and the nearest known key. Nothing starts th
   What only waits is taken from a backlog alone, while more batches wait than there are workers: the end of a run is spread over all of them.
   It takes the next batch as soon as there is room for one question, so it holds at most its capacity plus one batch, less one question.
 - **Secrets** (marked below) belong into the environment rather than into a file. They appear in no log, record or error.
-- **An existing server.** `boot_local: false` with `server`, `port`, `model` and, if it asks for one, `api_key`.
+- **An existing server.** `server`, `port`, `model` and, if it asks for one, `api_key`. `boot_local` is false then, unless a model to load is
+  named too.
+- **Configurations of distllm's evaluation scripts** load as they are. `questions_file`, `output_directory` and `output_prefix` take effect where
+  the command line says nothing, `base_url` is `server`. What has no meaning here (`rag`, the grader, checkpoints, which are always on) is named in
+  one warning with what to do in its place. Retrieval and scoring are no part of a run.
 """
 
 UNITS = ((DAY_S, "day"), (HOUR_S, "hour"))

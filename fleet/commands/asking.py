@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 from fleet import asking, building
 from fleet.commands import reading, writing
 from fleet.commands.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
 from fleet.settings.schema import Settings
+from wire.errors import UsageError
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
@@ -29,8 +31,8 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 
 
 def _add_asking(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("questions", nargs="+", metavar="QUESTIONS", help=reading.QUESTIONS)
-    parser.add_argument("-o", "--output", required=True, metavar="ANSWERS", help=f"file of answers; its ending says the format: {writing.ENDINGS}")
+    parser.add_argument("questions", nargs="*", metavar="QUESTIONS", help=reading.QUESTIONS)
+    parser.add_argument("-o", "--output", metavar="ANSWERS", help=f"file of answers; its ending says the format: {writing.ENDINGS}")
     writing.add_flags(parser)
     parser.add_argument("--run", metavar="ID", help="name of the run (default: derived from what is asked, so that the same command resumes)")
     parser.add_argument("--model", metavar="NAME", help="the model for questions that name none")
@@ -41,17 +43,17 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
-    return asking.run_file(_asking(arguments), settings, building.engine_kind(settings, arguments.engine), arguments.workers)
+    return asking.run_file(_asking(arguments, settings), settings, building.engine_kind(settings, arguments.engine), arguments.workers)
 
 
 def _submit(arguments: argparse.Namespace, settings: Settings) -> int:
-    return asking.submit_file(_asking(arguments), settings)
+    return asking.submit_file(_asking(arguments, settings), settings)
 
 
-def _asking(arguments: argparse.Namespace) -> asking.Asking:
+def _asking(arguments: argparse.Namespace, settings: Settings) -> asking.Asking:
     return asking.Asking(
-        questions=tuple(arguments.questions),
-        answers=Path(arguments.output),
+        questions=tuple(arguments.questions) or _configured_questions(settings),
+        answers=_configured_answers(settings) if arguments.output is None else Path(arguments.output),
         run=arguments.run,
         skip_invalid=arguments.skip_invalid,
         wait_for_room=not getattr(arguments, "no_wait", False),
@@ -62,3 +64,26 @@ def _asking(arguments: argparse.Namespace) -> asking.Asking:
         output_format=arguments.format,
         is_ordered=arguments.ordered,
     )
+
+
+def _configured_questions(settings: Settings) -> tuple[str, ...]:
+    if settings.input.questions_file is None:
+        msg = "what is to be asked? Name a file of questions, or set questions_file in the configuration"
+        raise UsageError(msg)
+    return (settings.input.questions_file,)
+
+
+def _configured_answers(settings: Settings) -> Path:
+    """Always the same name for the same settings, so that the same command goes on with it."""
+    output = settings.output
+    if output.output_directory is None and output.output_prefix is None:
+        msg = "where shall the answers go? Give -o FILE, or set output_directory in the configuration"
+        raise UsageError(msg)
+    folder = Path(output.output_directory or ".")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"output.output_directory: {folder} cannot be made: {error.strerror}; choose another"
+        raise UsageError(msg) from None
+    words = [output.output_prefix or "answers", *([settings.model_name] if settings.model_name else [])]
+    return folder / (re.sub(r"[^A-Za-z0-9._-]+", "_", "_".join(words)) + ".json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fleet.settings import places
+from fleet.settings import distllm, places
 from fleet.settings.places import KeyPath
 from fleet.settings.yaml import Block, Entry, NotOurYamlError, Raw, Where, parse, plain, repeated, shown
 
@@ -35,17 +35,21 @@ class Layer:
     Attributes:
         values: By setting; the entries of `vllm_args` one by one, so that sources can be joined key by key.
         warnings: For the author of the source, one line each.
+        ignored: Settings of distllm's that mean nothing here.
     """
 
     values: dict[KeyPath, Given] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    ignored: dict[KeyPath, Where] = field(default_factory=dict)
 
     def put_block(self, section: KeyPath, block: Block) -> None:
         """Put everything in a block where it belongs, the block being what stands in `section`; () is the top."""
         for entry in block.entries:
             path = places.place(section, entry.key)
-            if path is None:
+            if path is None and (*section, entry.key) in distllm.KNOWN:
+                self._put_foreign((*section, entry.key), entry)
+            elif path is None:
                 advice = places.what_instead(section, entry.key, of_section=isinstance(entry.value, Block))
                 self.problems.append(Problem(entry.where, dotted((*section, entry.key)), f"unknown key; {advice}"))
             elif path not in places.SECTIONS:
@@ -54,6 +58,20 @@ class Layer:
                 self.put_block(path, entry.value)
             elif entry.value is not None:  # A section may stand there with all its lines commented out.
                 self.problems.append(Problem(entry.where, dotted(path), f"is {kind_of(entry.value)}; {_advice_on_section(path)}"))
+
+    def _put_foreign(self, path: KeyPath, entry: Entry) -> None:
+        """Note a setting of distllm's; one that is null says nothing."""
+        if path in distllm.SECTIONS:
+            if isinstance(entry.value, Block):
+                self.put_block(path, entry.value)
+            elif entry.value is not None:
+                self.problems.append(Problem(entry.where, dotted(path), f"is {kind_of(entry.value)}; {_advice_on_section(path)}"))
+        elif entry.value is None:
+            pass
+        elif path in distllm.REFUSED:
+            self.problems.append(Problem(entry.where, dotted(path), distllm.REFUSED[path]))
+        else:
+            self.ignored[path] = entry.where
 
     def put(self, path: KeyPath, entry: Entry) -> None:
         """Put one setting where it belongs."""

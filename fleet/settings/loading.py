@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.settings import places
+from fleet.settings import distllm, places
 from fleet.settings.checking import checked
 from fleet.settings.layers import Given, Layer, Problem, dotted, kind_of
 from fleet.settings.places import KeyPath
@@ -44,9 +44,19 @@ def load_settings(
     layers = [] if path is None else [_from_file(path)]
     layers += [_from_environment(environ), _from_command_line(overrides), _from_mapping(instead or {}, Where(where))]
     given = {key: value for layer in layers for key, value in layer.values.items()}
+    given |= _understood(given)
     settings = checked(given, [problem for layer in layers for problem in layer.problems])
     warnings = [warning for layer in layers for warning in layer.warnings]
     return LoadedSettings(settings, (*warnings, *_doubts(settings, given)))
+
+
+def _understood(given: Mapping[KeyPath, Given]) -> dict[KeyPath, Given]:
+    """What goes without saying: who names a server and no model to load means that server."""
+    section = ("model", "generator_settings")
+    server, boot_local, hf_model_id = (given.get((*section, name)) for name in ("server", "boot_local", "hf_model_id"))
+    if server is None or server.value is None or boot_local is not None or (hf_model_id is not None and hf_model_id.value is not None):
+        return {}
+    return {(*section, "boot_local"): Given(value=False, where=server.where)}
 
 
 def _from_file(path: Path) -> Layer:
@@ -57,6 +67,8 @@ def _from_file(path: Path) -> Layer:
     elif parsed.value is not None:
         message = f"{path}:1: the file is {kind_of(parsed.value)}; settings are lines of the form KEY: VALUE, with a space after the colon"
         raise UsageError(message)
+    if layer.ignored:
+        layer.warnings.append(f"{path}:{min(layer.ignored.values()).line}: {distllm.warning(layer.ignored)}")
     return layer
 
 

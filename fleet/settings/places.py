@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from fleet.settings import distllm
 from fleet.settings.schema import Settings, number_text
 
 KeyPath = tuple[str, ...]
@@ -87,7 +88,7 @@ def variable(path: KeyPath) -> str:
 
 def place(section: KeyPath, key: str) -> KeyPath | None:
     """Where a key found in a section belongs; None if nowhere."""
-    path = (*section, key)
+    path = distllm.ALIASES.get((*section, key), (*section, key))
     if path in FIELDS:
         return path
     return SHORT_NAMES.get(key) if section == () else None
@@ -108,11 +109,11 @@ def what_instead(section: KeyPath, key: str, *, of_section: bool) -> str:
     }
     if word in everywhere and word not in near:
         return f"it belongs under {_dotted(everywhere[word][:-1])}" if len(everywhere[word]) > 1 else "it belongs at the top level"
-    if name := _nearest(word, near):
+    if name := _nearest(word, near) or _nearest(word, distllm.names(section), likeness=0.75):
         return f"did you mean {name}?"
     if name := _nearest(word, everywhere, likeness=0.8):
         return f"did you mean {_dotted(everywhere[name])}?"
-    known = ", ".join(path[-1] for path in FIELDS if path[:-1] == section)
+    known = ", ".join([path[-1] for path in FIELDS if path[:-1] == section] or distllm.names(section))
     for_vllm = "; arguments of vLLM go under vllm_args" if section in {(), _GENERATOR[:1], _GENERATOR} else ""
     return f"known here: {known}{for_vllm}"
 

@@ -166,6 +166,19 @@ class ModelSettings(Section):
     generator_settings: GeneratorSettings = Field(default_factory=GeneratorSettings)
 
 
+class InputSettings(Section):
+    """What is asked if the command line does not say it."""
+
+    questions_file: Text | None = Field(default=None, description="File of questions, or a pattern for several.")
+
+
+class OutputSettings(Section):
+    """Where the answers go if the command line does not say it."""
+
+    output_directory: Text | None = Field(default=None, description="Folder for them; made if it is not there.")
+    output_prefix: Text | None = Field(default=None, description="Begins the name of the file, which is PREFIX_MODEL.json.")
+
+
 class ProcessingSettings(Section):
     """How much a worker works on at once."""
 
@@ -299,6 +312,8 @@ class Settings(Section):
     """Everything that a fleet can be told."""
 
     model: ModelSettings = Field(default_factory=ModelSettings)
+    input: InputSettings = Field(default_factory=InputSettings)
+    output: OutputSettings = Field(default_factory=OutputSettings)
     processing: ProcessingSettings = Field(default_factory=ProcessingSettings)
     redis: RedisSettings = Field(default_factory=RedisSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)

@@ -101,3 +101,23 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
     batch = [json.loads(line) for line in (tmp_path / "answers.openai.jsonl").read_text().splitlines()]
     assert [line["custom_id"] for line in batch] == ["1", "2"]
     assert [line["metadata"] for line in read_answers(tmp_path / "choices.answers.jsonl")] == [{"choices": ["yes", "no"], "answer": "A"}]
+
+
+def test_a_configuration_of_distllm_is_a_whole_command(tmp_path: Path) -> None:
+    """Questions and output are where it says; the result is where its readers look, and the same command again finds everything answered."""
+    (tmp_path / "mc.json").write_text(json.dumps([{"question": f"{number}?", "answer": "B", "question_hash": f"h{number}"} for number in range(20)]))
+    output = f"output: {{output_directory: {tmp_path}/out, output_prefix: first, save_incorrect: true}}"
+    config = f"questions_file: {tmp_path}/mc.json\n{output}\nrag: {{enabled: true}}\n"
+    (tmp_path / "fleet.yaml").write_text(config)
+    command = ["run", "--config", str(tmp_path / "fleet.yaml"), "--engine", "stub", "--model", "org/small", "--json"]
+
+    done, again = batchfleet(*command), batchfleet(*command)
+
+    assert (done.returncode, again.returncode) == (0, 0), done.stderr + again.stderr
+    assert "these have no meaning here and are ignored: output.save_incorrect (answers are scored apart" in done.stderr
+    results = json.loads((tmp_path / "out" / "first_org_small.json").read_text())["results"]
+    assert [one["metadata"] for one in results] == [{"answer": "B", "question_hash": f"h{number}"} for number in range(20)]
+    assert json.loads(again.stdout)["questions_per_s"] == 0.0
+    nothing = batchfleet("run", "--engine", "stub")
+    assert (nothing.returncode, nothing.stderr.count("\n")) == (2, 1)
+    assert "what is to be asked? Name a file of questions" in nothing.stderr

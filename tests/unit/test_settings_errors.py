@@ -87,12 +87,12 @@ def test_a_value_that_cannot_be_is_named_with_what_could_be(file: Path, text: st
         (
             "max_model_len: 1",
             (
-                "F:1: max_model_len: unknown key; known here: model, processing, redis, limits, leases, metrics, stub, sweep; "
+                "F:1: max_model_len: unknown key; known here: model, input, output, processing, redis, limits, leases, metrics, stub, sweep; "
                 "arguments of vLLM go under vllm_args"
             ),
         ),
-        ("rag: {enabled: true}", "F:1: rag: unknown key; known here: model, processing, redis, limits, leases, metrics, stub"),
-        ("output: {a: 1}", "F:1: output: unknown key; known here: "),
+        ("ragg: {enabled: true}", "F:1: ragg: unknown key; did you mean rag?"),
+        ("output: {a: 1}", "F:1: output.a: unknown key; known here: output_directory, output_prefix"),
         ("checkpoint: {a: 1}", "F:1: checkpoint: unknown key; known here: "),
         ("grader: {a: 1}", "F:1: grader: unknown key; known here: "),
         ("generator: {a: 1}", "F:1: generator: unknown key; known here: "),
@@ -139,7 +139,7 @@ def test_what_is_not_yaml_is_explained_with_its_line(file: Path, text: str, mess
 
 def test_all_problems_are_told_at_once_from_top_to_bottom(file: Path) -> None:
     """Unknown keys and wrong values alike, so that one round of repair is enough."""
-    lines = told(file, "batch_size: 0\nrag: {}\nredis:\n  port: 1\n  url: x\n  tls_key_file: y\n")
+    lines = told(file, "batch_size: 0\nragg: {}\nredis:\n  port: 1\n  url: x\n  tls_key_file: y\n")
 
     assert [line.split(":")[1] for line in lines] == ["1", "2", "4", "5"]
 

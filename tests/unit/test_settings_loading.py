@@ -175,7 +175,7 @@ def test_the_command_line_gives_values_or_text() -> None:
 
 def test_a_server_that_is_not_used_is_warned_about(file: Path) -> None:
     """Whoever names a server rarely wants to load the model here."""
-    file.write_text("batch_size: 1\nserver: localhost\n", encoding="utf-8")
+    file.write_text("hf_model_id: m\nserver: localhost\n", encoding="utf-8")
 
     assert load_settings(file, {}, {}).warnings[0].startswith(f"{file}:2: model.generator_settings.server: has no effect while boot_local is true")
     assert load_settings(file, {"BATCHFLEET_BOOT_LOCAL": "false"}, {}).warnings == ()
