@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gpu_worker.engines.engine import Completion, Engine, Refusal
 from wire.clock import ServerClock
+from wire.codec import why_unsendable
 from wire.errors import EngineDeadError
 from wire.messages import Answer, ErrorDetail, Failure, Question
 
@@ -42,7 +43,12 @@ async def answer(question: Question, engine: Engine, clock: ServerClock, patienc
     Raises:
         EngineDeadError: The engine died; nothing is known about the question.
     """
-    return record(question, await _outcome(question, engine, clock, patience), engine.model, clock, worker=worker, attempts=attempts)
+    made = record(question, await _outcome(question, engine, clock, patience), engine.model, clock, worker=worker, attempts=attempts)
+    # A record that its producer cannot read would be waited for without end.
+    if (reason := why_unsendable(made)) is not None:
+        refusal = Refusal("internal_error", f"the engine's answer cannot be sent: {reason}")
+        made = record(question, refusal, engine.model, clock, worker=worker, attempts=attempts)
+    return made
 
 
 def record(question: Question, outcome: Completion | Refusal, model: str, clock: ServerClock, *, worker: str, attempts: int) -> Answer | Failure:

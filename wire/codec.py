@@ -6,14 +6,14 @@ ever imported, looked up by name or executed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import msgpack
-from pydantic import ValidationError
+import msgspec
 
 from wire.errors import MalformedMessageError, NewerMessageError
-from wire.messages import QUESTION, TERMINAL_RECORD, WIRE_VERSION, Answer, Failure, Message, Question
+from wire.messages import WIRE_VERSION, Answer, Failure, Question
 
 BATCH_FUNCTION = "gpu_worker.answer_batch"
 """The one function name that a batch job may carry. It is compared, never looked up: no such function has to exist."""
@@ -24,17 +24,20 @@ BATCH_WIRE_VERSION = 1
 """The wire version in which the payload of a batch job last changed. That of the questions in it is theirs: a newer batcher serves older workers."""
 
 
-def _defaults(kind: type[Message]) -> dict[str, Any]:
-    """What need not be sent. The version always is, and the status of a record: it tells them apart."""
-    optional = {name: field for name, field in kind.model_fields.items() if not field.is_required() and name not in {"status", "v"}}
-    return {name: field.get_default(call_default_factory=True) for name, field in optional.items()}
+REASON_CHARS = 300
+MOST_LEVELS = 200
+"""Of lists and objects within each other; a JSON writer has its own limit, not far beyond."""
 
-
-_DEFAULTS: dict[type[Message], dict[str, Any]] = {kind: _defaults(kind) for kind in (Question, Answer, Failure)}
+_ENCODER = msgspec.msgpack.Encoder()
+_QUESTION: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
+_RECORD: msgspec.msgpack.Decoder[Answer | Failure] = msgspec.msgpack.Decoder(Answer | Failure)
+_UNREADABLE = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError, MemoryError)
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+_VERSION_FIELD = b"\xa1v"
 
 
 def encode_question(question: Question) -> bytes:
-    return _encode(question)
+    return _ENCODER.encode(question)
 
 
 def decode_question(data: bytes) -> Question:
@@ -44,15 +47,17 @@ def decode_question(data: bytes) -> Question:
         NewerMessageError: It is of a wire version to come.
         MalformedMessageError: It is not one, or of a wire version that nobody speaks any more.
     """
-    fields = _decode_map(data, "question")
     try:
-        return QUESTION.validate_python(fields)
-    except (ValidationError, RecursionError) as error:
-        _refuse("question", error)
+        question = _QUESTION.decode(data)
+        _ensure_json(question.params, question.metadata, question.messages)
+    except _UNREADABLE as error:
+        _refuse(data, "question", error)
+    _ensure_version(data, question.v, "question")
+    return question
 
 
 def encode_record(record: Answer | Failure) -> bytes:
-    return _encode(record)
+    return _ENCODER.encode(record)
 
 
 def decode_record(data: bytes) -> Answer | Failure:
@@ -62,11 +67,25 @@ def decode_record(data: bytes) -> Answer | Failure:
         NewerMessageError: It is of a wire version to come.
         MalformedMessageError: It is not one, or of a wire version that nobody speaks any more.
     """
-    fields = _decode_map(data, "record")
     try:
-        return TERMINAL_RECORD.validate_python(fields)
-    except (ValidationError, RecursionError) as error:
-        _refuse("record", error)
+        record = _RECORD.decode(data)
+        if isinstance(record, Answer):
+            _ensure_json(record.params, record.metadata, record.details)
+        else:
+            _ensure_json(record.error.evidence, record.metadata)
+    except _UNREADABLE as error:
+        _refuse(data, "record", error)
+    _ensure_version(data, record.v, "record")
+    return record
+
+
+def why_unsendable(record: Answer | Failure) -> str | None:
+    """Why its producer could not read a record, such as half a surrogate pair in a text; None if it can, as it should be."""
+    try:
+        decode_record(_ENCODER.encode(record))
+    except (MalformedMessageError, *_UNREADABLE) as error:
+        return f"{type(error).__name__}: {str(error)[:REASON_CHARS]}"
+    return None
 
 
 def encode_batch(questions: Sequence[bytes]) -> bytes:
@@ -117,21 +136,29 @@ def pack(value: object) -> bytes:
     return packed
 
 
-def _encode(message: Message) -> bytes:
-    defaults = _DEFAULTS[type(message)]
-    # Not model_dump: this is a third of its time.
-    fields = {name: value for name, value in vars(message).items() if name not in defaults or value != defaults[name]}
-    packed: bytes = msgpack.packb(fields, use_bin_type=True, default=vars)
-    return packed
+def _ensure_json(*values: object) -> None:
+    """Msgpack can hold what JSON cannot: bytes, times, keys that are no text. Raises ValueError for these."""
+    if not _are_json(values, MOST_LEVELS):
+        msg = "a value that is not JSON, or nested too deeply"
+        raise ValueError(msg)
 
 
-def _decode_map(data: bytes, what: str) -> dict[str, Any]:
-    fields = _unpack(data, what)
-    if not isinstance(fields, dict):
-        msg = f"malformed {what}: a map was expected, found {type(fields).__name__}"
-        raise MalformedMessageError(msg)
-    _check_version(fields.get("v"), what)
-    return fields
+def _are_json(values: Iterable[object], levels: int) -> bool:
+    for value in values:
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if isinstance(value, dict):
+            if not levels or not all(type(name) is str for name in value) or not _are_json(value.values(), levels - 1):
+                return False
+        elif kind is not list or not levels or not _are_json(value, levels - 1):  # type: ignore[arg-type]  # it is a list
+            return False
+    return True
+
+
+def _ensure_version(data: bytes, version: int, what: str) -> None:
+    # A message without one would pass for one of ours.
+    _check_version(version if _VERSION_FIELD in data else None, what)
 
 
 def _unpack(data: bytes, what: str) -> Any:  # noqa: ANN401 (anything can come out of bytes; callers check)
@@ -156,16 +183,13 @@ def _check_version(version: object, what: str) -> None:
     raise MalformedMessageError(msg)
 
 
-def _refuse(what: str, error: ValidationError | RecursionError) -> NoReturn:
-    reason = "nested too deeply" if isinstance(error, RecursionError) else describe(error)
+def _refuse(data: bytes, what: str, error: Exception) -> NoReturn:
+    """Say what is wrong with bytes that are no message: first whether they are msgpack, then whether of our version, then the rest."""
+    fields = _unpack(data, what)
+    if not isinstance(fields, dict):
+        msg = f"malformed {what}: a map was expected, found {type(fields).__name__}"
+        raise MalformedMessageError(msg) from None
+    _check_version(fields.get("v"), what)
+    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:REASON_CHARS]
     msg = f"malformed {what}: {reason}"
     raise MalformedMessageError(msg) from None
-
-
-def describe(error: ValidationError) -> str:
-    """One line for the first few things that are wrong, without the values (they may be long, or secret)."""
-    problems: Sequence[Mapping[str, Any]] = error.errors(include_url=False, include_context=False, include_input=False)
-    shown = [f"{'.'.join(str(part) for part in p['loc']) or 'it'}: {p['msg']}" for p in problems[:3]]
-    if len(problems) > len(shown):
-        shown.append(f"and {len(problems) - len(shown)} more")
-    return "; ".join(shown)

@@ -5,9 +5,15 @@ All times are Unix times in seconds on the clock of the Redis server (see `wire.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from msgspec import Meta, Struct, field
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+else:
+    # What is in there is checked by the codec: recursive types are not for msgspec.
+    JsonValue = Any
 
 WIRE_VERSION = 1
 """Goes up when a message changes so that an older program would misread it. Older versions are understood; newer ones are left, untouched, to
@@ -19,16 +25,21 @@ MAX_PRIORITY = 9
 
 JsonObject = dict[str, JsonValue]
 
-RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+RunId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
+Count = Annotated[int, Meta(ge=0)]
+Version = Annotated[int, Meta(ge=1)]
+Name = Annotated[str, Meta(min_length=1)]
 
 
-class Message(BaseModel):
-    """A value that travels: frozen, no unknown fields, no silent conversions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+def _current_version() -> int:
+    return WIRE_VERSION
 
 
-class Question(Message):
+class Message(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A value that travels: frozen, no unknown fields, no silent conversions. Types and bounds are checked where it is read, by `wire.codec`."""
+
+
+class Question(Message, frozen=True, kw_only=True):
     """One request to be answered.
 
     Attributes:
@@ -47,24 +58,23 @@ class Question(Message):
     """
 
     run: RunId
-    index: int = Field(ge=0)
-    request_id: str = Field(min_length=1, max_length=MAX_REQUEST_ID_CHARS)
-    model: str = Field(min_length=1, max_length=MAX_MODEL_CHARS)
+    index: Count
+    request_id: Annotated[str, Meta(min_length=1, max_length=MAX_REQUEST_ID_CHARS)]
+    model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_CHARS)]
     prompt: str | None = None
     messages: list[JsonObject] | None = None
-    params: JsonObject = Field(default_factory=dict)  # {} would be copied deeply for every question.
-    priority: int = Field(default=0, ge=0, le=MAX_PRIORITY)
+    params: JsonObject = field(default_factory=dict)
+    priority: Annotated[int, Meta(ge=0, le=MAX_PRIORITY)] = 0
     deadline: float | None = None
     metadata: JsonObject | None = None
     submitted_at: float
-    v: int = Field(default=WIRE_VERSION, ge=1)
+    # From a factory, because what equals a default is not sent, and this always is.
+    v: Version = field(default_factory=_current_version)
 
-    @model_validator(mode="after")
-    def _asks_one_thing(self) -> Self:
+    def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
             msg = "a question has either a prompt or messages"
             raise ValueError(msg)
-        return self
 
     @property
     def text(self) -> str:
@@ -74,14 +84,14 @@ class Question(Message):
         return "\n".join(str(message.get("content", "")) for message in self.messages or [])
 
 
-class Usage(Message):
+class Usage(Message, frozen=True, kw_only=True):
     """Token counts of one answer; of all its texts together where there are several."""
 
-    prompt_tokens: int = Field(ge=0)
-    completion_tokens: int = Field(ge=0)
+    prompt_tokens: Count
+    completion_tokens: Count
 
 
-class ErrorDetail(Message):
+class ErrorDetail(Message, frozen=True, kw_only=True):
     """Why a question has no answer.
 
     Attributes:
@@ -91,13 +101,13 @@ class ErrorDetail(Message):
         evidence: What was seen, where that helps to believe it; for instance which workers died of the question.
     """
 
-    kind: str = Field(min_length=1)
+    kind: Name
     message: str
     retryable: bool = False
     evidence: JsonObject | None = None
 
 
-class Record(Message):
+class Record(Message, frozen=True, kw_only=True, tag_field="status"):
     """What every terminal record has. A question gets exactly one.
 
     Attributes:
@@ -109,16 +119,17 @@ class Record(Message):
     """
 
     run: RunId
-    index: int = Field(ge=0)
+    index: Count
     request_id: str
     worker: str | None = None
-    attempts: int = Field(default=1, ge=0)
+    attempts: Count = 1
     latency_s: float | None = None
     metadata: JsonObject | None = None
-    v: int = Field(default=WIRE_VERSION, ge=1)
+    # From a factory, because what equals a default is not sent, and this always is.
+    v: Version = field(default_factory=_current_version)
 
 
-class Answer(Record):
+class Answer(Record, frozen=True, kw_only=True, tag="answered"):
     """The model answered.
 
     Attributes:
@@ -131,7 +142,7 @@ class Answer(Record):
         details: What else the engine returned because the question asked for it: logprobs and the like.
     """
 
-    status: Literal["answered"] = "answered"
+    status: ClassVar[Literal["answered"]] = "answered"
     text: str
     texts: list[str] | None = None
     finish_reason: str
@@ -141,14 +152,8 @@ class Answer(Record):
     details: JsonObject | None = None
 
 
-class Failure(Record):
+class Failure(Record, frozen=True, kw_only=True, tag="failed"):
     """The question has no answer and will not get one."""
 
-    status: Literal["failed"] = "failed"
+    status: ClassVar[Literal["failed"]] = "failed"
     error: ErrorDetail
-
-
-TerminalRecord = Annotated[Answer | Failure, Field(discriminator="status")]
-
-QUESTION: TypeAdapter[Question] = TypeAdapter(Question)
-TERMINAL_RECORD: TypeAdapter[Answer | Failure] = TypeAdapter(TerminalRecord)

@@ -126,15 +126,17 @@ def measure_peer(peer: Peer, versions: dict[str, tuple[str, str]]) -> Measuremen
                 versions[peer.name] = (" ".join(f"{package} {number}" for package, number in said["versions"].items()), said["configured"])
                 before = tree_cpu_s(helper.pid) + cpu_s(server.process.pid)
                 helper.go()
-                result = helper.result()
+                elapsed_s = helper.result()["elapsed_s"]
                 used_s = tree_cpu_s(helper.pid) + cpu_s(server.process.pid) - before
+                helper.tell("check the answers")
+                right = helper.result()["answered"]
         finally:
             server.process.kill()
             server.process.wait()
-    if result["answered"] != peer.count:
-        msg = f"{peer.name} gave {result['answered']} right answers to {peer.count} questions"
+    if right != peer.count:
+        msg = f"{peer.name} gave {right} right answers to {peer.count} questions"
         raise BenchFailedError(msg)
-    return Measurement(peer.name, peer.count, result["elapsed_s"], used_s)
+    return Measurement(peer.name, peer.count, elapsed_s, used_s)
 
 
 def _helper(peer: Peer, url: str, folder: Path) -> Helper:

@@ -14,8 +14,9 @@ from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.leases import Progress
 from tests.builders import a_question
 from wire.clock import ServerClock
+from wire.codec import decode_record, encode_record
 from wire.errors import EngineDeadError
-from wire.messages import Answer, Failure, Question
+from wire.messages import Answer, Failure, Question, Usage
 
 
 class FailingEngine(StubEngine):
@@ -112,6 +113,30 @@ class FickleEngine(StubEngine):
             self.left -= 1
             return Refusal("server_error", "try again", retryable=True)
         return await super().answer(question)
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        Completion(["half \ud800"], "stop", Usage(prompt_tokens=1, completion_tokens=1), {}),
+        Completion(["text"], "stop", Usage(prompt_tokens=-1, completion_tokens=1), {}),
+        Completion(["text"], "stop", Usage(prompt_tokens=1, completion_tokens=1), {}, details={"logprobs": b"bytes"}),  # type: ignore[dict-item]
+        Completion(["text"], "stop", Usage(prompt_tokens=1, completion_tokens=1), {"seed": 2**70}),
+    ],
+)
+async def test_what_no_message_can_hold_is_a_failure(completion: Completion) -> None:
+    """The producer could not read it, and would wait for ever."""
+
+    class OddEngine(StubEngine):
+        async def answer(self, question: Question) -> Completion:
+            del question
+            return completion
+
+    record = await ask(a_question(), OddEngine(StubOptions()))
+
+    assert isinstance(record, Failure)
+    assert record.error.kind == "internal_error"
+    assert decode_record(encode_record(record)) == record
 
 
 async def test_a_failure_that_may_pass_is_tried_again() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
 from typing import Any
 
@@ -53,10 +54,10 @@ common = {
 counts = st.builds(Usage, prompt_tokens=st.integers(0, 10**6), completion_tokens=st.integers(0, 10**6))
 answers = st.builds(
     Answer, **common, text=text, texts=st.none() | st.lists(text, max_size=3), finish_reason=names, usage=counts, model=names, params=objects,
-    details=st.none() | objects, status=st.just("answered"),
+    details=st.none() | objects,
 )  # fmt: skip
 details = st.builds(ErrorDetail, kind=names, message=text, retryable=st.booleans(), evidence=st.none() | objects)
-failures = st.builds(Failure, **common, error=details, status=st.just("failed"))
+failures = st.builds(Failure, **common, error=details)
 
 
 @given(questions())
@@ -94,6 +95,45 @@ def test_a_cut_or_changed_question_either_decodes_or_is_refused(question: Questi
     for damaged in (bytes(encoded), bytes(encoded[:place])):
         with contextlib.suppress(MalformedMessageError):
             decode_question(damaged)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"bytes",
+        [b""],
+        {"a": {"b": b""}},
+        {1: "a key that is no text"},
+        msgpack.Timestamp(1, 0),
+        msgpack.ExtType(5, b"x"),
+        json.loads("[" * 300 + "]" * 300),
+    ],
+)
+@pytest.mark.parametrize("place", ["params", "metadata"])
+def test_what_json_cannot_hold_is_refused(place: str, value: object) -> None:
+    """Msgpack can; but then the line of the answer could not be written."""
+    fields = {"run": "r", "index": 0, "request_id": "q", "model": "m", "prompt": "p", "submitted_at": 0.0, "v": 1, place: {"x": value}}
+
+    with pytest.raises(MalformedMessageError):
+        decode_question(msgpack.packb(fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("run", "r\n"), ("run", "a b"), ("index", -1), ("index", True), ("index", 1.0), ("request_id", ""), ("priority", 10), ("deadline", "soon")],
+)
+def test_a_value_out_of_bounds_is_refused_by_name(name: str, value: object) -> None:
+    """Nothing is converted, and nothing is cut to fit."""
+    fields = {"run": "r", "index": 0, "request_id": "q", "model": "m", "prompt": "p", "submitted_at": 0.0, "v": 1, name: value}
+
+    with pytest.raises(MalformedMessageError, match=name):
+        decode_question(msgpack.packb(fields))
+
+
+def test_a_message_without_a_version_is_refused() -> None:
+    """It is nobody's."""
+    with pytest.raises(MalformedMessageError, match="version"):
+        decode_question(msgpack.packb({"run": "r", "index": 0, "request_id": "q", "model": "m", "prompt": "p", "submitted_at": 0.0}))
 
 
 @pytest.mark.parametrize("version", [0, -1, 10**6, None, "1", True, 1.0])

@@ -15,6 +15,7 @@ from fleet.bench.peers.answering import answer
 PACKAGES = ("saq", "redis")
 CONFIGURED = "concurrency 100 in each worker; queue.map, which looks every 0.25 s"
 URL = os.environ["PEER_REDIS_URL"]
+PATIENCE_S = 120.0
 
 
 def _queue() -> RedisQueue:
@@ -40,7 +41,7 @@ async def _ask(questions: Sequence[str]) -> list[str]:
     queue = _queue()
     await queue.connect()
     try:
-        answers: list[str] = await queue.map("answer", [{"text": text} for text in questions], timeout=None, poll_interval=0.25, ttl=600)
+        answers: list[str] = await queue.map("answer", [{"text": text} for text in questions], timeout=PATIENCE_S, poll_interval=0.25, ttl=600)
     finally:
         await queue.disconnect()
     return answers
