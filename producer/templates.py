@@ -144,8 +144,8 @@ def no_such_column(name: str, known: Iterable[str]) -> str:
     """That a column is missing, with the nearest that there is and what there is at all; no full stop."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
-    advice = f"did you mean {near[0]!r}? " if near else ""
-    return f"there is no column {short(name)!r}; {advice}the columns are {_listed(names)}"
+    advice = f"did you mean {near[0]!r}? The" if near else "the"
+    return f"there is no column {short(name)!r}; {advice} columns are {_listed(names)}"
 
 
 def _listed(names: Iterable[str]) -> str:

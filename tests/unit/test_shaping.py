@@ -57,7 +57,7 @@ def test_a_column_that_is_not_there_is_named_with_its_neighbours() -> None:
     """In a table before anything else, in JSON Lines at the line."""
     shape = Shape(columns={"question": "bodi"})
 
-    assert reason(ROW, shape) == "there is no column 'bodi'; did you mean 'body'? the columns are id, body, gold, set, n"
+    assert reason(ROW, shape) == "there is no column 'bodi'; did you mean 'body'? The columns are id, body, gold, set, n"
     with pytest.raises(UsageError, match=r"file\.csv: there is no column 'bodi'; did you mean 'body'"):
         shape.ensure_fits(["id", "body"], "file.csv")
 
