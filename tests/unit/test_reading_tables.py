@@ -30,7 +30,7 @@ ROWS: list[dict[str, Any]] = [
     {"id": "b", "question": "2 + 2 = ? \u2014 \u4e16", "answer": "4", "level": ""},
 ]
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
-GSM8K = Path(os.environ.get("BATCHFLEET_TEST_GSM8K", "/nowhere"))
+GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_test.jsonl"
 
 
 def as_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -133,7 +133,7 @@ def test_every_format_asks_the_same(tmp_path: Path, name: str) -> None:
     assert check_questions(source, LIMITS).fingerprint == check_questions(a_source(tmp_path / "reference"), LIMITS).fingerprint
 
 
-@pytest.mark.skipif(not GSM8K.exists(), reason="BATCHFLEET_TEST_GSM8K names no copy of the GSM8K problems")
+@pytest.mark.skipif(not GSM8K.exists(), reason="there is no copy of the GSM8K problems")
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_holds_gsm8k(tmp_path: Path, name: str) -> None:
     """Real problems, with everything that people write."""
