@@ -17,8 +17,9 @@ COPY producer producer
 COPY batcher batcher
 COPY gpu_worker gpu_worker
 COPY fleet fleet
+COPY batchfleet batchfleet
 # With the build backend of the lock: the network has no say. The command itself is deploy/serve's, whatever Python is there.
-RUN PYTHONPATH=/opt/batchfleet python3 -m pip install --no-deps --no-build-isolation --target /opt/batchfleet . && rm -rf /opt/batchfleet/bin
+RUN PYTHONPATH=/opt/batchfleet python3 -m pip install --no-cache-dir --no-deps --no-build-isolation --target /opt/batchfleet . && rm -rf /opt/batchfleet/bin
 
 FROM ${PYTHON_IMAGE} AS fleet
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp batchfleet \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -87,19 +88,35 @@ def slice_options(settings: Settings, kind: str, environ: Mapping[str, str]) -> 
     The stub claims imaginary ones only, and only where there are some; an engine outside of this process has its own.
 
     Raises:
-        UsageError: A size is no whole number above 0, or `BATCHFLEET_GPUS` cannot be read.
+        UsageError: A size is no whole number above 0 or cannot be meant, or `BATCHFLEET_GPUS` cannot be read.
     """
     if kind == "openai" or (kind == "stub" and not environ.get(IMAGINARY)):
         return SliceOptions()
     given = {name.replace("-", "_"): size for name, size in settings.model.generator_settings.vllm_args.items()}
-    sizes = {name: given[name] for name in PARALLEL_SIZES if given.get(name) is not None}
-    count = 1
-    for name, size in sizes.items():
+    sizes: dict[str, int] = {}
+    for name in PARALLEL_SIZES:
+        size = given.get(name)
+        if size is None:
+            continue
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             msg = f"vllm_args: {name} is {size!r}; it must be a whole number, 1 or more"
             raise UsageError(msg)
-        count *= size
-    return SliceOptions(count, find_gpus(environ), " x ".join(f"{name} {size}" for name, size in sizes.items()))
+        sizes[name] = size
+    gpus = find_gpus(environ)
+    _check_division(sizes.get("tensor_parallel_size", 1), len(gpus.uuids))
+    return SliceOptions(math.prod(sizes.values()), gpus, " x ".join(f"{name} {size}" for name, size in sizes.items()))
+
+
+def _check_division(tensor_parallel_size: int, present: int) -> None:
+    """Sizes such as 3 divide the heads of hardly any model, which vLLM says only after minutes. Where they divide the GPUs, they may be meant.
+
+    Powers of two always may: on a host with 8 GPUs of which one has failed, too.
+    """
+    size = tensor_parallel_size
+    if size > present or size & (size - 1) == 0 or present % size == 0:
+        return
+    msg = f"vllm_args: tensor_parallel_size {size} does not divide the {present} GPUs of this host; take 1, 2, 4 or 8"
+    raise UsageError(msg + f", or, if {size} divides the model's attention heads, let CUDA_VISIBLE_DEVICES name a multiple of {size} GPUs")
 
 
 def producer_options(settings: Settings, *, wait_for_room: bool = True) -> ProducerOptions:

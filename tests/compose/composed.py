@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 FILES = ("docker-compose.yml", "docker-compose.stub.yml")
+PACKAGES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 LONGEST_S = 150.0
 
 
@@ -47,17 +49,25 @@ class Composed:
 
     def configure(self, text: str) -> None:
         """Give the fleet this YAML configuration, from its next start on."""
-        path = self.folder / "fleet.yaml"
+        self.environ["FLEET_CONFIG"] = str(self.write("fleet.yaml", text))
+
+    def write(self, name: str, text: str) -> Path:
+        """A file that the user of the containers can read."""
+        path = self.folder / name
         path.write_text(text)
-        # Readable for the user of the containers.
         path.chmod(0o644)
-        self.environ["FLEET_CONFIG"] = str(path)
+        return path
 
     def extend(self, name: str, services: dict[str, Any]) -> None:
         """Add a Compose file that changes these services."""
         path = self.folder / f"{name}.json"
         path.write_text(json.dumps({"services": services}))
         self.files = [*self.files, path]
+
+    def config(self) -> dict[str, Any]:
+        """All Compose files in one, with everything filled in."""
+        found: dict[str, Any] = json.loads(self.compose("--profile", "*", "config", "--format", "json").stdout)
+        return found
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `docker compose ARGUMENTS` to its end."""

@@ -52,10 +52,12 @@ def test_two_hosts_share_one_queue(hosts: list[str], tmp_path: Path) -> None:
         return spawn(["ip", "netns", "exec", host, *command], env, tmp_path / log)
 
     queue = on(hosts[0], "queue.log", common, str(ROOT / "deploy/queue-host"), QUEUE)
-    workers = [on(host, f"{host}.log", common, str(ROOT / "deploy/worker-host"), QUEUE, "1", "--engine", "stub") for host in hosts]
+    # One machine plays both hosts, by one name.
+    places = {host: {**common, "WORKER_STATE": str(tmp_path / host)} for host in hosts}
+    workers = [on(host, f"{host}.log", places[host], str(ROOT / "deploy/worker-host"), QUEUE, "1", "--engine", "stub") for host in hosts]
     try:
         for host in hosts:
-            wait_until(lambda host=host: "serves stub" in (tmp_path / f"{host}.log").read_text(), f"{host} works")  # type: ignore[misc]
+            wait_until(lambda host=host: "1 running" in (tmp_path / f"{host}.log").read_text(), f"{host} works")  # type: ignore[misc]
         batchfleet = str(ROOT / ".venv/bin/batchfleet")
         producer = on(hosts[1], "producer.log", asking, batchfleet, "submit", str(tmp_path / "questions.jsonl"), "-o", str(answers))
         wait_until(lambda: lines_in(answers) == len(ids), "all are answered")

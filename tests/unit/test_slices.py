@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet import building
+from fleet.settings.loading import load_settings
 from gpu_worker.gpus import NO_GPUS, ImaginaryGpus, Links, NvmlGpus, allowed, find_gpus, imagine
-from gpu_worker.slices import choose
+from gpu_worker.slices import SliceOptions, choose
 from wire.errors import UsageError
 
 NAMES = tuple(f"GPU-{letter}" for letter in "abcdefgh")
@@ -169,3 +171,23 @@ def test_a_gpu_is_occupied_by_processes_or_by_memory_in_use() -> None:
     gpus = NvmlGpus(Nvml(processes={1: [4711]}, used={0: 10, 2: 11, 3: 90}), "0,1,2")
 
     assert gpus.occupied() == {"GPU-b", "GPU-c"}
+
+
+@pytest.mark.parametrize(("size", "present"), [(1, 8), (2, 7), (3, 6), (8, 8), (9, 8)])
+def test_a_size_that_may_be_meant_is_taken(size: int, present: int) -> None:
+    """Powers of two always may, on a host of which one GPU has failed too. More than there are is for the claim to refuse."""
+    assert slices_of(size, present).count == size
+
+
+@pytest.mark.parametrize("size", [3, 5, 6])
+def test_a_size_that_divides_neither_heads_nor_gpus_is_a_mistake(size: int) -> None:
+    """Said at once, and not by vLLM after minutes."""
+    with pytest.raises(UsageError, match=f"tensor_parallel_size {size} does not divide the 8 GPUs"):
+        slices_of(size, 8)
+
+
+def slices_of(size: int, present: int) -> SliceOptions:
+    """What a worker with that tensor_parallel_size claims on a host with so many GPUs."""
+    environ = {"BATCHFLEET_GPUS": ",".join(f"GPU-{number}" for number in range(present))}
+    settings = load_settings(None, {"BATCHFLEET_VLLM_ARGS": f"{{tensor_parallel_size: {size}}}"}, {}).settings
+    return building.slice_options(settings, "stub", environ)
