@@ -70,6 +70,10 @@ class AsyncFleet:
     async def ask(
         self, question: QuestionLike, *, params: Mapping[str, Any] = _NONE, errors: Literal["return"], timeout_s: float | None = None
     ) -> Answer | Failure: ...
+    @overload
+    async def ask(
+        self, question: QuestionLike, *, params: Mapping[str, Any] = _NONE, errors: Errors, timeout_s: float | None = None
+    ) -> Answer | Failure: ...
     async def ask(
         self, question: QuestionLike, *, params: Mapping[str, Any] = _NONE, errors: Errors = "raise", timeout_s: float | None = None
     ) -> Answer | Failure:
@@ -109,6 +113,11 @@ class AsyncFleet:
     def answer(
         self, questions: Questions, *, run: str | None = None, params: Mapping[str, Any] = _NONE,
         errors: Literal["return"], timeout_s: float | None = None, window: int | None = None,
+    ) -> AsyncIterator[Answer | Failure]: ...  # fmt: skip
+    @overload
+    def answer(
+        self, questions: Questions, *, run: str | None = None, params: Mapping[str, Any] = _NONE,
+        errors: Errors, timeout_s: float | None = None, window: int | None = None,
     ) -> AsyncIterator[Answer | Failure]: ...  # fmt: skip
     async def answer(
         self, questions: Questions, *, run: str | None = None, params: Mapping[str, Any] = _NONE,

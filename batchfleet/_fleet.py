@@ -87,6 +87,10 @@ class Fleet:
     def ask(
         self, question: QuestionLike, *, params: Mapping[str, Any] = _NONE, errors: Literal["return"], timeout_s: float | None = None
     ) -> Answer | Failure: ...
+    @overload
+    def ask(
+        self, question: QuestionLike, *, params: Mapping[str, Any] = _NONE, errors: Errors, timeout_s: float | None = None
+    ) -> Answer | Failure: ...
     def ask(
         self, question: QuestionLike, *, params: Mapping[str, Any] = _NONE, errors: Errors = "raise", timeout_s: float | None = None
     ) -> Answer | Failure:
@@ -123,6 +127,11 @@ class Fleet:
     def answer(
         self, questions: Iterable[QuestionLike], *, run: str | None = None, params: Mapping[str, Any] = _NONE,
         errors: Literal["return"], timeout_s: float | None = None, window: int | None = None,
+    ) -> Iterator[Answer | Failure]: ...  # fmt: skip
+    @overload
+    def answer(
+        self, questions: Iterable[QuestionLike], *, run: str | None = None, params: Mapping[str, Any] = _NONE,
+        errors: Errors, timeout_s: float | None = None, window: int | None = None,
     ) -> Iterator[Answer | Failure]: ...  # fmt: skip
     def answer(
         self, questions: Iterable[QuestionLike], *, run: str | None = None, params: Mapping[str, Any] = _NONE,

@@ -31,7 +31,7 @@ log = logging.getLogger("batchfleet")
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
-FIRST_WORKER_S = 10.0
+FIRST_WORKER_S = 30.0
 LOOK_S = 0.1
 
 STREAM = "from a program, in their order"

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 
 CANCELLED = Refusal("cancelled", "its run was cancelled")
+WITHDRAWN = Refusal("cancelled", "who asked it withdrew it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 -- A worker reports, and renews the leases of the batches in which its engine makes progress.
 -- KEYS[1] zset workers; KEYS[2] hash worker:NAME; KEYS[3] zset leases:MODEL; KEYS[4] string control:NAME; KEYS[5] list isolated:MODEL
 -- KEYS[6] zset isolating:MODEL     workers that take isolated batches now -> until when (ms); KEYS[7] set cancelled
+-- KEYS[8] zset withdrawn           RUN:INDEX of single questions that nobody wants any more -> since when (ms)
 -- ARGV: 1 worker, 2 TTL of the report (ms), 3 lease (ms), 4 prefix of RQ's job keys, 5 number of report fields, then the fields as
 --   name, value; then for each lease to renew: batch id, lease token
 -- Returns {server's seconds, its microseconds, what the worker is asked to do or '', 1 if it is to take isolated batches, ids of leases
---   that were lost, ids of runs that were cancelled}.
+--   that were lost, ids of runs that were cancelled and RUN:INDEX of questions that were withdrawn}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local fields = tonumber(ARGV[5])
@@ -35,4 +36,6 @@ if chosen == 1 then
   redis.call('ZADD', KEYS[6], now + ARGV[3], ARGV[1])
   redis.call('PEXPIRE', KEYS[6], ARGV[3])
 end
-return {time[1], time[2], redis.call('GET', KEYS[4]) or '', chosen, lost, redis.call('SMEMBERS', KEYS[7])}
+local unwanted = redis.call('SMEMBERS', KEYS[7])
+for _, question in ipairs(redis.call('ZRANGE', KEYS[8], 0, -1)) do table.insert(unwanted, question) end
+return {time[1], time[2], redis.call('GET', KEYS[4]) or '', chosen, lost, unwanted}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from gpu_worker.answering import CANCELLED, Patience, answer, record
+from gpu_worker.answering import CANCELLED, WITHDRAWN, Patience, answer, record
 from gpu_worker.ending import ended
 from gpu_worker.engines.engine import Engine
 from gpu_worker.intake import HeldBatch
@@ -16,6 +16,7 @@ from gpu_worker.publishing import Publisher
 from gpu_worker.reporting import Report
 from wire.clock import ServerClock
 from wire.errors import EngineDeadError
+from wire.keys import withdrawn_member
 from wire.messages import Answer, Failure, Question
 
 log = logging.getLogger(__name__)
@@ -82,14 +83,18 @@ class InFlight:
         for task in tasks:
             task.cancel()
 
-    def cancel_runs(self, runs: frozenset[str]) -> None:
-        """Take the questions of these runs out of the engine, now and from now on; they end as cancelled."""
-        self._cancelled = runs
-        if not runs:
+    def cancel(self, unwanted: frozenset[str]) -> None:
+        """Take questions out of the engine, now and from now on; they end as cancelled.
+
+        Args:
+            unwanted: Ids of runs, and single questions as `withdrawn_member` names them.
+        """
+        self._cancelled = unwanted
+        if not unwanted:
             return
         for batch, tasks in self._tasks.items():
             for task, (question, _) in zip(tasks, batch.questions, strict=True):
-                if question.run in runs:
+                if self._is_unwanted(question):
                     task.cancel()
 
     async def abandon(self) -> list[HeldBatch]:
@@ -100,7 +105,7 @@ class InFlight:
         return list(held)
 
     async def _answer(self, question: Question, size: int, batch: HeldBatch) -> None:
-        if question.run in self._cancelled:
+        if self._is_unwanted(question):
             self._write(self._cancelled_record(question, batch), size, batch)
             return
         counts, began = self._report.counts, time.monotonic()
@@ -116,7 +121,7 @@ class InFlight:
     def _left(self, task: asyncio.Task[None], *, question: Question, size: int, batch: HeldBatch) -> None:
         self._report.in_flight -= 1
         self._tell_left()
-        if task.cancelled() and batch in self._tasks and question.run in self._cancelled:
+        if task.cancelled() and batch in self._tasks and self._is_unwanted(question):
             self._write(self._cancelled_record(question, batch), size, batch)
 
     def _write(self, made: Answer | Failure, size: int, batch: HeldBatch) -> None:
@@ -133,5 +138,10 @@ class InFlight:
         if self._tasks.pop(batch, None) is not None:
             self._publisher.finish(batch)
 
+    def _is_unwanted(self, question: Question) -> bool:
+        # Most of the time there is nothing unwanted at all.
+        return bool(self._cancelled) and (question.run in self._cancelled or withdrawn_member(question.run, question.index) in self._cancelled)
+
     def _cancelled_record(self, question: Question, batch: HeldBatch) -> Answer | Failure:
-        return record(question, CANCELLED, self._engine.model, self._clock, worker=self._worker, attempts=batch.attempts)
+        why = CANCELLED if question.run in self._cancelled else WITHDRAWN
+        return record(question, why, self._engine.model, self._clock, worker=self._worker, attempts=batch.attempts)

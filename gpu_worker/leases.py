@@ -62,7 +62,7 @@ class Heard:
         lost: Batches that are no longer ours.
         drain: We are asked to stop.
         isolate: It is our turn to take isolated batches.
-        cancelled: Runs that nobody wants any more.
+        cancelled: Runs that nobody wants any more, and single questions, as `withdrawn_member` names them.
     """
 
     lost: list[HeldBatch]
@@ -76,7 +76,7 @@ class Leases:
 
     def __init__(self, client: redis.asyncio.Redis, keys: Keys, model: str, worker: str, options: WorkerOptions, clock: ServerClock) -> None:
         self._keys = [keys.workers, keys.worker(worker), keys.leases(model), keys.control(worker)]
-        self._keys += [keys.isolated(model), keys.isolating(model), keys.cancelled]
+        self._keys += [keys.isolated(model), keys.isolating(model), keys.cancelled, keys.withdrawn]
         self._worker = worker
         self._options = options
         self._clock = clock

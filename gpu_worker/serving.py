@@ -270,7 +270,7 @@ class GpuWorker:
                     log.info("asked to drain")
                     self.stop()
                 self._take_turn(isolate=heard.isolate)
-                self._in_flight.cancel_runs(heard.cancelled)
+                self._in_flight.cancel(heard.cancelled)
                 for batch in heard.lost:
                     self._in_flight.lose(batch)
             except EngineDeadError as error:

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -22,6 +21,7 @@ from producer.collecting import Collector
 from producer.inbox import Inbox
 from producer.options import ProducerOptions
 from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, RunBusyError, RunState, Sender
+from producer.withdrawing import Withdrawals
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import FleetError, QueueUnavailableError
 from wire.keys import Keys
@@ -102,7 +102,7 @@ class StreamRun:
         self._collector = Collector(self._client, self._keys, plan.run, self._sender.token, options)
         self._backlog = Backlog()
         self._seen = Seen()
-        self._to_cancel: deque[int] = deque()
+        self._withdrawals = Withdrawals(self._client, self._keys, plan.run)
         self._inherited = 0
         self._in_doubt = True
         self._stopping = threading.Event()
@@ -168,7 +168,7 @@ class StreamRun:
     def withdraw(self, index: int) -> None:
         """Nobody wants this record any more: do not send the question, or have the fleet end it. Never waits."""
         if self._backlog.withdraw(index):
-            self._to_cancel.append(index)
+            self._withdrawals.add(index)
 
     @property
     def is_live(self) -> bool:
@@ -265,6 +265,7 @@ class StreamRun:
             # Whatever happened is more telling than that its aftermath failed too.
             with contextlib.suppress(FleetError, redis.RedisError, OSError), translated(self._address):
                 self._acknowledge()
+                self._withdrawals.tell()
                 self._collector.release()
             self._client.close()
 
@@ -277,6 +278,7 @@ class StreamRun:
                 continue
             if not self._backlog.end(record.index):
                 self._inherited -= 1
+            self._withdrawals.end(record.index)
             new.append((entry, record))
         if new:
             self._check_at = time.monotonic() + CHECK_S
@@ -297,6 +299,7 @@ class StreamRun:
     def _settle(self) -> None:
         if time.monotonic() >= self._settle_at:
             self._persist(self._acknowledge)
+            self._persist(self._withdrawals.tell)
             self._settle_at = time.monotonic() + LOOK_S
 
     def _acknowledge(self) -> None:

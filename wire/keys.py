@@ -25,6 +25,7 @@
 | refused                 | zset   | runs that found no room -> when (ms)                   | entries: after 2 s; TTL                |
 | runs                    | zset   | run id -> last activity (ms)                           | entries: with the run                  |
 | cancelled               | set    | ids of cancelled runs that have questions somewhere    | entries: once they have none; TTL      |
+| withdrawn               | zset   | RUN:INDEX of single questions nobody wants -> when (ms)| entries: with their record, or later; TTL |
 | run:ID                  | hash   | fingerprint, cursor and counts of one run              | TTL, renewed by activity               |
 | run:ID:accepted         | bitmap | one bit per accepted question                          | TTL, with the run                      |
 | run:ID:done             | bitmap | one bit per question with a terminal record            | TTL, with the run                      |
@@ -130,6 +131,10 @@ class Keys:
     def cancelled(self) -> str:
         return f"{self.namespace}:cancelled"
 
+    @property
+    def withdrawn(self) -> str:
+        return f"{self.namespace}:withdrawn"
+
     def run(self, run: str) -> str:
         return f"{self.namespace}:run:{run}"
 
@@ -169,6 +174,11 @@ RQ_JOB_PREFIX = "rq:job:"
 
 SUSPECT_AFTER_DEATHS = 2
 """A batch whose workers died this often is taken apart. One death is no evidence: machines are switched off, and workers killed by hand."""
+
+
+def withdrawn_member(run: str, index: int) -> str:
+    """How `withdrawn` names a question; a run's id has no colon, so this is no run's."""
+    return f"{run}:{index}"
 
 
 def queue_member(model: str, priority: int) -> str:

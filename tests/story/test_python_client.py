@@ -27,11 +27,12 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture
-def workers(redis_server: PrivateRedis, tmp_path: Path) -> Iterator[Processes]:
-    """A batcher and a fast worker."""
+def workers(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> Iterator[Processes]:
+    """A batcher and a fast worker, which has reported."""
     with Processes(redis_server.url, tmp_path) as processes:
         processes.batcher()
         processes.worker()
+        wait_until(lambda: client.exists("batchfleet:workers"), "the worker reports")
         yield processes
 
 
@@ -390,6 +391,33 @@ async def test_thousands_of_asks_share_a_run_and_two_connections(redis_server: P
     assert len(runs) == 1
     assert status.batchers[0].batches < 1500
     assert workers.started["worker"].poll() is None
+
+
+async def test_a_cancelled_ask_is_taken_out_of_the_engine(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+    """Whether it runs, waits in a batch or was never sent: no GPU works for nobody. Its neighbours are answered."""
+    # An answer takes 50 s here, four at a time: not to wait for.
+    slow = {
+        "BATCHFLEET_STUB_STEP_S": "0.5",
+        "BATCHFLEET_STUB_MIN_TOKENS": "100",
+        "BATCHFLEET_STUB_MAX_TOKENS": "100",
+        "BATCHFLEET_STUB_MAX_NUM_SEQS": "4",
+    }
+    with Processes(redis_server.url, tmp_path, slow) as processes:
+        processes.batcher()
+        processes.worker()
+        async with AsyncFleet(redis_server.url, model="stub") as fleet:
+            asked = [asyncio.create_task(fleet.ask(f"Number {number}?")) for number in range(200)]
+            wanted = asyncio.create_task(fleet.ask({"question": "Short?", "params": {"max_tokens": 1}}))
+            await asyncio.to_thread(wait_until, lambda: client.zcard("batchfleet:leases:stub"), "questions in the engine")
+            for task in asked:
+                task.cancel()
+            outcome = await asyncio.gather(*asked, return_exceptions=True)
+            assert (await asyncio.wait_for(wanted, PATIENCE_S)).usage.completion_tokens == 1
+            runs: Any = client.zrange("batchfleet:runs", 0, -1)
+            await asyncio.to_thread(wait_until, lambda: client.hget(f"batchfleet:run:{runs[0].decode()}", "failed") == b"200", "all have ended")
+            await asyncio.to_thread(wait_until, lambda: not client.exists("batchfleet:withdrawn"), "the note of it is gone")
+
+    assert all(isinstance(result, asyncio.CancelledError) for result in outcome)
 
 
 @pytest.mark.usefixtures("workers")
