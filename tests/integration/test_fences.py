@@ -26,7 +26,7 @@ from tests.builders import a_question, an_answer
 from wire.clock import ServerClock
 from wire.codec import decode_batch, encode_question
 from wire.connection import RedisAddress
-from wire.errors import LeaseLostError
+from wire.errors import LeaseLostError, UsageError
 from wire.keys import SUSPECT_AFTER_DEATHS, Keys
 
 KEYS = Keys()
@@ -148,8 +148,9 @@ def reap(client: redis.Redis) -> int:
 
 async def let_lapse(client: redis.Redis) -> None:
     """Return once a lease has lapsed and its batch was taken back."""
-    while not reap(client):
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while not reap(client):
+            await asyncio.sleep(0.01)
 
 
 def publisher(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> Publisher:
@@ -197,6 +198,20 @@ async def test_a_worker_that_lost_its_lease_can_neither_renew_nor_return_it(clie
     assert heard.lost == [zombie]
     assert client.zscore(KEYS.leases("stub"), current.batch_id) == lapses
     assert batch_jobs(client) == []
+
+
+async def test_a_lapsed_batch_is_nobodys_until_it_is_claimed(client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
+    """Its old worker may wake up before the next one has it; it can do nothing with the batch then either."""
+    zombie = await claim_one(client, aclient, "zombie")
+    await let_lapse(client)
+
+    heard = await Leases(aclient, KEYS, "stub", "zombie", OPTIONS, ServerClock()).renew([zombie], {"state": "running"})
+    await publisher(aclient, redis_server).end([zombie])
+    await intake(aclient, "zombie").give_back(zombie, engine_died=False)
+
+    assert heard.lost == [zombie]
+    assert batch_jobs(client) == [zombie.batch_id.encode()]
+    assert client.exists(f"rq:job:{zombie.batch_id}")
 
 
 async def test_renewing_keeps_a_batch_beyond_its_lease(client: redis.Redis, aclient: redis.asyncio.Redis) -> None:
@@ -280,3 +295,21 @@ def test_the_window_of_a_run_and_the_bound_of_the_fleet_hold_a_producer_back(cli
         assert sender.send(0, 3, asked[:3], "stub").outcome == "ok"
         assert sender.send(3, 4, asked[3:], "stub").outcome == expected
         client.delete(KEYS.pending)
+
+
+def test_what_a_run_leaves_ends_by_itself(client: redis.Redis) -> None:
+    """From its first question on: its producer may never come back."""
+    accept_two(client)
+
+    keys = [KEYS.run("run-1"), KEYS.accepted("run-1"), KEYS.producer("run-1")]
+    assert all(client.ttl(key) > 0 for key in keys)
+
+
+def test_a_run_made_of_something_else_is_refused(client: redis.Redis) -> None:
+    """The same id with other questions is not a continuation; the difference is named, and nothing changes."""
+    accept_two(client)
+    client.delete(KEYS.producer("run-1"))
+
+    with pytest.raises(UsageError, match=r"questions \(x then, y now\)"):
+        Sender(client, KEYS, "run-1", {"questions": "y"}, 2, ProducerOptions()).open()
+    assert client.hget(KEYS.run("run-1"), "accepted") == b"2"

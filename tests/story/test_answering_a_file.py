@@ -180,6 +180,17 @@ def test_a_stopped_worker_finishes_or_gives_back_within_its_grace(tmp_path: Path
     assert {line["attempts"] for line in read_answers(answers)} == {1}
 
 
+def test_a_batch_is_no_barrier(tmp_path: Path, redis_server: PrivateRedis) -> None:
+    """While one question goes on and on, its own batch and all batches behind it are answered by the same worker."""
+    write_questions(tmp_path / "questions.jsonl", 400)
+    answers = tmp_path / "answers.jsonl"
+    with Processes(redis_server.url, tmp_path, {"BATCHFLEET_STUB_HANG_ON": "Question q3.", "BATCHFLEET_STUB_STEP_S": "0.001"}) as fleet:
+        fleet.batcher()
+        fleet.worker()
+        fleet.submit(tmp_path / "questions.jsonl", answers)
+        wait_until(lambda: lines_in(answers) == 399, "all but one are answered", 30)
+
+
 def test_rq_tools_see_the_queue_and_the_workers(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
     """RQ carries the batches: its own listings show them while a run is on."""
     write_questions(tmp_path / "questions.jsonl", 2000)

@@ -63,6 +63,7 @@ def test_a_drained_worker_finishes_what_it_holds_and_ends(tmp_path: Path, redis_
         wait_until(lambda: lines_in(answers) > 20, "the first answers")
         assert batchfleet("drain", names[0].decode(), "--redis", redis_server.url).returncode == 0
         assert fleet.finish("one", 20) == 0
+        assert "gave back" not in fleet.log("one")
         fleet.worker("two")
         assert fleet.finish("producer") == 0
     assert {line["attempts"] for line in read_answers(answers)} == {1}

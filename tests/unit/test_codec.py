@@ -167,9 +167,10 @@ def test_a_message_keeps_its_version(question: Question) -> None:
 
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.run", "gpu_worker.answer_batch2", ""])
 def test_a_job_that_names_another_function_is_refused(name: str) -> None:
-    """The name is compared, never looked up."""
-    with pytest.raises(MalformedMessageError):
-        decode_batch(msgpack.packb([name, None, ["echo pwned"], {}]))
+    """The name is compared, never looked up, whatever it is to be called with: even what our own could be."""
+    for arguments in (["echo pwned"], [WIRE_VERSION, [b"q"]]):
+        with pytest.raises(MalformedMessageError):
+            decode_batch(msgpack.packb([name, None, arguments, {}]))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 from fleet.processes import spawn, stop_all
+from tests.processes import ROOT, wait_until
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from fleet.processes import spawn
+child = spawn([sys.executable, "-c", "import time; time.sleep(60)"], os.environ, Path(sys.argv[1]))
+print(child.pid, flush=True)
+time.sleep(60)
+"""
 
 
 def test_a_child_shares_our_session_but_not_our_process_group(tmp_path: Path) -> None:
@@ -17,3 +28,15 @@ def test_a_child_shares_our_session_but_not_our_process_group(tmp_path: Path) ->
         assert os.getpgid(child.pid) == child.pid
     finally:
         stop_all([child], grace_s=10.0)
+
+
+def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
+    """However that ends: SIGKILL lets it say no word."""
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}) as parent:  # noqa: S603 (ours)
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        parent.kill()
+
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the child is gone", 10)

@@ -1,0 +1,59 @@
+"""Records and the ends of batches reach Redis in that order, however often it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+import redis.asyncio
+
+from fleet.private_redis import PrivateRedis
+from gpu_worker.intake import HeldBatch
+from gpu_worker.publishing import Publisher
+from tests.builders import a_question, an_answer
+from wire.connection import RedisAddress
+from wire.errors import QueueUnavailableError
+from wire.keys import Keys
+
+KEYS = Keys()
+
+
+class RefusedOnce(Publisher):
+    """Its first write is refused, as by a Redis without memory; it then waits to be let through."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 (passed on)
+        super().__init__(*arguments, **options)
+        self.refused, self.let_through = asyncio.Event(), asyncio.Event()
+
+    async def write(self, by_run: Mapping[str, list[bytes | int | str]]) -> None:
+        if not self.refused.is_set():
+            self.refused.set()
+            msg = "out of memory"
+            raise QueueUnavailableError(msg)
+        await self.let_through.wait()
+        await super().write(by_run)
+
+
+async def test_a_batch_outlives_records_that_redis_refuses(redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """The batch is all that is left of its questions until their records are written; then it ends."""
+    client.hset("rq:job:b1", mapping={"lease_token": "t"})
+    client.hset(KEYS.run("run-1"), "accepted", 1)
+    async with redis.asyncio.Redis.from_url(redis_server.url, protocol=2) as aclient:
+        writer = RefusedOnce(aclient, RedisAddress(redis_server.url), KEYS, "stub", run_ttl_s=60)
+        writing = asyncio.create_task(writer.run())
+        writer.add(an_answer("q1", index=0), 100)
+        writer.finish(HeldBatch("b1", "t", 1, [(a_question("q1"), 100)]))
+
+        async with asyncio.timeout(30):
+            await writer.refused.wait()
+            await asyncio.sleep(0.1)  # It pauses, and tries again.
+            assert client.exists("rq:job:b1")
+            assert not client.exists(KEYS.records("run-1"))
+            writer.let_through.set()
+            await writer.flushed()
+        writing.cancel()
+
+    assert client.xlen(KEYS.records("run-1")) == 1
+    assert not client.exists("rq:job:b1")
