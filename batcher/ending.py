@@ -136,9 +136,10 @@ class Ending:
                 ended += count
                 yield
         for model in sorted(models):
-            for count in self._through_batches(model, unwanted, earliest):
-                ended += count
-                yield
+            for queue_key in (self._keys.rq_queue(model), self._keys.isolated(model)):
+                for count in self._through_batches(model, queue_key, unwanted, earliest):
+                    ended += count
+                    yield
         for model in {model for model, _ in due}:
             self._note_leased(model, unwanted.now, earliest)
         for queue in due:
@@ -174,8 +175,8 @@ class Ending:
                 return
             start = f"({entries[-1][0].decode()}"
 
-    def _through_batches(self, model: str, unwanted: Unwanted, earliest: dict[QueueId, float]) -> Iterator[int]:
-        waiting: Any = self._client.lrange(self._keys.rq_queue(model), 0, -1)
+    def _through_batches(self, model: str, queue_key: str, unwanted: Unwanted, earliest: dict[QueueId, float]) -> Iterator[int]:
+        waiting: Any = self._client.lrange(queue_key, 0, -1)
         for start in range(0, len(waiting), BATCHES_AT_ONCE):
             ended = 0
             for batch_id, encoded in self._batches(waiting[start : start + BATCHES_AT_ONCE]):
@@ -191,7 +192,7 @@ class Ending:
                         queue = (model, question.priority)
                         earliest[queue] = min(question.deadline, earliest.get(queue, math.inf))
                 if taken:
-                    self._end(taken, lambda pipe, batch_id=batch_id, kept=kept: self._shrink_batch(model, batch_id, kept, pipe))  # type: ignore[misc]
+                    self._end(taken, lambda pipe, batch_id=batch_id, kept=kept: self._shrink_batch(queue_key, batch_id, kept, pipe))  # type: ignore[misc]
                     ended += len(taken)
             yield ended
 
@@ -220,9 +221,8 @@ class Ending:
                 continue
             yield name, encoded
 
-    def _shrink_batch(self, model: str, batch_id: str, kept: Sequence[bytes], pipe: Pipeline) -> None:
-        keys = [self._keys.rq_queue(model), RQ_JOB_PREFIX + batch_id]
-        self._shrink(keys=keys, args=[batch_id, encode_batch(kept) if kept else b"", len(kept)], client=pipe)
+    def _shrink_batch(self, queue_key: str, batch_id: str, kept: Sequence[bytes], pipe: Pipeline) -> None:
+        self._shrink(keys=[queue_key, RQ_JOB_PREFIX + batch_id], args=[batch_id, encode_batch(kept) if kept else b"", len(kept)], client=pipe)
 
     def _end(self, ended: Sequence[_Ended], take_out: Callable[[Pipeline], object]) -> None:
         """Write their records, and take them out of where they were, in one step."""

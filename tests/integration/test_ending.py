@@ -103,6 +103,18 @@ def test_a_question_past_its_deadline_ends_in_a_batch_that_waits(client: redis.R
     assert len(client.keys("rq:job:*")) == 1
 
 
+def test_a_question_past_its_deadline_ends_in_a_batch_that_is_to_run_alone(client: redis.Redis, leader: Leader) -> None:
+    """What is suspected of killing engines may wait for long until somebody dares; its deadline counts all the same."""
+    accept(client, "late", [PAST, LATER])
+    leader.hand_out(2)
+    client.rpoplpush(KEYS.rq_queue("stub"), KEYS.isolated("stub"))
+
+    leader.end_unwanted()
+
+    assert outcomes(client, "late") == {0: "expired"}
+    assert client.llen(KEYS.isolated("stub")) == 1
+
+
 def test_a_batch_that_a_worker_holds_is_left_to_it(client: redis.Redis, leader: Leader) -> None:
     """Its worker ends what is too late; should it die, its deadlines are still known."""
     accept(client, "late", [PAST, LATER])
