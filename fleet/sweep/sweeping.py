@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet import building
-from fleet.asking import Asking, prepare, stop_on_signals
+from fleet.asking import STDIN, Asking, prepare, stop_on_signals
 from fleet.local import LocalFleet, LocalPlan
 from fleet.processes import ChildGaveUpError
 from fleet.progress import ProgressView
@@ -87,7 +87,14 @@ def run_sweep(plan: SweepPlan, settings: Settings, load: Load) -> int:
     Raises:
         UsageError: Something in the sweep, in one of its runs' settings, in the questions or in the folder is wrong; nothing was begun.
     """
-    steps = [_prepared(plan, combination, load) for combination in combinations(settings.sweep)]
+    if STDIN in plan.asking.questions:
+        msg = "a sweep reads its questions once for each run, and standard input can be read once; put them into a file"
+        raise UsageError(msg)
+    asked_for = combinations(settings.sweep)
+    # All of them before the folder is made: a sweep that is wrong leaves nothing behind.
+    loaded = [load(combination.overrides, f"sweep, run {combination.name}") for combination in asked_for]
+    _make(plan.folder)
+    steps = [_prepared(plan, combination, own) for combination, own in zip(asked_for, loaded, strict=True)]
     comparison = Comparison(plan.folder, [step.row for step in steps])
     comparison.take_over()
     interrupted = False
@@ -102,18 +109,20 @@ def run_sweep(plan: SweepPlan, settings: Settings, load: Load) -> int:
     return _report(plan, comparison, interrupted=interrupted)
 
 
-def _prepared(plan: SweepPlan, combination: Combination, load: Load) -> Step:
-    settings = load(combination.overrides, f"sweep, run {combination.name}")
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"cannot make the folder {folder}: {error.strerror}; choose another -o"
+        raise UsageError(msg) from None
+
+
+def _prepared(plan: SweepPlan, combination: Combination, settings: Settings) -> Step:
     engine = building.engine_kind(settings, plan.engine)
     answers = plan.folder / f"{combination.name}.jsonl"
     asking = dataclasses.replace(plan.asking, answers=answers)
     what = prepare(asking, settings, building.model_name(settings, engine), settings.model.generator_settings.sampling_defaults)
     what = dataclasses.replace(what, run=f"{combination.name}-{what.run.removeprefix('run-')}")
-    try:
-        plan.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"cannot make the folder {plan.folder}: {error.strerror}; choose another -o"
-        raise UsageError(msg) from None
     row = Row(combination.name, combination.overrides, str(answers), run=what.run, questions=what.checked.count)
     with AnswersFile(answers) as file:
         # Finds out now, not after hours of other runs, that the file is something else's.

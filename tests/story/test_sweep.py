@@ -122,6 +122,16 @@ def test_an_engine_that_cannot_boot_costs_its_own_runs_only(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
+def test_standard_input_cannot_be_swept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It could be read for the first run only."""
+    (tmp_path / "sweep.yaml").write_text("sweep: {grid: {max_tokens: [1, 2]}}")
+
+    code = main(["sweep", "-", "-o", str(tmp_path / "out"), "--config", str(tmp_path / "sweep.yaml"), "--engine", "stub"])
+
+    assert code == 2
+    assert "put them into a file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("sweep", "complaint"),
     [
