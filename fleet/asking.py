@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import sys
-import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from pydantic import JsonValue
 
 from fleet import building, summary
 from fleet.delivering import deliver
+from fleet.going_on import how_to_go_on
+from fleet.interrupting import Interruption
 from fleet.ledger import Ledger, read_ledger
 from fleet.local import LocalFleet, LocalPlan
 from fleet.progress import ProgressView
@@ -23,6 +24,7 @@ from fleet.served import served_models
 from fleet.serving import collect_garbage_rarely
 from fleet.settings.schema import Settings
 from fleet.settings.show import child_environment, to_file_text
+from fleet.summary import Outcome
 from gpu_worker.engines.vllm_arguments import read_template
 from producer.exports.destination import Destination, OutputFormat, destination
 from producer.exports.exporting import ensure_writable
@@ -32,7 +34,7 @@ from producer.running import NotFinishedError, RunCancelledError, Runner
 from producer.shaping import AS_IT_STANDS, Shape
 from producer.sources import InputFormat, find_files
 from producer.spooling import spool, spool_path
-from producer.stock import FileRun, Tally, take_stock
+from producer.stock import FileRun, take_stock
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import EngineBootError, FleetError, UsageError
 from wire.keys import Keys
@@ -53,6 +55,7 @@ class Asking:
         skip_invalid: Bad lines become failure records instead of an error.
         wait_for_room: Wait while the fleet is full, instead of giving up.
         quiet, as_json: How to talk to the user.
+        again: The command that was given, for whoever stops it and wants to go on.
     """
 
     questions: tuple[str, ...]
@@ -62,6 +65,7 @@ class Asking:
     wait_for_room: bool = True
     quiet: bool = False
     as_json: bool = False
+    again: str = "the same command"
     shape: Shape = AS_IT_STANDS
     input_format: InputFormat = "auto"
     output_format: OutputFormat | None = None
@@ -135,19 +139,21 @@ def run_file(asking: Asking, settings: Settings, engine: str, workers: int) -> i
         The exit code: 0 every question answered, 1 some failed, 3 not finished, 130 interrupted.
     """
     what = prepare(asking, settings, building.model_name(settings, engine), settings.model.generator_settings.sampling_defaults)
-    with AnswersFile(asking.to.journal) as answers:
+    with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
         stock = take_stock(what, answers)
         if stock.is_complete:
             # Not worth booting an engine for.
-            return _report(what, asking, stock.tally, None)
+            return _report(asking, what, Outcome(what.run, what.default_model, stock.tally))
         environ = child_environment(settings, os.environ)
         plan = LocalPlan(engine=engine, workers=workers, batchers=1, redis_url=settings.redis.url, config=to_file_text(settings), environ=environ)
         with LocalFleet(plan) as fleet, ProgressView(quiet=asking.quiet) as view:
             address = building.redis_address(settings, url=fleet.redis_url)
-            fleet.wait_until_serving(address, view.say)
+            fleet.wait_until_serving(address, view.say, interruption.check)
             options = building.producer_options(settings)
             runner = Runner(what, stock, answers, address, options, observe=view.show, check_fleet=fleet.check)
-            return _ask(runner, what, asking, address, view)
+            # A private queue ends with its fleet.
+            kept_s = None if settings.redis.url is None else options.run_ttl_s
+            return _ask(runner, what, asking, address, view, interruption, kept_s)
 
 
 def submit_file(asking: Asking, settings: Settings) -> int:
@@ -157,40 +163,48 @@ def submit_file(asking: Asking, settings: Settings) -> int:
         check_server(client, address)
     # What nobody has set here is the workers' to say.
     what = prepare(asking, settings, served_model(address, settings), settings.model.generator_settings.given_sampling)
-    with AnswersFile(asking.to.journal) as answers:
+    with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
         stock = take_stock(what, answers)
         with ProgressView(quiet=asking.quiet) as view:
             options = building.producer_options(settings, wait_for_room=asking.wait_for_room)
             runner = Runner(what, stock, answers, address, options, observe=view.show)
-            return _ask(runner, what, asking, address, view)
+            return _ask(runner, what, asking, address, view, interruption, options.run_ttl_s)
 
 
-def _ask(runner: Runner, what: FileRun, asking: Asking, address: RedisAddress, view: ProgressView) -> int:
-    interrupted = stop_on_signals(runner)
+def _ask(
+    runner: Runner, what: FileRun, asking: Asking, address: RedisAddress, view: ProgressView, interruption: Interruption, kept_s: float | None
+) -> int:
+    interruption.calls(runner.stop)
     collect_garbage_rarely()
+    view.follow(address)
     try:
         runner.run()
     except (NotFinishedError, RunCancelledError) as error:
         view.close()
+        runner.tally.ended = time.monotonic()
         if asking.as_json:
             print(json.dumps(summary.as_dict(what.run, runner.tally)))
-        then = f". The same command continues the run; {runner.tally.on_disk} lines are in {asking.to.journal}"
-        print(f"batchfleet: {error}{'' if isinstance(error, RunCancelledError) else then}", file=sys.stderr)
-        return 130 if interrupted.is_set() else 3
+        summary.save(Outcome(what.run, what.default_model, runner.tally, view.gpu_s), asking.answers)
+        print(f"batchfleet: {'interrupted' if interruption.asked else error}", file=sys.stderr)
+        if not isinstance(error, RunCancelledError):
+            cancel = f"batchfleet cancel {what.run} --redis {address.shown()}"
+            print(how_to_go_on(runner.tally, asking.to.journal, asking.again, cancel, kept_s=kept_s), file=sys.stderr)
+        return 130 if interruption.asked else 3
     view.close()
-    return _report(what, asking, runner.tally, _ledger(address, what.run))
+    return _report(asking, what, Outcome(what.run, what.default_model, runner.tally, view.gpu_s, _ledger(address, what.run)))
 
 
-def _report(what: FileRun, asking: Asking, tally: Tally, ledger: Ledger | None) -> int:
+def _report(asking: Asking, what: FileRun, outcome: Outcome) -> int:
     """Deliver the answers of a finished run, and say how it went; returns the exit code."""
-    deliver(what, tally, asking.to)
+    deliver(what, outcome.tally, asking.to)
     if asking.questions == (STDIN,):
         spool_path(asking.to.journal).unlink(missing_ok=True)
+    saved = summary.save(outcome, asking.answers)
     if asking.as_json:
-        print(json.dumps(summary.as_dict(what.run, tally)))
+        print(json.dumps(summary.as_dict(outcome.run, outcome.tally)))
     if not asking.quiet:
-        print(summary.as_text(what.run, tally, asking.answers, ledger), file=sys.stderr)
-    return 1 if tally.failed else 0
+        print(summary.as_text(outcome, asking.answers, saved), file=sys.stderr)
+    return 1 if outcome.tally.failed else 0
 
 
 def served_model(address: RedisAddress, settings: Settings) -> str:
@@ -216,19 +230,3 @@ def _ledger(address: RedisAddress, run: str) -> Ledger | None:
     except (FleetError, redis.RedisError):
         # The run is done and on disk; its ledger is a courtesy.
         return None
-
-
-def stop_on_signals(runner: Runner) -> threading.Event:
-    """First Ctrl-C or SIGTERM: stop in order. Second: at once."""
-    interrupted = threading.Event()
-
-    def stop(number: int, _frame: object) -> None:
-        if interrupted.is_set():
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        interrupted.set()
-        runner.stop()
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    return interrupted

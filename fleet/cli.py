@@ -24,6 +24,8 @@ from wire.errors import EngineBootError, EngineDeadError, FleetError, LeaseLostE
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors go to stderr, one line each; data alone goes to stdout."""
     arguments = _parser().parse_args(argv)
+    # Not a default of the flag: argparse shares flags among commands, defaults included.
+    arguments.log_level = arguments.log_level or getattr(arguments, "usual_log_level", "warning")
     secrets = logs.set_up(arguments.log_level, arguments.log_format)
     try:
         settings = _settings(arguments)

@@ -18,7 +18,7 @@ from typing import Self
 import redis
 
 from fleet.private_redis import PrivateRedis
-from fleet.processes import ChildGaveUpError, Supervised, keep_short, spawn, stop_all
+from fleet.processes import ChildGaveUpError, Supervised, hurry, keep_short, spawn, stop_all
 from fleet.seeing import Seen, see_workers
 from wire.connection import RedisAddress, connect
 from wire.errors import QueueUnavailableError
@@ -42,7 +42,7 @@ class LocalPlan:
         redis_url: None for a private Redis.
         config: Text of the configuration that all processes get, without secrets.
         environ: Environment of all processes; secrets travel here and nowhere else.
-        log_level: For the processes' logs.
+        log_level, log_format: For the processes' logs.
         folder: Where the queue and the logs stay; None for a folder that is gone with the fleet.
         grace_s: How long workers may take to end.
     """
@@ -54,6 +54,7 @@ class LocalPlan:
     config: str
     environ: Mapping[str, str]
     log_level: str = "info"
+    log_format: str = "text"
     folder: Path | None = None
     grace_s: float = STOP_S
 
@@ -81,7 +82,8 @@ class LocalFleet:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._stop()
+        # Ctrl-C twice, or while the engine boots: nobody waits for anything.
+        self._stop(at_once=kind is not None and issubclass(kind, KeyboardInterrupt))
 
     def check(self) -> None:
         """Start again what ended, and see off those that were told to go.
@@ -146,12 +148,13 @@ class LocalFleet:
     def leaving(self) -> int:
         return len(self._leaving)
 
-    def wait_until_serving(self, address: RedisAddress, show: Callable[[str], None]) -> None:
+    def wait_until_serving(self, address: RedisAddress, show: Callable[[str], None], go_on: Callable[[], None] = lambda: None) -> None:
         """Return when the first worker takes work. Nothing has been submitted until then: an engine that cannot boot costs no question.
 
         Args:
             address: Of this fleet's Redis.
             show: Called often with what is going on, in words.
+            go_on: Called often; raises if it is not to go on.
 
         Raises:
             ChildGaveUpError: The engine cannot boot; with its last words.
@@ -161,6 +164,7 @@ class LocalFleet:
         with connect(address) as client:
             while True:
                 self.check()
+                go_on()
                 states = self._states(client, keys)
                 if "running" in states:
                     self.has_served()
@@ -208,7 +212,8 @@ class LocalFleet:
     def _supervise(self, name: str, arguments: list[str]) -> Supervised:
         log_file = self.folder / f"{name}.log"
         config = str(self.folder / "fleet.yaml")
-        command = [sys.executable, "-m", "fleet", *arguments, "--config", config, "--log-level", self._plan.log_level]
+        command = [sys.executable, "-m", "fleet", *arguments, "--config", config]
+        command += ["--log-level", self._plan.log_level, "--log-format", self._plan.log_format]
         env = {**self._plan.environ, "BATCHFLEET_REDIS_URL": self.redis_url}
         # The packages may lie in a tree on PYTHONPATH instead of being installed.
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), env.get("PYTHONPATH", "")]))
@@ -227,13 +232,21 @@ class LocalFleet:
                 log.info("worker-%d has gone", number)
                 del self._leaving[number]
 
-    def _stop(self) -> None:
+    def _stop(self, *, at_once: bool = False) -> None:
         batchers = [service.process for service in self._services if service.name != "redis-server"]
-        # Workers give back what they hold, for which they need Redis.
-        stop_all([*self._worker_processes(), *reversed(batchers)], self._plan.grace_s)
-        stop_all([service.process for service in self._services if service.name == "redis-server"], STOP_S)
-        if self._plan.folder is None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        redis_servers = [service.process for service in self._services if service.name == "redis-server"]
+        programs = [*self._worker_processes(), *reversed(batchers)]
+        at_once = at_once and self._plan.folder is None
+        try:
+            if self._plan.folder is None and self._redis is not None and not at_once:
+                # Their queue ends with them: nobody could fetch what they would still finish, and a second signal has them give it up.
+                hurry(programs)
+            # Workers give back what they hold, for which they need Redis.
+            stop_all(programs, 0 if at_once else self._plan.grace_s)
+        finally:
+            stop_all(redis_servers, 0 if at_once else STOP_S)
+            if self._plan.folder is None:
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

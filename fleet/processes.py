@@ -26,6 +26,7 @@ LONGEST_BACKOFF_S = 10.0
 STEADY_S = 60.0
 """A process that lived this long is healthy again: its next failure counts as its first."""
 MOST_FAILURES = 30
+BETWEEN_SIGNALS_S = 0.2
 NO_USE = 2
 """Exit code of a program that a person must help: starting it again changes nothing."""
 
@@ -103,6 +104,16 @@ class Supervised:
         pause_s = min(FIRST_BACKOFF_S * 2 ** (self._failures - 1), LONGEST_BACKOFF_S)
         log.warning("%s %s; starting it again in %.1f s", self.name, _ending(code), pause_s)
         self._restart_at = time.monotonic() + pause_s
+
+
+def hurry(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """SIGTERM to all that run, a moment before `stop_all` sends the second one."""
+    running = [process for process in processes if process.poll() is None]
+    for process in running:
+        process.terminate()
+    if running:
+        # Two that come at once count as one.
+        time.sleep(BETWEEN_SIGNALS_S)
 
 
 def stop_all(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:

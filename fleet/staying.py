@@ -39,7 +39,7 @@ class Staying:
         engine: `stub`, `vllm` or `openai`; None for what each worker finds in the configuration.
         workers, batchers: How many of each at first.
         folder: For the state; see `fleet.state_folder`.
-        log_level: Of all processes.
+        log_level, log_format: Of all processes.
     """
 
     engine: str | None
@@ -47,6 +47,7 @@ class Staying:
     batchers: int
     folder: Path
     log_level: str
+    log_format: str = "text"
 
 
 def grace_s(settings: Settings) -> float:
@@ -73,6 +74,7 @@ def stay_up(what: Staying, settings: Settings) -> int:
             config=to_file_text(settings),
             environ=child_environment(settings, os.environ),
             log_level=what.log_level,
+            log_format=what.log_format,
             folder=folder,
             grace_s=grace_s(settings),
         )

@@ -65,6 +65,13 @@ def is_set(bitmap: bytes | bytearray, index: int) -> bool:
     return bool(bitmap[index >> 3] & (0x80 >> (index & 7)))
 
 
+def count_before(bitmap: bytes | bytearray, end: int) -> int:
+    """How many bits are set before position `end`."""
+    whole, rest = divmod(end, 8)
+    last = bitmap[whole] >> (8 - rest) if rest else 0
+    return int.from_bytes(bitmap[:whole], "big").bit_count() + last.bit_count()
+
+
 class DuplicateFinder:
     """Finds ids that occur more than once in a file. Used in a `with` statement, which removes its temporary files."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import redis
 
 from producer.collecting import Collector
-from producer.identity import is_set
+from producer.identity import count_before, is_set
 from producer.options import ProducerOptions
 from producer.output import AnswersFile, OutputFullError
 from producer.reading import Asked, Invalid, read_checked
@@ -163,6 +163,7 @@ class Runner:
         self._chunks = self._chunks_from(state.cursor)
         self._chunk = None
         self.tally.sent = state.cursor
+        self.tally.settled = count_before(self._written, state.cursor)
 
     def _submit(self) -> str:
         if self._chunk is None:
@@ -178,6 +179,7 @@ class Runner:
         # A full window is how every long run goes, and nothing to tell.
         self.tally.waiting_for = "" if sent.outcome == "window" else sent.detail
         if sent.outcome == "ok":
+            self.tally.settled += until - self.tally.sent - len(questions)
             self.tally.sent = until
             self._chunk = None
         return sent.outcome

@@ -14,6 +14,7 @@ from wire.errors import UsageError
 from wire.messages import Answer, Failure
 
 LATENCIES_KEPT = 10_000
+LENGTHS_KEPT = 200
 
 
 @dataclass(slots=True)
@@ -25,10 +26,12 @@ class Tally:
         on_disk: Lines in the answers file.
         answered, failed: Of these.
         sent: Position up to which questions were accepted.
+        settled: How many of the questions before `sent` have a line.
         resumed: Lines that were there when this process began.
         kinds: Failures by kind; `examples` has one (request id, message) of each.
         prompt_tokens, completion_tokens: Of what this process wrote.
         latencies: Seconds from submission to record of the latest answers.
+        lengths: Tokens of the latest answers.
         waiting_for: Why nothing is being submitted now; empty if something is.
     """
 
@@ -37,12 +40,14 @@ class Tally:
     answered: int = 0
     failed: int = 0
     sent: int = 0
+    settled: int = 0
     resumed: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    lengths: deque[int] = field(default_factory=lambda: deque(maxlen=LENGTHS_KEPT))
     waiting_for: str = ""
     started: float = 0.0
     ended: float = 0.0
@@ -52,11 +57,23 @@ class Tally:
         """From the first push to the last line on disk, in seconds; up to now while the run is on."""
         return (self.ended or time.monotonic()) - self.started if self.started else 0.0
 
+    @property
+    def done(self) -> int:
+        """Lines that this process has written."""
+        return self.on_disk - self.resumed
+
+    @property
+    def with_fleet(self) -> int:
+        """Questions that were accepted and have no line yet."""
+        return max(0, self.sent - self.settled)
+
     def count(self, record: Answer | Failure) -> None:
         self.on_disk += 1
-        if record.latency_s is not None:
-            self.latencies.append(record.latency_s)
+        self.settled += 1
         if isinstance(record, Answer):
+            if record.latency_s is not None:
+                self.latencies.append(record.latency_s)
+            self.lengths.append(record.usage.completion_tokens)
             self.answered += 1
             self.prompt_tokens += record.usage.prompt_tokens
             self.completion_tokens += record.usage.completion_tokens

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 from fleet import asking, building
 from fleet.commands import reading, writing
 from fleet.commands.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
+from fleet.going_on import command_again
 from fleet.settings.schema import Settings
 from wire.errors import UsageError
 
@@ -59,6 +61,7 @@ def _asking(arguments: argparse.Namespace, settings: Settings) -> asking.Asking:
         wait_for_room=not getattr(arguments, "no_wait", False),
         quiet=arguments.quiet,
         as_json=arguments.json,
+        again=command_again(sys.argv),
         shape=reading.shape(arguments),
         input_format=arguments.input_format,
         output_format=arguments.format,

@@ -26,7 +26,7 @@ class Shared:
 def shared_flags() -> Shared:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", metavar="FILE", help="YAML configuration")
-    common.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
+    common.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="services: info by default; others: warning")
     common.add_argument("--log-format", choices=logs.FORMATS, default="text", help="lines for people, or one JSON object a line (default: text)")
     queue = argparse.ArgumentParser(add_help=False)
     words = (

@@ -12,10 +12,10 @@ from fleet.settings.schema import Settings
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
     batcher = commands.add_parser("batcher", parents=shared.both, help="serve: put questions into batches")
-    batcher.set_defaults(command=_batcher, log_level="info")
+    batcher.set_defaults(command=_batcher, usual_log_level="info")
     worker = commands.add_parser("worker", parents=shared.both, help="serve: answer batches")
     add_engine(worker)
-    worker.set_defaults(command=_worker, log_level="info")
+    worker.set_defaults(command=_worker, usual_log_level="info")
     health = commands.add_parser("health", parents=shared.both, help="exit code 0 if the worker or batcher of this host does its work")
     health.set_defaults(command=_health)
 

@@ -27,7 +27,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     up.add_argument("--workers", type=not_negative, default=1, metavar="N", help="worker processes at first (default: 1)")
     up.add_argument("--batchers", type=not_negative, default=2, metavar="N", help="one leads, the others stand by (default: 2); 0: on another host")
     _add_state(up)
-    up.set_defaults(command=_up, log_level="info", finds_fleet=False)
+    up.set_defaults(command=_up, usual_log_level="info", finds_fleet=False)
 
     scale = commands.add_parser("scale", parents=shared.both, help="change the number of workers of an `up`; those that go finish what they hold")
     scale.add_argument("workers", type=not_negative, metavar="N")
@@ -53,7 +53,7 @@ def _up(arguments: argparse.Namespace, settings: Settings) -> int:
         # What is wrong with the settings is said before anything is started.
         building.model_name(settings, building.engine_kind(settings, arguments.engine))
     folder = Path(arguments.state) if arguments.state else default_folder(os.environ)
-    return stay_up(Staying(arguments.engine, arguments.workers, arguments.batchers, folder, arguments.log_level), settings)
+    return stay_up(Staying(arguments.engine, arguments.workers, arguments.batchers, folder, arguments.log_level, arguments.log_format), settings)
 
 
 def _scale(arguments: argparse.Namespace, settings: Settings) -> int:

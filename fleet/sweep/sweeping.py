@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet import building
-from fleet.asking import STDIN, Asking, prepare, stop_on_signals
+from fleet.asking import STDIN, Asking, prepare
+from fleet.interrupting import Interruption
 from fleet.local import LocalFleet, LocalPlan
 from fleet.processes import ChildGaveUpError
 from fleet.progress import ProgressView
@@ -165,9 +166,10 @@ def _run_one(plan: SweepPlan, step: Step, fleet: LocalFleet) -> bool:
         print(f"run {row.name}", file=sys.stderr, flush=True)
     address = building.redis_address(step.fleet_settings, url=fleet.redis_url)
     options = building.producer_options(step.settings)
-    with AnswersFile(step.answers) as answers, ProgressView(quiet=plan.asking.quiet) as view:
+    with AnswersFile(step.answers) as answers, Interruption() as interruption, ProgressView(quiet=plan.asking.quiet) as view:
         runner = Runner(step.what, take_stock(step.what, answers), answers, address, options, observe=view.show, check_fleet=fleet.check)
-        interrupted = stop_on_signals(runner)
+        interruption.calls(runner.stop)
+        view.follow(address)
         collect_garbage_rarely()
         before, began = runner.tally.on_disk, time.monotonic()
         try:
@@ -178,7 +180,7 @@ def _run_one(plan: SweepPlan, step: Step, fleet: LocalFleet) -> bool:
             row.elapsed_s += time.monotonic() - began
             row.measured_questions += runner.tally.on_disk - before
         _count(row, step.answers, plan, complete=row.status != "not finished")
-    return interrupted.is_set()
+    return interruption.asked
 
 
 @contextlib.contextmanager

@@ -1,0 +1,51 @@
+"""Ctrl-C and SIGTERM: the first asks to stop in order, the second stops at once."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Used in a `with` statement, around all that may be interrupted.
+
+    The second signal raises KeyboardInterrupt where the program is. The first does not: Python drops what is raised in the middle of a callback
+    of its own, so whoever has nothing to be called for asks with `check`.
+
+    Attributes:
+        asked: Whether we were told to stop.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._stop: Callable[[], None] | None = None
+
+    def __enter__(self) -> Self:
+        self._before = [signal.signal(number, self._signalled) for number in NUMBERS]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        for number, handler in zip(NUMBERS, self._before, strict=True):
+            signal.signal(number, handler)
+
+    def calls(self, stop: Callable[[], None]) -> None:
+        """Have the first signal call this. It is called from a signal handler: it may set a flag, no more."""
+        self._stop = stop
+        if self.asked:
+            stop()
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if we were told to stop."""
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        if self._stop is not None:
+            self._stop()
