@@ -35,8 +35,9 @@ def model_without_worker(status: FleetStatus) -> Iterator[str]:
     for queue in status.queues:
         waiting = queue.waiting_questions
         if (waiting or queue.waiting_batches) and queue.model not in served:
-            waits = f"{waiting} questions and {queue.waiting_batches} batches wait for {queue.model}, which no worker serves"
-            yield f"{waits}; start `batchfleet worker` for it, or cancel the run"
+            batches = f"{queue.waiting_batches} batches" if queue.waiting_batches else ""
+            waits = " and ".join(filter(None, (f"{waiting} questions" if waiting else "", batches)))
+            yield f"{waits} wait for {queue.model}, which no worker serves; start `batchfleet worker` for it, or cancel the run"
 
 
 def engine_out_of_memory(status: FleetStatus) -> Iterator[str]:

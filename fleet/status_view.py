@@ -45,7 +45,7 @@ def _batchers(batchers: Sequence[BatcherStatus], leader: str) -> str:
 
 
 def _queues(status: FleetStatus) -> Table:
-    table = _table("model", "waiting >", "longest >", "in batches >", "in flight >", "batches full >", "answers >", "tokens >")
+    table = _table("model", "waiting >", "longest wait >", "in batches >", "in flight >", "batches full >", "answers >", "tokens >")
     for queue in status.queues:
         workers = [worker for worker in status.workers if worker.model == queue.model]
         room = sum(worker.capacity for worker in workers if worker.state in {"running", "draining"})
@@ -56,12 +56,17 @@ def _queues(status: FleetStatus) -> Table:
             count(queue.waiting_questions),
             duration(queue.oldest_s) if queue.waiting_questions else "-",
             count(queue.waiting_batches),
-            f"{count(queue.in_flight_questions)} of {count(room)}",
+            _full(queue.in_flight_questions, room),
             _fill(queue),
             rate(answers_per_s, "").replace(" /", "/") if answers_per_s else "-",
             rate(tokens_per_s, "").replace(" /", "/") if tokens_per_s else "-",
         )
     return table
+
+
+def _full(in_flight: int, room: int) -> str:
+    """A worker takes a last batch while there is room for one question, so it may hold more than its capacity: full, and nothing wrong."""
+    return f"full ({count(in_flight)})" if in_flight >= room > 0 else f"{count(in_flight)} of {count(room)}"
 
 
 def _fill(queue: QueueStatus) -> str:
@@ -79,7 +84,7 @@ def _workers(workers: Sequence[WorkerStatus], most: int | None) -> Table:
             worker.name,
             Text(_state(worker), style=STATE_STYLES.get(worker.state, "")),
             worker.model,
-            f"{worker.in_flight} of {worker.capacity}",
+            _full(worker.in_flight, worker.capacity),
             rate(worker.answers_per_s, "").replace(" /", "/") if works else "-",
             rate(worker.tokens_per_s, "").replace(" /", "/") if works else "-",
             count(worker.answered),

@@ -31,8 +31,8 @@ def duration(seconds: float) -> str:
     minutes = round(whole / MINUTE_S)
     if minutes < DAY_S // MINUTE_S:
         return f"{minutes // 60} h {minutes % 60:02} min"
-    hours = round(whole / HOUR_S)
-    return f"{hours // 24} d {hours % 24} h"
+    days, hours = divmod(round(whole / HOUR_S), 24)
+    return f"{days} d {hours} h" if hours else plural(days, "day")
 
 
 def about(seconds: float) -> str:
