@@ -26,6 +26,7 @@ class Scoreboard:
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
         seeds = sorted(outcome.schedule.seed for outcome in self.outcomes)
+        recoveries_s = sorted(round(took_s, 2) for outcome in self.outcomes for took_s in outcome.recovered_s)
         return {
             "command": self.command,
             "leases": {"batch_s": self.pace.batch_s, "leader_s": self.pace.leader_s, "heartbeat_s": self.pace.heartbeat_s},
@@ -38,7 +39,8 @@ class Scoreboard:
             "duplicated": sum(outcome.verdict.duplicated for outcome in self.outcomes),
             "regenerated": sum(outcome.verdict.regenerated for outcome in self.outcomes),
             "looks": sum(outcome.looks for outcome in self.outcomes),
-            "recovery_s": spread([took_s for outcome in self.outcomes for took_s in outcome.recovered_s]),
+            "recovery_s": spread(recoveries_s),
+            "recoveries_s": recoveries_s,
             "schedule_s": spread([outcome.elapsed_s for outcome in self.outcomes]),
             "cpu_s": spread([outcome.cpu_s for outcome in self.outcomes]),
         }
