@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fleet import logs
 from fleet.bench.cli import add_commands as add_benchmarks
-from fleet.commands import asking, looking, services, staying, steering, sweeping, tuning
+from fleet.commands import asking, looking, scoring, services, staying, steering, sweeping, tuning
 from fleet.commands.flags import EXIT_CODES, shared_flags
 from fleet.commands.loading import load
 from fleet.hosts import HostSilentError
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_flags()
     # In the order in which `--help` shows them.
-    for module in (asking, sweeping, staying, services, looking, steering, tuning):
+    for module in (asking, scoring, sweeping, staying, services, looking, steering, tuning):
         module.add_commands(commands, shared)
     add_benchmarks(commands, shared.common)
     return parser

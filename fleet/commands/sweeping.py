@@ -6,12 +6,16 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from fleet import building
 from fleet.asking import Asking
 from fleet.commands import reading
 from fleet.commands.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
 from fleet.commands.loading import load
+from fleet.scoring.scoring import Plan, has_keys, score
 from fleet.settings.schema import Settings
+from fleet.sweep.comparison import Accuracy
 from fleet.sweep.sweeping import SweepPlan, run_sweep
+from producer.sources import Source, find_files
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
@@ -47,4 +51,12 @@ def _sweep(arguments: argparse.Namespace, settings: Settings) -> int:
     def with_overrides(overrides: Mapping[str, object], where: str) -> Settings:
         return load(arguments, overrides, where).settings
 
-    return run_sweep(SweepPlan(asking, arguments.engine, arguments.workers), settings, with_overrides)
+    return run_sweep(SweepPlan(asking, arguments.engine, arguments.workers, _accuracy(asking, settings)), settings, with_overrides)
+
+
+def _accuracy(asking: Asking, settings: Settings) -> Accuracy:
+    """Scores a run, if its questions come with known answers."""
+    source, limits = Source(find_files(asking.questions), asking.shape, asking.input_format), building.reading_limits(settings)
+    if not has_keys(source, limits):
+        return lambda _: None
+    return lambda answers: score(Plan((answers,), source, limits)).tallies[0].accuracy

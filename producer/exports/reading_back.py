@@ -90,7 +90,8 @@ def _spilled_questions_and_lines(path: Path, questions: Questions, file: BinaryI
                 index_of = dict(_entries(asked, partition))
                 for digest, start in _entries(answered, partition):
                     if digest not in index_of:
-                        msg = f"{path}: the line at byte {start + 1} answers none of these questions, or one that has a line already"
+                        msg = f"{path}: the line at byte {start + 1} answers none of these questions, or one that has a line already; "
+                        msg += "give the questions of its run, with the flags that they were read with"
                         raise UsageError(msg)
                     _PLACE.pack_into(places, _PLACE.size * index_of.pop(digest), start + 1)
     return count

@@ -1,0 +1,64 @@
+"""A score as text and as JSON. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fleet.scoring.extraction import RULES_VERSION
+from fleet.scoring.scoring import Score
+from fleet.scoring.tally import Pair, Tally
+
+_HEAD = ("", "accuracy", "95 % interval", "right", "wrong", "unclear", "failed", "unanswered", "questions")
+
+
+def as_dict(score: Score, files: Sequence[Path], by: str | None) -> dict[str, Any]:
+    entries: list[dict[str, Any]] = []
+    for file, tally, groups in zip(files, score.tallies, score.groups, strict=True):
+        entry = {"answers": str(file), **tally.as_dict()}
+        if by:
+            entry["groups"] = {name: groups[name].as_dict() for name in sorted(groups)}
+        entries.append(entry)
+    pairs = [{"first": str(files[0]), "second": str(file), **pair.as_dict()} for file, pair in zip(files[1:], score.pairs, strict=True)]
+    return {"rules": RULES_VERSION, "keys": dict(score.kinds), "without_key": score.without_key, "by": by, "scores": entries, "comparisons": pairs}
+
+
+def as_text(score: Score, files: Sequence[Path], by: str | None) -> str:
+    rows = [list(_HEAD)]
+    for file, tally, groups in zip(files, score.tallies, score.groups, strict=True):
+        rows.append(_row(str(file), tally))
+        rows += [_row(f"  {name}", groups[name]) for name in sorted(groups)] if by else []
+    lines = _table(rows)
+    for file, tally in zip(files, score.tallies, strict=True):
+        if tally.unclear:
+            lines.append(f"{file}: unclear because " + ", ".join(f"{why}: {count}" for why, count in tally.unclear.most_common()))
+    lines += [_comparison(files[0], file, pair) for file, pair in zip(files[1:], score.pairs, strict=True)]
+    if score.without_key:
+        lines.append(f"{score.without_key} questions have no known answer that could be compared; they are not counted above")
+    return "\n".join([*lines, f"rules {RULES_VERSION}"])
+
+
+def _row(name: str, tally: Tally) -> list[str]:
+    counts = tally.as_dict()
+    low, high = counts["interval_95"]
+    shown = [str(counts[column]) for column in _HEAD[3:]]
+    return [name, f"{tally.accuracy:.1%}", f"{low:.1%} to {high:.1%}", *shown]
+
+
+def _comparison(first: Path, second: Path, pair: Pair) -> str:
+    counts = pair.as_dict()
+    low, high = counts["interval_95"]
+    return (
+        f"{second} against {first}: {_points(counts['difference'])} points (95 % interval {_points(low)} to {_points(high)}), "
+        f"{pair.only_second} right only here, {pair.only_first} only there, p = {counts['p_value']:.3g} (McNemar)"
+    )
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:+.1f}"
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [f"{row[0]:<{widths[0]}}" + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)) for row in rows]
