@@ -20,7 +20,7 @@ from redis.exceptions import WatchError
 from batcher.inbox import QueueId
 from batcher.leading import Leadership
 from batcher.unwanted import Unwanted, failure_of
-from wire.codec import decode_batch, decode_question, encode_batch, encode_record
+from wire.codec import decode_batch, decode_question, encode_batch, encode_record, whole_number
 from wire.connection import load_script
 from wire.errors import LeaseLostError, MalformedMessageError
 from wire.keys import RQ_JOB_PREFIX, Keys, parse_queue_member, queue_member
@@ -29,6 +29,7 @@ from wire.messages import ErrorDetail, Question
 log = logging.getLogger(__name__)
 
 AT_ONCE = 500
+RUNS_AT_ONCE = 1000
 AT_ONCE_BYTES = 16 * 1024 * 1024
 BATCHES_AT_ONCE = 16
 REST_FACTOR = 20
@@ -80,12 +81,12 @@ class Ending:
         if self._walk is not None:
             return
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.smembers(self._keys.cancelled)
+            pipe.srandmember(self._keys.cancelled, RUNS_AT_ONCE)
             pipe.zrange(self._keys.expiring, 0, -1, withscores=True)
             pipe.time()
             members, marked, clock = pipe.execute()
         now = clock[0] + clock[1] / 1e6
-        runs = self._not_over({run.decode("utf-8", "replace") for run in members})
+        runs = self._not_over(members)
         due = self._due(marked, now)
         if not runs and not due:
             return
@@ -243,13 +244,15 @@ class Ending:
             msg = "the leadership changed while unwanted questions were ended"
             raise LeaseLostError(msg) from error
 
-    def _not_over(self, runs: set[str]) -> frozenset[str]:
+    def _not_over(self, members: Collection[bytes]) -> frozenset[str]:
         """Those of the cancelled runs that still have questions somewhere; the others need no looking for."""
         going = set()
-        for run in runs:
+        for member in members:
+            run = member.decode("utf-8", "replace")
             counts: Any = self._client.hmget(self._keys.run(run), ["accepted", "answered", "failed"])
-            if counts[0] is None or int(counts[0]) <= int(counts[1]) + int(counts[2]):
-                self._client.srem(self._keys.cancelled, run)
+            accepted, answered, failed = map(whole_number, counts)
+            if accepted <= answered + failed:
+                self._client.srem(self._keys.cancelled, member)
             else:
                 going.add(run)
         return frozenset(going)

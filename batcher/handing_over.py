@@ -57,7 +57,7 @@ class HandOver:
         queue = self._queue(model)
         try:
             with self._client.pipeline(transaction=True) as pipe:
-                self._leadership.fence(pipe)
+                self._leadership.fence(pipe, {queue.key: "list"})
                 pipe.multi()
                 for batch in batches:
                     pipe.xdel(self._keys.questions(model, priority), *(question.entry_id for question in batch))

@@ -14,9 +14,11 @@ from batcher.ending import Ending
 from batcher.handing_over import HandOver
 from batcher.inbox import QueueId, Unreadable
 from batcher.leading import Leadership
+from batcher.mending import Mender
 from batcher.options import BatcherOptions
 from batcher.quarantine import Quarantine
 from batcher.reaping import Reaper
+from wire.dead_letters import DEAD_LETTER_TTL_S
 from wire.errors import LeaseLostError
 from wire.keys import Keys
 
@@ -26,7 +28,6 @@ SILENT_HEARTBEATS = 10
 """A batcher whose report has not changed for this many heartbeats is forgotten."""
 RUNS_EVERY_S = 60.0
 RUNS_AT_ONCE = 100
-DEAD_LETTER_TTL_S = 30 * 86_400
 ENDING_S = 0.02
 """Longest that hand-overs wait while questions are ended that nobody wants."""
 
@@ -55,6 +56,7 @@ class Housekeeping:
         self._reaper = Reaper(client, keys, heartbeat_s=options.heartbeat_s)
         self._quarantine = Quarantine(client, keys, leadership, hand_over, max_bytes=options.limits.max_bytes, run_ttl_s=options.run_ttl_s)
         self._ending = Ending(client, keys, leadership, run_ttl_s=options.run_ttl_s, forget=forget)
+        self._mender = Mender(client, keys, max_dead_letters=options.max_dead_letters)
         self._reports: dict[bytes, tuple[bytes, float]] = {}
         self._runs_at = 0.0
         self.taken_back = 0
@@ -70,6 +72,7 @@ class Housekeeping:
             LeaseLostError: This batcher does not lead any more.
         """
         models = {model for model, _ in queues}
+        self._mender.patrol()
         self.taken_back += self._reaper.take_back(models)
         self._quarantine.judge_all(models)
         self._forget_silent_batchers()
@@ -92,6 +95,10 @@ class Housekeeping:
             self._ending.look(queues)
         return self._ending.go_on(ENDING_S)
 
+    def mend(self) -> None:
+        """Look at every key, because one of them was found to be damaged. Any batcher may do this: leadership itself rests on keys."""
+        self._mender.search()
+
     def put_aside(self, unreadable: Sequence[Unreadable]) -> None:
         """Move stream entries that are no questions to the dead letters.
 
@@ -100,7 +107,7 @@ class Housekeeping:
         """
         try:
             with self._client.pipeline(transaction=True) as pipe:
-                self._leadership.fence(pipe)
+                self._leadership.fence(pipe, {self._keys.dead: "stream"})
                 pipe.multi()
                 for stream, entry_id, reason in unreadable:
                     log.error("dead letter: %s (%s in %s)", reason, entry_id.decode(), stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Collection
@@ -13,6 +14,8 @@ from batcher.packing import Waiting
 from wire.connection import BLOCK_S
 from wire.keys import Keys, parse_queue_member
 
+log = logging.getLogger(__name__)
+
 QueueId = tuple[str, int]
 """Model and priority."""
 
@@ -21,6 +24,7 @@ Unreadable = tuple[str, bytes, str]
 
 READ_AHEAD_BYTES = 16 * 1024 * 1024
 READ_AT_ONCE = 512
+NAMES_AT_ONCE = 2000
 SHORT_S = 0.01
 """Redis ends a wait that lapsed only when it has something else to do, or when its own timer fires every 100 ms: shorter waits are ours."""
 
@@ -31,10 +35,12 @@ class Inbox:
     `cancelled` is set when somebody has cancelled a run; whoever sees to it resets it.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, batch_questions: int) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, batch_questions: int, max_question_bytes: int, max_queues: int) -> None:
         self._client = client
         self._keys = keys
         self._read_ahead = max(2 * batch_questions, READ_AT_ONCE)
+        self._max_question_bytes = max_question_bytes
+        self._max_queues = max_queues
         self._largest_bytes = 1024
         self._wake_seen: bytes | str = "$"
         self._seen: dict[QueueId, bytes] = {}
@@ -48,7 +54,7 @@ class Inbox:
         self.waiting.clear()
         self.unreadable.clear()
         self._wake_seen = "0"
-        self._find_queues()
+        self.find_queues()
 
     def read(self, wait_s: float | None) -> None:
         """Take in what has come; wait for it at most `wait_s` (None: as long as one blocking command may)."""
@@ -74,7 +80,7 @@ class Inbox:
                 self._wake_seen = entries[-1][0]
                 self.cancelled |= any(b"cancelled" in fields for _, fields in entries)
                 if any(b"queue" in fields for _, fields in entries):
-                    self._find_queues()
+                    self.find_queues()
 
     def drop(self, queue: QueueId, count: int) -> None:
         """Forget the first `count` questions of a queue: they are handed over."""
@@ -97,15 +103,29 @@ class Inbox:
             if data is None:
                 self.unreadable.append((self._keys.questions(*queue), entry_id, "a stream entry without a question"))
                 continue
+            if len(data) > self._max_question_bytes:
+                reason = f"a question of {len(data)} bytes; {self._max_question_bytes} are the most"
+                self.unreadable.append((self._keys.questions(*queue), entry_id, reason))
+                continue
             waiting.append(Waiting(entry_id, data, now))
             # Decays, so that one giant does not slow reading for good.
             self._largest_bytes = max(len(data), int(self._largest_bytes * 0.999), 256)
         self._seen[queue] = entries[-1][0]
 
-    def _find_queues(self) -> None:
-        members: set[bytes] = self._client.smembers(self._keys.queues)  # type: ignore[assignment]
-        for member in sorted(members):
-            queue = parse_queue_member(member.decode("utf-8", "replace"))
-            if queue is not None and queue not in self.waiting:
+    def find_queues(self) -> None:
+        """Take note of streams that were not there before. Of names without end, some are looked at each time."""
+        members: Any = self._client.srandmember(self._keys.queues, NAMES_AT_ONCE)
+        named = {queue for member in members if (queue := parse_queue_member(member.decode("utf-8", "replace"))) and queue not in self.waiting}
+        if not named:
+            return
+        new = sorted(named)
+        with self._client.pipeline(transaction=False) as pipe:
+            for queue in new:
+                pipe.exists(self._keys.questions(*queue))
+            there = pipe.execute()
+        for queue, exists in zip(new, there, strict=True):
+            if exists and len(self.waiting) >= self._max_queues:
+                log.error("ignored: stream %a is one too many (limits.max_models)", self._keys.questions(*queue)[:100])
+            elif exists:
                 self.waiting[queue] = deque()
                 self._seen[queue] = b"0"

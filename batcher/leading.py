@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import redis
 from redis.client import Pipeline
 
-from wire.errors import LeaseLostError
+from wire.errors import LeaseLostError, QueueDamagedError
 from wire.keys import Keys
 
 # KEYS[1] string leader, KEYS[2] string epoch; ARGV[1] our token, ARGV[2] lease in ms.
@@ -18,7 +19,9 @@ if holder == ARGV[1] then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return 1
 end
-if holder then return 0 end
+-- A lease without an end, or with a far one, is no batcher's.
+local left = redis.call('PTTL', KEYS[1])
+if holder and left >= 0 and left <= 10 * ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('INCR', KEYS[2])
 return 2
@@ -26,6 +29,14 @@ return 2
 
 # Releases the lease if it is ours.
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
+
+# KEYS[1] string leader; then any keys. Returns who leads, then the types of the others.
+_LOOK = """
+local found = {redis.call('GET', KEYS[1])}
+for i = 2, #KEYS do found[i] = redis.call('TYPE', KEYS[i]).ok end
+return found
+"""
 
 
 class Leadership:
@@ -42,6 +53,7 @@ class Leadership:
         self._renew_s = renew_s
         self._hold = client.register_script(_HOLD)
         self._release = client.register_script(_RELEASE)
+        self._look = client.register_script(_LOOK)
         self._renew_at = 0.0
         self.held = False
 
@@ -63,19 +75,29 @@ class Leadership:
         """Stop believing; the next `hold` finds out."""
         self.held = False
 
-    def fence(self, pipe: Pipeline) -> None:
+    def fence(self, pipe: Pipeline, needs: Mapping[str, str] | None = None) -> None:
         """Make a transaction conditional on the lease: EXEC fails if the lease ends or changes hands before it.
 
         Leaves `pipe` watching; the caller goes on with `pipe.multi()`.
 
+        Args:
+            needs: Keys that the transaction adds to, with their types. Redis would do the rest of a transaction of which one command fails.
+
         Raises:
             LeaseLostError: Somebody else leads, or nobody.
+            QueueDamagedError: One of `needs` is of another type.
         """
+        needs = needs or {}
         pipe.watch(self._keys.leader)
-        if pipe.get(self._keys.leader) != self._token.encode():
+        holder, *types = self._look(keys=[self._keys.leader, *needs], client=pipe)
+        if holder != self._token.encode():
             self.drop()
             msg = "this batcher no longer leads"
             raise LeaseLostError(msg)
+        for (key, needed), found in zip(needs.items(), types, strict=True):
+            if found.decode() not in {needed, "none"}:
+                msg = f"{key} is a {found.decode()} where a {needed} belongs"
+                raise QueueDamagedError(msg)
 
     def release(self) -> None:
         """Let a standby take over at once."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wire.messages import MAX_PRIORITY
+
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
@@ -29,6 +31,7 @@ class BatcherOptions:
         max_waiting_batches: Most batch jobs of one model in RQ at once; for each step of priority an eighth more. What exceeds them waits in the
             stream.
         max_models: Most models that questions may name.
+        max_question_bytes: What is larger is no question.
         run_ttl_s: How long a run's keys live without activity.
         leader_s: Lease of the leading batcher.
         heartbeat_s: How often the lease is renewed and lapsed leases of workers are looked for.
@@ -40,7 +43,13 @@ class BatcherOptions:
     linger_s: float = 0.002
     max_waiting_batches: int = 64
     max_models: int = 64
+    max_question_bytes: int = 4 * 1024 * 1024
     run_ttl_s: float = 7 * 86_400.0
     leader_s: float = 4.0
     heartbeat_s: float = 1.0
     max_dead_letters: int = 10_000
+
+    @property
+    def max_queues(self) -> int:
+        """Most streams of questions that are read: a model has one for each priority."""
+        return self.max_models * (MAX_PRIORITY + 1)

@@ -24,7 +24,7 @@ from redis.exceptions import WatchError
 
 from batcher.handing_over import HandOver
 from batcher.leading import Leadership
-from wire.codec import decode_batch, decode_question, encode_record
+from wire.codec import decode_batch, decode_question, encode_record, whole_number
 from wire.connection import load_script
 from wire.errors import LeaseLostError, MalformedMessageError, NewerMessageError
 from wire.keys import RQ_JOB_PREFIX, Keys
@@ -148,7 +148,7 @@ class Quarantine:
         if judgement.worst.convicted:
             # Before the batch is dropped: if this is cut short, the next leader convicts again, and the first record wins.
             self._convict(judgement.worst)
-        with self._fenced() as pipe:
+        with self._fenced(model) as pipe:
             for suspect in group:
                 pipe.lrem(self._keys.suspects(model), 1, suspect.batch_id)  # type: ignore[arg-type]
                 pipe.delete(_job(suspect.batch_id))
@@ -165,17 +165,17 @@ class Quarantine:
             return self._look_up(batch_id)
         except NewerMessageError as error:
             log.warning("suspect batch %s waits for a newer batcher: %s", batch_id.decode("utf-8", "replace"), error)
-        with self._fenced() as pipe:
+        with self._fenced(model) as pipe:
             pipe.lrem(self._keys.suspects(model), 1, batch_id)  # type: ignore[arg-type]
             pipe.rpush(self._keys.suspects(model), batch_id)
         return None
 
     @contextlib.contextmanager
-    def _fenced(self) -> Iterator[Pipeline]:
+    def _fenced(self, model: str) -> Iterator[Pipeline]:
         """A transaction that changes nothing if this batcher does not lead any more: then it raises LeaseLostError."""
         try:
             with self._client.pipeline(transaction=True) as pipe:
-                self._leadership.fence(pipe)
+                self._leadership.fence(pipe, {self._keys.isolated(model): "list", self._keys.suspects(model): "list"})
                 pipe.multi()
                 yield pipe
                 pipe.execute()
@@ -190,22 +190,26 @@ class Quarantine:
         Raises:
             NewerMessageError: Some of it is of a wire version to come, and not ours to judge.
         """
+        if self._client.type(_job(batch_id)) != b"hash":
+            log.warning("suspect batch %a: no batch job of that id", batch_id)
+            return Suspect(batch_id, 0, 0, 0, 0, (), ())
         found: Any = self._client.hmget(_job(batch_id), ["data", "attempts", "deaths", "alone", "in_company", "died"])
         data, attempts, deaths, alone, in_company, died = found
         try:
-            questions = [(encoded, decode_question(encoded)) for encoded in decode_batch(data or b"")]
+            encoded_questions = decode_batch(data or b"")
         except NewerMessageError:
             raise
         except MalformedMessageError as error:
-            log.warning("suspect batch %s: %s", batch_id.decode("utf-8", "replace"), error)
-            questions = []
+            log.warning("suspect batch %a: %s", batch_id, error)
+            encoded_questions = []
+        questions = [(encoded, question) for encoded in encoded_questions if (question := _decoded(encoded))]
         with self._client.pipeline(transaction=False) as pipe:
             for _, question in questions:
                 pipe.getbit(self._keys.done(question.run), question.index)
             done = pipe.execute()
         open_ones = tuple(question for question, bit in zip(questions, done, strict=True) if not bit)
         workers = tuple((died or b"").decode("utf-8", "replace").split(","))
-        return Suspect(batch_id, int(attempts or 0), int(deaths or 0), int(alone or 0), int(in_company or 0), workers, open_ones)
+        return Suspect(batch_id, whole_number(attempts), whole_number(deaths), whole_number(alone), whole_number(in_company), workers, open_ones)
 
     def _convict(self, suspect: Suspect) -> None:
         for encoded, question in suspect.questions:
@@ -234,3 +238,13 @@ class Quarantine:
 
 def _job(batch_id: bytes) -> str:
     return RQ_JOB_PREFIX + batch_id.decode("utf-8", "replace")
+
+
+def _decoded(encoded: bytes) -> Question | None:
+    try:
+        return decode_question(encoded)
+    except NewerMessageError:
+        raise
+    except MalformedMessageError:
+        # The workers that had this batch have put it aside, each of them.
+        return None

@@ -4,21 +4,27 @@
 -- KEYS[3] list  suspects:MODEL     batch ids whose workers keep dying
 -- ARGV[1] prefix of RQ's job keys; ARGV[2] most batches to take back at once; ARGV[3] deaths that make a batch suspect
 -- Returns {batch id, its last worker, how many of its workers died} for each.
+-- A key of a wrong type must stop the script here, before the first write, and not in the middle.
+redis.call('LLEN', KEYS[2])
+redis.call('LLEN', KEYS[3])
+local function count(text) return text and #text < 10 and tonumber(text:match('^%d+$')) or 0 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lapsed = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
+-- No worker makes a lease that long.
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now + 86400000, '+inf', 'LIMIT', 0, ARGV[2])) do table.insert(lapsed, id) end
 local taken = {}
 for _, id in ipairs(lapsed) do
   redis.call('ZREM', KEYS[1], id)
   local job = ARGV[1] .. id
   -- A finished batch has no job any more; a lease without a job guards nothing.
-  if redis.call('EXISTS', job) == 1 then
+  if redis.call('TYPE', job).ok == 'hash' then
     local was = redis.call('HMGET', job, 'worker_name', 'died', 'alone')
-    local deaths = redis.call('HINCRBY', job, 'deaths', 1)
+    local deaths = count(redis.call('HGET', job, 'deaths')) + 1
     -- Without the token, whoever held the batch can neither finish nor return it.
     redis.call('HDEL', job, 'lease_token')
-    redis.call('HSET', job, 'status', 'queued', 'died', (was[2] and was[2] .. ',' or '') .. (was[1] or ''))
-    if was[3] then redis.call('HINCRBY', job, 'alone', 1) end
+    redis.call('HSET', job, 'status', 'queued', 'deaths', deaths, 'died', (was[2] and was[2] .. ',' or '') .. (was[1] or ''))
+    if was[3] then redis.call('HSET', job, 'alone', count(was[3]) + 1) end
     redis.call('LPUSH', (was[3] or deaths >= tonumber(ARGV[3])) and KEYS[3] or KEYS[2], id)
     table.insert(taken, {id, was[1] or '', deaths})
   end

@@ -20,7 +20,7 @@ from batcher.leading import Leadership
 from batcher.options import BatcherOptions
 from batcher.packing import Demand, plan
 from wire.connection import RedisAddress, check_server, connect, translated
-from wire.errors import LeaseLostError, QueueUnavailableError
+from wire.errors import LeaseLostError, QueueDamagedError, QueueUnavailableError
 from wire.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,13 @@ class Batcher:
         self._client = connect(address)
         self._rq_client = connect(address)
         self._leadership = Leadership(self._client, keys, self.name, lease_s=options.leader_s, renew_s=options.heartbeat_s)
-        self._inbox = Inbox(self._client, keys, batch_questions=options.limits.max_questions)
+        self._inbox = Inbox(
+            self._client,
+            keys,
+            batch_questions=options.limits.max_questions,
+            max_question_bytes=options.max_question_bytes,
+            max_queues=options.max_queues,
+        )
         self._hand_over = HandOver(self._client, self._rq_client, keys, self._leadership)
         self._housekeeping = Housekeeping(self._client, keys, self._leadership, self._hand_over, options, self._inbox.forget)
         self._next_heartbeat = 0.0
@@ -70,19 +76,23 @@ class Batcher:
             QueueUnusableError: Redis answers, but a fleet cannot live there.
         """
         backoff_s = 0.05
-        checked = False
+        checked = damaged = False
         while not self._stopping.is_set():
             try:
                 if not checked:
                     check_server(self._client, self._address)
                     checked = True
                 with translated(self._address):
+                    if damaged:
+                        self._housekeeping.mend()
+                        damaged = False
                     self._lead_or_stand_by()
                 backoff_s = 0.05
             except LeaseLostError as error:
                 log.warning("%s; standing by", error)
             except QueueUnavailableError as error:
                 log.warning("%s; trying again in %.1f s", error, backoff_s)
+                damaged = isinstance(error, QueueDamagedError)
                 # A hand-over may have happened without our hearing of it: believe only what Redis holds.
                 self._leadership.drop()
                 self._stopping.wait(backoff_s)
@@ -155,6 +165,7 @@ class Batcher:
             pipe.expire(self._keys.batchers, int(SILENT_HEARTBEATS * self._options.heartbeat_s) + 1)
             pipe.execute()
         if self._leadership.held:
+            self._inbox.find_queues()
             self._housekeeping.tend(self._inbox.waiting)
         self.tally.taken_back = self._housekeeping.taken_back
 

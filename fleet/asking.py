@@ -30,12 +30,12 @@ from producer.exports.destination import Destination, OutputFormat, destination
 from producer.exports.exporting import ensure_writable
 from producer.output import AnswersFile
 from producer.reading import Checked, Source, check_questions
-from producer.running import NotFinishedError, RunCancelledError, Runner
+from producer.running import NotFinishedError, RunCancelledError, Runner, StuckError
 from producer.shaping import AS_IT_STANDS, Shape
 from producer.sources import InputFormat, find_files
 from producer.spooling import spool, spool_path
 from producer.stock import FileRun, take_stock
-from wire.connection import RedisAddress, check_server, connect, translated
+from wire.connection import RedisAddress, connect, opened, translated
 from wire.errors import EngineBootError, FleetError, UsageError
 from wire.keys import Keys
 from wire.messages import JsonObject
@@ -138,6 +138,10 @@ def run_file(asking: Asking, settings: Settings, engine: str, workers: int) -> i
     Returns:
         The exit code: 0 every question answered, 1 some failed, 3 not finished, 130 interrupted.
     """
+    if settings.redis.url:
+        # Before a fleet is started on it, of which each part would say so in its own words.
+        with opened(building.redis_address(settings)):
+            pass
     what = prepare(asking, settings, building.model_name(settings, engine), settings.model.generator_settings.sampling_defaults)
     with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
         stock = take_stock(what, answers)
@@ -159,8 +163,8 @@ def run_file(asking: Asking, settings: Settings, engine: str, workers: int) -> i
 def submit_file(asking: Asking, settings: Settings) -> int:
     """`batchfleet submit`: one file, to a fleet that runs elsewhere. Returns the exit code, as `run_file`."""
     address = building.redis_address(settings)
-    with connect(address) as client:
-        check_server(client, address)
+    with opened(address):
+        pass
     # What nobody has set here is the workers' to say.
     what = prepare(asking, settings, served_model(address, settings), settings.model.generator_settings.given_sampling)
     with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
@@ -179,14 +183,14 @@ def _ask(
     view.follow(address)
     try:
         runner.run()
-    except (NotFinishedError, RunCancelledError) as error:
+    except (NotFinishedError, RunCancelledError, StuckError) as error:
         view.close()
         runner.tally.ended = time.monotonic()
         if asking.as_json:
             print(json.dumps(summary.as_dict(what.run, runner.tally)))
         summary.save(Outcome(what.run, what.default_model, runner.tally, view.gpu_s), asking.answers)
         print(f"batchfleet: {'interrupted' if interruption.asked else error}", file=sys.stderr)
-        if not isinstance(error, RunCancelledError):
+        if isinstance(error, NotFinishedError):
             cancel = f"batchfleet cancel {what.run} --redis {address.shown()}"
             print(how_to_go_on(runner.tally, asking.to.journal, asking.again, cancel, kept_s=kept_s), file=sys.stderr)
         return 130 if interruption.asked else 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,12 @@ def redis_address(settings: Settings, url: str | None = None) -> RedisAddress:
     if not url:
         msg = "no Redis is named, and no `batchfleet up` is up here; give --redis URL, or set redis.url or BATCHFLEET_REDIS_URL"
         raise UsageError(msg)
+    if url.startswith("rediss:"):
+        for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+            path = getattr(redis, name)
+            if path is not None and not os.access(path, os.R_OK):
+                msg = f"redis.{name}: {path} is not there or cannot be read"
+                raise UsageError(msg)
     return RedisAddress(
         url=url,
         namespace=redis.namespace,
@@ -61,7 +68,13 @@ def batcher_options(settings: Settings) -> BatcherOptions:
         leader_s=leases.leader_s,
         heartbeat_s=leases.heartbeat_s,
         max_dead_letters=limits.max_dead_letters,
+        max_question_bytes=most_question_bytes(settings),
     )
+
+
+def most_question_bytes(settings: Settings) -> int:
+    """Above this, something is no question. Generous: its run, model and times come on top of what the limit counts."""
+    return 2 * settings.limits.max_question_bytes + 64 * 1024
 
 
 def worker_options(settings: Settings) -> WorkerOptions:
@@ -76,6 +89,8 @@ def worker_options(settings: Settings) -> WorkerOptions:
         max_attempts=limits.max_attempts,
         run_ttl_s=limits.run_ttl_s,
         max_dead_letters=limits.max_dead_letters,
+        max_dead_letter_bytes=limits.max_dead_letter_bytes,
+        max_batch_bytes=2 * limits.max_batch_bytes + most_question_bytes(settings),
     )
 
 

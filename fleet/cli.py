@@ -8,9 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import redis.exceptions
+
 from fleet import logs
 from fleet.bench.cli import add_commands as add_benchmarks
-from fleet.commands import asking, looking, scoring, services, staying, steering, sweeping, tuning
+from fleet.commands import asking, forgetting, looking, scoring, services, staying, steering, sweeping, tuning
 from fleet.commands.flags import EXIT_CODES, shared_flags
 from fleet.commands.loading import load
 from fleet.hosts import HostSilentError
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.command(arguments, settings))
     except (UsageError, EngineBootError) as error:
         return _complain(error, 2)
-    except (EngineDeadError, LeaseLostError, ChildGaveUpError, HostSilentError, QueueUnavailableError) as error:
+    except (EngineDeadError, LeaseLostError, ChildGaveUpError, HostSilentError, QueueUnavailableError, redis.exceptions.ResponseError) as error:
         return _complain(error, 3)
     except FleetError as error:
         return _complain(error, 2)
@@ -66,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_flags()
     # In the order in which `--help` shows them.
-    for module in (asking, scoring, sweeping, staying, services, looking, steering, tuning):
+    for module in (asking, scoring, sweeping, staying, services, looking, steering, forgetting, tuning):
         module.add_commands(commands, shared)
     add_benchmarks(commands, shared.common)
     return parser

@@ -39,7 +39,8 @@ def drain_worker(client: redis.Redis, keys: Keys, worker: str) -> None:
     """
     if not client.exists(keys.worker(worker)):
         names: Any = client.zrange(keys.workers, 0, -1)
-        known = [name.decode() for name in names if client.exists(keys.worker(name.decode()))]
+        reported = [name.decode("utf-8", "replace") for name in names]
+        known = [name for name in reported if client.exists(keys.worker(name))]
         msg = f"no worker {worker!r} reports; there are: {', '.join(known) or 'none'}"
         raise UsageError(msg)
     client.set(keys.control(worker), DRAIN, ex=ASKED_FOR_S)

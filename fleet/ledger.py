@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from wire.errors import UsageError
+from wire.errors import QueueDamagedError, UsageError
 from wire.keys import Keys
 
 
@@ -40,7 +40,7 @@ if not counts[1] then return false end
 redis.call('BITOP', 'AND', KEYS[4], KEYS[2], KEYS[3])
 local both = redis.call('BITCOUNT', KEYS[4])
 redis.call('DEL', KEYS[4])
-return {tonumber(counts[1]), tonumber(counts[2]), redis.call('BITCOUNT', KEYS[2]), both}
+return {counts[1], counts[2] or '', redis.call('BITCOUNT', KEYS[2]), both}
 """
 
 
@@ -54,8 +54,12 @@ def read_ledger(client: redis.Redis, keys: Keys, run: str) -> Ledger:
     found = client.register_script(_READ)(keys=names)
     if found is None:
         latest: Any = client.zrevrange(keys.runs, 0, 4)
-        known = ", ".join(name.decode() for name in latest) or "none"
+        known = ", ".join(name.decode("utf-8", "replace") for name in latest) or "none"
         msg = f"no run {run!r} in Redis (finished runs are kept for limits.run_ttl_s); the latest are: {known}"
         raise UsageError(msg)
-    answered, failed, accepted, both = found
+    *counts, accepted, both = found
+    if not all(count.isdigit() for count in counts):
+        msg = f"the counts of run {run} are damaged; the leading batcher puts them among the dead letters (`batchfleet dead list`)"
+        raise QueueDamagedError(msg)
+    answered, failed = map(int, counts)
     return Ledger(run, accepted, answered, failed, missing=accepted - both, duplicates=answered + failed - both)

@@ -178,6 +178,9 @@ class LocalFleet:
         """In which states workers are, and what those in standby wait for. Redis away: none; it is being started again."""
         try:
             return {worker.state: worker.waits_for for worker in see_workers(client, keys)}
+        except redis.ResponseError:
+            # Something else is where reports belong; the batcher moves it aside.
+            return {}
         except (redis.RedisError, OSError) as error:
             if self._redis is None:
                 msg = f"Redis at {self.redis_url.rpartition('@')[2]} does not answer: {error}"

@@ -23,7 +23,7 @@ class Seen:
 def see_workers(client: redis.Redis, keys: Keys, host: str | None = None) -> list[Seen]:
     """Those that report; only those of `host` (as `socket.gethostname()` has it there) if one is given."""
     names: Any = client.zrange(keys.workers, 0, -1)
-    known = [name.decode() for name in names if host is None or name.decode().rpartition("-")[0] == host]
+    known = [name for name in map(_text, names) if host is None or name.rpartition("-")[0] == host]
     reports: Any = [client.hmget(keys.worker(name), "pid", "state", "waits_for") for name in known]
     return [Seen(name, _number(pid), _text(state), _text(waits_for)) for name, (pid, state, waits_for) in zip(known, reports, strict=True) if state]
 

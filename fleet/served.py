@@ -13,5 +13,5 @@ def served_models(address: RedisAddress) -> list[str]:
     keys = Keys(address.namespace)
     with translated(address), connect(address) as client:
         workers: Any = client.zrange(keys.workers, 0, -1)
-        found: Any = [client.hget(keys.worker(name.decode()), "model") for name in workers]
-    return sorted({model.decode() for model in found if model})
+        found: Any = [client.hget(keys.worker(name.decode("utf-8", "replace")), "model") for name in workers]
+    return sorted({model.decode("utf-8", "replace") for model in found if model})

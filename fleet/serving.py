@@ -16,7 +16,7 @@ from fleet.metrics.worker import WorkerMetrics
 from fleet.settings.schema import Settings
 from gpu_worker.health import illness
 from gpu_worker.serving import GpuWorker
-from wire.connection import RedisAddress, connect, translated
+from wire.connection import RedisAddress, opened
 from wire.keys import Keys
 
 
@@ -61,5 +61,5 @@ def collect_garbage_rarely() -> None:
 def examine(settings: Settings) -> str | None:
     """What is wrong with the worker or batcher of this host, in one line; None if nothing is."""
     address = building.redis_address(settings)
-    with connect(address) as client, translated(address):
+    with opened(address) as client:
         return illness(client, Keys(address.namespace), socket.gethostname(), patience_s=settings.leases.batch_s)

@@ -6,10 +6,19 @@
 -- KEYS[5] zset   workers          those that report
 -- KEYS[6] zset   newer:MODEL       batch ids that wait for a worker of a newer wire version
 -- ARGV: 1 worker, 2 lease token, 3 lease (ms), 4 room (questions), 5 most batches, 6 prefix of RQ's job keys, 7 hunger lasts (ms),
---   8 the newest wire version that the worker speaks, or 0 not to look among the newer.
+--   8 the newest wire version that the worker speaks, or 0 not to look among the newer, 9 most bytes of a batch.
 --   Without room, one batch is taken, and only from a backlog: if more batches wait than there are workers.
--- Returns {batch id, times given to a worker, data or false, 1 if some of it may have records already} for each; data is false where no
---   job of that id can be read.
+-- Returns {batch id, times given to a worker, data, 1 if some of it may have records already} for each; in place of data, false where no job of
+--   that id can be read, and its size where that exceeds the bound.
+-- A key of a wrong type must stop the script here, before the first write, and not in the middle.
+redis.call('LLEN', KEYS[1])
+redis.call('ZCARD', KEYS[2])
+redis.call('ZCARD', KEYS[3])
+redis.call('XLEN', KEYS[4])
+redis.call('ZCARD', KEYS[5])
+redis.call('ZCARD', KEYS[6])
+-- Nothing in a job is believed: an error in the middle would lose the batch.
+local function count(text) return text and #text < 10 and tonumber(text:match('^%d+$')) or 0 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local room = tonumber(ARGV[4])
@@ -29,12 +38,14 @@ while room > 0 and #claimed < tonumber(ARGV[5]) do
   if not id then break end
   local job = ARGV[6] .. id
   if redis.call('TYPE', job).ok == 'hash' then
-    local data = redis.call('HGET', job, 'data')
-    local attempts = redis.call('HINCRBY', job, 'attempts', 1)
-    redis.call('HSET', job, 'status', 'started', 'worker_name', ARGV[1], 'lease_token', ARGV[2])
+    local size = redis.call('HSTRLEN', job, 'data')
+    local data = size
+    if size <= tonumber(ARGV[9]) then data = redis.call('HGET', job, 'data') end
+    local attempts = count(redis.call('HGET', job, 'attempts')) + 1
+    redis.call('HSET', job, 'attempts', attempts, 'status', 'started', 'worker_name', ARGV[1], 'lease_token', ARGV[2])
     redis.call('ZADD', KEYS[2], now + ARGV[3], id)
     table.insert(claimed, {id, attempts, data, redis.call('HEXISTS', job, 'recheck')})
-    room = room - (tonumber(redis.call('HGET', job, 'questions')) or 1)
+    room = room - math.max(1, count(redis.call('HGET', job, 'questions')))
   else
     table.insert(claimed, {id, 0, false, 0})
   end

@@ -6,13 +6,13 @@ from the loop that does its work. So a fresh report means: engine answers, Redis
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 import redis
 
 from wire.keys import Keys
+from wire.reports import batcher_report
 
 AT_WORK = frozenset({"running", "standby", "draining", "leading"})
 """States in which nobody needs to do anything. A worker in standby has no GPUs yet, and takes over as soon as there are some."""
@@ -43,14 +43,16 @@ def _workers(client: redis.Redis, keys: Keys, host: str) -> list[tuple[str, str,
     time_there: Any = client.time()
     now = time_there[0] + time_there[1] / 1e6
     found: Any = client.zrange(keys.workers, 0, -1, withscores=True)
-    ours = [(name.decode(), now - at_ms / 1000) for name, at_ms in found if _is_of(host, name.decode(), parts=1)]
+    names = [(name.decode("utf-8", "replace"), now - at_ms / 1000) for name, at_ms in found]
+    ours = [(name, age_s) for name, age_s in names if _is_of(host, name, parts=1)]
     states: list[Any] = [client.hget(keys.worker(name), "state") for name, _ in ours]
-    return [(name, state.decode(), age_s) for (name, age_s), state in zip(ours, states, strict=True) if state is not None]
+    return [(name, state.decode("utf-8", "replace"), age_s) for (name, age_s), state in zip(ours, states, strict=True) if state is not None]
 
 
 def _batchers(client: redis.Redis, keys: Keys, host: str) -> list[tuple[str, str, float]]:
     found: Any = client.hgetall(keys.batchers)
-    reports = {name.decode(): json.loads(report) for name, report in found.items() if _is_of(host, name.decode(), parts=2)}
+    said = {name.decode("utf-8", "replace"): batcher_report(report) for name, report in found.items()}
+    reports = {name: report for name, report in said.items() if report is not None and _is_of(host, name, parts=2)}
     # A batcher's `at` is by its host's clock, which is ours.
     return [(name, str(report["state"]), time.time() - float(report["at"])) for name, report in reports.items()]
 

@@ -6,6 +6,13 @@
 --   name, value; then for each lease to renew: batch id, lease token
 -- Returns {server's seconds, its microseconds, what the worker is asked to do or '', 1 if it is to take isolated batches, ids of leases
 --   that were lost, ids of runs that were cancelled and RUN:INDEX of questions that were withdrawn}.
+-- A key of a wrong type must stop the script here, before the first write, and not in the middle.
+redis.call('ZCARD', KEYS[1])
+redis.call('ZCARD', KEYS[3])
+redis.call('LLEN', KEYS[5])
+redis.call('ZCARD', KEYS[6])
+redis.call('ZCARD', KEYS[8])
+local asked, unwanted = redis.call('GET', KEYS[4]), redis.call('SMEMBERS', KEYS[7])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local fields = tonumber(ARGV[5])
@@ -19,7 +26,8 @@ redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local lost = {}
 for i = 6 + 2 * fields, #ARGV, 2 do
   -- Renewing must never steal back a lease that lapsed and went to somebody else.
-  if redis.call('HGET', ARGV[4] .. ARGV[i], 'lease_token') == ARGV[i + 1] then
+  -- pcall: where something else is under the name of the job, the lease is lost too.
+  if redis.pcall('HGET', ARGV[4] .. ARGV[i], 'lease_token') == ARGV[i + 1] then
     redis.call('ZADD', KEYS[3], 'XX', now + ARGV[3], ARGV[i])
   else
     table.insert(lost, ARGV[i])
@@ -27,6 +35,8 @@ for i = 6 + 2 * fields, #ARGV, 2 do
 end
 -- Up to half of the workers, and at least one, empty themselves for isolated batches, and stay at it until none is left.
 redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', now)
+-- Who says to isolate for that long is no worker.
+redis.call('ZREMRANGEBYSCORE', KEYS[6], now + 10 * ARGV[3], '+inf')
 local chosen = redis.call('ZSCORE', KEYS[6], ARGV[1]) and 1 or 0
 if chosen == 0 then
   local others = redis.call('ZCARD', KEYS[6])
@@ -36,6 +46,5 @@ if chosen == 1 then
   redis.call('ZADD', KEYS[6], now + ARGV[3], ARGV[1])
   redis.call('PEXPIRE', KEYS[6], ARGV[3])
 end
-local unwanted = redis.call('SMEMBERS', KEYS[7])
 for _, question in ipairs(redis.call('ZRANGE', KEYS[8], 0, -1)) do table.insert(unwanted, question) end
-return {time[1], time[2], redis.call('GET', KEYS[4]) or '', chosen, lost, unwanted}
+return {time[1], time[2], asked or '', chosen, lost, unwanted}

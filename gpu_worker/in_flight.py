@@ -66,6 +66,9 @@ class InFlight:
         self._tasks[batch] = tasks
         self._report.counts.batches += 1
         self._report.in_flight += len(tasks)
+        for failure, size in batch.unreadable:
+            self._publisher.add(failure, size)
+            self._report.counts.add(failure)
         for task, (question, size) in zip(tasks, batch.questions, strict=True):
             # Not a `finally` in the coroutine: one that is cancelled before its first step never gets there.
             task.add_done_callback(partial(self._left, question=question, size=size, batch=batch))

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import redis.asyncio
 
 from gpu_worker.options import WorkerOptions
-from wire.codec import decode_batch, decode_question
+from wire.codec import decode_batch, decode_question, identify_question
 from wire.connection import BLOCK_S, load_script
+from wire.dead_letters import DEAD_LETTER_TTL_S
 from wire.errors import MalformedMessageError, NewerMessageError
 from wire.keys import RQ_JOB_PREFIX, SUSPECT_AFTER_DEATHS, Keys
-from wire.messages import WIRE_VERSION, Question
+from wire.messages import WIRE_VERSION, ErrorDetail, Failure, Question
 
 log = logging.getLogger(__name__)
 
 MOST_BATCHES_AT_ONCE = 64
 DEAD_LETTER_BYTES = 64 * 1024
-DEAD_LETTER_TTL_S = 30 * 86_400
+"""To this size a dead letter is cut once `max_dead_letter_bytes` are kept whole."""
 
 
 @dataclass(eq=False, slots=True)
@@ -31,6 +33,7 @@ class HeldBatch:
         token: Proves the lease; a batch that lapsed and came back has a new one.
         attempts: How many workers it was given to, this one included.
         questions: Those that have no terminal record yet, each with the size of its encoding in bytes.
+        unreadable: Failures of those that cannot be read but whose place in their run can, each with the same size.
         newer: The wire version that the rest of the batch needs, which goes to a worker that speaks it; 0 if there is no rest.
         unfinished: How many of `questions` have no record so far.
     """
@@ -40,6 +43,7 @@ class HeldBatch:
     attempts: int
     questions: list[tuple[Question, int]]
     newer: int = 0
+    unreadable: Sequence[tuple[Failure, int]] = ()
     unfinished: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +88,7 @@ class Intake:
         hunger_ms = int(BLOCK_S * 1250)
         claimed = await self._claim(
             keys=[queue, self._leases, self._keys.hungry(self._model), self._keys.wake, self._keys.workers, self._newer],
-            args=[self._worker, token, lease_ms, room, most, RQ_JOB_PREFIX, hunger_ms, newer_up_to],
+            args=[self._worker, token, lease_ms, room, most, RQ_JOB_PREFIX, hunger_ms, newer_up_to, self._options.max_batch_bytes],
         )
         batches = []
         for batch_id, attempts, data, recheck in claimed:
@@ -110,9 +114,10 @@ class Intake:
         if not await self._give_back(keys=keys, args=args):
             log.info("batch %s is somebody else's already", batch.batch_id, extra={"batch": batch.batch_id})
 
-    async def _open(self, batch_id: str, token: str, attempts: int, data: bytes | None, *, recheck: bool) -> HeldBatch | None:
-        if data is None:
-            await self._bury(batch_id, "no batch job of that id", b"", whole_job=True)
+    async def _open(self, batch_id: str, token: str, attempts: int, data: bytes | int | None, *, recheck: bool) -> HeldBatch | None:
+        if data is None or isinstance(data, int):
+            reason = "no batch job of that id" if data is None else f"a batch of {data} bytes; {self._options.max_batch_bytes} are the most"
+            await self._bury(batch_id, reason, b"", whole_job=True)
             return None
         try:
             encoded = decode_batch(data)
@@ -122,7 +127,7 @@ class Intake:
         except MalformedMessageError as error:
             await self._bury(batch_id, str(error), data, whole_job=True)
             return None
-        questions, newer = [], 0
+        questions, unreadable, newer = [], [], 0
         for one in encoded:
             try:
                 questions.append((decode_question(one), len(one)))
@@ -130,11 +135,12 @@ class Intake:
                 newer = max(newer, error.version)
             except MalformedMessageError as error:
                 await self._bury(batch_id, str(error), one, whole_job=False)
+                unreadable += [(failure, len(one)) for failure in _unreadable(one, str(error), attempts)]
         if attempts > 1 or recheck:
             questions = await self._without_answered(questions)
         if newer:
             log.warning("batch %s has questions of wire version %d, for a newer worker: this one speaks up to %d", batch_id, newer, WIRE_VERSION)
-        return HeldBatch(batch_id, token, attempts, questions, newer)
+        return HeldBatch(batch_id, token, attempts, questions, newer, unreadable)
 
     async def _without_answered(self, questions: list[tuple[Question, int]]) -> list[tuple[Question, int]]:
         async with self._client.pipeline(transaction=False) as pipe:
@@ -144,16 +150,28 @@ class Intake:
         return [question for question, bit in zip(questions, done, strict=True) if not bit]
 
     async def _bury(self, batch_id: str, reason: str, data: bytes, *, whole_job: bool) -> None:
-        log.error("dead letter: %s (batch %s, %d bytes)", reason, batch_id, len(data), extra={"batch": batch_id, "model": self._model})
+        log.error("dead letter: %s (batch %a, %d bytes)", reason, batch_id, len(data), extra={"batch": batch_id, "model": self._model})
         await self._dead_letter(
             keys=[self._keys.dead, RQ_JOB_PREFIX + batch_id, self._leases],
             args=[
                 batch_id,
                 reason,
-                data[:DEAD_LETTER_BYTES],
+                data,
                 self._queue,
                 self._options.max_dead_letters,
                 DEAD_LETTER_TTL_S,
                 "1" if whole_job else "0",
+                self._options.max_dead_letter_bytes,
+                DEAD_LETTER_BYTES,
             ],
         )
+
+
+def _unreadable(data: bytes, reason: str, attempts: int) -> list[Failure]:
+    """At most one failure, so that a run does not wait for ever for a question that nobody here can read."""
+    known = identify_question(data)
+    if known is None:
+        return []
+    run, index, request_id = known
+    error = ErrorDetail(kind="unreadable", message=f"{reason}; its bytes are among the dead letters", retryable=True)
+    return [Failure(run=run, index=index, request_id=request_id, attempts=attempts, error=error)]

@@ -93,10 +93,10 @@ class Leases:
             args=[self._worker, ttl_ms, int(1000 * self._options.lease_s), RQ_JOB_PREFIX, len(report), *flat_report, *flat_leases],
         )
         self._clock.learn(int(seconds) + int(micros) / 1e6)
-        lost = {batch_id.decode() for batch_id in lost_ids}
+        lost = {batch_id.decode("utf-8", "replace") for batch_id in lost_ids}
         return Heard(
             [batch for batch in batches if batch.batch_id in lost],
             drain=control == DRAIN.encode(),
             isolate=bool(isolate),
-            cancelled=frozenset(run.decode() for run in cancelled),
+            cancelled=frozenset(run.decode("utf-8", "replace") for run in cancelled),
         )

@@ -30,6 +30,8 @@ class WorkerOptions:
         max_attempts: Most tries of a question whose failure may pass.
         run_ttl_s: How long a run's keys live without activity.
         max_dead_letters: Dead letters kept.
+        max_dead_letter_bytes: Most bytes of them that are kept whole.
+        max_batch_bytes: What is larger is no batch.
     """
 
     capacity: int | None = None
@@ -41,3 +43,5 @@ class WorkerOptions:
     max_attempts: int = 6
     run_ttl_s: float = 7 * 86_400.0
     max_dead_letters: int = 10_000
+    max_dead_letter_bytes: int = 64 * 1024 * 1024
+    max_batch_bytes: int = 16 * 1024 * 1024

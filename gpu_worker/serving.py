@@ -183,7 +183,7 @@ class GpuWorker:
         finally:
             await self._let_go()
             await ended(background)
-            with contextlib.suppress(QueueUnavailableError, redis.RedisError):
+            with contextlib.suppress(Exception):  # As above.
                 await asyncio.to_thread(identity.leave)
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
@@ -293,8 +293,8 @@ class GpuWorker:
         while True:
             try:
                 await asyncio.to_thread(identity.report, busy=self._report.in_flight > 0)
-            except (redis.RedisError, OSError) as error:
-                log.info("not reported to RQ: %s", error)
+            except Exception as error:  # noqa: BLE001 (RQ's sets may hold anything, and a worker works without its tools)
+                log.info("not reported to RQ: %r", error)
             await asyncio.sleep(RQ_REPORT_S)
 
     async def _watch_gpus(self) -> None:

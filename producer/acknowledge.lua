@@ -1,12 +1,14 @@
 -- Drops records that are safely on the producer's disk, and renews its claim to the run.
 -- KEYS[1] hash run:ID; KEYS[2] stream run:ID:records; KEYS[3] string run:ID:producer
--- ARGV: 1 our token, 2 lease (ms), 3 first record to keep, or ''
+-- ARGV: 1 our token, 2 lease (ms), 3 first record to keep, or '', 4 how many of those before it are no records
 -- Returns 1, or 0 if somebody else collects this run now and nothing was dropped.
+-- A key of a wrong type must stop the script here, before the first write, and not in the middle.
+redis.call('HLEN', KEYS[1])
 local holder = redis.call('GET', KEYS[3])
 if holder and holder ~= ARGV[1] then return 0 end
 -- First of all writes, because Redis refuses a script for want of memory only at a first write that takes memory, and this one makes room.
 local dropped = redis.call('XTRIM', KEYS[2], 'MINID', ARGV[3] ~= '' and ARGV[3] or '0')
 redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[2])
 -- A run that expired or was lost must not come back as a count without a fingerprint.
-if dropped > 0 and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'acknowledged', dropped) end
+if dropped > 0 and redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'acknowledged', math.max(0, dropped - ARGV[4])) end
 return 1

@@ -24,6 +24,7 @@ class Collector:
 
     def __init__(self, client: redis.Redis, keys: Keys, run: str, token: str, options: ProducerOptions) -> None:
         self._client = client
+        self._run = run
         self._records = keys.records(run)
         self._keys = [keys.run(run), self._records, keys.producer(run)]
         self._token = token
@@ -31,11 +32,13 @@ class Collector:
         self._acknowledge = client.register_script(load_script("producer", "acknowledge"))
         self._seen = b"0"
         self._keep_from = ""
+        self._garbage = 0
 
     def restart(self) -> None:
         """Read again from the oldest record that Redis still has."""
         self._seen = b"0"
         self._keep_from = ""
+        self._garbage = 0
 
     def receive(self, wait_s: float) -> list[Answer | Failure]:
         """The next records, at most `AT_ONCE`; waits up to `wait_s` seconds for the first one.
@@ -53,13 +56,14 @@ class Collector:
         records = []
         for entry_id, fields in entries:
             try:
-                records.append((entry_id, decode_record(fields.get(b"a", b""))))
+                records.append((entry_id, _of_run(self._run, decode_record(fields.get(b"a", b"")))))
             except NewerMessageError:
                 if not records:
                     raise
                 # Those before it first.
                 break
             except MalformedMessageError as error:
+                self._garbage += 1
                 log.error("skipped an entry of %s: %s", self._records, error)  # noqa: TRY400 (nothing in the traceback would help)
             self._seen = entry_id
         return records
@@ -80,12 +84,20 @@ class Collector:
         Raises:
             LeaseLostError: Another producer has taken the run over; nothing was dropped.
         """
-        if not self._acknowledge(keys=self._keys, args=[self._token, self._lease_ms, self._keep_from]):
+        if not self._acknowledge(keys=self._keys, args=[self._token, self._lease_ms, self._keep_from, self._garbage if self._keep_from else 0]):
             msg = "another producer has taken this run over"
             raise LeaseLostError(msg)
-        self._keep_from = ""
+        if self._keep_from:
+            self._keep_from, self._garbage = "", 0
 
     def release(self) -> None:
         """Let another producer take the run at once."""
         if self._client.get(self._keys[2]) == self._token.encode():
             self._client.delete(self._keys[2])
+
+
+def _of_run(run: str, record: Answer | Failure) -> Answer | Failure:
+    if record.run != run:
+        msg = f"a record of run {record.run}"
+        raise MalformedMessageError(msg)
+    return record

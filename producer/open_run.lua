@@ -6,6 +6,8 @@
 -- Returns {'busy', holder}, {'differs', fingerprint}, or {'open', cursor, accepted, answered, failed, acknowledged, 1 if it was cancelled, seconds,
 --   microseconds, mark of the questions before the cursor or ''}.
 local holder = redis.call('GET', KEYS[2])
+-- A claim without an end, or a far one, is no producer's.
+if holder and (redis.call('PTTL', KEYS[2]) < 0 or redis.call('PTTL', KEYS[2]) > 10 * ARGV[3]) then holder = false end
 if holder and holder ~= ARGV[2] and holder ~= ARGV[7] then return {'busy', holder} end
 local stored = redis.call('HGET', KEYS[1], 'fingerprint')
 if stored and stored ~= ARGV[5] then return {'differs', stored} end

@@ -16,6 +16,7 @@ from producer.identity import count_before, is_set
 from producer.options import ProducerOptions
 from producer.output import AnswersFile, OutputFullError
 from producer.reading import Asked, Invalid, read_checked
+from producer.searching import whereabouts
 from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, RunBusyError, Sender
 from producer.stock import FileRun, Stock, Tally
 from wire.connection import RedisAddress, check_server, connect, translated
@@ -32,10 +33,16 @@ LONGEST_BACKOFF_S = 2.0
 LAST_SETTLE_S = 5.0
 CHECK_S = 2.0
 BUSY_RETRY_S = 0.5
+QUIET_S = 10.0
+"""After so long without a record, and with nothing to send, it is asked where the open questions are."""
 
 
 class NotFinishedError(FleetError):
     """The run stopped before every question had its record; the same command continues it."""
+
+
+class StuckError(FleetError):
+    """Nothing can come any more of the questions that are open: they are gone from Redis, or among the dead letters."""
 
 
 class RunCancelledError(FleetError):
@@ -64,7 +71,7 @@ class Runner:
         self._check_fleet = check_fleet
         self._stopping = threading.Event()
         self._client = connect(address)
-        keys = Keys(address.namespace)
+        self._keys = keys = Keys(address.namespace)
         self._sender = Sender(self._client, keys, what.run, what.fingerprint, what.checked.count, options)
         self._collector = Collector(self._client, keys, what.run, self._sender.token, options)
         self._written = stock.written
@@ -73,6 +80,8 @@ class Runner:
         self._unsettled = 0
         self._settle_at = 0.0
         self._check_at = 0.0
+        self._quiet_since = 0.0
+        self._looked_stuck = False
         self.tally = stock.tally
 
     def stop(self) -> None:
@@ -149,8 +158,13 @@ class Runner:
         self._write(records)
         if time.monotonic() >= self._settle_at or self._unsettled >= SETTLE_RECORDS:
             self._settle()
-        if not records and outcome in {"all sent", "cancelled"}:
-            self._check_undelivered()
+        if records or outcome == "ok":
+            self._quiet_since, self._looked_stuck = time.monotonic(), False
+        elif outcome in {"all sent", "cancelled", "window"} and time.monotonic() >= self._check_at:
+            self._check_at = time.monotonic() + CHECK_S
+            if not self._is_still_there():
+                return False
+            self._check_stuck()
         self._observe(self.tally)
         return outcome not in {"cursor", "gone"}
 
@@ -160,6 +174,7 @@ class Runner:
         if state.acknowledged > self.tally.on_disk:
             self._complain_of_missing_lines(state.acknowledged)
         self._collector.restart()
+        self._quiet_since, self._looked_stuck = time.monotonic(), False
         self._chunks = self._chunks_from(state.cursor)
         self._chunk = None
         self.tally.sent = state.cursor
@@ -251,18 +266,35 @@ class Runner:
                 self._collector.release()
         self._client.close()
 
-    def _check_undelivered(self) -> None:
-        """Waiting for records that were delivered long ago would never end."""
-        if time.monotonic() < self._check_at:
-            return
-        self._check_at = time.monotonic() + CHECK_S
+    def _is_still_there(self) -> bool:
+        """Whether Redis has the run as we know it; waiting for records that were delivered long ago would never end."""
         state = self._sender.open()
+        if state.cursor < self.tally.sent:
+            return False
         if state.cancelled and state.acknowledged >= state.accepted:
             lines = f"{self.tally.on_disk} of {self.tally.questions} questions have a line"
             msg = f"run {self._what.run} was cancelled; {lines}. To ask the rest, choose another --run and -o"
             raise RunCancelledError(msg)
         if state.acknowledged >= state.accepted and self.tally.sent >= self.tally.questions:
             self._complain_of_missing_lines(state.acknowledged)
+        return True
+
+    def _check_stuck(self) -> None:
+        if time.monotonic() - self._quiet_since < QUIET_S:
+            return
+        found = whereabouts(self._client, self._keys, self._what.run)
+        if not found.is_stuck:
+            self._quiet_since, self._looked_stuck = time.monotonic(), False
+        elif not self._looked_stuck:
+            self._looked_stuck = True
+        else:
+            open_ones = self.tally.questions - self.tally.on_disk
+            what = "no record" if found.unanswered else "a record that somebody took out of Redis"
+            msg = (
+                f"{open_ones} questions of run {self._what.run} have {what}, and are not queued, in a batch or with a worker any more. "
+                f"`batchfleet dead list` may say why; `batchfleet forget {self._what.run}`, then the same command, asks them again"
+            )
+            raise StuckError(msg)
 
     def _complain_of_missing_lines(self, delivered: int) -> None:
         msg = (

@@ -17,11 +17,12 @@ from producer.reading import Asked, Invalid
 from wire.clock import ServerClock
 from wire.codec import encode_question, encode_record
 from wire.connection import load_script
-from wire.errors import UsageError
+from wire.errors import QueueDamagedError, UsageError
 from wire.keys import Keys, queue_member
 from wire.messages import ErrorDetail, Failure, Question
 
 CHUNK_QUESTIONS = 256
+LONGEST_PID = 12
 CHUNK_BYTES = 1024 * 1024
 """Bounds of one submission: a script keeps Redis to itself while it runs."""
 
@@ -86,18 +87,21 @@ class Sender:
             UsageError: The run id exists with other questions, another model or other parameters.
         """
         reply = self._try_open("")
-        if reply[0] == b"busy" and _died_here(reply[1].decode()):
-            reply = self._try_open(reply[1].decode())
+        if reply[0] == b"busy" and _died_here(reply[1].decode("utf-8", "replace")):
+            reply = self._try_open(reply[1])
         if reply[0] == b"busy":
-            host, pid, _ = reply[1].decode().split(":")
-            msg = f"run {self._run} is being collected by process {pid} on {host}"
+            msg = f"run {self._run} is being collected by {_holder(reply[1].decode('utf-8', 'replace'))}"
             raise RunBusyError(msg)
         if reply[0] == b"differs":
-            raise UsageError(_difference(self._run, json.loads(reply[1]), self._fingerprint))
-        counts = [int(part) for part in reply[1:9]]
+            raise UsageError(_difference(self._run, _fingerprint(reply[1]), self._fingerprint))
+        try:
+            counts = [int(part) for part in reply[1:9]]
+        except (TypeError, ValueError):
+            msg = f"the counts of run {self._run} are damaged; the leading batcher puts them among the dead letters (`batchfleet dead list`)"
+            raise QueueDamagedError(msg) from None
         self.clock.learn(counts[6] + counts[7] / 1e6)
         cursor, accepted, answered, failed, acknowledged, cancelled = counts[:6]
-        return RunState(cursor, accepted, answered, failed, acknowledged, cancelled=bool(cancelled), mark=reply[9].decode())
+        return RunState(cursor, accepted, answered, failed, acknowledged, cancelled=bool(cancelled), mark=reply[9].decode("utf-8", "replace"))
 
     def send(self, cursor: int, until: int, chunk: Sequence[Asked | Invalid], default_model: str, mark: str = "") -> Sent:
         """Offer the questions of positions `cursor` to `until` (exclusive); positions without a question in `chunk` are skipped.
@@ -169,11 +173,11 @@ class Sender:
             submitted_at=now,
         )
 
-    def _try_open(self, replaceable: str) -> list[bytes]:
+    def _try_open(self, replaceable: str | bytes) -> list[bytes]:
         keys = [self._keys.run(self._run), self._keys.producer(self._run), self._keys.runs]
         fingerprint = json.dumps(self._fingerprint, sort_keys=True)
         lease_ms = int(1000 * self._options.lease_s)
-        args: list[str | int] = [self._run, self.token, lease_ms, int(self._options.run_ttl_s), fingerprint, self._questions, replaceable]
+        args: list[str | bytes | int] = [self._run, self.token, lease_ms, int(self._options.run_ttl_s), fingerprint, self._questions, replaceable]
         reply: list[bytes] = self._open(keys=keys, args=args)
         return reply
 
@@ -185,14 +189,35 @@ def _failure(run: str, invalid: Invalid) -> Failure:
 
 def _died_here(token: str) -> bool:
     """Whether the holder was a process of this machine that is gone. Of another machine's we know nothing."""
-    host, pid, _ = token.split(":")
+    host, pid = _place(token)
     if host != socket.gethostname():
         return False
     try:
         # The state follows the name, which is in parentheses and may hold anything. A zombie has died and was not yet buried.
-        return Path(f"/proc/{int(pid)}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2][:1] in {"Z", "X"}
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2][:1] in {"Z", "X"}
     except OSError:
         return Path("/proc/self/stat").exists()
+
+
+def _place(token: str) -> tuple[str, int]:
+    """Host and process of a producer's token; no host if it is none."""
+    host, _, rest = token.partition(":")
+    pid = rest.partition(":")[0]
+    return (host, int(pid)) if pid.isascii() and pid.isdigit() and len(pid) < LONGEST_PID else ("", 0)
+
+
+def _holder(token: str) -> str:
+    host, pid = _place(token)
+    return f"process {pid} on {host}" if host else f"{token[:100]!a}, which is no producer's name; its claim ends by itself, or delete it"
+
+
+def _fingerprint(stored: bytes) -> dict[str, str]:
+    """Empty if it cannot be read: then everything differs."""
+    try:
+        found = json.loads(stored)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _difference(run: str, stored: dict[str, str], ours: dict[str, str]) -> str:

@@ -15,6 +15,11 @@
 --   then for each question: stream number (0: the bytes are already its failure record), index, bytes, deadline (s) or ''
 -- Returns {'ok'}, {'cursor', actual}, {'gone'}, {'cancelled'}, {'window'}, {'pending', questions, bytes}, {'share', questions, runs that wait},
 --   {'queues', how many}.
+-- A key of a wrong type must stop the script here, before the first write, and not in the middle.
+for _, i in ipairs({4, 8}) do redis.call('XLEN', KEYS[i]) end
+for i = 11, #KEYS do redis.call('XLEN', KEYS[i]) end
+for i = 2, 3 do redis.call('STRLEN', KEYS[i]) end
+for _, i in ipairs({6, 9, 10}) do redis.call('ZCARD', KEYS[i]) end
 local REFUSED_MS = 2000
 
 local cursor = redis.call('HGET', KEYS[1], 'cursor')
@@ -46,7 +51,7 @@ if questions > 0 and pending_questions > 0 then
   local full = math.max((pending_questions + questions) / tonumber(ARGV[5]), (pending_bytes + bytes) / tonumber(ARGV[6]))
   -- While others find no room, nobody takes more than an equal share of it: room goes to who waits, not to who asks most often.
   local mine = (counts[1] or 0) - (counts[3] or 0) - (counts[4] or 0)
-  local others = redis.call('ZCOUNT', KEYS[9], now - REFUSED_MS, '+inf')
+  local others = redis.call('ZCOUNT', KEYS[9], now - REFUSED_MS, now)
   if (tonumber(redis.call('ZSCORE', KEYS[9], ARGV[1]) or 0)) >= now - REFUSED_MS then others = others - 1 end
   local greedy = others > 0 and mine > 0 and full * (mine + questions) / (pending_questions + questions) > 1 / (others + 1)
   if full > 1 or greedy then

@@ -22,6 +22,9 @@ OLDEST_WIRE_VERSION = 1
 NEWEST_CREDIBLE_VERSION = 999
 BATCH_WIRE_VERSION = 1
 """The wire version in which the payload of a batch job last changed. That of the questions in it is theirs: a newer batcher serves older workers."""
+MOST_DIGITS = 16
+MAX_BATCH_QUESTIONS = 65_536
+"""What is larger was not made by a batcher (limits of batch_size)."""
 
 
 REASON_CHARS = 300
@@ -54,6 +57,25 @@ def decode_question(data: bytes) -> Question:
         _refuse(data, "question", error)
     _ensure_version(data, question.v, "question")
     return question
+
+
+def identify_question(data: bytes) -> tuple[str, int, str] | None:
+    """Run, index and request id of a question that otherwise cannot be read; None if not even these can.
+
+    Fields that we do not know, wrong values of others, and any wire version are passed over: its producer is to hear that it failed.
+    """
+    try:
+        fields = _unpack(data, "question")
+        named = {name: fields.get(name) for name in ("run", "index", "request_id")} if isinstance(fields, dict) else {}
+        question = msgspec.convert({**named, "model": "?", "prompt": "", "submitted_at": 0.0}, Question)
+    except (MalformedMessageError, msgspec.ValidationError):
+        return None
+    return question.run, question.index, question.request_id
+
+
+def whole_number(text: bytes | None) -> int:
+    """A count as Redis stores it; 0 for what is none."""
+    return int(text) if text and len(text) < MOST_DIGITS and text.isdigit() else 0
 
 
 def encode_record(record: Answer | Failure) -> bytes:
@@ -107,6 +129,9 @@ def decode_batch(data: bytes) -> list[bytes]:
     match job:
         case [str(name), None, [int(version), list(questions)], dict(kwargs)] if name == BATCH_FUNCTION and not kwargs:
             _check_version(version, "batch")
+            if len(questions) > MAX_BATCH_QUESTIONS:
+                msg = f"malformed batch: {len(questions)} questions; {MAX_BATCH_QUESTIONS} are the most"
+                raise MalformedMessageError(msg)
             if not questions or not all(isinstance(question, bytes) for question in questions):
                 msg = "malformed batch: it must hold one or more encoded questions"
                 raise MalformedMessageError(msg)

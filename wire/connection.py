@@ -14,11 +14,17 @@ import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from wire.errors import QueueUnavailableError, QueueUnusableError
+from wire.errors import FleetError, QueueDamagedError, QueueUnavailableError, QueueUnusableError
 from wire.keys import DEFAULT_NAMESPACE
 
 OLDEST_REDIS = (6, 2)
 """BLMOVE, XTRIM MINID and exact WATCH on expiring keys came with Redis 6.2."""
+
+MODES = {
+    "sentinel": "a Sentinel, which holds no data; give the address of the primary that it watches",
+    "cluster": "a cluster, and a fleet's scripts need all their keys in one place; use a single primary",
+}
+"""How a server can run that is no place for a fleet."""
 
 BLOCK_S = 2.0
 """Longest blocking wait in one command. Above the socket timeout, redis-py would take the silence for a dead connection and send again."""
@@ -111,6 +117,10 @@ def check_server(client: redis.Redis, address: RedisAddress) -> None:
     with translated(address):
         info: dict[str, Any] = client.info("server")
         role = client.info("replication").get("role")
+    mode = info.get("redis_mode")
+    if mode in MODES:
+        msg = f"Redis at {address.shown()} is {MODES[mode]}"
+        raise QueueUnusableError(msg)
     version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
     if version < OLDEST_REDIS:
         msg = f"Redis at {address.shown()} is version {info.get('redis_version')}; {'.'.join(map(str, OLDEST_REDIS))} or newer is needed"
@@ -118,6 +128,14 @@ def check_server(client: redis.Redis, address: RedisAddress) -> None:
     if role == "slave":
         msg = f"Redis at {address.shown()} is a read-only replica; give the address of its primary"
         raise QueueUnusableError(msg)
+
+
+@contextlib.contextmanager
+def opened(address: RedisAddress) -> Iterator[redis.Redis]:
+    """A client for one command of a person's, of a server that was checked; closed after the block, and errors in it are ours."""
+    with connect(address) as client, translated(address):
+        check_server(client, address)
+        yield client
 
 
 @contextlib.contextmanager
@@ -135,7 +153,10 @@ def translated(address: RedisAddress) -> Iterator[None]:
     except redis.exceptions.OutOfMemoryError as error:
         msg = f"Redis at {address.shown()} is out of memory; raise its maxmemory or lower limits.max_pending_bytes"
         raise QueueUnavailableError(msg) from error
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, redis.exceptions.BusyLoadingError, OSError) as error:
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+        if advice := _tls_advice(str(error)):
+            msg = f"Redis at {address.shown()}: TLS does not come about ({_words(error)}); {advice}"
+            raise QueueUnusableError(msg) from error
         msg = f"Redis at {address.shown()} does not answer: {_words(error)}"
         raise QueueUnavailableError(msg) from error
     except RuntimeError as error:
@@ -145,16 +166,48 @@ def translated(address: RedisAddress) -> Iterator[None]:
         msg = f"Redis at {address.shown()} does not answer: the connection broke"
         raise QueueUnavailableError(msg) from error
     except redis.exceptions.ResponseError as error:
-        if _passes(error):
-            msg = f"Redis at {address.shown()} cannot do it now: {_words(error)}"
-            raise QueueUnavailableError(msg) from error
-        raise
+        ours = _in_our_words(error, address)
+        if ours is None:
+            raise
+        raise ours from error
 
 
-def _passes(error: redis.exceptions.ResponseError) -> bool:
-    """Whether time alone may mend it: out of memory inside a script, a failover, a full disk under the append-only file."""
-    words = str(error)
-    return any(sign in words for sign in ("OOM ", "LOADING", "MASTERDOWN", "MISCONF", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "BUSY "))
+TLS_ADVICE = {
+    "CERTIFICATE_VERIFY_FAILED": "set redis.tls_ca_file to what signed the server's certificate, and name the host as that does",
+    "CERTIFICATE_REQUIRED": "the server wants a client certificate: set redis.tls_cert_file and redis.tls_key_file",
+    "HANDSHAKE_FAILURE": "the server may want another client certificate: see redis.tls_cert_file",
+    "UNKNOWN_CA": "the server does not trust our certificate: see redis.tls_cert_file",
+    "WRONG_VERSION_NUMBER": "nobody speaks TLS there: write redis:// instead of rediss://, or give the TLS port",
+}
+
+
+def _tls_advice(words: str) -> str:
+    return next((advice for sign, advice in TLS_ADVICE.items() if sign in words.upper().replace(" ", "_")), "")
+
+
+PASSES = ("OOM ", "LOADING", "MASTERDOWN", "MISCONF", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "BUSY ")
+"""Time alone may mend it: out of memory inside a script, a failover, a full disk under the append-only file."""
+FORBIDDEN = ("NOPERM", "can't run this command", "can't access at least one of the keys")
+"""The user may not do it; the last two are Redis 6.2's words inside of a script."""
+DAMAGE = ("WRONGTYPE", "is not an integer", "not a valid float", "would overflow", "attempt to ")
+"""A key holds what no fleet wrote there; the last one is Lua's, of a script that calculates with it."""
+
+
+def _in_our_words(error: redis.exceptions.ResponseError, address: RedisAddress) -> FleetError | None:
+    """None for what should not happen at all."""
+    words = _words(error)
+
+    def shows(signs: tuple[str, ...]) -> bool:
+        return any(sign in words for sign in signs)
+
+    if shows(FORBIDDEN):
+        return QueueUnusableError(f"Redis at {address.shown()} does not allow what a fleet needs: {words}")
+    if shows(PASSES):
+        return QueueUnavailableError(f"Redis at {address.shown()} cannot do it now: {words}")
+    if shows(DAMAGE):
+        then = "the leading batcher puts it among the dead letters (`batchfleet dead list`)"
+        return QueueDamagedError(f"Redis at {address.shown()} holds something that no fleet wrote there ({words}); {then}")
+    return None
 
 
 def _words(error: Exception) -> str:

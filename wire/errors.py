@@ -4,6 +4,8 @@ FleetError
 |-- MalformedMessageError    not a message of ours         -> dead letter, never again
 |   `-- NewerMessageError      of a version to come          -> leave it, untouched, to a program that speaks it
 |-- QueueUnavailableError    Redis did not answer          -> wait, then try again
+|   `-- QueueDamagedError    a key of ours holds what no fleet wrote there
+|                                                          -> the leading batcher puts it aside; try again
 |-- QueueUnusableError       Redis answered, but not so that a fleet could use it (password, version, read-only)
 |                                                          -> a person must act
 |-- LeaseLostError           somebody else does this now   -> drop it, change nothing
@@ -33,6 +35,10 @@ class NewerMessageError(MalformedMessageError):
 
 class QueueUnavailableError(FleetError):
     """Redis cannot be reached or did not answer in time; trying again later may help."""
+
+
+class QueueDamagedError(QueueUnavailableError):
+    """A key of the fleet holds something of another type or shape; the leading batcher moves it out of the way (`batcher.mending`)."""
 
 
 class QueueUnusableError(FleetError):

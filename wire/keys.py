@@ -34,6 +34,7 @@
 | troubles                | stream | engines that died or did not boot, and of what         | trimmed to about 100 entries; TTL      |
 | engine-deaths           | hash   | how often engines did, by model                        | owned by the fleet; one field a model  |
 | dead                    | stream | what could not be read, with the reason                | trimmed; TTL                           |
+| aside:ID                | any    | what was found under a key where it does not belong    | TTL                                    |
 | rq:queue:NAMESPACE:MODEL, rq:job:ID, rq:worker:NAME | | RQ's, in RQ's format                    | finish, return or reaping; RQ's TTLs   |
 """
 
@@ -43,6 +44,40 @@ from dataclasses import dataclass
 
 DEFAULT_NAMESPACE = "batchfleet"
 
+_TYPES = {
+    "queues": "set",
+    "wake": "stream",
+    "leader": "string",
+    "epoch": "string",
+    "batchers": "hash",
+    "workers": "zset",
+    "pending": "hash",
+    "expiring": "zset",
+    "refused": "zset",
+    "withdrawn": "zset",
+    "runs": "zset",
+    "cancelled": "set",
+    "dead": "stream",
+    "troubles": "stream",
+    "engine-deaths": "hash",
+}
+_TYPES_BY_PREFIX = {
+    "questions": "stream",
+    "hungry": "zset",
+    "leases": "zset",
+    "newer": "zset",
+    "suspects": "list",
+    "isolated": "list",
+    "isolating": "zset",
+    "worker": "hash",
+    "gpu": "string",
+    "control": "string",
+}
+_CLAIMS = ("leader", "isolating", "gpu", "control", "refused")
+_TYPES_OF_RUN = {"": "hash", "accepted": "string", "done": "string", "records": "stream", "producer": "string"}
+RQ_SETS = ("rq:queues", "rq:workers")
+"""RQ's lists of what there is. They are not ours alone, but every hand-over and every worker writes to them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -51,7 +86,11 @@ class Keys:
     namespace: str = DEFAULT_NAMESPACE
 
     def questions(self, model: str, priority: int) -> str:
-        return f"{self.namespace}:questions:{queue_member(model, priority)}"
+        return self.questions_prefix + queue_member(model, priority)
+
+    @property
+    def questions_prefix(self) -> str:
+        return f"{self.namespace}:questions:"
 
     @property
     def queues(self) -> str:
@@ -161,6 +200,33 @@ class Keys:
     @property
     def dead(self) -> str:
         return f"{self.namespace}:dead"
+
+    def aside(self, letter: str) -> str:
+        return f"{self.namespace}:aside:{letter}"
+
+    def run_of(self, key: str) -> str | None:
+        """The run that a key belongs to; None if it is no key of a run."""
+        first, _, rest = key.removeprefix(f"{self.namespace}:").partition(":")
+        return rest.partition(":")[0] if first == "run" and key.startswith(f"{self.namespace}:") else None
+
+    def type_of(self, key: str) -> str | None:
+        """What Redis must say of the type of a key if it is there; None if the key is none of ours."""
+        if key in RQ_SETS:
+            return "set"
+        if key.startswith(self.rq_queue("")):
+            return "list"
+        if not key.startswith(f"{self.namespace}:"):
+            return None
+        name = key.removeprefix(f"{self.namespace}:")
+        first, _, rest = name.partition(":")
+        if first == "run":
+            return _TYPES_OF_RUN.get(rest.partition(":")[2])
+        return _TYPES_BY_PREFIX.get(first) if rest else _TYPES.get(first)
+
+    def must_end(self, key: str) -> bool:
+        """Whether a key is a claim of somebody's, which never lasts longer than its TTL."""
+        first = key.removeprefix(f"{self.namespace}:").partition(":")[0]
+        return first in _CLAIMS or (first == "run" and key.endswith(":producer"))
 
     def rq_queue_name(self, model: str) -> str:
         """The name by which RQ knows the queue of a model's batch jobs."""

@@ -22,11 +22,14 @@ programs that speak them. During an upgrade both are there: a record is written 
 MAX_REQUEST_ID_CHARS = 512
 MAX_MODEL_CHARS = 256
 MAX_PRIORITY = 9
+MAX_INDEX = 2**32 - 1
+"""Redis addresses no bit beyond."""
 
 JsonObject = dict[str, JsonValue]
 
 RunId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
 Count = Annotated[int, Meta(ge=0)]
+Index = Annotated[int, Meta(ge=0, le=MAX_INDEX)]
 Version = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(min_length=1)]
 
@@ -58,7 +61,7 @@ class Question(Message, frozen=True, kw_only=True):
     """
 
     run: RunId
-    index: Count
+    index: Index
     request_id: Annotated[str, Meta(min_length=1, max_length=MAX_REQUEST_ID_CHARS)]
     model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_CHARS)]
     prompt: str | None = None
@@ -119,7 +122,7 @@ class Record(Message, frozen=True, kw_only=True, tag_field="status"):
     """
 
     run: RunId
-    index: Count
+    index: Index
     request_id: str
     worker: str | None = None
     attempts: Count = 1

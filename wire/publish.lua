@@ -6,6 +6,11 @@
 -- KEYS[5] zset   runs
 -- ARGV: 1 run id, 2 TTL (s), then for each record: index, 'answered' or 'failed', bytes of its question, record
 -- Returns how many were first, or -1 if the run is gone and nobody waits for its records.
+-- A key of a wrong type must stop the script here, before the first write, and not in the middle.
+redis.call('XLEN', KEYS[3])
+redis.call('HLEN', KEYS[4])
+redis.call('HLEN', KEYS[1])
+redis.call('STRLEN', KEYS[2])
 -- Changes nothing, but is the first write, and Redis refuses a script for want of memory only at a first write that takes memory: a record must
 -- be written when Redis is full, for it ends a question, and that makes room.
 redis.call('ZREM', KEYS[5], '')
@@ -15,6 +20,8 @@ for i = 3, #ARGV, 4 do
   if gone then
     failed = failed + 1
     bytes = bytes + ARGV[i + 2]
+  elseif redis.call('GETBIT', KEYS[1] .. ':accepted', ARGV[i]) == 0 then
+    -- Nobody asked this: a foreign question, or one whose acceptance Redis lost. Its producer asks it again. No bit is set beyond the run's.
   elseif redis.call('SETBIT', KEYS[2], ARGV[i], 1) == 0 then
     redis.call('XADD', KEYS[3], '*', 'a', ARGV[i + 3])
     bytes = bytes + ARGV[i + 2]

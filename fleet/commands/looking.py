@@ -14,7 +14,7 @@ from fleet.settings.show import show_settings
 from fleet.status import read_status
 from fleet.status_view import draw
 from fleet.watching import console_for_status, watch
-from wire.connection import connect, translated
+from wire.connection import opened
 from wire.errors import UsageError
 from wire.keys import Keys
 
@@ -37,7 +37,7 @@ def _status(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.watch and arguments.json:
         msg = "--watch is for people and --json for programs; give one of them"
         raise UsageError(msg)
-    with connect(address) as client, translated(address):
+    with opened(address) as client:
         status = read_status(client, Keys(address.namespace))
     if arguments.watch:
         watch(address)
@@ -50,7 +50,7 @@ def _status(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
     address = building.redis_address(settings)
-    with connect(address) as client, translated(address):
+    with opened(address) as client:
         ledger = read_ledger(client, Keys(address.namespace), arguments.run)
     if arguments.json:
         print(json.dumps(ledger.as_dict()))

@@ -11,7 +11,7 @@ from fleet.commands.flags import Commands, Shared, add_json
 from fleet.control import cancel_run, drain_worker
 from fleet.dead_letters import DeadLetters
 from fleet.settings.schema import Settings
-from wire.connection import connect, translated
+from wire.connection import opened
 from wire.keys import Keys
 
 
@@ -31,7 +31,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 
 def _cancel(arguments: argparse.Namespace, settings: Settings) -> int:
     address = building.redis_address(settings)
-    with connect(address) as client, translated(address):
+    with opened(address) as client:
         accepted, terminal = cancel_run(client, Keys(address.namespace), arguments.run, run_ttl_s=settings.limits.run_ttl_s)
     rest = "the others end as failures of kind `cancelled`"
     print(f"run {arguments.run} is cancelled: {terminal} of {accepted} questions had their record; {rest}", file=sys.stderr)
@@ -40,7 +40,7 @@ def _cancel(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _drain(arguments: argparse.Namespace, settings: Settings) -> int:
     address = building.redis_address(settings)
-    with connect(address) as client, translated(address):
+    with opened(address) as client:
         drain_worker(client, Keys(address.namespace), arguments.worker)
     print(f"worker {arguments.worker} takes nothing more, finishes what it holds and ends", file=sys.stderr)
     return 0
@@ -48,7 +48,7 @@ def _drain(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _dead(arguments: argparse.Namespace, settings: Settings) -> int:
     address = building.redis_address(settings)
-    with connect(address) as client, translated(address):
+    with opened(address) as client:
         letters = DeadLetters(client, Keys(address.namespace))
         match arguments.action:
             case "list":
@@ -57,8 +57,8 @@ def _dead(arguments: argparse.Namespace, settings: Settings) -> int:
             case "show":
                 print(json.dumps(letters.get(arguments.id).as_dict(with_data=True), indent=None if arguments.json else 2))
             case "retry":
-                letters.retry(arguments.id)
-                print(f"{arguments.id} waits for a worker again", file=sys.stderr)
+                queued = letters.retry(arguments.id)
+                print(f"{arguments.id}: {queued} questions wait for a worker again", file=sys.stderr)
             case "drop":
                 letters.drop(arguments.id)
     return 0

@@ -51,6 +51,10 @@ def _redis_url(value: str) -> str:
         usable = _reaches_redis(value)
     except ValueError:  # A port that is no port, brackets that do not match.
         usable = False
+    if "sentinel" in value.partition("://")[0].lower():
+        kind = "not_a_redis_url"
+        message = "names Sentinel, which is not supported: give the address of the primary, or of a proxy or DNS name that follows it"
+        raise PydanticCustomError(kind, message)
     if not usable:
         kind = "not_a_redis_url"
         message = (
@@ -241,6 +245,9 @@ class LimitSettings(Section):
         default=7 * DAY_S, ge=60, le=366 * DAY_S, description="How long a run and its records outlive their last activity, in seconds."
     )
     max_stdin_bytes: int = Field(default=16 * 1024 * MIB, ge=KIB, le=1024 * 1024 * MIB, description="Most bytes of questions from standard input.")
+    max_dead_letter_bytes: int = Field(
+        default=64 * MIB, ge=0, le=1024 * 1024 * MIB, description="Most bytes of dead letters that are kept whole; beyond, each is cut at 64 KiB."
+    )
     max_dead_letters: int = Field(default=10_000, ge=1, le=10_000_000, description="Most dead letters that are kept; the oldest go first.")
 
     def contradictions(self) -> Iterator[Contradiction]:

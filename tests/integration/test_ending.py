@@ -31,7 +31,7 @@ class Leader:
         self.client = client
         self.leadership = Leadership(client, KEYS, "leader", lease_s=60.0, renew_s=0.0)
         self.leadership.hold()
-        self.inbox = Inbox(client, KEYS, batch_questions=4)
+        self.inbox = Inbox(client, KEYS, batch_questions=4, max_question_bytes=1_000_000, max_queues=10)
         self.inbox.restart()
         self.hand_over = HandOver(client, client, KEYS, self.leadership)
         self.forgotten: set[bytes] = set()

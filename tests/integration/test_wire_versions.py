@@ -88,6 +88,7 @@ async def test_what_an_old_worker_cannot_read_waits_for_a_new_one(
 ) -> None:
     """A batch of both: the old worker answers its part; a new one gets the rest, as a first attempt, and only the rest."""
     client.hset(KEYS.run("run-1"), "accepted", 2)
+    client.set(KEYS.accepted("run-1"), b"\xc0")  # The bits of both.
     hand_over(client, a_question("old", index=0), a_question("new", index=1, v=NEXT))
     worker = AWorker("old", aclient)
 
@@ -166,6 +167,7 @@ async def test_a_record_is_written_in_the_version_of_its_question(
 ) -> None:
     """A new worker answers an old producer so that it understands."""
     client.hset(KEYS.run("run-1"), "accepted", 1)
+    client.setbit(KEYS.accepted("run-1"), 0, 1)
     client.set(KEYS.producer("run-1"), "token")
     hand_over(client, a_question("old"))
     upgrade(monkeypatch)

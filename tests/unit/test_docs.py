@@ -14,6 +14,7 @@ import pytest
 from fleet import reference
 from fleet.cli import _parser
 from fleet.settings.loading import load_settings
+from tests.hostile import attacks
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("wire", "producer", "batcher", "gpu_worker", "fleet", "batchfleet")
@@ -168,8 +169,19 @@ def test_the_way_of_a_question_passes_every_script() -> None:
     """docs/one-question.md names every Lua script that changes something of a run."""
     named = set(code_spans(ROOT / "docs" / "one-question.md"))
     scripts = {str(path.relative_to(ROOT)) for path in source_files(".lua")}
-    assert scripts - named <= ABOUT_WORKERS_ONLY
+    assert scripts - named <= NOT_ON_THE_WAY
 
 
-ABOUT_WORKERS_ONLY = {"gpu_worker/announce.lua", "gpu_worker/slice_claim.lua", "gpu_worker/slice_release.lua"}
-"""Scripts that no question passes: what workers say of themselves and which GPUs they own."""
+NOT_ON_THE_WAY = {
+    "batcher/forget_queues.lua",
+    "batcher/set_aside.lua",
+    "gpu_worker/announce.lua",
+    "gpu_worker/slice_claim.lua",
+    "gpu_worker/slice_release.lua",
+}
+"""Scripts that no question passes: what workers say of themselves and which GPUs they own, and what strangers wrote."""
+
+
+def test_the_list_of_attacks_is_that_of_the_tests() -> None:
+    """docs/security.md ends with what `python -m tests.hostile.attacks` prints."""
+    assert (ROOT / "docs" / "security.md").read_text(encoding="utf-8").endswith(attacks.table())

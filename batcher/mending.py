@@ -1,0 +1,129 @@
+"""Keeps every key of the fleet in the shape that `wire.keys` promises. Whatever else is found there is moved aside, whole, into a dead letter.
+
+Everybody else only waits and tries again when a key does not hold what it should (`QueueDamagedError`). So whatever a stranger writes into whichever
+key, there is one place that deals with it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+
+from wire.connection import load_script
+from wire.dead_letters import DEAD_LETTER_TTL_S
+from wire.keys import RQ_SETS, Keys
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 500
+"""Keys that Redis goes through in one step; a step is made with every heartbeat."""
+FOR_EVER = -1
+CLAIM_S = 60
+"""A claim without an end is nobody's, as far as programs of ours go. But a person may see to it in time."""
+NUMBER = re.compile(rb"-?\d{1,15}")
+RUN_NUMBERS = ("questions", "cursor", "accepted", "answered", "failed", "regenerated", "acknowledged")
+PENDING_NUMBERS = ("questions", "bytes")
+OF_RUN: tuple[Callable[[Keys, str], str], ...] = (Keys.run, Keys.accepted, Keys.done, Keys.records, Keys.producer)
+
+
+def wrong_number(names: Sequence[str], values: Sequence[bytes | None], *, all_needed: bool) -> str | None:
+    """What is wrong with fields that have to be whole numbers, in words; None if nothing is."""
+    for name, value in zip(names, values, strict=True):
+        if value is None and all_needed:
+            return f"field {name} is missing"
+        if value is not None and not NUMBER.fullmatch(value):
+            return f"field {name} holds no number but {value[:40]!r}"
+    return None
+
+
+class Mender:
+    """Used by batchers: by the leading one all the time, by any other when what leadership itself rests on is damaged."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, *, max_dead_letters: int) -> None:
+        self._client = client
+        self._keys = keys
+        self._max_dead_letters = max_dead_letters
+        self._set_aside = client.register_script(load_script("batcher", "set_aside"))
+        self._forget_queues = client.register_script(load_script("batcher", "forget_queues"))
+        self._cursor = 0
+
+    def patrol(self) -> None:
+        """Look at some keys, others than last time."""
+        found: Any = self._client.scan(self._cursor, match=f"*{self._keys.namespace}:*", count=AT_ONCE)
+        self._cursor, names = found
+        self._look_at([*names, *(name.encode() for name in RQ_SETS)])
+        self._look_at_queues()
+
+    def search(self) -> None:
+        """Look at all keys."""
+        self._cursor = 0
+        self.patrol()
+        while self._cursor:
+            self.patrol()
+
+    def _look_at(self, names: Sequence[bytes]) -> None:
+        # A name that is not UTF-8 is none of ours: it starts like one at most.
+        ours = [(name.decode(), expected) for name in set(names) if (expected := self._keys.type_of(name.decode("utf-8", "replace")))]
+        with self._client.pipeline(transaction=False) as pipe:
+            for name, _ in ours:
+                pipe.type(name)
+            types = [kind.decode() for kind in pipe.execute()]
+        for (name, expected), kind in zip(ours, types, strict=True):
+            if kind not in {expected, "none"}:
+                self._move(name, f"a {kind} where a {expected} belongs", expected)
+            elif self._keys.must_end(name) and self._client.ttl(name) == FOR_EVER:
+                log.warning("%a has no end; it gets one in %d s", name, CLAIM_S)
+                self._client.expire(name, CLAIM_S)
+            elif kind != "none" and (wrong := self._wrong_content(name)):
+                self._move(name, wrong, "")
+
+    def _look_at_queues(self) -> None:
+        members: Any = self._client.srandmember(self._keys.queues, AT_ONCE)
+        streams = [self._keys.questions_prefix.encode() + member for member in members]
+        gone = self._forget_queues(keys=[self._keys.queues, *streams], args=members) if members else 0
+        if gone:
+            log.warning("dropped %d names in %s that are no streams of questions", gone, self._keys.queues)
+
+    def _wrong_content(self, name: str) -> str | None:
+        keys = self._keys
+        if name == keys.epoch:
+            value: Any = self._client.get(name)
+            return wrong_number(["epoch"], [value], all_needed=False)
+        if name == keys.engine_deaths:
+            deaths: Any = self._client.hgetall(name)
+            return wrong_number([model.decode("utf-8", "replace")[:100] for model in deaths], list(deaths.values()), all_needed=False)
+        if name == keys.pending:
+            values: Any = self._client.hmget(name, PENDING_NUMBERS)
+            return wrong_number(PENDING_NUMBERS, values, all_needed=False)
+        run = keys.run_of(name)
+        if run is None or name != keys.run(run):
+            return None
+        found: Any = self._client.hmget(name, "fingerprint", *RUN_NUMBERS)
+        fingerprint, *values = found
+        if fingerprint is None and not any(values) and not self._client.exists(name):
+            return None  # It ended a moment ago.
+        return wrong_number(RUN_NUMBERS, values, all_needed=True) or (None if _is_object(fingerprint) else "its fingerprint cannot be read")
+
+    def _move(self, name: str, reason: str, expected: str) -> None:
+        """A run of which a part is damaged goes as a whole: then its producer asks again what has no line, instead of waiting for what is lost."""
+        run = self._keys.run_of(name)
+        names = [name]
+        if run is not None and name != self._keys.producer(run):
+            names += [other for key in OF_RUN if (other := key(self._keys, run)) not in {name, self._keys.producer(run)}]
+            reason += f"; run {run} is forgotten, and its producer asks again what has no line"
+        moves = [part for name in names for part in (name, self._keys.aside(secrets.token_hex(8)))]
+        if self._set_aside(keys=[self._keys.dead, *moves], args=[reason, expected, self._max_dead_letters, DEAD_LETTER_TTL_S]):
+            log.error("dead letter: %s (%a); its content is in %s now", reason, name, moves[1])
+
+
+def _is_object(text: bytes | None) -> bool:
+    try:
+        return isinstance(json.loads(text or b""), dict)
+    except (ValueError, RecursionError):
+        return False

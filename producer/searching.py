@@ -1,0 +1,88 @@
+"""Where the questions of a run are: asked only when nothing has come of them for a while, because it means looking through the whole fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from wire.codec import decode_batch, identify_question
+from wire.errors import MalformedMessageError, NewerMessageError
+from wire.keys import RQ_JOB_PREFIX, Keys, parse_queue_member
+
+AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """What Redis knows of the questions of a run that have no line.
+
+    Attributes:
+        unanswered: Accepted, and without a record.
+        records: Waiting for the producer.
+        underway: At least one of its questions is queued, in a batch, or with a worker.
+    """
+
+    unanswered: int
+    records: int
+    underway: bool
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing can come any more."""
+        return not self.underway and self.records == 0
+
+
+def whereabouts(client: redis.Redis, keys: Keys, run: str) -> Whereabouts:
+    """Look for the questions of a run. One that is just being moved from one place to another may be missed: look twice before you believe it."""
+    accepted: Any = client.bitcount(keys.accepted(run))
+    done: Any = client.bitcount(keys.done(run))
+    records: Any = client.xlen(keys.records(run))
+    return Whereabouts(max(0, accepted - done), records, _is_underway(client, keys, run))
+
+
+def _is_underway(client: redis.Redis, keys: Keys, run: str) -> bool:
+    members: Any = client.smembers(keys.queues)
+    queues = [queue for member in members if (queue := parse_queue_member(member.decode("utf-8", "replace")))]
+    # Streams first: that is the way of a question.
+    if any(owner == run.encode() for queue in queues for owner in _owners(client, keys.questions(*queue))):
+        return True
+    return any(_is_in_batches(client, keys, model, run) for model in sorted({model for model, _ in queues}))
+
+
+def _owners(client: redis.Redis, stream: str) -> Iterator[bytes]:
+    start = "-"
+    while True:
+        entries: Any = client.xrange(stream, start, "+", count=AT_ONCE)
+        yield from (fields.get(b"r", b"") for _, fields in entries)
+        if len(entries) < AT_ONCE:
+            return
+        start = f"({entries[-1][0].decode()}"
+
+
+def _is_in_batches(client: redis.Redis, keys: Keys, model: str, run: str) -> bool:
+    # At one instant: a batch goes back and forth between these.
+    with client.pipeline(transaction=True) as pipe:
+        for batches in (keys.rq_queue(model), keys.suspects(model), keys.isolated(model)):
+            pipe.lrange(batches, 0, -1)
+        pipe.zrange(keys.leases(model), 0, -1)
+        pipe.zrange(keys.newer(model), 0, -1)
+        found = pipe.execute()
+    return any(_holds(client, batch, run) for batches in found for batch in batches)
+
+
+def _holds(client: redis.Redis, batch: bytes, run: str) -> bool:
+    key = RQ_JOB_PREFIX.encode() + batch
+    if client.type(key) != b"hash":
+        return False
+    data: Any = client.hget(key, "data")
+    try:
+        questions = decode_batch(data or b"")
+    except NewerMessageError:
+        # Whose questions are in it, a newer worker knows.
+        return True
+    except MalformedMessageError:
+        return False
+    return any((known := identify_question(question)) is not None and known[0] == run for question in questions)

@@ -1,0 +1,293 @@
+"""Redis as users run it: with users, TLS and client certificates; and one clear line where it cannot be used."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+import redis
+
+from fleet.cli import main
+from tests.hostile.attacks import JOBS, KEYS, MODEL
+from tests.processes import ROOT, Processes, batchfleet, read_answers, wait_until, write_questions
+from tests.redis_servers import Server, behind_tls, free_port, make_certificates, pretending, running
+
+QUICK = {"BATCHFLEET_LEASES_HEARTBEAT_S": "0.2", "BATCHFLEET_LEASES_LEADER_S": "1", "BATCHFLEET_LEASES_BATCH_S": "2"}
+PASSWORD = "not-a-secret"  # noqa: S105 (of a server that lives for a test)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="bf-test-") as made:
+        yield Path(made)
+
+
+def answers_a_file(fleet: Processes) -> None:
+    """A batcher and a worker answer 40 questions."""
+    ids = write_questions(fleet.folder / "questions.jsonl", 40)
+    fleet.batcher()
+    fleet.worker()
+    fleet.submit(fleet.folder / "questions.jsonl", fleet.folder / "answers.jsonl", "--run", "r")
+    assert fleet.finish("producer") == 0, fleet.log("producer") + fleet.log("worker") + fleet.log("batcher")
+    assert Counter(line["id"] for line in read_answers(fleet.folder / "answers.jsonl")) == Counter(ids)
+
+
+@pytest.fixture
+def with_users(folder: Path) -> Iterator[Server]:
+    """A server with the users of deploy/redis-users.acl, whose passwords are changed."""
+    users = (ROOT / "deploy" / "redis-users.acl").read_text()
+    assert users.count(">change-this") == 2
+    (folder / "users.acl").write_text(users.replace(">change-this-too", f">{PASSWORD}2").replace(">change-this", f">{PASSWORD}"))
+    with running(folder, "--aclfile", str(folder / "users.acl")) as server:
+        yield server
+
+
+AS_FLEET = {**QUICK, "BATCHFLEET_REDIS_USERNAME": "fleet", "BATCHFLEET_REDIS_PASSWORD": PASSWORD}
+
+
+def test_a_fleet_needs_no_more_than_its_user_may(with_users: Server, folder: Path) -> None:
+    """Every program and every command works as that user, damage is mended too, and Redis has refused nothing."""
+    admin = redis.Redis.from_url(with_users.url, protocol=2, username="admin", password=f"{PASSWORD}2")
+    with Processes(with_users.url, folder, AS_FLEET) as fleet:
+        answers_a_file(fleet)
+        name = admin.zrange(KEYS.workers, 0, 0)[0].decode()  # type: ignore[union-attr]
+        JOBS[0].write(admin, folder / "marker")
+        admin.delete(KEYS.suspects(MODEL))
+        admin.set(KEYS.suspects(MODEL), "not a list")
+        wait_until(lambda: admin.xlen(KEYS.dead) == 2, "two dead letters")
+        letters = [entry.decode() for entry, _ in admin.xrange(KEYS.dead)]  # type: ignore[union-attr]
+        for command, code in (
+            (["status"], 0),
+            (["verify", "r"], 0),
+            (["dead", "list"], 0),
+            (["dead", "show", letters[0]], 0),
+            (["dead", "retry", letters[0]], 2),
+            (["dead", "drop", letters[1]], 0),
+            (["dead", "drop", letters[0]], 0),
+            (["health"], 0),
+            (["cancel", "r"], 0),
+            (["forget", "r"], 0),
+            (["drain", name], 0),
+        ):
+            done = batchfleet(*command, environ={**AS_FLEET, "BATCHFLEET_REDIS_URL": with_users.url})
+            assert done.returncode == code, (command, done.stderr)
+        assert fleet.finish("worker") == 0
+        fleet.kill("batcher", signal.SIGTERM)
+        assert fleet.finish("batcher") == 0
+    refused = [entry for entry in admin.acl_log() if "client" not in str(entry["object"])]
+    assert refused == [], [(entry["reason"], entry["object"]) for entry in refused]
+
+
+FORBIDDEN: list[list[str]] = [
+    ["FLUSHALL"],
+    ["FLUSHDB"],
+    ["CONFIG", "GET", "*"],
+    ["CONFIG", "SET", "dir", "/"],
+    ["KEYS", "*"],
+    ["SHUTDOWN"],
+    ["DEBUG", "SLEEP", "0"],
+    ["ACL", "LIST"],
+    ["CLIENT", "KILL", "TYPE", "normal"],
+    ["MONITOR"],
+    ["REPLICAOF", "NO", "ONE"],
+    ["MODULE", "LIST"],
+    ["GET", "another-application"],
+    ["SET", "another-application", "x"],
+    ["RENAME", "batchfleet:pending", "another-application"],
+    ["RESTORE", "batchfleet:x", "0", "x"],
+    ["SCRIPT", "FLUSH"],
+    ["PUBLISH", "channel", "x"],
+]
+
+
+def test_the_fleets_user_may_do_nothing_else(with_users: Server) -> None:
+    """Neither the server nor the keys of others are its to touch, not from a script either."""
+    client = redis.Redis.from_url(with_users.url, protocol=2, username="fleet", password=PASSWORD)
+    for command in FORBIDDEN:
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            client.execute_command(*command)
+    for key in ("another-application", "rq:queue:another"):
+        script = client.script_load(f"return redis.call('SET', '{key}', 'x')")
+        with pytest.raises(redis.ResponseError, match=r"can't access|NOPERM|No permissions"):
+            client.evalsha(script, 0)
+        with pytest.raises(redis.ResponseError, match=r"can't access|NOPERM|No permissions"):
+            client.eval(f"return redis.call('GET', '{key}')", 0)
+    anybody = redis.Redis.from_url(with_users.url, protocol=2)
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        anybody.ping()
+
+
+def test_a_fleet_works_with_a_password(folder: Path) -> None:
+    """The oldest way, and still the most frequent one."""
+    with (
+        running(folder, "--requirepass", PASSWORD) as server,
+        Processes(server.url, folder, {**QUICK, "BATCHFLEET_REDIS_PASSWORD": PASSWORD}) as fleet,
+    ):
+        answers_a_file(fleet)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and what it has signed."""
+    made = tmp_path_factory.mktemp("certificates")
+    make_certificates(made)
+    return made
+
+
+def tls(certificates: Path) -> dict[str, str]:
+    """Settings of who is let in."""
+    files = {"CA_FILE": "ca.pem", "CERT_FILE": "client.pem", "KEY_FILE": "client.key"}
+    return {f"BATCHFLEET_REDIS_TLS_{name}": str(certificates / file) for name, file in files.items()}
+
+
+def test_a_fleet_works_over_tls_with_client_certificates(folder: Path, certificates: Path) -> None:
+    """Batcher, worker and producer trust the authority, and show what they are."""
+    with running(folder) as server, behind_tls(server, certificates) as url, Processes(url, folder, {**QUICK, **tls(certificates)}) as fleet:
+        answers_a_file(fleet)
+
+
+def test_tls_that_does_not_come_about_says_what_to_set(
+    folder: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An authority that is not ours, a missing client certificate, and a missing file."""
+    good = tls(certificates)
+
+    def said(url: str, without: str = "", **changed: str) -> str:
+        with monkeypatch.context() as environ:
+            for name, value in {**good, **changed}.items():
+                if not name.endswith(without or "?"):
+                    environ.setenv(name, value)
+            assert main(["status", "--redis", url]) == 2
+        return one_line(capsys)
+
+    with running(folder) as server, behind_tls(server, certificates) as url:
+        assert "redis.tls_ca_file" in said(url, without="CA_FILE")
+        assert "no client certificate" in said(url, BATCHFLEET_REDIS_TLS_CERT_FILE=str(certificates / "no client certificate"))
+        for name in ("CERT_FILE", "KEY_FILE"):
+            good.pop(f"BATCHFLEET_REDIS_TLS_{name}")
+        assert "redis.tls_cert_file" in said(url)
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command complained of, which is one line and no traceback."""
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = [line for line in said.err.splitlines() if " INFO " not in line]
+    assert len(lines) == 1, said.err
+    assert lines[0].startswith("batchfleet: ")
+    assert PASSWORD not in said.err
+    return lines[0]
+
+
+@contextlib.contextmanager
+def wrong_password(folder: Path) -> Iterator[str]:
+    """The password of another server."""
+    with running(folder, "--requirepass", f"{PASSWORD}-of-another") as server:
+        yield server.url.replace("unix://", f"unix://:{PASSWORD}@")
+
+
+@contextlib.contextmanager
+def no_password(folder: Path) -> Iterator[str]:
+    """None, where one is wanted."""
+    with running(folder, "--requirepass", PASSWORD) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def no_permission(folder: Path) -> Iterator[str]:
+    """A user who may do little."""
+    (folder / "users.acl").write_text(f"user default on nopass -@all +ping\nuser little on >{PASSWORD} ~* -@all +ping +info\n")
+    with running(folder, "--aclfile", str(folder / "users.acl")) as server:
+        yield server.url
+
+
+@contextlib.contextmanager
+def a_replica(folder: Path) -> Iterator[str]:
+    """A replica of a primary."""
+    port = free_port()
+    primary, replica = folder / "p", folder / "r"
+    primary.mkdir()
+    replica.mkdir()
+    with (
+        running(primary, "--bind", "127.0.0.1", "--port", str(port)),
+        running(replica, "--replicaof", "127.0.0.1", str(port), "--replica-serve-stale-data", "yes") as server,
+    ):
+        yield server.url
+
+
+def as_it_says(info: str) -> Callable[[Path], AbstractContextManager[str]]:
+    """Something that answers INFO like this."""
+    return lambda _: pretending(f"{info}\r\nrole:master\r\n")
+
+
+@contextlib.contextmanager
+def unknown_host(_: Path) -> Iterator[str]:
+    """A name that nobody has."""
+    yield "redis://no-such-host.invalid:6379/0"
+
+
+@contextlib.contextmanager
+def nobody_there(_: Path) -> Iterator[str]:
+    """A port on which nobody listens."""
+    yield f"redis://127.0.0.1:{free_port()}/0"
+
+
+UNUSABLE: dict[str, tuple[Callable[[Path], AbstractContextManager[str]], int, str]] = {
+    "wrong password": (wrong_password, 2, "does not accept the user or password"),
+    "no password": (no_password, 2, "does not accept the user or password"),
+    "no permission": (no_permission, 2, "does not allow what a fleet needs"),
+    "a replica": (a_replica, 2, "is a read-only replica; give the address of its primary"),
+    "too old": (as_it_says("redis_version:5.0.14"), 2, "is version 5.0.14; 6.2 or newer is needed"),
+    "a Sentinel": (
+        as_it_says("redis_version:7.0.15\r\nredis_mode:sentinel"),
+        2,
+        "is a Sentinel, which holds no data; give the address of the primary",
+    ),
+    "a cluster": (as_it_says("redis_version:7.0.15\r\nredis_mode:cluster"), 2, "is a cluster"),
+    "unknown host": (unknown_host, 3, "does not answer"),
+    "nobody there": (nobody_there, 3, "does not answer"),
+}
+COMMANDS = {
+    "run": ["run", "{questions}", "-o", "{answers}", "--engine", "stub"],
+    "submit": ["submit", "{questions}", "-o", "{answers}", "--model", "stub"],
+    "batcher": ["batcher"],
+    "worker": ["worker", "--engine", "stub"],
+    "status": ["status"],
+    "verify": ["verify", "r"],
+    "cancel": ["cancel", "r"],
+    "forget": ["forget", "r"],
+    "drain": ["drain", "w"],
+    "dead": ["dead", "list"],
+    "health": ["health"],
+}
+
+
+@pytest.mark.parametrize("why", UNUSABLE)
+def test_a_redis_that_cannot_be_used_is_one_clear_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """From every command, with its exit code. Services wait for a Redis that does not answer, and end where waiting does not help."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    write_questions(tmp_path / "questions.jsonl", 3)
+    serve, code, words = UNUSABLE[why]
+    with serve(folder) as url:
+        for name, command in COMMANDS.items():
+            if code == 3 and name in {"batcher", "worker"}:
+                continue
+            arguments = [part.format(questions=tmp_path / "questions.jsonl", answers=tmp_path / "answers.jsonl") for part in command]
+            assert main([*arguments, "--redis", url]) == code, name
+            assert words in one_line(capsys), name
+    assert not (tmp_path / "answers.jsonl").exists()
+
+
+def test_a_url_of_sentinel_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what to give instead."""
+    assert main(["status", "--redis", "redis+sentinel://host:26379/mymaster/0"]) == 2
+    assert "Sentinel, which is not supported: give the address of the primary" in capsys.readouterr().err
