@@ -356,6 +356,7 @@ TYPED = {
     "run:ID:records": KEYS.records("odd"),
     "run:ID:producer": KEYS.producer("odd"),
     "cancelled": KEYS.cancelled,
+    "withdrawn": KEYS.withdrawn,
     "troubles": KEYS.troubles,
     "engine-deaths": KEYS.engine_deaths,
     "dead": KEYS.dead,

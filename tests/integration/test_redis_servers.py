@@ -52,6 +52,7 @@ def with_users(folder: Path) -> Iterator[Server]:
 AS_FLEET = {**QUICK, "BATCHFLEET_REDIS_USERNAME": "fleet", "BATCHFLEET_REDIS_PASSWORD": PASSWORD}
 
 
+@pytest.mark.timeout(300)
 def test_a_fleet_needs_no_more_than_its_user_may(with_users: Server, folder: Path) -> None:
     """Every program and every command works as that user, damage is mended too, and Redis has refused nothing."""
     admin = redis.Redis.from_url(with_users.url, protocol=2, username="admin", password=f"{PASSWORD}2")
