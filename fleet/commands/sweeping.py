@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fleet import building
-from fleet.asking import Asking
+from fleet.asking import STDIN, Asking
 from fleet.commands import reading
 from fleet.commands.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
 from fleet.commands.loading import load
@@ -55,7 +55,9 @@ def _sweep(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _accuracy(asking: Asking, settings: Settings) -> Accuracy:
-    """Scores a run, if its questions come with known answers."""
+    """Scores a run, if its questions come with known answers and can be read again."""
+    if STDIN in asking.questions:
+        return lambda _: None
     source, limits = Source(find_files(asking.questions), asking.shape, asking.input_format), building.reading_limits(settings)
     if not has_keys(source, limits):
         return lambda _: None

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from fleet.asking import Asking
 from fleet.cli import main
+from fleet.commands.sweeping import _accuracy
+from fleet.settings.schema import Settings
 
 
 def an_answer(number: int, text: str) -> dict[str, Any]:
@@ -121,3 +124,13 @@ def test_what_cannot_be_scored_is_one_clear_error(tmp_path: Path, key: str, caps
         error = capsys.readouterr().err
         assert all(word in error for word in words), error
         assert error.count("\n") == 1
+
+
+def test_a_sweep_scores_runs_whose_questions_have_known_answers(tmp_path: Path, key: str) -> None:
+    """By the same rules; questions without known answers, or from standard input, have no accuracy."""
+    answers = write(tmp_path / "a.jsonl", [an_answer(0, "B"), an_answer(1, "(C)"), a_failure(2), an_answer(3, "42"), an_answer(4, "about 1000")])
+    keyless = write(tmp_path / "keyless.jsonl", [{"id": "q0", "question": "?"}])
+
+    found = [_accuracy(Asking((questions,), tmp_path), Settings())(Path(answers)) for questions in (key, keyless, "-")]
+
+    assert found == [0.6, None, None]
