@@ -11,9 +11,8 @@ from pathlib import Path
 import redis.exceptions
 
 from fleet import logs
-from fleet.bench.cli import add_commands as add_benchmarks
 from fleet.commands import asking, forgetting, looking, scoring, services, staying, steering, sweeping, tuning
-from fleet.commands.flags import EXIT_CODES, shared_flags
+from fleet.commands.flags import BENCH, EXIT_CODES, shared_flags
 from fleet.commands.loading import load
 from fleet.hosts import HostSilentError
 from fleet.processes import ChildGaveUpError
@@ -25,7 +24,8 @@ from wire.errors import EngineBootError, EngineDeadError, FleetError, LeaseLostE
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors go to stderr, one line each; data alone goes to stdout."""
-    arguments = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser(everything="bench" in argv).parse_args(argv)
     # Not a default of the flag: argparse shares flags among commands, defaults included.
     arguments.log_level = arguments.log_level or getattr(arguments, "usual_log_level", "warning")
     secrets = logs.set_up(arguments.log_level, arguments.log_format)
@@ -63,12 +63,18 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return settings
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, everything: bool = True) -> argparse.ArgumentParser:
+    """All commands. Those of `bench` only if `everything` is asked for: importing them takes as long as all the rest."""
     parser = argparse.ArgumentParser(prog="batchfleet", description="A worker fleet for LLM inference over a message queue.", epilog=EXIT_CODES)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_flags()
     # In the order in which `--help` shows them.
     for module in (asking, scoring, sweeping, staying, services, looking, steering, forgetting, tuning):
         module.add_commands(commands, shared)
-    add_benchmarks(commands, shared.common)
+    if everything:
+        from fleet.bench.cli import add_commands as add_benchmarks  # noqa: PLC0415 (see above)
+
+        add_benchmarks(commands, shared.common)
+    else:
+        commands.add_parser("bench", help=BENCH)
     return parser

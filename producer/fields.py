@@ -6,6 +6,7 @@ By hand and not by pydantic for that, and because this runs for every line of ev
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Iterable
@@ -215,3 +216,18 @@ def short(text: str) -> str:
     """Enough of a text to recognize it by."""
     most = 60
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def no_such_column(name: str, known: Iterable[str]) -> str:
+    """That a column is missing, with the nearest that there is and what there is at all; no full stop."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    advice = f"did you mean {near[0]!r}? The" if near else "the"
+    return f"there is no column {short(name)!r}; {advice} columns are {listed(names)}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as they may stand in a message: the first twenty, and how many more there are."""
+    shown = [short(name) for name in names]
+    most = 20
+    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from producer.fields import CHECKS, UnusableError, kind, short
-from producer.templates import PromptTemplate, no_such_column
+from producer.fields import CHECKS, UnusableError, kind, no_such_column, short
 from wire.errors import UsageError
+
+if TYPE_CHECKING:
+    # Jinja takes a tenth of a second to import, in every program of a fleet, and few need it.
+    from producer.templates import PromptTemplate
 
 CONTENT_FIELDS = ("question", "prompt", "messages")
 _JSON_FIELDS = frozenset({"messages", "params", "metadata", "priority", "deadline_s"})

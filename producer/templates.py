@@ -6,7 +6,6 @@ up of this machine is bounded only roughly, by the operators below and the lengt
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -17,7 +16,7 @@ from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefine
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from producer.fields import UnusableError, short
+from producer.fields import UnusableError, listed, no_such_column, short
 from wire.errors import UsageError
 
 MAX_TEMPLATE_BYTES = 1024 * 1024
@@ -122,7 +121,7 @@ class PromptTemplate:
         try:
             pieces = list(_bounded(self._template.generate(fields)))
         except UndefinedError as error:
-            msg = f"{self.name}: {error.message}; the fields are {_listed(fields)}"
+            msg = f"{self.name}: {error.message}; the fields are {listed(fields)}"
             raise UnusableError(msg) from None
         except Exception as error:  # noqa: BLE001 (a template can do whatever Jinja can, and so fail with anything)
             msg = f"{self.name} cannot be filled in: {str(error)[:200] or type(error).__name__}"
@@ -138,17 +137,3 @@ def _bounded(pieces: Iterable[str]) -> Iterator[str]:
             msg = f"it makes a prompt of more than {MAX_PROMPT_CHARS} characters"
             raise SecurityError(msg)
         yield piece
-
-
-def no_such_column(name: str, known: Iterable[str]) -> str:
-    """That a column is missing, with the nearest that there is and what there is at all; no full stop."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    advice = f"did you mean {near[0]!r}? The" if near else "the"
-    return f"there is no column {short(name)!r}; {advice} columns are {_listed(names)}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    shown = [short(name) for name in names]
-    most = 20
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

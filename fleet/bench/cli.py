@@ -15,6 +15,7 @@ from fleet.bench import batching, engine, latency, profiling, queues, scale, thr
 from fleet.bench.machine import describe_machine, in_words
 from fleet.bench.peers.environments import LARGE, PEERS
 from fleet.bench.report import Report
+from fleet.commands.flags import BENCH
 from fleet.settings.loading import load_settings
 from fleet.settings.schema import Settings
 from wire.errors import FleetError, UsageError
@@ -60,7 +61,7 @@ FLAGS = {"counts": "--count", "batch_sizes": "--batch", "batch_size": "--batch",
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], common: argparse.ArgumentParser) -> None:
     """Add `bench` to a command. Each benchmark starts a fleet and a Redis of its own; a `--redis` would have no meaning."""
-    bench = commands.add_parser("bench", help="measure this fleet on this machine")
+    bench = commands.add_parser("bench", help=BENCH)
     names = bench.add_subparsers(required=True, metavar="NAME")
     for name, (module, words) in BENCHES.items():
         parser = names.add_parser(name, parents=[common], help=words, description=f"Measures {words}. Starts a fleet of its own.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fleet import building, logs
 
 Commands = argparse._SubParsersAction  # noqa: SLF001 (argparse gives the type of its own return value no public name)
+BENCH = "measure this fleet on this machine"
 EXIT_CODES = "exit codes: 0 every question answered; 1 some failed; 2 usage, configuration or input error; 3 not finished; 130 interrupted"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from producer.shaping import Shape, columns_from_flags
 from producer.sources import InputFormat
-from producer.templates import PromptTemplate
+
+if TYPE_CHECKING:
+    from producer.templates import PromptTemplate
 
 QUESTIONS = (
     "files of questions: JSONL, JSON array, OpenAI batch, CSV, TSV, Parquet, Arrow, a data set's folder; .gz and .zst; patterns such as 'a*.csv'"
@@ -42,7 +44,7 @@ def shape(arguments: argparse.Namespace) -> Shape:
     return Shape(
         columns=columns_from_flags((name, getattr(arguments, f"{name}_column")) for name in _COLUMNS),
         metadata_columns=arguments.metadata_columns,
-        template=None if arguments.template is None else PromptTemplate.of(arguments.template),
+        template=_template(arguments.template),
         system=arguments.system,
         chat=arguments.chat,
     )
@@ -50,3 +52,12 @@ def shape(arguments: argparse.Namespace) -> Shape:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _template(text: str | None) -> PromptTemplate | None:
+    if text is None:
+        return None
+    # Only here: importing Jinja takes a tenth of a second.
+    from producer.templates import PromptTemplate  # noqa: PLC0415
+
+    return PromptTemplate.of(text)
