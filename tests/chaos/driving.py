@@ -24,7 +24,7 @@ TICK_S = 0.02
 LONGEST_TICK_S = 12.0
 """One tick may start a Redis, which may take 10 s. Whatever takes longer was not the fleet."""
 FINISH_S = 45.0
-"""How long after the last fault the fleet may take for what was left. It takes a few seconds; a fleet that has lost something, for ever."""
+"""How long after the last fault the fleet may take for what was left, at short leases. It takes a few seconds; one that lost something, for ever."""
 HOPELESS_S = 8.0
 """The same where something is known to be lost."""
 SETTLE_S = 15.0
@@ -113,7 +113,7 @@ def _let_it_happen(fleet: FleetUnderTest, outcome: Outcome) -> None:
     while to_begin or to_end or not fleet.done():
         clock.tick()
         # What is lost already does not come back.
-        if clock.now_s > healed_s + (HOPELESS_S if conservation.findings else FINISH_S):
+        if clock.now_s > healed_s + (HOPELESS_S if conservation.findings else FINISH_S * fleet.schedule.pace.slowness):
             outcome.findings.append(f"not finished {clock.now_s - healed_s:.0f} s after everything was put right")
             break
         _end_due(fleet, to_end, clock.now_s)

@@ -84,5 +84,13 @@ def _is_cared_for(client: redis.Redis, orphan: Orphan) -> bool:
         return token != orphan.token
     if client.exists(orphan.job):
         return False
-    # The job is gone: finished, or divided into others that may still wait.
-    return all(client.getbit(KEYS.done(run), index) for run, index in orphan.questions)
+    # The job is gone: finished, or divided into others, which may still wait for a worker.
+    open_ones = {(run, index) for run, index in orphan.questions if not client.getbit(KEYS.done(run), index)}
+    return not open_ones or open_ones <= _in_work(client)
+
+
+def _in_work(client: redis.Redis) -> set[tuple[str, int]]:
+    """The questions of all batches that a worker has now."""
+    leased: Any = client.zrange(KEYS.leases(MODEL), 0, -1)
+    held: list[Any] = [client.hmget(RQ_JOB_PREFIX + batch.decode(), "lease_token", "data") for batch in leased]
+    return {question for token, data in held if token is not None and data is not None for question in _questions_in(data)}

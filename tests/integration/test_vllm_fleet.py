@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fleet.private_redis import PrivateRedis
+from fleet.processes import spawn
 from tests.integration.tiny_model import ENGINE_ARGUMENTS, cached
-from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
+from tests.processes import ROOT, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 pytestmark = pytest.mark.vllm
 
@@ -129,3 +135,38 @@ def test_a_killed_worker_leaves_no_engine_behind(tmp_path: Path, config: Path) -
         assert any(name.startswith("VLLM::") for name in everything.values())
         fleet.kill("run")
         wait_until(lambda: not alive(everything), "no process is left", GONE_S)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2700)
+def test_a_question_that_kills_its_engine_is_found(tmp_path: Path, config: Path, redis_server: PrivateRedis) -> None:
+    """EngineCore dies whenever it is given the marker. The question ends as `engine_killed`, and its neighbours are answered."""
+    ids = write_questions(tmp_path / "questions.jsonl", 8)
+    text = (tmp_path / "questions.jsonl").read_text()
+    (tmp_path / "questions.jsonl").write_text(text.replace("Question q3.", "Question q3. KILLER"))
+    answers = tmp_path / "answers.jsonl"
+    starts = 0
+    with Processes(redis_server.url, tmp_path) as fleet:
+        fleet.batcher()
+        producer = fleet.start("producer", "submit", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(config))
+        deadline = time.monotonic() + 10 * BOOT_S
+        while producer.poll() is None and time.monotonic() < deadline:
+            worker = fleet.started.get("worker")
+            if worker is None or worker.poll() is not None:
+                starts += 1
+                fleet.started["worker"] = a_killing_worker(fleet, tmp_path / "worker.log", config)
+            time.sleep(0.1)
+        assert producer.returncode == 1, fleet.log("producer")
+    failed = {line["id"]: line["error"] for line in read_answers(answers) if line["status"] == "failed"}
+    assert set(failed) == {"q3"}
+    assert failed["q3"]["kind"] == "engine_killed"
+    assert failed["q3"]["evidence"]["deaths"] == math.log2(len(ids)) + 2
+    # Whether a worker is started once more depends on whether the producer has everything by then.
+    assert starts - 1 <= failed["q3"]["evidence"]["deaths"] <= starts
+    assert sorted(line["id"] for line in read_answers(answers)) == ids
+
+
+def a_killing_worker(fleet: Processes, log: Path, config: Path) -> subprocess.Popen[bytes]:
+    """A worker whose engine dies of the marker."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHFLEET_REDIS_URL": fleet.url}
+    return spawn([sys.executable, str(ROOT / "tests/integration/killing_worker.py"), "worker", "--config", str(config)], environ, log)

@@ -1,0 +1,42 @@
+"""A worker whose vLLM engine is killed whenever it is given a question with the marker in it: `python killing_worker.py ARGUMENTS OF batchfleet`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from fleet.cli import main
+from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.vllm import VllmEngine
+from wire.messages import Question
+
+MARKER = "KILLER"
+
+
+def engine_core() -> int:
+    """The child of this process in which the engine runs."""
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if Path(f"/proc/{child}/comm").read_text().startswith("VLLM::EngineCor"):
+                return int(child)
+    msg = "no engine runs"
+    raise AssertionError(msg)
+
+
+class FragileEngine(VllmEngine):
+    """The real engine, but for the marker."""
+
+    async def answer(self, question: Question) -> Completion | Refusal:
+        if MARKER in question.text:
+            os.kill(engine_core(), signal.SIGKILL)
+        return await super().answer(question)
+
+
+if __name__ == "__main__":
+    # `fleet.building` imports the engine only when it makes one, and finds this one then.
+    import gpu_worker.engines.vllm
+
+    setattr(gpu_worker.engines.vllm, "VllmEngine", FragileEngine)  # noqa: B010 (mypy forbids the plain assignment, rightly)
+    sys.exit(main(sys.argv[1:]))
