@@ -157,7 +157,7 @@ def translated(address: RedisAddress) -> Iterator[None]:
         if advice := _tls_advice(str(error)):
             msg = f"Redis at {address.shown()}: TLS does not come about ({_words(error)}); {advice}"
             raise QueueUnusableError(msg) from error
-        msg = f"Redis at {address.shown()} does not answer: {_words(error)}"
+        msg = f"Redis at {address.shown()} does not answer: {_words(error)}{_without_certificate(address)}"
         raise QueueUnavailableError(msg) from error
     except RuntimeError as error:
         # What uvloop says of a connection that broke while redis-py was just setting it up.
@@ -179,6 +179,12 @@ TLS_ADVICE = {
     "UNKNOWN_CA": "the server does not trust our certificate: see redis.tls_cert_file",
     "WRONG_VERSION_NUMBER": "nobody speaks TLS there: write redis:// instead of rediss://, or give the TLS port",
 }
+
+
+def _without_certificate(address: RedisAddress) -> str:
+    # In TLS 1.3 a server says so only after the handshake, and the end of the connection may overtake its word.
+    wants = address.url.startswith("rediss://") and not address.cert_file
+    return "; if it wants a client certificate, set redis.tls_cert_file and redis.tls_key_file" if wants else ""
 
 
 def _tls_advice(words: str) -> str:

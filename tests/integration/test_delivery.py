@@ -49,6 +49,7 @@ def answer_all(client: redis.Redis, what: FileRun) -> None:
     records: list[Any] = []
     for index in range(what.checked.count):
         records += [index, "answered", 1, encode_record(an_answer(f"q{index}", index=index))]
+        client.setbit(KEYS.accepted(RUN), index, 1)
     client.hset(KEYS.run(RUN), mapping={"cursor": what.checked.count, "accepted": what.checked.count})
     client.register_script(load_script("wire", "publish"))(keys=keys, args=[RUN, 60, *records])
 

@@ -40,6 +40,7 @@ async def test_a_batch_outlives_records_that_redis_refuses(redis_server: Private
     """The batch is all that is left of its questions until their records are written; then it ends."""
     client.hset("rq:job:b1", mapping={"lease_token": "t"})
     client.hset(KEYS.run("run-1"), "accepted", 1)
+    client.setbit(KEYS.accepted("run-1"), 0, 1)
     async with redis.asyncio.Redis.from_url(redis_server.url, protocol=2) as aclient:
         writer = RefusedOnce(aclient, RedisAddress(redis_server.url), KEYS, "stub", run_ttl_s=60)
         writing = asyncio.create_task(writer.run())

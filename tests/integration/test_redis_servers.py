@@ -160,20 +160,21 @@ def test_tls_that_does_not_come_about_says_what_to_set(
     """An authority that is not ours, a missing client certificate, and a missing file."""
     good = tls(certificates)
 
-    def said(url: str, without: str = "", **changed: str) -> str:
+    def said(url: str, *codes: int, without: str = "", **changed: str) -> str:
         with monkeypatch.context() as environ:
             for name, value in {**good, **changed}.items():
                 if not name.endswith(without or "?"):
                     environ.setenv(name, value)
-            assert main(["status", "--redis", url]) == 2
+            assert main(["status", "--redis", url]) in codes
         return one_line(capsys)
 
     with running(folder) as server, behind_tls(server, certificates) as url:
-        assert "redis.tls_ca_file" in said(url, without="CA_FILE")
-        assert "no client certificate" in said(url, BATCHFLEET_REDIS_TLS_CERT_FILE=str(certificates / "no client certificate"))
+        assert "redis.tls_ca_file" in said(url, 2, without="CA_FILE")
+        assert "no client certificate" in said(url, 2, BATCHFLEET_REDIS_TLS_CERT_FILE=str(certificates / "no client certificate"))
         for name in ("CERT_FILE", "KEY_FILE"):
             good.pop(f"BATCHFLEET_REDIS_TLS_{name}")
-        assert "redis.tls_cert_file" in said(url)
+        # 3 where the end of the connection overtook the server's word.
+        assert "redis.tls_cert_file" in said(url, 2, 3)
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
