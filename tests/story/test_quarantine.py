@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import signal
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -56,20 +57,39 @@ def holder_of_a_batch(client: redis.Redis, fleet: Processes, deaths: int) -> str
     return next((names.get(worker.decode()) for died, worker in held if worker is not None and int(died or 0) == deaths), None)
 
 
+def stopped_holder(client: redis.Redis, fleet: Processes, deaths: int) -> str | None:
+    """The same, stopped (SIGSTOP) while it still holds that batch: between a look and a kill it could otherwise have finished it."""
+    name = holder_of_a_batch(client, fleet, deaths)
+    if name is None:
+        return None
+    fleet.kill(name, signal.SIGSTOP)
+    if holder_of_a_batch(client, fleet, deaths) == name:
+        return name
+    fleet.kill(name, signal.SIGCONT)
+    return None
+
+
 @pytest.mark.timeout(300)
 def test_workers_killed_from_outside_cost_no_question_its_answer(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
     """Whoever holds it is killed four times in a row, twice of them while it runs alone, and still it is answered like all others."""
     ids = write_questions(tmp_path / "questions.jsonl", 200)
     answers = tmp_path / "answers.jsonl"
     environ = {**SHORT_LEASES, "BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MAX_NUM_SEQS": "8", "BATCHFLEET_BATCH_SIZE": "1"}
+    environ["BATCHFLEET_STUB_MIN_TOKENS"] = "64"
     with Processes(redis_server.url, tmp_path, environ) as fleet:
         fleet.batcher()
         for name in WORKERS:
             fleet.worker(name)
         fleet.submit(tmp_path / "questions.jsonl", answers)
+        holders: list[str] = []
+
+        def found(deaths: int) -> bool:
+            holders.extend(filter(None, [stopped_holder(client, fleet, deaths)]))
+            return len(holders) > deaths
+
         for deaths in range(4):
-            wait_until(partial(holder_of_a_batch, client, fleet, deaths), f"somebody holds a batch that {deaths} workers died with")
-            name = holder_of_a_batch(client, fleet, deaths) or WORKERS[0]
+            wait_until(partial(found, deaths), f"somebody holds a batch that {deaths} workers died with")
+            name = holders[-1]
             fleet.kill(name)
             fleet.finish(name)
             fleet.worker(name)
