@@ -62,11 +62,16 @@ class Tether:
         return self._watchdog.pid if self._watchdog is not None else None
 
     def _spawn(self) -> None:
-        # A session of its own: Ctrl-C in the worker's terminal must not reach the one who cleans up after it. Without MARK, or it would end itself.
+        # A group of its own: Ctrl-C in the worker's terminal must not reach the one who cleans up after it. Without MARK, or it would end itself.
         environment = {name: value for name, value in os.environ.items() if name != MARK_VARIABLE}
         command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), self._mark]
         self._watchdog = subprocess.Popen(  # noqa: S603 - our own file, run by our own interpreter
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, env=environment
+            # Not a session of its own: Linux would make that a scheduling group, which was seen to wait ten seconds for a core beside two engines.
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            process_group=0,
+            env=environment,
         )
 
     def _report_fork(self) -> None:
