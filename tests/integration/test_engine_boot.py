@@ -105,7 +105,7 @@ async def test_too_little_memory() -> None:
     message = await boot_error(an_engine(num_gpu_blocks_override=1, block_size=16))
 
     assert "What to change: out of memory" in message
-    for setting in ("max_model_len (now 512)", "max_num_seqs (now 64)", "gpu_memory_utilization (now vLLM chooses, about 0.9)"):
+    for setting in ("max_model_len (now 512)", "max_num_seqs (now 64)", "gpu_memory_utilization (now 0.25)"):
         assert setting in message
 
 
