@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from fleet.status import FleetStatus, Trouble, WorkerStatus
+from fleet.words import plural
 
 BUSY_WAIT_S = 3.0
 """Questions pass through in less; what waits longer waits for something."""
@@ -38,6 +39,18 @@ def model_without_worker(status: FleetStatus) -> Iterator[str]:
             batches = f"{queue.waiting_batches} batches" if queue.waiting_batches else ""
             waits = " and ".join(filter(None, (f"{waiting} questions" if waiting else "", batches)))
             yield f"{waits} wait for {queue.model}, which no worker serves; start `batchfleet worker` for it, or cancel the run"
+
+
+def waiting_for_newer(status: FleetStatus) -> Iterator[str]:
+    for queue in status.queues:
+        if queue.unread_by(status.workers):
+            spoken = max((worker.wire_version for worker in status.workers if worker.model == queue.model), default=0)
+            here = f"those that run speak up to {spoken}" if spoken else "none that runs does"
+            batches = plural(queue.newer_batches, "batch", "batches")
+            yield (
+                f"{batches} of {queue.model} can only be read by workers of wire version {queue.newer_version} or newer ({here}): "
+                "start workers of the version that asked, or cancel its run"
+            )
 
 
 def engine_out_of_memory(status: FleetStatus) -> Iterator[str]:
@@ -138,6 +151,7 @@ def redis_memory(status: FleetStatus) -> Iterator[str]:
 ADVICE = (
     nobody_leads,
     model_without_worker,
+    waiting_for_newer,
     engine_out_of_memory,
     engine_in_trouble,
     batches_run_alone,

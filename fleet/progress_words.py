@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from fleet.pacing import Pace
-from fleet.status import FleetStatus
+from fleet.status import FleetStatus, WorkerStatus
 from fleet.words import about, count, duration, plural, rate
 from producer.stock import Tally
 
@@ -137,11 +138,19 @@ def waits_for(standing: Standing) -> str:
         standby = next((worker.waits_for for worker in status.workers if worker.waits_for), "")
         booting = sum(worker.state == "booting" for worker in status.workers)
         return standby or (f"{plural(booting, 'engine')} still booting ({since})" if booting else f"no worker reports ({since})")
-    queues = [queue for queue in status.queues if queue.waiting_questions or queue.waiting_batches]
-    unserved = sorted({queue.model for queue in queues} - {worker.model for worker in serving})
-    if unserved and not standing.in_flight:
-        return f"no worker serves {', '.join(unserved)} ({since})"
+    lacks = _lacks(status, serving)
+    if lacks and not standing.in_flight:
+        return f"{lacks} ({since})"
     return f"{since}; {plural(len(serving), 'worker')} at work on {count(standing.in_flight)}" if standing.silent_s >= SLOW_S else ""
+
+
+def _lacks(status: FleetStatus, serving: Sequence[WorkerStatus]) -> str:
+    """Why workers that are at work cannot take what waits; empty if some can."""
+    queues = [queue for queue in status.queues if queue.waiting_questions or queue.waiting_batches]
+    if unserved := sorted({queue.model for queue in queues} - {worker.model for worker in serving}):
+        return f"no worker serves {', '.join(unserved)}"
+    newer = sum(queue.newer_batches for queue in status.queues if queue.unread_by(serving))
+    return f"{plural(newer, 'batch', 'batches')} can only be read by workers of a newer version" if newer else ""
 
 
 def _share(standing: Standing) -> str:

@@ -29,6 +29,8 @@ class QueueStatus:
         batch_fill: Questions in a batch against the most that fit, lately (else since the batchers started); None before the first batch.
         oldest_s: How long the first of `waiting_questions` has waited; 0.0 if there are none.
         suspect_batches: Batches that are run alone, or wait for it, because their workers keep dying.
+        newer_batches: Put aside by workers that could not read all of it, until one comes that can; in no other of these counts.
+        newer_version: The wire version that such a worker has to speak to read them all; 0 if there are none.
         batches_lately, questions_lately, full_lately: Handed over in the last half minute, and how many of the batches were full.
     """
 
@@ -39,9 +41,15 @@ class QueueStatus:
     batch_fill: float | None = None
     oldest_s: float = 0.0
     suspect_batches: int = 0
+    newer_batches: int = 0
+    newer_version: int = 0
     batches_lately: int = 0
     questions_lately: int = 0
     full_lately: int = 0
+
+    def unread_by(self, workers: Sequence[WorkerStatus]) -> bool:
+        """Whether batches wait for a version that none of these speaks."""
+        return self.newer_batches > 0 and not any(worker.model == self.model and worker.wire_version >= self.newer_version for worker in workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,10 @@ class GpuStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """What a worker last said of itself; see `gpu_worker.reporting`. A worker that was killed is shown until its report lapses."""
+    """What a worker last said of itself; see `gpu_worker.reporting`. A worker that was killed is shown until its report lapses.
+
+    `wire_version`: the newest that it reads; 0 if it does not say.
+    """
 
     name: str
     state: str
@@ -74,6 +85,7 @@ class WorkerStatus:
     max_num_seqs: int = 0
     idle_s: float = 0.0
     gpu_use: tuple[GpuStatus, ...] = ()
+    wire_version: int = 0
     metrics: str = ""
 
 
@@ -192,21 +204,25 @@ def _read_each(
         *(["HGETALL", keys.worker(name)] for name in names),
         *(["XLEN", stream] for stream in every_stream),
         *(["LLEN", key] for three in per_model for key in three),
+        *(["ZCARD", keys.newer(model)] for model in streams),
+        *(["ZREVRANGE", keys.newer(model), 0, 0, "WITHSCORES"] for model in streams),
         ["EVAL", _AGES, len(every_stream), *every_stream],
     )
     workers = tuple(_worker(name, fields) for name, fields in zip(names, found, strict=False) if fields)
     after = found[len(names) :]
     lengths = dict(zip(every_stream, map(_int, after), strict=False))
     ages = dict(zip(every_stream, after[-1] or (), strict=False))
-    lists = list(map(_int, after[len(every_stream) : -1]))
+    lists = list(map(_int, after[len(every_stream) :]))
+    newest = after[len(after) - 1 - len(streams) : -1]
     queues = []
     for number, (model, of_model) in enumerate(streams.items()):
         waiting_batches, suspects, isolated = lists[3 * number : 3 * number + 3]
         waiting = sum(lengths[stream] for stream in of_model)
         oldest_s = max(0.0, *(_int(ages.get(stream)) / 1000 for stream in of_model)) if waiting else 0.0
         in_flight = sum(worker.in_flight for worker in workers if worker.model == model)
+        newer = (lists[3 * len(streams) + number], _score(newest[number]))
         fill, lately, suspect_batches = _fill(model, batchers), _lately(model, batchers), suspects + isolated
-        queues.append(QueueStatus(model, waiting, waiting_batches, in_flight, fill, oldest_s, suspect_batches, *lately))
+        queues.append(QueueStatus(model, waiting, waiting_batches, in_flight, fill, oldest_s, suspect_batches, *newer, *lately))
     return workers, tuple(queues)
 
 
@@ -236,6 +252,7 @@ def _worker(name: str, raw: Mapping[bytes, bytes]) -> WorkerStatus:
             GpuStatus(str(one.get("uuid")), _int(one.get("memory_used_bytes")), _int(one.get("memory_bytes")), _int(one.get("busy_percent")))
             for one in gpu_use
         ),
+        wire_version=_int(fields.get("wire_version")),
         metrics=fields.get("metrics", ""),
         capacity=_int(fields.get("capacity")),
         max_num_seqs=_int(fields.get("max_num_seqs")),
@@ -280,6 +297,11 @@ def _lately(model: str, batchers: Sequence[BatcherStatus]) -> tuple[int, int, in
 def _handed(batcher: BatcherStatus, model: str, part: str) -> dict[str, Any]:
     of_model = _dict(batcher.models.get(model))
     return _dict(of_model.get("lately")) if part == "lately" else of_model
+
+
+def _score(reply: Any) -> int:  # noqa: ANN401 (what Redis says)
+    """That of the one member in a reply to `ZREVRANGE ... WITHSCORES`; 0 if there is none."""
+    return _int(reply[-1]) if reply else 0
 
 
 def _trouble(entry_id: bytes, raw: Mapping[bytes, bytes], now_s: float) -> Trouble:

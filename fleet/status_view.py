@@ -55,7 +55,7 @@ def _queues(status: FleetStatus) -> Table:
             queue.model,
             count(queue.waiting_questions),
             duration(queue.oldest_s) if queue.waiting_questions else "-",
-            count(queue.waiting_batches),
+            count(queue.waiting_batches) + (f" and {count(queue.newer_batches)} newer" if queue.newer_batches else ""),
             _full(queue.in_flight_questions, room),
             _fill(queue),
             rate(answers_per_s, "").replace(" /", "/") if answers_per_s else "-",

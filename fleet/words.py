@@ -48,6 +48,6 @@ def gib(size_bytes: int) -> str:
     return f"{size_bytes / GIB:.1f} GiB"
 
 
-def plural(number: int, noun: str) -> str:
-    """`1 worker`, `2 workers`."""
-    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+def plural(number: int, noun: str, nouns: str = "") -> str:
+    """`1 worker`, `2 workers`; `nouns` where an s does not do."""
+    return f"{count(number)} {noun if number == 1 else nouns or noun + 's'}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from gpu_worker.counting import Counts
 from gpu_worker.gpus import GpuUse
+from wire.messages import WIRE_VERSION
 
 RATE_WINDOW_S = 30.0
 KINDS_SHOWN = 8
@@ -68,6 +69,7 @@ class Report:
             "answers_per_s": f"{answers_per_s:.3f}",
             "tokens_per_s": f"{tokens_per_s:.1f}",
             "idle_s": f"{self._idle(now):.1f}",
+            "wire_version": str(WIRE_VERSION),
             "metrics": self.metrics,
         }
 

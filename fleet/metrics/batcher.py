@@ -61,6 +61,7 @@ def fleet_metrics(status: FleetStatus) -> Iterator[Metric]:
     yield names.OLDEST.values(*(((queue.model,), queue.oldest_s) for queue in queues))
     yield names.WAITING_BATCHES.values(*(((queue.model,), queue.waiting_batches) for queue in queues))
     yield names.SUSPECTS.values(*(((queue.model,), queue.suspect_batches) for queue in queues))
+    yield names.NEWER.values(*(((queue.model,), queue.newer_batches) for queue in queues))
     yield names.PENDING.values(((), status.pending_questions))
     yield names.WORKERS.values(*Counter((worker.model, worker.state) for worker in status.workers).items())
     yield names.DEAD_LETTERS.values(((), status.dead_letters))

@@ -90,6 +90,7 @@ FLEET = (
     OLDEST := Name("queue_oldest_seconds", "gauge", ("model",), "How long the first of them has waited"),
     WAITING_BATCHES := Name("queue_waiting_batches", "gauge", ("model",), "Batches that no worker has taken yet"),
     SUSPECTS := Name("queue_suspect_batches", "gauge", ("model",), "Batches run alone because their workers keep dying"),
+    NEWER := Name("queue_newer_batches", "gauge", ("model",), "Batches that wait for a worker of a newer wire version"),
     PENDING := Name("pending_questions", "gauge", (), "Questions accepted and without a record, of all runs and models"),
     WORKERS := Name("workers", "gauge", ("model", "state"), "Workers that report, by state"),
     DEAD_LETTERS := Name("dead_letters", "gauge", (), "Messages put aside because they could not be read"),

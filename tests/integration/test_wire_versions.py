@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
+from rich.console import Console
 
 from batcher.ending import Ending
 from batcher.handing_over import HandOver
 from batcher.leading import Leadership
 from batcher.packing import Waiting
 from batcher.quarantine import Quarantine
+from fleet.advice import advise, waiting_for_newer
 from fleet.private_redis import PrivateRedis
+from fleet.status import WorkerStatus, read_status
+from fleet.status_view import draw
 from gpu_worker.intake import HeldBatch, Intake
 from gpu_worker.options import WorkerOptions
 from gpu_worker.publishing import Publisher
@@ -24,7 +30,7 @@ from tests.builders import a_question, an_answer
 from wire.codec import encode_question, encode_record
 from wire.connection import RedisAddress, connect_async
 from wire.errors import NewerMessageError
-from wire.keys import Keys
+from wire.keys import Keys, queue_member
 from wire.messages import WIRE_VERSION, Question
 
 KEYS = Keys()
@@ -120,6 +126,28 @@ async def test_an_old_workers_neighbours_are_served_first_come_first_served(clie
     await worker.finish(first)
 
     assert ids(await worker.claim()) == ["old"]
+
+
+async def test_status_says_what_waits_for_a_newer_worker(client: redis.Redis, aclient: redis.asyncio.Redis) -> None:
+    """In its JSON as figures, in its table and advice as words; and no more once such a worker runs."""
+    hand_over(client, a_question("new", v=NEXT))
+    hand_over(client, a_question("newest", v=NEXT + 1))
+    client.sadd(KEYS.queues, queue_member("stub", 0))
+    worker = AWorker("old", aclient)
+    while batch := await worker.claim():
+        await worker.finish(batch)
+
+    status = read_status(client, KEYS)
+
+    (queue,) = status.as_dict()["queues"]
+    assert (queue["waiting_batches"], queue["newer_batches"], queue["newer_version"]) == (0, 2, NEXT + 1)
+    shown = Console(file=io.StringIO(), width=200)
+    shown.print(draw(status, advise(status)))
+    assert isinstance(shown.file, io.StringIO)
+    assert "0 and 2 newer" in shown.file.getvalue()
+    assert f"2 batches of stub can only be read by workers of wire version {NEXT + 1} or newer (none that runs does)" in shown.file.getvalue()
+    speaks = WorkerStatus("new", "running", "stub", wire_version=NEXT + 1)
+    assert list(waiting_for_newer(replace(status, workers=(speaks,)))) == []
 
 
 def test_an_old_batcher_neither_judges_nor_cancels_what_it_cannot_read(client: redis.Redis) -> None:

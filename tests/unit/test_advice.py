@@ -40,6 +40,14 @@ TROUBLES = [
     ("engine died", a_fleet(troubles=(Trouble("engine_dead", 5, "w9", "stub", "it hung"),)), "the engine of stub died on w9 5 s ago", "it hung"),
     ("did not boot", a_fleet(troubles=(Trouble("engine_boot", 5, "w9", "stub", "no file"),)), "did not boot on w9", "no file"),
     ("suspects", a_fleet(queues=(a_queue(suspect_batches=2),)), "2 batches of stub run by themselves", "workers keep dying"),
+    (
+        "newer",
+        a_fleet(
+            queues=(a_queue(newer_batches=2, newer_version=9),), workers=(a_worker(wire_version=8), a_worker("w2", model="other", wire_version=9))
+        ),
+        "2 batches of stub can only be read by workers of wire version 9 or newer (those that run speak up to 8)",
+        "start workers of the version that asked",
+    ),
     ("idle", a_fleet(workers=(a_worker(in_flight=0, idle_s=8.0),)), "worker w1 of stub had nothing to do for 8 s", "5000 questions wait"),
     ("starving", a_fleet(workers=IDLE_BESIDE), "5000 questions wait for stub, the first for 90 s", "worker w2 of other had nothing to do for 40 s"),
     ("capacity", a_fleet(workers=(a_worker(capacity=16),)), "at most 16 questions in flight, but the engine works on 64", "parallel_workers"),
@@ -68,6 +76,9 @@ NO_TROUBLE = {
     "at work": a_fleet(),
     "nothing to do": a_fleet(queues=(a_queue(waiting_questions=0, waiting_batches=0, oldest_s=0.0),), workers=(a_worker(in_flight=0, idle_s=900.0),)),
     "a moment between two batches": a_fleet(queues=(a_queue(oldest_s=0.1),), workers=(a_worker(in_flight=0, idle_s=1.0),)),
+    "batches that a newer worker is about to take": a_fleet(
+        queues=(a_queue(newer_batches=2, newer_version=9),), workers=(a_worker(wire_version=8), a_worker(wire_version=9))
+    ),
     "few batches so far": a_fleet(queues=(a_queue(batch_fill=0.1, batches_lately=2),)),
     "an engine that died yesterday": a_fleet(troubles=(Trouble("engine_dead", 80_000.0, "w9", "stub", "out of memory"),)),
     "capacity above max_num_seqs": a_fleet(workers=(a_worker(capacity=128),)),

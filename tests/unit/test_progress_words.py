@@ -73,6 +73,12 @@ WAITS = {
     "no workers": (a_tally(), a_status(), 5.0, "no worker reports (no answer for 5 s)"),
     "booting": (a_tally(), a_status(WorkerStatus("w1", "booting", "stub")), 5.0, "1 engine still booting (no answer for 5 s)"),
     "no GPUs": (a_tally(), a_status(WorkerStatus("w1", "standby", "stub", waits_for="no free GPU")), 5.0, "no free GPU"),
+    "newer": (
+        a_tally(),
+        a_status(WorkerStatus("w1", "running", "stub", wire_version=8), queues=(QueueStatus("stub", newer_batches=1, newer_version=9),)),
+        5.0,
+        "1 batch can only be read by workers of a newer version (no answer for 5 s)",
+    ),
     "other model": (a_tally(), a_status(WorkerStatus("w1", "running", "llama")), 5.0, "no worker serves stub (no answer for 5 s)"),
     "long answers": (a_tally(), a_status(AT_WORK), 40.0, "no answer for 40 s; 1 worker at work on 64"),
     "a moment": (a_tally(), a_status(AT_WORK), 1.0, ""),

@@ -11,7 +11,7 @@ from gpu_worker.counting import MOST_KINDS, Counts
 from gpu_worker.reporting import Report
 from tests.builders import an_answer
 from wire.histogram import Histogram
-from wire.messages import ErrorDetail, Failure, Usage
+from wire.messages import WIRE_VERSION, ErrorDetail, Failure, Usage
 
 
 def a_failure(kind: str) -> Failure:
@@ -31,6 +31,11 @@ def test_rates_are_those_of_the_last_half_minute() -> None:
     for clock[0] in range(3661, 3692):
         fields = report.fields()
     assert (float(fields["answers_per_s"]), float(fields["tokens_per_s"])) == (0.0, 0.0)
+
+
+def test_a_worker_says_which_wire_version_it_reads() -> None:
+    """So that `status` can tell whether what waits for a newer one waits in vain."""
+    assert Report("stub", "stub", 64).fields()["wire_version"] == str(WIRE_VERSION)
 
 
 def test_a_worker_that_answers_between_two_reports_is_not_idle() -> None:
