@@ -12,6 +12,7 @@ from wire.errors import UsageError
 from wire.keys import Keys
 
 ASKED_FOR_S = 3600
+NEWS_S = 60
 
 
 def cancel_run(client: redis.Redis, keys: Keys, run: str, *, run_ttl_s: float) -> tuple[int, int]:
@@ -24,7 +25,7 @@ def cancel_run(client: redis.Redis, keys: Keys, run: str, *, run_ttl_s: float) -
         UsageError: There is no such run.
     """
     script = client.register_script(load_script("producer", "cancel"))
-    counts = script(keys=[keys.run(run), keys.cancelled, keys.wake], args=[run, int(run_ttl_s)])
+    counts = script(keys=[keys.run(run), keys.cancelled, keys.wake, keys.news], args=[run, int(run_ttl_s), NEWS_S])
     if counts is None:
         msg = f"no run {run!r} in Redis; `batchfleet status` shows what is there"
         raise UsageError(msg)

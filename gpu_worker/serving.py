@@ -19,6 +19,7 @@ from gpu_worker.engines.engine import Engine
 from gpu_worker.in_flight import InFlight
 from gpu_worker.intake import Intake
 from gpu_worker.leases import Leases, Progress
+from gpu_worker.listening import News
 from gpu_worker.options import WorkerOptions, default_capacity
 from gpu_worker.publishing import Publisher
 from gpu_worker.registration import RqIdentity
@@ -167,8 +168,10 @@ class GpuWorker:
             engine_died=self._engine_died,
         )
         self._progress = Progress(self._engine, self._options.stall_s)
+        self._news = News(self._waiting_client, self._address)
         identity = RqIdentity(sync_client, self._keys, model, self.name)
-        background = [asyncio.create_task(self._publisher.run()), asyncio.create_task(self._beat()), asyncio.create_task(self._show(identity))]
+        beside = (self._publisher.run(), self._beat(), self._news.listen(), self._show(identity))
+        background = [asyncio.create_task(one) for one in beside]
         if self._report.gpus:
             background.append(asyncio.create_task(self._watch_gpus()))
         for task in background:
@@ -278,7 +281,7 @@ class GpuWorker:
                 return
             except QueueUnavailableError as error:
                 log.warning("leases not renewed: %s", error)
-            await asyncio.sleep(self._options.heartbeat_s)
+            await self._news.wait(self._options.heartbeat_s)
 
     def _take_turn(self, *, isolate: bool) -> None:
         if isolate:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fleet.private_redis import PrivateRedis
+from fleet.private_redis import PrivateRedis, find_server
 from fleet.processes import spawn, stop_all
 from tests.processes import wait_until
 
@@ -35,6 +35,12 @@ class Server(PrivateRedis):
             connection.sendall(b"PING\r\n")
             return connection.recv(1) in {b"+", b"-"}
         return False
+
+
+def server_version() -> str:
+    """What the redis-server that the tests start says of itself, such as `Redis server v=7.0.15`."""
+    said = subprocess.run([find_server(), "--version"], check=True, capture_output=True, text=True, timeout=30).stdout  # noqa: S603 (ours)
+    return said.partition(" sha=")[0].strip()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@
 | queues                  | set    | the `MODEL:P` above that ever existed                  | owned by the fleet; one per model      |
 | expiring                | zset   | the `MODEL:P` in which deadlines are -> the earliest   | entries: when none is left             |
 | wake                    | stream | why the batcher should look up now                     | trimmed to about 1 000 entries         |
+| news                    | stream | why workers should look up now                         | trimmed to 10 entries; TTL             |
 | leader                  | string | token of the batcher that leads                        | TTL, the leadership lease              |
 | epoch                   | string | counts leaderships                                     | owned by the fleet                     |
 | batchers                | hash   | what each batcher last said of itself                  | TTL; entries dropped when stale        |
@@ -47,6 +48,7 @@ DEFAULT_NAMESPACE = "batchfleet"
 _TYPES = {
     "queues": "set",
     "wake": "stream",
+    "news": "stream",
     "leader": "string",
     "epoch": "string",
     "batchers": "hash",
@@ -103,6 +105,10 @@ class Keys:
     @property
     def wake(self) -> str:
         return f"{self.namespace}:wake"
+
+    @property
+    def news(self) -> str:
+        return f"{self.namespace}:news"
 
     @property
     def leader(self) -> str:

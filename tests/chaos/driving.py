@@ -62,14 +62,14 @@ class Outcome:
         return self.verdict.findings
 
 
-def run_schedule(schedule: Schedule, folder: Path, *, keep: bool = False) -> Outcome:
+def run_schedule(schedule: Schedule, folder: Path, network: str, *, keep: bool = False) -> Outcome:
     """Run one schedule in `folder`, which is made, and removed again if all went well and it is not to be kept."""
     began = time.monotonic()
     folder.mkdir(parents=True)
     (folder / "schedule.txt").write_text(f"{schedule}\n", encoding="utf-8")
     outcome = Outcome(schedule, folder, questions=schedule.pace.questions * len(PRODUCERS))
     try:
-        with FleetUnderTest(schedule, folder) as fleet:
+        with FleetUnderTest(schedule, folder, network) as fleet:
             _let_it_happen(fleet, outcome)
             _judge(fleet, outcome)
     except Exception:  # noqa: BLE001 (whatever breaks is a finding, with its seed, and the next schedule goes on)

@@ -64,7 +64,10 @@ def _signal(member: Member, number: signal.Signals) -> bool:
 def _part(fleet: FleetUnderTest, fault: Fault) -> bool:
     if fleet.members[fault.target].pid is None:
         return False
-    fleet.network.hold(fault.target)
+    if fault.variant == "deaf":
+        fleet.network.hold_replies(fault.target)
+    else:
+        fleet.network.hold(fault.target)
     return True
 
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 import redis
 
 from fleet.private_redis import PrivateRedis
-from tests.chaos.network import Network
+from tests.chaos.network import Network, network_of
 from tests.chaos.nursery import Child, Life, Nursery
 from tests.chaos.schedule import BATCHERS, LASTING, PRODUCERS, REDIS, WORKERS, Schedule
 from tests.processes import write_questions
@@ -80,15 +80,26 @@ class Member:
         self.start_at = time.monotonic() + (0.0 if self.name in REDIS else RESTART_AFTER_S)
 
 
-class FleetUnderTest:
-    """Used in a `with` statement, at whose end everything is gone but the files in `folder`."""
+class PlacedRedis(PrivateRedis):
+    """The Redis of the fleet, where its network wants it; its socket is there as well, for whoever looks on."""
 
-    def __init__(self, schedule: Schedule, folder: Path) -> None:
+    def place(self, network: Network) -> None:
+        self._command = network.around_redis(self._command)
+
+
+class FleetUnderTest:
+    """Used in a `with` statement, at whose end everything is gone but the files in `folder`.
+
+    Args:
+        network: Which kind: one of `NETWORKS`.
+    """
+
+    def __init__(self, schedule: Schedule, folder: Path, network: str) -> None:
         self.folder = folder
         self.schedule = schedule
-        self.server = PrivateRedis(folder)
+        self.server = PlacedRedis(folder)
         self._nursery = Nursery()
-        self.network = Network(folder / "redis.sock", (*WORKERS, *BATCHERS, *PRODUCERS))
+        self.network = network_of(network, folder / "redis.sock", (*WORKERS, *BATCHERS, *PRODUCERS))
         self.ids = {name: write_questions(self.questions(name), schedule.pace.questions, prefix=f"{name}-q") for name in PRODUCERS}
         self._add_deadlines(self.questions(PRODUCERS[1]))
         self.members = {name: Member(name, self._starter(name)) for name in (*REDIS, *WORKERS, *BATCHERS, *PRODUCERS)}
@@ -96,9 +107,10 @@ class FleetUnderTest:
         self._client = redis.Redis.from_url(self.server.url, protocol=2, socket_timeout=0.25)
 
     def __enter__(self) -> Self:
-        # First, as the network is a thread.
+        # First, as the network may be a thread.
         self._nursery.__enter__()
         self.network.__enter__()
+        self.server.place(self.network)
         try:
             for name in (*REDIS, *BATCHERS, *WORKERS):
                 self.members[name].supervise()
@@ -184,8 +196,8 @@ class FleetUnderTest:
         else:
             paths = [str(self.questions(name)), "-o", str(self.answers(name))]
             arguments = ["submit", *paths, "--model", MODEL, "--run", name, "--quiet", "--json"]
-        wrong = next((fault for fault in self.schedule.faults if fault.kind == LASTING and fault.target == name), None)
-        return lambda: self._nursery.start(Life(arguments, self._environ(name), self.log(name), float(wrong.variant) if wrong else 0.0))
+        wrong = next((float(fault.variant) for fault in self.schedule.faults if fault.kind == LASTING and fault.target == name), 0.0)
+        return lambda: self._nursery.start(Life(arguments, self._environ(name), self.log(name), wrong, self.network.place(name)))
 
     def _start_redis(self) -> subprocess.Popen[bytes]:
         self.server.start()

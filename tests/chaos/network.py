@@ -1,113 +1,55 @@
-"""A network that can fail: every process of the fleet reaches Redis through a TCP link of its own, which can be held up or broken."""
+"""What a fleet under test is told of its network, which can fail; and which kind of network this machine allows."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any, Protocol
 
-CHUNK_BYTES = 65536
-
-
-class Link:
-    """Forwards from a loopback port to the socket of Redis. All methods belong to the event loop's thread."""
-
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
-        self._passing = asyncio.Event()
-        self._passing.set()
-        self._open: set[asyncio.StreamWriter] = set()
-        self.port = 0
-
-    async def listen(self) -> asyncio.Server:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        return server
-
-    def hold(self) -> None:
-        """Let nothing pass, in either direction; nobody is told."""
-        self._passing.clear()
-
-    def release(self) -> None:
-        """Deliver what was held up, and go on."""
-        self._passing.set()
-
-    def reset(self) -> None:
-        """Break every connection; what was held up is lost."""
-        for writer in self._open:
-            writer.transport.abort()
-        self._passing.set()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
-        inner: asyncio.StreamWriter | None = None
-        try:
-            await self._passing.wait()
-            inner_reader, inner = await asyncio.open_unix_connection(self._socket)
-            self._open.add(inner)
-            await asyncio.gather(self._pump(reader, inner), self._pump(inner_reader, writer))
-        except OSError:
-            # Redis is away, or either side broke off: so does the other.
-            pass
-        finally:
-            for side in filter(None, (writer, inner)):
-                self._open.discard(side)
-                side.transport.abort()
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(CHUNK_BYTES):
-            await self._passing.wait()
-            writer.write(data)
-            await writer.drain()
-        # What one side sent before it left still arrives; then the other side hears of it.
-        await self._passing.wait()
-        writer.close()
+from tests.chaos.namespaces import Namespaces, why_no_namespaces
+from tests.chaos.proxied import Proxies
 
 
-class Network:
-    """The links of a fleet, in a thread of their own. Used in a `with` statement."""
+class Network(AbstractContextManager[Any], Protocol):
+    """Between every process of the fleet and Redis, a link of its own. Used in a `with` statement, in which Redis is started.
 
-    def __init__(self, socket: Path, names: Sequence[str]) -> None:
-        self._socket = socket
-        self._names = names
-        self._links: dict[str, Link] = {}
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="network", daemon=True)
+    Attributes:
+        kind: How it fails, for the scoreboard.
+    """
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join()
+    kind: str
 
     def url(self, name: str) -> str:
         """How the process of that name reaches Redis."""
-        return f"redis://127.0.0.1:{self._links[name].port}/0"
+
+    def place(self, name: str) -> str:
+        """Path of the network namespace in which that process has to live; empty for the one we are in."""
+
+    def around_redis(self, command: Sequence[str]) -> list[str]:
+        """The command that starts Redis where the links end."""
 
     def hold(self, name: str) -> None:
-        self._loop.call_soon_threadsafe(self._links[name].hold)
+        """Let nothing pass, in either direction; nobody is told."""
+
+    def hold_replies(self, name: str) -> None:
+        """Let pass what the process sends, and nothing of what Redis replies."""
 
     def release(self, name: str) -> None:
-        self._loop.call_soon_threadsafe(self._links[name].release)
+        """Let everything pass again; what was held up arrives late."""
 
     def reset(self, name: str) -> None:
-        self._loop.call_soon_threadsafe(self._links[name].reset)
+        """Let everything pass again; what was held up is lost, and the connections with it."""
 
-    async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
-        async with contextlib.AsyncExitStack() as stack:
-            for name in self._names:
-                self._links[name] = Link(self._socket)
-                await stack.enter_async_context(await self._links[name].listen())
-            self._ready.set()
-            await self._stopping.wait()
-            for link in self._links.values():
-                link.reset()
+
+NETWORKS = ("namespaces", "proxy")
+
+
+def network_kind() -> str:
+    """The better of the two that works here."""
+    return "proxy" if why_no_namespaces() else "namespaces"
+
+
+def network_of(kind: str, socket: Path, names: Sequence[str]) -> Network:
+    """The network of one fleet; `socket` is where Redis can always be reached."""
+    return Namespaces(socket, names) if kind == "namespaces" else Proxies(socket, names)

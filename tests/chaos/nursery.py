@@ -28,6 +28,7 @@ import uvloop  # noqa: F401 (only to have it)
 
 from fleet.cli import main
 from fleet.processes import die_with_parent
+from tests.chaos.namespaces import enter
 from tests.chaos.wrong_clock import shift
 
 FORKING = multiprocessing.get_context("fork")
@@ -36,12 +37,18 @@ ENDS_WITHIN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What to start: `batchfleet ARGUMENTS`, its output to the end of `log`, its clock wrong by `clock_wrong_by_s` seconds."""
+    """What to start: `batchfleet ARGUMENTS`, its output to the end of `log`.
+
+    Attributes:
+        clock_wrong_by_s: In seconds; how much later its clock is.
+        place: Path of the network namespace in which it lives; empty for ours.
+    """
 
     arguments: Sequence[str]
     environ: Mapping[str, str]
     log: Path
     clock_wrong_by_s: float = 0.0
+    place: str = ""
 
 
 class Child:
@@ -143,6 +150,8 @@ def _live(life: Life, nurserys: Connection) -> None:
     sys.argv = ["batchfleet", *life.arguments]
     faulthandler.enable()
     gc.unfreeze()
+    if life.place:
+        enter(life.place)
     if life.clock_wrong_by_s:
         shift(life.clock_wrong_by_s)
     sys.exit(main(life.arguments))

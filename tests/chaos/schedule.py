@@ -57,6 +57,9 @@ class Kind:
     variants: tuple[str, ...] = ("",)
 
 
+PARTITIONS = ("late", "lost", "deaf")
+"""Late: what was sent before or during the partition arrives after it. Lost: connections break at its end. Deaf: requests arrive, replies do not."""
+
 # A process that was killed is started again when the fault is over, as a supervisor would. Stops outlast the leases: zombies come back.
 KINDS = {
     "kill-worker": Kind(WORKERS, "process", (0.2, 1.5)),
@@ -71,10 +74,9 @@ KINDS = {
     "stop-batcher": Kind(BATCHERS, "process", (1.2, 2.5), scales=True),
     "stop-producer": Kind(PRODUCERS, "process", (0.5, 3.0), scales=True),
     "stop-redis": Kind(REDIS, "process", (0.5, 3.8), scales=True),
-    # Late: what was sent before or during the partition arrives after it. Lost: connections break at its end.
-    "partition-worker": Kind(WORKERS, "link", (0.3, 3.8), scales=True, variants=("late", "lost")),
-    "partition-batcher": Kind(BATCHERS, "link", (0.3, 3.0), scales=True, variants=("late", "lost")),
-    "partition-producer": Kind(PRODUCERS, "link", (0.3, 3.8), scales=True, variants=("late", "lost")),
+    "partition-worker": Kind(WORKERS, "link", (0.3, 3.8), scales=True, variants=PARTITIONS),
+    "partition-batcher": Kind(BATCHERS, "link", (0.3, 3.0), scales=True, variants=PARTITIONS),
+    "partition-producer": Kind(PRODUCERS, "link", (0.3, 3.8), scales=True, variants=PARTITIONS),
     "cut-clients": Kind(REDIS, "process", (0.0, 0.0)),
     "oom-redis": Kind(REDIS, "process", (0.5, 3.0), scales=True),
     "full-disk": Kind(PRODUCERS, "process", (0.3, 1.5)),

@@ -237,6 +237,7 @@ CONTENTS = [
         becomes="dropped: nothing is in them",
     ),
     Attack("bytes that are no reason to wake", "wake", lambda r, m: r.xadd(KEYS.wake, {b"\xff\x00": str(m)}), becomes="passed over"),
+    Attack("bytes that are no news", "news", lambda r, m: r.xadd(KEYS.news, {b"\xff\x00": str(m)}), becomes="passed over"),
     Attack("a leader without an end", "leader", lambda r, m: r.set(KEYS.leader, str(m)), becomes=OUTLIVES),
     Attack("a leader for a day", "leader", lambda r, m: r.set(KEYS.leader, str(m), ex=86_400), becomes=OUTLIVES),
     Attack("a text where a number belongs", "epoch", lambda r, m: r.set(KEYS.epoch, str(m)), "epoch holds no number"),
@@ -333,6 +334,7 @@ CONTENTS = [
 TYPED = {
     "queues": KEYS.queues,
     "wake": KEYS.wake,
+    "news": KEYS.news,
     "leader": KEYS.leader,
     "epoch": KEYS.epoch,
     "batchers": KEYS.batchers,
