@@ -9,6 +9,7 @@ import secrets
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import redis
 
@@ -18,7 +19,7 @@ from batcher.housekeeping import SILENT_HEARTBEATS, Housekeeping
 from batcher.inbox import Inbox
 from batcher.leading import Leadership
 from batcher.options import BatcherOptions
-from batcher.packing import Demand, plan
+from batcher.packing import Demand, look_again_s, plan
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import LeaseLostError, QueueDamagedError, QueueUnavailableError
 from wire.keys import Keys
@@ -58,6 +59,8 @@ class Batcher:
         self._hand_over = HandOver(self._client, self._rq_client, keys, self._leadership)
         self._housekeeping = Housekeeping(self._client, keys, self._leadership, self._hand_over, options, self._inbox.forget)
         self._next_heartbeat = 0.0
+        self._left: dict[str, tuple[int, float]] = {}
+        """How many batch jobs of each model waited after the last hand-over, and when that was."""
         self.tally = Tally(options.limits)
         self.metrics = ""
 
@@ -131,7 +134,8 @@ class Batcher:
                 self.tally.add(model, todo.batches)
                 for batch in todo.batches:
                     self._inbox.drop(queue, len(batch))
-                demand[model] = Demand(waiting_batches, demand[model].hungry)
+                demand[model] = replace(demand[model], waiting_batches=waiting_batches)
+                self._left[model] = (waiting_batches, time.monotonic())
                 # What became of the rest depends on what is there now.
                 wait_s = min(wait_s, 0.0 if self._inbox.waiting[queue] and todo.recheck_s is None else wait_s)
             if todo.recheck_s is not None:
@@ -147,7 +151,12 @@ class Batcher:
                 pipe.llen(self._keys.rq_queue(model))
                 pipe.zcard(self._keys.hungry(model))
             found = pipe.execute()
-        return {model: Demand(found[2 * i], found[2 * i + 1]) for i, model in enumerate(names)}
+        return {model: self._demand_of(model, found[2 * i], found[2 * i + 1]) for i, model in enumerate(names)}
+
+    def _demand_of(self, model: str, waiting_batches: int, hungry: int) -> Demand:
+        now = time.monotonic()
+        left, since = self._left.get(model, (waiting_batches, now))
+        return Demand(waiting_batches, hungry, look_again_s(self._options.max_waiting_batches, left - waiting_batches, now - since))
 
     def _report(self) -> None:
         if time.monotonic() < self._next_heartbeat:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import redis.asyncio
 from redis.commands.core import AsyncScript
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 1000
 """Records in one call; a script keeps Redis to itself while it runs."""
+GATHER_S = 0.02
+"""Between the beginnings of two writes while more is in the engine. An answer every few milliseconds would otherwise cost a round trip each, and its
+producer, too; on two cores, that is time that the engine lacks."""
 LONGEST_BACKOFF_S = 2.0
 
 
@@ -29,15 +33,28 @@ class Publisher:
     """Between the engine, which finishes questions one by one, and Redis, which is asked as rarely as possible.
 
     While one write is on its way, what finishes meanwhile gathers for the next. What is here is bounded by what a worker may hold.
+
+    Args:
+        more_comes: Whether other questions are in the engine, so that a record may wait `GATHER_S` for their company.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, address: RedisAddress, keys: Keys, model: str, *, run_ttl_s: float) -> None:
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        address: RedisAddress,
+        keys: Keys,
+        model: str,
+        *,
+        run_ttl_s: float,
+        more_comes: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._client = client
         self._address = address
         self._keys = keys
         self._leases = keys.leases(model)
         self._newer = keys.newer(model)
         self._run_ttl_s = int(run_ttl_s)
+        self._more_comes = more_comes
         self._publish_script = client.register_script(load_script("wire", "publish"))
         self._finish_script = client.register_script(load_script("gpu_worker", "finish"))
         self._records: list[tuple[Answer | Failure, int]] = []
@@ -62,8 +79,12 @@ class Publisher:
 
     async def run(self) -> None:
         """Write for ever."""
+        not_before = 0.0
         while True:
             await self._something.wait()
+            if (left_s := not_before - time.monotonic()) > 0 and len(self._records) < AT_ONCE and self._more_comes():
+                await asyncio.sleep(left_s)
+            not_before = time.monotonic() + GATHER_S
             records, self._records = self._records[:AT_ONCE], self._records[AT_ONCE:]
             # A batch may end only after its last record; those are still to come if not all records fit.
             finished, self._finished = ([], self._finished) if self._records else (self._finished, [])

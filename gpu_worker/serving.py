@@ -153,7 +153,9 @@ class GpuWorker:
         model = self._engine.model
         self._report.capacity = self._options.capacity or default_capacity(self._engine.max_num_seqs)
         self._report.max_num_seqs = self._engine.max_num_seqs
-        self._publisher = Publisher(self._client, self._address, self._keys, model, run_ttl_s=self._options.run_ttl_s)
+        self._publisher = Publisher(
+            self._client, self._address, self._keys, model, run_ttl_s=self._options.run_ttl_s, more_comes=lambda: self._report.in_flight > 1
+        )
         self._intake = Intake(self._client, self._keys, model, self.name, self._options)
         self._waiting_intake = Intake(self._waiting_client, self._keys, model, self.name, self._options)
         self._leases = Leases(self._client, self._keys, model, self.name, self._options, self._clock)

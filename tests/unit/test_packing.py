@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.options import BatcherOptions, BatchLimits
-from batcher.packing import URGENT_S, Demand, Waiting, most_waiting, pack, plan
+from batcher.packing import LATEST_LOOK_S, SOONEST_LOOK_S, URGENT_S, Demand, Waiting, look_again_s, most_waiting, pack, plan
 
 sizes = st.lists(st.integers(1, 400), max_size=80)
 limits = st.builds(BatchLimits, max_questions=st.integers(1, 20), max_bytes=st.integers(1, 1000))
@@ -105,6 +106,21 @@ def test_an_urgent_question_goes_although_the_backlog_fills_the_queue() -> None:
 
     assert len(urgent.batches) == 1
     assert ordinary.batches == []
+
+
+def test_a_full_queue_is_looked_at_as_often_as_it_empties() -> None:
+    """When a quarter of it will be free: workers never wait, and slow ones do not cost a look every few milliseconds."""
+    assert look_again_s(64, taken=8, in_s=0.01) == pytest.approx(0.02)
+    assert look_again_s(64, taken=64, in_s=0.01) == SOONEST_LOOK_S
+    assert look_again_s(64, taken=1, in_s=0.04) == look_again_s(64, taken=0, in_s=5.0) == LATEST_LOOK_S
+
+
+def test_a_plan_without_room_takes_the_demand_s_word_for_when_to_look() -> None:
+    """Whether there was no room at all, or not enough."""
+    demand = Demand(OPTIONS.max_waiting_batches, look_again_s=0.04)
+
+    assert plan(waiting(1), demand, OPTIONS, now=0.0).recheck_s == 0.04
+    assert plan(waiting(*[1] * 9), replace(demand, waiting_batches=OPTIONS.max_waiting_batches - 1), OPTIONS, now=0.0).recheck_s == 0.04
 
 
 @given(sizes, st.integers(0, 12), st.integers(0, 2), st.floats(0, 2))
