@@ -36,7 +36,7 @@ HELP: dict[str, str] = {
     "workers": "workers",
     "per_worker": "questions in a run for each worker",
     "processes": "that simulate the workers",
-    "fed_by": "batch sizes to compute the other ways to feed for",
+    "fed_by": "batch sizes for the other ways to feed",
     "loads": "per cent of what the engines can do",
     "seconds": "for each load",
     "seed": "of the generated questions",

@@ -13,6 +13,7 @@ from statistics import median
 import orjson
 
 from fleet import building
+from fleet.bench.chart import Lines
 from fleet.bench.questions import make_questions, texts_of
 from fleet.bench.report import Report, Table, from_to, middle
 from fleet.bench.rig import BenchFailedError, Helper, Rig, environment, for_bench, write_config
@@ -20,13 +21,15 @@ from fleet.settings.schema import Settings
 
 NOTES = [
     "Raw: vLLM's AsyncLLM in a process of its own, with the same arguments and prompts, fed with so many requests in flight. The fastest counts.",
+    "Batches at a time: raw again; each is awaited whole before another takes its place. With fewer questions, and once, for some are very slow.",
     "Fleet: one worker at its default capacity, one batcher, Redis and a producer; from the first push to the last line on disk.",
     "Every answer has exactly its number of tokens (min_tokens, max_tokens, ignore_eos). Both engines are booted once and measured in turn.",
 ]
 EVEN = (0.0, 0.0)
-ONE_AT_A_TIME = 16
-SLOW_SHARE = 8
-"""One batch at a time is so slow that it is measured with this fraction of the questions, and in the first round only."""
+ONE, OVERLAPPED = 1, 2
+"""Batches at a time."""
+SLOW_SHARE, LEAST_BATCHES = 8, 4
+"""Whole batches are so slow a way to feed an engine that they are measured with this fraction of the questions, but at least so many batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Plan:
     """What to measure: raw vLLM and the fleet at every batch size, in turn, `rounds` times.
 
     Attributes:
+        fed_by: Sizes of the batches that raw vLLM is fed whole, one at a time and two at a time; 1: one question by itself.
         tokens: Shortest and longest answer.
         lognormal: Mean and deviation of the logarithm of the answers' lengths; `EVEN` for an even spread.
         prompt_chars: Shortest and longest prompt; made ones are cut to between these, those of a file are left alone.
@@ -41,6 +45,7 @@ class Plan:
 
     count: int = 4096
     batch_sizes: Sequence[int] = (8, 16, 64, 256)
+    fed_by: Sequence[int] = (16,)
     rounds: int = 3
     seed: int = 1
     source: Path | None = None
@@ -51,12 +56,22 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One run. `fed`: how; `raw`: by AsyncLLM itself; `again`: questions that were given to a worker more than once."""
+    """One run.
+
+    Attributes:
+        fed: How, in words.
+        raw: By AsyncLLM itself.
+        size: Questions in a batch, or in flight; 0: all at once.
+        at_once: Whole batches at a time; 0 if a batch is no barrier.
+        again: Questions that were given to a worker more than once.
+    """
 
     fed: str
     raw: bool
+    size: int
     questions: int
     elapsed_s: float
+    at_once: int = 0
     again: int = 0
 
     @property
@@ -88,23 +103,31 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
                         say(f"round {number + 1}: {one.fed}: {one.rate:.1f}/s in {one.elapsed_s:.2f} s{again}")
                 complaints = rig.complaints()
     parameters = {**asdict(plan), "source": plan.source.name if plan.source else "generated", "max_num_seqs": sequences}
-    return Report("engine", parameters, [_table(found)], [*NOTES, _verdict(found), *complaints], [asdict(one) for one in found])
+    return Report("engine", parameters, [_table(found)], [*NOTES, _verdict(found), *complaints], [asdict(one) for one in found], _chart(found))
 
 
 def _round(plan: Plan, raw: Helper, sequences: int, rig: Rig, folder: Path, number: int) -> Iterator[Measurement]:
-    slow = max(ONE_AT_A_TIME, plan.count // SLOW_SHARE)
-    for count, in_flight, whole, words in (
-        (plan.count, sequences, False, f"{sequences} in flight"),
-        (plan.count, sequences * 3 // 2, False, f"{sequences * 3 // 2} in flight"),
-        (plan.count, 0, False, "all at once"),
-        (slow, ONE_AT_A_TIME, True, f"one batch of {ONE_AT_A_TIME} at a time"),
-    ):
-        if whole and number:
-            continue
-        raw.tell(json.dumps([count, in_flight, whole]))
-        yield Measurement(f"raw: {words}", raw=True, questions=count, elapsed_s=raw.result()["elapsed_s"])
+    for in_flight in (sequences, sequences * 3 // 2):
+        yield _raw(raw, f"raw: {in_flight} in flight", plan.count, in_flight)
+    yield _raw(raw, "raw: all at once", plan.count, 0)
+    if number == 0:
+        for size in plan.fed_by:
+            some = min(plan.count, max(plan.count // SLOW_SHARE, LEAST_BATCHES * size))
+            yield _raw(raw, f"raw: one {_batch(size)} at a time", some, size, ONE)
+            yield _raw(raw, f"raw: two {_batch(size, 'es')} at a time", some, size, OVERLAPPED)
     for size in plan.batch_sizes:
         yield _fleet(plan, size, rig, folder, number)
+
+
+def _batch(size: int, plural: str = "") -> str:
+    if size == 1:
+        return "questions" if plural else "question"
+    return f"batch{plural} of {size}"
+
+
+def _raw(raw: Helper, fed: str, count: int, size: int, at_once: int = 0) -> Measurement:
+    raw.tell(json.dumps([count, size or count, at_once]))
+    return Measurement(fed, raw=True, size=size, questions=count, elapsed_s=raw.result()["elapsed_s"], at_once=at_once)
 
 
 def _fleet(plan: Plan, size: int, rig: Rig, folder: Path, number: int) -> Measurement:
@@ -119,7 +142,8 @@ def _fleet(plan: Plan, size: int, rig: Rig, folder: Path, number: int) -> Measur
     if result["answered"] != plan.count:
         msg = f"{result['answered']} of {plan.count} questions were answered, {result['failed']} failed"
         raise BenchFailedError(msg)
-    return Measurement(f"fleet: batches of {size}", raw=False, questions=plan.count, elapsed_s=result["elapsed_s"], again=result["again"])
+    fed = f"fleet: batches of {size}"
+    return Measurement(fed, raw=False, size=size, questions=plan.count, elapsed_s=result["elapsed_s"], again=result["again"])
 
 
 def _write_questions(path: Path, plan: Plan) -> None:
@@ -149,7 +173,19 @@ def _table(found: list[Measurement]) -> Table:
 
 
 def _best_raw(found: list[Measurement]) -> float:
-    return max(median(one.rate for one in found if one.fed == fed) for fed in {one.fed for one in found if one.raw})
+    return max(median(one.rate for one in found if one.fed == fed) for fed in {one.fed for one in found if one.raw and not one.at_once})
+
+
+def _chart(found: list[Measurement]) -> Lines:
+    def line(*, raw: bool, at_once: int) -> list[tuple[float, float]]:
+        these = [one for one in found if (one.raw, one.at_once) == (raw, at_once)]
+        return [(float(size), median(one.rate for one in these if one.size == size)) for size in sorted({one.size for one in these})]
+
+    fleet, one, two = line(raw=False, at_once=0), line(raw=True, at_once=ONE), line(raw=True, at_once=OVERLAPPED)
+    sizes = [size for size, _ in (*fleet, *one, *two)]
+    best = [(size, _best_raw(found)) for size in (min(sizes), max(sizes))]
+    lines = {"this fleet": fleet, "raw vLLM at its best": best, "two batches at a time": two, "one batch at a time": one}
+    return Lines("What the batch size does to vLLM, by the way to feed it", "questions in a batch", "answers per second", lines, log_x=True)
 
 
 def _verdict(found: list[Measurement]) -> str:

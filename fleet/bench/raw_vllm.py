@@ -40,12 +40,14 @@ def main() -> int:
 async def _serve(options: Any, prompts: list[tuple[str, int]]) -> None:  # noqa: ANN401 (VllmOptions)
     booted = await boot(options, serving_of(options), threading.Event())
     print(json.dumps({"ready": True, "max_num_seqs": int(booted.llm.vllm_config.scheduler_config.max_num_seqs)}), flush=True)
-    # One line for each measurement: how many prompts, how many in flight (0: all), and whether in batches that are awaited whole.
+    # One line for each measurement: how many prompts; how many in flight, or in a batch; how many batches at a time, 0 for no batches.
     while line := await asyncio.to_thread(sys.stdin.readline):
-        count, in_flight, whole = json.loads(line)
-        feed = _in_batches if whole else _continuously
+        count, size, at_once = json.loads(line)
         began = time.monotonic()
-        tokens = await feed(booted.llm, prompts[:count], in_flight or count)
+        if at_once:
+            tokens = await _in_batches(booted.llm, prompts[:count], size, at_once)
+        else:
+            tokens = await _continuously(booted.llm, prompts[:count], size)
         print(json.dumps({"elapsed_s": time.monotonic() - began, "answered": count, "tokens": tokens}), flush=True)
     booted.llm.shutdown()
 
@@ -60,11 +62,15 @@ async def _continuously(llm: Any, prompts: list[tuple[str, int]], in_flight: int
     return sum(await asyncio.gather(*map(one, range(len(prompts)))))
 
 
-async def _in_batches(llm: Any, prompts: list[tuple[str, int]], size: int) -> int:  # noqa: ANN401 (AsyncLLM)
-    tokens = 0
-    for start in range(0, len(prompts), size):
-        tokens += await _continuously(llm, prompts[start : start + size], size)
-    return tokens
+async def _in_batches(llm: Any, prompts: list[tuple[str, int]], size: int, at_once: int) -> int:  # noqa: ANN401 (AsyncLLM)
+    """`at_once` batches at a time, each awaited whole before another takes its place."""
+    places = asyncio.Semaphore(at_once)
+
+    async def one(start: int) -> int:
+        async with places:
+            return await _continuously(llm, prompts[start : start + size], size)
+
+    return sum(await asyncio.gather(*map(one, range(0, len(prompts), size))))
 
 
 async def _answer(llm: Any, prompt: tuple[str, int], request_id: str) -> int:  # noqa: ANN401 (AsyncLLM)

@@ -16,19 +16,20 @@ import pytest
 from fleet.bench.questions import LONGEST, MEDIAN_CHARS, SHORTEST, make_questions
 from fleet.bench.report import Table, percentile
 from fleet.bench.tracing import STAGES
+from tests.integration import tiny_model
 from tests.processes import ROOT, write_questions
 
 
-def bench(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str, timeout_s: float = 100, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run one benchmark to its end, as a user would."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
     command = [sys.executable, "-m", "fleet.bench", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603 (ours)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603 (ours)
 
 
-def measured(*arguments: str) -> dict[str, Any]:
+def measured(*arguments: str, timeout_s: float = 100) -> dict[str, Any]:
     """What a benchmark prints with --json."""
-    done = bench(*arguments, "--json")
+    done = bench(*arguments, "--json", timeout_s=timeout_s)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -65,6 +66,25 @@ def test_batching_compares_fleets_with_other_ways_to_feed(tmp_path: Path) -> Non
     assert (tmp_path / "found" / "batching.svg").read_text(encoding="utf-8").startswith("<svg")
     assert json.loads((tmp_path / "found" / "batching.json").read_text(encoding="utf-8")) == found
     assert "| batches of 16" in (tmp_path / "found" / "batching.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(600)
+def test_engine_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path) -> None:
+    """Two real engines in turn: raw vLLM fed in every way, and a fleet at each batch size; only what has no barriers counts as raw at its best."""
+    generator = {"hf_model_id": str(tiny_model.cached()), "vllm_args": tiny_model.ENGINE_ARGUMENTS}
+    (tmp_path / "tiny.yaml").write_text(json.dumps({"model": {"generator_settings": generator}}), encoding="utf-8")
+    arguments = ("--config", str(tmp_path / "tiny.yaml"), "--count", "64", "--batch", "8", "512", "--fed-by", "1", "16", "--rounds", "1")
+
+    found = measured("engine", *arguments, "--tokens", "2", "8", "--save", str(tmp_path / "found"), timeout_s=500)
+
+    (rows,) = found["tables"].values()
+    ways = ["64 in flight", "96 in flight", "all at once", "one question at a time", "two questions at a time"]
+    ways += ["one batch of 16 at a time", "two batches of 16 at a time"]
+    assert [row["fed"] for row in rows] == [*(f"raw: {way}" for way in ways), "fleet: batches of 8", "fleet: batches of 512"]
+    assert max(row["of the best raw"] for row in rows[:3]) == 1
+    assert [one["questions"] for one in found["measurements"]] == [64] * 3 + [8, 8, 64, 64] + [64] * 2
+    assert (tmp_path / "found" / "engine.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_scale_sets_simulated_workers_against_the_ideal() -> None:
