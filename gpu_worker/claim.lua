@@ -10,25 +10,24 @@
 --   Without room, one batch is taken, and only from a backlog: if more batches wait than there are workers.
 -- Returns {batch id, times given to a worker, data, 1 if some of it may have records already} for each; in place of data, false where no job of
 --   that id can be read, and its size where that exceeds the bound.
+local room = tonumber(ARGV[4])
+if room <= 0 then
+  if redis.call('LLEN', KEYS[1]) <= redis.call('ZCARD', KEYS[5]) then return {} end
+  room = 1
+end
 -- A key of a wrong type must stop the script here, before the first write, and not in the middle.
 redis.call('LLEN', KEYS[1])
 redis.call('ZCARD', KEYS[2])
 redis.call('ZCARD', KEYS[3])
 redis.call('XLEN', KEYS[4])
-redis.call('ZCARD', KEYS[5])
-redis.call('ZCARD', KEYS[6])
+local newer = redis.call('ZCARD', KEYS[6]) > 0
 -- Nothing in a job is believed: an error in the middle would lose the batch.
 local function count(text) return text and #text < 10 and tonumber(text:match('^%d+$')) or 0 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local room = tonumber(ARGV[4])
 local claimed = {}
-if room <= 0 then
-  if redis.call('LLEN', KEYS[1]) <= redis.call('ZCARD', KEYS[5]) then return claimed end
-  room = 1
-end
 local function next_batch()
-  local readable = redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', ARGV[8], 'LIMIT', 0, 1)[1]
+  local readable = newer and redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', ARGV[8], 'LIMIT', 0, 1)[1]
   if not readable then return redis.call('LPOP', KEYS[1]) end
   redis.call('ZREM', KEYS[6], readable)
   return readable
@@ -41,11 +40,12 @@ while room > 0 and #claimed < tonumber(ARGV[5]) do
     local size = redis.call('HSTRLEN', job, 'data')
     local data = size
     if size <= tonumber(ARGV[9]) then data = redis.call('HGET', job, 'data') end
-    local attempts = count(redis.call('HGET', job, 'attempts')) + 1
+    local was = redis.call('HMGET', job, 'attempts', 'questions', 'recheck')
+    local attempts = count(was[1]) + 1
     redis.call('HSET', job, 'attempts', attempts, 'status', 'started', 'worker_name', ARGV[1], 'lease_token', ARGV[2])
     redis.call('ZADD', KEYS[2], now + ARGV[3], id)
-    table.insert(claimed, {id, attempts, data, redis.call('HEXISTS', job, 'recheck')})
-    room = room - math.max(1, count(redis.call('HGET', job, 'questions')))
+    table.insert(claimed, {id, attempts, data, was[3] and 1 or 0})
+    room = room - math.max(1, count(was[2]))
   else
     table.insert(claimed, {id, 0, false, 0})
   end

@@ -12,7 +12,8 @@
 -- KEYS[11..]     streams of questions, one for each model and priority among them
 -- ARGV: 1 run id, 2 cursor before, 3 cursor after, 4 TTL (s), 5 most pending questions, 6 most pending bytes, 7 most unacknowledged of
 --   a run, 8 most queues, 9 mark of the questions before the cursor after, or '', 10 number of streams, then each stream's name in `queues`,
---   then for each question: stream number (0: the bytes are already its failure record), index, bytes, deadline (s) or ''
+--   then for each question: stream number (0: the bytes are already its failure record), index, bytes, deadline (s) or ''. At most 1 000
+--   questions: Lua hands some 8 000 values to one command at most.
 -- Returns {'ok'}, {'cursor', actual}, {'gone'}, {'cancelled'}, {'window'}, {'pending', questions, bytes}, {'share', questions, runs that wait},
 --   {'queues', how many}.
 -- A key of a wrong type must stop the script here, before the first write, and not in the middle.
@@ -22,10 +23,11 @@ for i = 2, 3 do redis.call('STRLEN', KEYS[i]) end
 for _, i in ipairs({6, 9, 10}) do redis.call('ZCARD', KEYS[i]) end
 local REFUSED_MS = 2000
 
-local cursor = redis.call('HGET', KEYS[1], 'cursor')
+local cursor, cancelled, accepted, acknowledged, answered, failed =
+  unpack(redis.call('HMGET', KEYS[1], 'cursor', 'cancelled', 'accepted', 'acknowledged', 'answered', 'failed'))
 if not cursor then return {'gone'} end
 if cursor ~= ARGV[2] then return {'cursor', cursor} end
-if redis.call('HEXISTS', KEYS[1], 'cancelled') == 1 then return {'cancelled'} end
+if cancelled then return {'cancelled'} end
 
 local streams = tonumber(ARGV[10])
 local first = 11 + streams
@@ -39,8 +41,7 @@ for i = first, #ARGV, 4 do
   end
 end
 
-local counts = redis.call('HMGET', KEYS[1], 'accepted', 'acknowledged', 'answered', 'failed')
-if (counts[1] or 0) - (counts[2] or 0) + questions + refused > tonumber(ARGV[7]) then return {'window'} end
+if (accepted or 0) - (acknowledged or 0) + questions + refused > tonumber(ARGV[7]) then return {'window'} end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -50,7 +51,7 @@ local pending_questions, pending_bytes = tonumber(pending[1] or 0), tonumber(pen
 if questions > 0 and pending_questions > 0 then
   local full = math.max((pending_questions + questions) / tonumber(ARGV[5]), (pending_bytes + bytes) / tonumber(ARGV[6]))
   -- While others find no room, nobody takes more than an equal share of it: room goes to who waits, not to who asks most often.
-  local mine = (counts[1] or 0) - (counts[3] or 0) - (counts[4] or 0)
+  local mine = (accepted or 0) - (answered or 0) - (failed or 0)
   local others = redis.call('ZCOUNT', KEYS[9], now - REFUSED_MS, now)
   if (tonumber(redis.call('ZSCORE', KEYS[9], ARGV[1]) or 0)) >= now - REFUSED_MS then others = others - 1 end
   local greedy = others > 0 and mine > 0 and full * (mine + questions) / (pending_questions + questions) > 1 / (others + 1)
@@ -74,10 +75,21 @@ if #new > 0 then
   redis.call('XADD', KEYS[8], 'MAXLEN', '~', 1000, '*', 'queue', new[1])
 end
 
+-- Neighbours' bits are set together, up to 32 at once, and last: what has no bit was never asked, whatever stopped the script before.
+local bits, start, length = {}, 0, 0
+local function end_neighbours()
+  if length == 0 then return end
+  for _, word in ipairs({'SET', 'u' .. length, start, 2 ^ length - 1}) do table.insert(bits, word) end
+end
 for i = first, #ARGV, 4 do
-  redis.call('SETBIT', KEYS[2], ARGV[i + 1], 1)
+  local index = tonumber(ARGV[i + 1])
+  if length == 32 or index ~= start + length then
+    end_neighbours()
+    start, length = index, 0
+  end
+  length = length + 1
   if ARGV[i] == '0' then
-    redis.call('SETBIT', KEYS[3], ARGV[i + 1], 1)
+    redis.call('SETBIT', KEYS[3], index, 1)
     redis.call('XADD', KEYS[4], '*', 'a', ARGV[i + 2])
   elseif ARGV[i + 3] == '' then
     redis.call('XADD', KEYS[10 + tonumber(ARGV[i])], '*', 'q', ARGV[i + 2], 'r', ARGV[1])
@@ -86,6 +98,8 @@ for i = first, #ARGV, 4 do
     redis.call('ZADD', KEYS[10], 'LT', ARGV[i + 3], ARGV[10 + tonumber(ARGV[i])])
   end
 end
+end_neighbours()
+if #bits > 0 then redis.call('BITFIELD', KEYS[2], unpack(bits)) end
 redis.call('HINCRBY', KEYS[5], 'questions', questions)
 redis.call('HINCRBY', KEYS[5], 'bytes', bytes)
 redis.call('HSET', KEYS[1], 'cursor', ARGV[3])

@@ -77,9 +77,11 @@ class Processes:
         return self.started[name].wait(within_s)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to a process that is still running."""
+        """Send a signal to a process that is still running. After SIGKILL it is gone, with its locks."""
         assert self.started[name].poll() is None, f"{name} ended by itself:\n{self.log(name)}"
         self.started[name].send_signal(number)
+        if number == signal.SIGKILL:
+            self.started[name].wait(PATIENCE_S)
 
 
 def batchfleet(

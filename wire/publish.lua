@@ -6,21 +6,28 @@
 -- KEYS[5] zset   runs
 -- ARGV: 1 run id, 2 TTL (s), then for each record: index, 'answered' or 'failed', bytes of its question, record
 -- Returns how many were first, or -1 if the run is gone and nobody waits for its records.
--- A key of a wrong type must stop the script here, before the first write, and not in the middle.
+-- A key of a wrong type must stop the script before the first write, and not in the middle; the bitmaps do so where they are used first.
 redis.call('XLEN', KEYS[3])
 redis.call('HLEN', KEYS[4])
-redis.call('HLEN', KEYS[1])
-redis.call('STRLEN', KEYS[2])
+local gone = redis.call('HLEN', KEYS[1]) == 0
 -- Changes nothing, but is the first write, and Redis refuses a script for want of memory only at a first write that takes memory: a record must
 -- be written when Redis is full, for it ends a question, and that makes room.
 redis.call('ZREM', KEYS[5], '')
+-- What is answered together lies close together: its bits in the ledger of accepted questions are read 512 at a time.
+local pieces = {}
+local function was_asked(index)
+  local byte = math.floor(index / 8)
+  local first = byte - byte % 64
+  if not pieces[first] then pieces[first] = redis.call('GETRANGE', KEYS[1] .. ':accepted', first, first + 63) end
+  local bits = pieces[first]:byte(byte - first + 1) or 0
+  return math.floor(bits / 2 ^ (7 - index % 8)) % 2 == 1
+end
 local bytes, answered, failed, again = 0, 0, 0, 0
-local gone = redis.call('EXISTS', KEYS[1]) == 0
 for i = 3, #ARGV, 4 do
   if gone then
     failed = failed + 1
     bytes = bytes + ARGV[i + 2]
-  elseif redis.call('GETBIT', KEYS[1] .. ':accepted', ARGV[i]) == 0 then
+  elseif not was_asked(ARGV[i]) then
     -- Nobody asked this: a foreign question, or one whose acceptance Redis lost. Its producer asks it again. No bit is set beyond the run's.
   elseif redis.call('SETBIT', KEYS[2], ARGV[i], 1) == 0 then
     redis.call('XADD', KEYS[3], '*', 'a', ARGV[i + 3])

@@ -13,7 +13,8 @@ from fleet.private_redis import PrivateRedis
 from gpu_worker.intake import HeldBatch
 from gpu_worker.publishing import Publisher
 from tests.builders import a_question, an_answer
-from wire.connection import RedisAddress
+from wire.codec import encode_record
+from wire.connection import RedisAddress, load_script
 from wire.errors import QueueUnavailableError
 from wire.keys import Keys
 
@@ -58,3 +59,22 @@ async def test_a_batch_outlives_records_that_redis_refuses(redis_server: Private
 
     assert client.xlen(KEYS.records("run-1")) == 1
     assert not client.exists("rq:job:b1")
+
+
+def test_any_number_of_records_is_written_in_one_call(client: redis.Redis) -> None:
+    """Each question that was asked gets the first of its records; what nobody asked gets none, next to them or far beyond."""
+    asked = 2500
+    for index in range(asked):
+        client.setbit(KEYS.accepted("run-1"), index, 1)
+    client.hset(KEYS.run("run-1"), "accepted", asked)
+    publish = client.register_script(load_script("wire", "publish"))
+    keys = [KEYS.run("run-1"), KEYS.done("run-1"), KEYS.records("run-1"), KEYS.pending, KEYS.runs]
+    records: list[Any] = []
+    for index in (*range(asked + 1), 2**32 - 1, *range(0, asked, 2)):
+        records += [index, "answered", 1, encode_record(an_answer(f"q{index}", index=index))]
+
+    first, again = (publish(keys=keys, args=["run-1", 60, *records]) for _ in range(2))
+
+    assert (first, again) == (asked, 0)
+    assert client.xlen(KEYS.records("run-1")) == client.bitcount(KEYS.done("run-1")) == asked
+    assert client.hmget(KEYS.run("run-1"), "answered", "regenerated") == [b"2500", b"5000"]
