@@ -34,7 +34,7 @@ from producer.running import NotFinishedError, RunCancelledError, Runner, StuckE
 from producer.shaping import AS_IT_STANDS, Shape
 from producer.sources import InputFormat, find_files
 from producer.spooling import spool, spool_path
-from producer.stock import FileRun, take_stock
+from producer.stock import FileRun, Stock, take_stock
 from wire.connection import RedisAddress, connect, opened, translated
 from wire.errors import EngineBootError, FleetError, UsageError
 from wire.keys import Keys
@@ -144,7 +144,7 @@ def run_file(asking: Asking, settings: Settings, engine: str, workers: int) -> i
             pass
     what = prepare(asking, settings, building.model_name(settings, engine), settings.model.generator_settings.sampling_defaults)
     with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
-        stock = take_stock(what, answers)
+        stock = _stock_of(what, answers, asking.to)
         if stock.is_complete:
             # Not worth booting an engine for.
             return _report(asking, what, Outcome(what.run, what.default_model, stock.tally))
@@ -168,11 +168,21 @@ def submit_file(asking: Asking, settings: Settings) -> int:
     # What nobody has set here is the workers' to say.
     what = prepare(asking, settings, served_model(address, settings), settings.model.generator_settings.given_sampling)
     with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
-        stock = take_stock(what, answers)
+        stock = _stock_of(what, answers, asking.to)
         with ProgressView(quiet=asking.quiet) as view:
             options = building.producer_options(settings, wait_for_room=asking.wait_for_room)
             runner = Runner(what, stock, answers, address, options, observe=view.show)
             return _ask(runner, what, asking, address, view, interruption, options.run_ttl_s)
+
+
+def _stock_of(what: FileRun, answers: AnswersFile, to: Destination) -> Stock:
+    """What is there already. A file that will take the place of another must be our own."""
+    is_new = answers.size() == 0
+    stock = take_stock(what, answers)
+    if is_new and to.path != to.journal and to.path.exists() and to.path.stat().st_size:
+        msg = f"{to.path} exists already, and no {to.journal.name} says that it holds answers of ours; move it away, or choose another -o"
+        raise UsageError(msg)
+    return stock
 
 
 def _ask(

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,26 +29,21 @@ class AnswersFile:
         path: Where the answers go; made if missing, continued if there.
 
     Raises:
-        UsageError: The folder is missing or not writable, the path is not a file, or another producer has it open.
+        UsageError: The folder is missing or not writable, the path is no regular file, or another producer has it open.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._sidecar = path.with_name(path.name + ".run")
+        self._file = self._opened(path, os.O_APPEND)
         try:
-            self._lock = os.open(self._sidecar, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            msg = f"cannot write answers to {path}: {error.strerror}; choose another -o"
-            raise UsageError(msg) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
-                raise
-            msg = f"another batchfleet process is writing {path}; wait for it, or choose another -o"
-            raise UsageError(msg) from None
-        self._drop_torn_line()
+            # Both: one file may have several names, each with a sidecar of its own.
+            self._hold(self._file)
+            self._lock = self._opened(self._sidecar)
+            self._hold(self._lock)
+        except BaseException:
+            os.close(self._file)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -65,6 +61,8 @@ class AnswersFile:
         """
         stored = self._stored()
         ours = {"run": run, "fingerprint": fingerprint}
+        if stored == ours:
+            self._drop_torn_line()
         if self.size() == 0:
             # Of whatever it was before, nothing is left.
             stored = None
@@ -119,6 +117,27 @@ class AnswersFile:
         except OSError as error:
             msg = f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is lost"
             raise OutputFullError(msg) from None
+
+    def _opened(self, path: Path, more_flags: int = 0) -> int:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | more_flags, 0o644)
+        except OSError as error:
+            msg = f"cannot write answers to {self.path}: {error.strerror}; choose another -o"
+            raise UsageError(msg) from None
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            msg = f"cannot write answers to {path}: it is no regular file, and answers are read again to go on with a run; choose another -o"
+            raise UsageError(msg)
+        return file
+
+    def _hold(self, file: int) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+                raise
+            msg = f"another batchfleet process is writing {self.path}; wait for it, or choose another -o"
+            raise UsageError(msg) from None
 
     def _stored(self) -> dict[str, Any] | None:
         with contextlib.suppress(orjson.JSONDecodeError):

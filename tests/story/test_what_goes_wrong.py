@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleet.cli import main
+from producer.output import AnswersFile
 from tests.processes import batchfleet, read_answers, write_questions
 
 BAD_LINES = {
@@ -119,17 +120,42 @@ def test_a_changed_configuration_does_not_resume(tmp_path: Path, capsys: pytest.
     assert "count (10 then, 11 now)" in said_again
 
 
-def test_an_answers_file_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file with lines that no run of ours wrote is neither overwritten nor appended to."""
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", "my notes\n"), ("a.jsonl", '{"no": "newline at the end"}'), ("a.csv", "my,table\n1,2\n")])
+def test_an_answers_file_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str) -> None:
+    """A file that no run of ours wrote is neither overwritten, nor appended to, nor taken for a torn line."""
     write_questions(tmp_path / "questions.jsonl", 3)
-    answers = tmp_path / "answers.jsonl"
-    answers.write_text("my notes\n")
+    answers = tmp_path / name
+    answers.write_text(content)
 
     code, said = run(capsys, "run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--engine", "stub")
 
     assert code == 2
     assert "choose another -o" in said
-    assert answers.read_text() == "my notes\n"
+    assert answers.read_text() == content
+
+
+def test_what_is_no_regular_file_holds_no_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Answers are read again to go on with a run; that a pipe cannot do so is said before anything is asked."""
+    write_questions(tmp_path / "questions.jsonl", 3)
+    os.mkfifo(tmp_path / "pipe")
+
+    code, said = run(capsys, "run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "pipe"), "--engine", "stub")
+
+    assert code == 2
+    assert "no regular file" in said
+    assert not (tmp_path / "pipe.run").exists()
+
+
+def test_two_names_of_one_answers_file_are_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A link to it has a sidecar of its own, and the lines of two runs would still come to lie between each other."""
+    write_questions(tmp_path / "questions.jsonl", 3)
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "answers.jsonl")
+
+    with AnswersFile(tmp_path / "answers.jsonl"):
+        code, said = run(capsys, "run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "link.jsonl"), "--engine", "stub")
+
+    assert code == 2
+    assert "another batchfleet process is writing" in said
 
 
 def test_no_engine_is_made_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
