@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import tomllib
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,20 @@ ROOT = Path(__file__).parents[2]
 FILES = ("docker-compose.yml", "docker-compose.stub.yml")
 PACKAGES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 LONGEST_S = 150.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a container ended that was told to.
+
+    Attributes:
+        took_s: From the first signal to its end.
+        signals: By number, in their order.
+    """
+
+    took_s: float
+    exit_code: int
+    signals: tuple[str, ...]
 
 
 @dataclass
@@ -125,6 +141,34 @@ class Composed:
         """What Docker knows of a container."""
         command = ["docker", "inspect", "--format", template, container]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 (ours)
+
+    def endings(self, since_s: float) -> dict[str, Ending]:
+        """How containers of this project ended since that moment, by their ids, as Docker's own events tell."""
+        label = f"label=com.docker.compose.project={self.project}"
+        kinds = ["--filter", "event=kill", "--filter", "event=die"]
+        command = [
+            "docker",
+            "events",
+            "--since",
+            f"{since_s:.9f}",
+            "--until",
+            f"{time.time():.9f}",
+            "--filter",
+            label,
+            *kinds,
+            "--format",
+            "{{json .}}",
+        ]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 (ours)
+        signals: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        ended = {}
+        for event in map(json.loads, said.splitlines()):
+            of, at_s, attributes = event["Actor"]["ID"], event["timeNano"] / 1e9, event["Actor"]["Attributes"]
+            if event["Action"] == "kill":
+                signals[of].append((at_s, attributes["signal"]))
+            elif signals[of]:
+                ended[of] = Ending(at_s - signals[of][0][0], int(attributes["exitCode"]), tuple(name for _, name in signals[of]))
+        return ended
 
     def logs(self, service: str) -> str:
         return self.compose("logs", "--no-color", "--no-log-prefix", service).stdout

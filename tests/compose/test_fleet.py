@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections import Counter
 
 from tests.compose.composed import Composed
@@ -62,6 +63,41 @@ def test_20000_questions_while_the_fleet_grows_shrinks_and_loses_parts(fleet: Co
 
     assert summary(producer)["answered"] == len(ids)
     assert_answered_once(fleet, ids, "grows")
+
+
+def test_scaling_down_takes_less_than_the_grace_and_does_no_question_twice(fleet: Composed) -> None:
+    """Nothing is killed. Three of four workers are told to go with their engines full of questions that take seconds: each finishes what it has, ends
+    with code 0 by itself, and no question is given to a second worker, neither what they had nor what they gave back.
+    """  # noqa: D205 (one thought)
+    fleet.configure(CONFIG)
+    fleet.environ["STUB_STEP_S"] = "0.06"
+    fleet.up(workers=4)
+    ids = write_questions(fleet.folder / "questions.jsonl", 1_500)
+    answers = fleet.folder / "answers.jsonl"
+    producer = fleet.start("submit", "/data/questions.jsonl", "-o", "/data/answers.jsonl", "--run", "shrinks", "--json")
+    wait_until(lambda: all(worker["in_flight"] >= 64 for worker in fleet.workers("running")), "all four are full")
+    before = fleet.containers("gpu-worker")
+    grace_s = float(fleet.inspect(before[0], "{{.Config.StopTimeout}}"))
+
+    since_s = time.time()
+    fleet.up("gpu-worker", workers=1)
+    returned_s = time.time() - since_s
+    endings = fleet.endings(since_s)
+    to_come = len(ids) - lines_in(answers)
+    left = set(before) - set(fleet.containers("gpu-worker"))
+    fleet.up("gpu-worker", workers=4)
+
+    assert summary(producer)["answered"] == len(ids)
+    assert_answered_once(fleet, ids, "shrinks")
+    assert {answer["attempts"] for answer in read_answers(answers)} == {1}
+    assert set(endings) == left
+    assert len(left) == 3
+    print(f"scaled down in {returned_s:.1f} s of {grace_s:.0f} s; workers took {sorted(round(ending.took_s, 1) for ending in endings.values())} s")
+    assert {(ending.exit_code, ending.signals) for ending in endings.values()} == {(0, ("15",))}
+    # Shorter than a second, and there was nothing to finish.
+    assert all(1 < ending.took_s < grace_s for ending in endings.values())
+    assert returned_s < grace_s
+    assert to_come > 0, "too fast: nothing was left when it became interesting"
 
 
 def test_questions_outlive_down_and_up(fleet: Composed) -> None:
