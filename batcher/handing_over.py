@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,6 +33,25 @@ class BatchJob(Job):
         return fields
 
 
+class QueueOrder:
+    """Whether a batch may simply stand at the end of its queue, which is so as long as all that wait there are of one run."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[bytes, int]] = {}
+        self._waiting: dict[str, float] = {}
+
+    def matters(self, queue: str, run: bytes) -> bool:
+        """To be asked once for each batch that is handed over."""
+        last, count = self._last.get(queue, (run, 0))
+        count = count if last == run else 0
+        self._last[queue] = (run, count + 1)
+        return count < self._waiting.get(queue, math.inf)
+
+    def note(self, queue: str, waiting: int) -> None:
+        """How many batches waited after a hand-over."""
+        self._waiting[queue] = waiting
+
+
 class HandOver:
     """Puts batches into RQ. One per batcher; not safe for several threads."""
 
@@ -42,11 +62,15 @@ class HandOver:
         self._leadership = leadership
         self._place: Script = client.register_script(load_script("batcher", "place"))
         self._queues: dict[str, Queue] = {}
+        self._order = QueueOrder()
 
-    def commit(self, model: str, priority: int, batches: Sequence[Sequence[Waiting]]) -> int:
+    def commit(self, model: str, priority: int, batches: Sequence[Sequence[Waiting]], runs: Sequence[bytes] = ()) -> int:
         """Hand over batches of one queue, all or none.
 
-        In the RQ queue a batch stands behind those of its own priority and before all lower ones.
+        In the RQ queue a batch stands before all of lower priorities, and among those of its own where it is its run's turn.
+
+        Args:
+            runs: For each batch, whose turn it takes; none: each stands behind all of its priority.
 
         Returns:
             How many batch jobs of the model wait now.
@@ -59,15 +83,17 @@ class HandOver:
             with self._client.pipeline(transaction=True) as pipe:
                 self._leadership.fence(pipe, {queue.key: "list"})
                 pipe.multi()
-                for batch in batches:
+                for batch, run in zip(batches, runs or [b""] * len(batches), strict=True):
                     pipe.xdel(self._keys.questions(model, priority), *(question.entry_id for question in batch))
-                    self._enqueue(queue, batch, pipe, priority)
+                    self._enqueue(queue, batch, pipe, priority, run)
                 pipe.llen(queue.key)
-                return int(pipe.execute()[-1])
+                waiting = int(pipe.execute()[-1])
         except WatchError as error:
             self._leadership.drop()
             msg = "the leadership changed during a hand-over"
             raise LeaseLostError(msg) from error
+        self._order.note(queue.name, waiting)
+        return waiting
 
     def isolate(self, model: str, questions: Sequence[bytes], history: Mapping[str, int | str], pipe: Pipeline) -> None:
         """Within a caller's transaction: make a batch that is run with nothing beside it.
@@ -82,14 +108,14 @@ class HandOver:
         pipe.hset(job.key, mapping=fields)
         pipe.rpush(self._keys.isolated(model), job.id)
 
-    def _enqueue(self, queue: Queue, batch: Sequence[Waiting], pipe: Pipeline, priority: int) -> None:
+    def _enqueue(self, queue: Queue, batch: Sequence[Waiting], pipe: Pipeline, priority: int, run: bytes) -> None:
         job = self._job([question.data for question in batch], queue.name)
         queue.enqueue_job(job, pipeline=pipe)
-        pipe.hset(job.key, "questions", str(len(batch)))
-        if priority:
-            pipe.hset(job.key, "priority", str(priority))
+        fields: dict[Any, Any] = {"questions": len(batch), "turn": run, **({"priority": priority} if priority else {})}
+        pipe.hset(job.key, mapping=fields)
+        if self._order.matters(queue.name, run) or priority:
             # RQ knows the back and the front of a queue; in the same transaction nobody sees it in between.
-            self._place(keys=[queue.key], args=[job.id, priority, RQ_JOB_PREFIX], client=pipe)
+            self._place(keys=[queue.key], args=[job.id, priority, run, RQ_JOB_PREFIX], client=pipe)
 
     def _job(self, questions: Sequence[bytes], queue_name: str) -> Job:
         job = BatchJob.create(

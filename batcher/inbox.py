@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Collection
 from typing import Any
 
 import redis
 
+from batcher.line import Line
 from batcher.packing import Waiting
 from wire.connection import BLOCK_S
 from wire.keys import Keys, parse_queue_member
@@ -22,7 +22,10 @@ QueueId = tuple[str, int]
 Unreadable = tuple[str, bytes, str]
 """Stream, entry id and reason of something that is no question."""
 
-READ_AHEAD_BYTES = 16 * 1024 * 1024
+READ_BYTES = 16 * 1024 * 1024
+"""Most that one read should bring."""
+READ_AHEAD_BYTES = 64 * 1024 * 1024
+"""Most that is held of what cannot be handed over yet. Runs take turns among what is held; what lies behind it waits as it came."""
 READ_AT_ONCE = 512
 NAMES_AT_ONCE = 2000
 SHORT_S = 0.01
@@ -38,13 +41,13 @@ class Inbox:
     def __init__(self, client: redis.Redis, keys: Keys, *, batch_questions: int, max_question_bytes: int, max_queues: int) -> None:
         self._client = client
         self._keys = keys
-        self._read_ahead = max(2 * batch_questions, READ_AT_ONCE)
+        self._least_ahead = max(2 * batch_questions, READ_AT_ONCE)
         self._max_question_bytes = max_question_bytes
         self._max_queues = max_queues
         self._largest_bytes = 1024
         self._wake_seen: bytes | str = "$"
         self._seen: dict[QueueId, bytes] = {}
-        self.waiting: dict[QueueId, deque[Waiting]] = {}
+        self.waiting: dict[QueueId, Line] = {}
         self.unreadable: list[Unreadable] = []
         self.cancelled = False
 
@@ -60,8 +63,9 @@ class Inbox:
         """Take in what has come; wait for it at most `wait_s` (None: as long as one blocking command may)."""
         streams: dict[Any, Any] = {self._keys.wake: self._wake_seen}
         queues = {}
-        for queue, waiting in self.waiting.items():
-            if len(waiting) < self._read_ahead:
+        roomy = sum(line.bytes for line in self.waiting.values()) < READ_AHEAD_BYTES
+        for queue, line in self.waiting.items():
+            if roomy or len(line) < self._least_ahead:
                 stream = self._keys.questions(*queue)
                 streams[stream] = self._seen[queue]
                 queues[stream.encode()] = queue
@@ -82,19 +86,17 @@ class Inbox:
                 if any(b"queue" in fields for _, fields in entries):
                     self.find_queues()
 
-    def drop(self, queue: QueueId, count: int) -> None:
-        """Forget the first `count` questions of a queue: they are handed over."""
-        waiting = self.waiting[queue]
-        for _ in range(count):
-            waiting.popleft()
+    def front(self, queue: QueueId) -> list[Waiting]:
+        """As many questions as may be needed for the next hand-over, in the order in which they should go."""
+        return self.waiting[queue].front(self._least_ahead)
 
     def forget(self, queue: QueueId, entry_ids: Collection[bytes]) -> None:
         """Forget questions that are not in the stream any more, wherever in the queue they are."""
         if waiting := self.waiting.get(queue):
-            self.waiting[queue] = deque(question for question in waiting if question.entry_id not in entry_ids)
+            waiting.forget(entry_ids)
 
     def _count(self) -> int:
-        return max(1, min(READ_AT_ONCE, READ_AHEAD_BYTES // self._largest_bytes))
+        return max(1, min(READ_AT_ONCE, READ_BYTES // self._largest_bytes))
 
     def _take(self, queue: QueueId, entries: list[tuple[bytes, dict[bytes, bytes]]], now: float) -> None:
         waiting = self.waiting[queue]
@@ -107,7 +109,7 @@ class Inbox:
                 reason = f"a question of {len(data)} bytes; {self._max_question_bytes} are the most"
                 self.unreadable.append((self._keys.questions(*queue), entry_id, reason))
                 continue
-            waiting.append(Waiting(entry_id, data, now))
+            waiting.append(Waiting(entry_id, data, now, fields.get(b"r", b"")))
             # Decays, so that one giant does not slow reading for good.
             self._largest_bytes = max(len(data), int(self._largest_bytes * 0.999), 256)
         self._seen[queue] = entries[-1][0]
@@ -127,5 +129,5 @@ class Inbox:
             if exists and len(self.waiting) >= self._max_queues:
                 log.error("ignored: stream %a is one too many (limits.max_models)", self._keys.questions(*queue)[:100])
             elif exists:
-                self.waiting[queue] = deque()
+                self.waiting[queue] = Line()
                 self._seen[queue] = b"0"

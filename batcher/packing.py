@@ -20,11 +20,13 @@ class Waiting:
         entry_id: Its place in the stream.
         data: The encoded question.
         since: When this batcher first saw it, in seconds on a monotonic clock.
+        run: Whose turn it takes.
     """
 
     entry_id: bytes
     data: bytes
     since: float
+    run: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ URGENT_S = 0.05
 
 
 def pack(waiting: Sequence[Waiting], limits: BatchLimits) -> list[list[Waiting]]:
-    """Split questions into batches, in arrival order.
+    """Split questions into batches, in the order given.
 
     A question that alone exceeds `limits.max_bytes` gets a batch of its own: whether it fits the model is for the worker to say.
 
@@ -104,7 +106,7 @@ def look_again_s(max_waiting_batches: int, taken: int, in_s: float) -> float:
 def plan(waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, now: float, priority: int = 0) -> Plan:
     """Decide which batches of one queue to hand over now.
 
-    Full batches go at once, as long as RQ holds fewer than `most_waiting` says. The incomplete one goes when its first question has waited
+    Full batches go at once, as long as RQ holds fewer than `most_waiting` says. The incomplete one goes when its oldest question has waited
     `options.timeout_s`, or `URGENT_S` if it is of a priority above 0, or `options.linger_s` if a worker is hungry and no batch job waits for it.
     """
     room = most_waiting(options.max_waiting_batches, priority) - demand.waiting_batches
@@ -120,7 +122,7 @@ def plan(waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, no
         return Plan(batches)
     hungry = demand.hungry > 0 and demand.waiting_batches + full == 0
     longest_s = min(options.timeout_s, URGENT_S) if priority else options.timeout_s
-    left_s = batches[-1][0].since + (min(options.linger_s, longest_s) if hungry else longest_s) - now
+    left_s = min(question.since for question in batches[-1]) + (min(options.linger_s, longest_s) if hungry else longest_s) - now
     if left_s <= 0:
         return Plan(batches)
     return Plan(batches[:full], recheck_s=left_s)

@@ -124,20 +124,20 @@ class Batcher:
     def _work(self) -> float:
         """Hand over what is due; return for how long nothing will be, in seconds, if nothing comes."""
         wait_s = IDLE_WAIT_S
-        queues = [queue for queue, waiting in self._inbox.waiting.items() if waiting]
+        queues = [queue for queue, line in self._inbox.waiting.items() if line]
         demand = self._demand({model for model, _ in queues})
         for queue in sorted(queues, key=lambda queue: -queue[1]):
             model, priority = queue
-            todo = plan(self._inbox.waiting[queue], demand[model], self._options, time.monotonic(), priority)
+            todo = plan(self._inbox.front(queue), demand[model], self._options, time.monotonic(), priority)
             if todo.batches:
-                waiting_batches = self._hand_over.commit(model, priority, todo.batches)
+                line = self._inbox.waiting[queue]
+                waiting_batches = self._hand_over.commit(model, priority, todo.batches, [line.newest(batch) for batch in todo.batches])
                 self.tally.add(model, todo.batches)
-                for batch in todo.batches:
-                    self._inbox.drop(queue, len(batch))
+                line.drop([question for batch in todo.batches for question in batch])
                 demand[model] = replace(demand[model], waiting_batches=waiting_batches)
                 self._left[model] = (waiting_batches, time.monotonic())
                 # What became of the rest depends on what is there now.
-                wait_s = min(wait_s, 0.0 if self._inbox.waiting[queue] and todo.recheck_s is None else wait_s)
+                wait_s = min(wait_s, 0.0 if line and todo.recheck_s is None else wait_s)
             if todo.recheck_s is not None:
                 wait_s = min(wait_s, todo.recheck_s)
         return wait_s

@@ -73,6 +73,26 @@ def test_two_producers_end_at_about_the_same_time(tmp_path: Path, redis_server: 
     assert first_s > 0.8 * last_s
 
 
+def test_ten_questions_do_not_wait_behind_a_hundred_thousand(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """Of the same priority. They begin within three batch times, although stream, queue and engine are full of an earlier run's."""
+    step_s, longest = 0.02, 40
+    clock = {"STUB_STEP_S": step_s, "STUB_MIN_TOKENS": 10, "STUB_MAX_TOKENS": longest, "STUB_MAX_NUM_SEQS": 32}
+    accept(client, "huge", [None] * 100_000)
+    with Processes(redis_server.url, tmp_path, {f"BATCHFLEET_{key}": str(value) for key, value in clock.items()}) as fleet:
+        fleet.batcher()
+        fleet.worker()
+        # By then the batcher has read what waits.
+        wait_until(lambda: int(client.hget("batchfleet:run:huge", "answered") or 0) > 300, "the huge run is being answered")
+        assert client.llen("rq:queue:batchfleet:stub") > 60
+        small = accept(client, "small", [None] * 10)
+        wait_until(lambda: len(small.records()) == 10, "the small run is answered")
+    answers = [record for record in small.records() if record.status == "answered"]
+    waited_s = sorted((answer.latency_s or 0.0) - step_s * answer.usage.completion_tokens for answer in answers)
+    print(f"ten late questions waited {waited_s[0]:.2f} to {waited_s[-1]:.2f} s; a batch takes up to {step_s * longest:.2f} s")
+    assert len(waited_s) == 10
+    assert waited_s[-1] < 3 * step_s * longest
+
+
 def test_a_late_small_run_is_not_starved_by_a_huge_early_one(tmp_path: Path, redis_server: PrivateRedis) -> None:
     """It ends while the early one still has most of its questions before it."""
     write_questions(tmp_path / "huge.jsonl", 20_000)
