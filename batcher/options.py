@@ -29,7 +29,7 @@ class BatcherOptions:
         timeout_s: Longest that a question waits for company while no worker is hungry.
         linger_s: Longest that it waits once one is.
         max_waiting_batches: Most batch jobs of one model in RQ at once; for each step of priority an eighth more. What exceeds them waits in the
-            stream.
+            stream. None: 64, or twice the number of workers if that is more.
         max_models: Most models that questions may name.
         max_question_bytes: What is larger is no question.
         run_ttl_s: How long a run's keys live without activity.
@@ -41,7 +41,7 @@ class BatcherOptions:
     limits: BatchLimits = BatchLimits()
     timeout_s: float = 0.5
     linger_s: float = 0.002
-    max_waiting_batches: int = 64
+    max_waiting_batches: int | None = None
     max_models: int = 64
     max_question_bytes: int = 4 * 1024 * 1024
     run_ttl_s: float = 7 * 86_400.0

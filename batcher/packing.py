@@ -36,11 +36,13 @@ class Demand:
     Attributes:
         waiting_batches: Batch jobs that no worker has taken yet.
         hungry: Workers that have room and found nothing to take.
+        workers: All that report, of any model.
         look_again_s: How soon it is worth looking again if all batch slots are taken.
     """
 
     waiting_batches: int = 0
     hungry: int = 0
+    workers: int = 0
     look_again_s: float = SOONEST_LOOK_S
 
 
@@ -57,6 +59,9 @@ class Plan:
     recheck_s: float | None = None
 
 
+FEWEST_WAITING = 64
+"""Batches that may wait for few workers. Twice as many as there are workers must be able to: their engines' spare room is filled from a backlog
+only, which is more batches than workers, and a batcher that is held up for a moment lets nobody go short."""
 URGENT_S = 0.05
 """Longest that questions of a priority above 0 wait for company: fewer in a batch is a small price for being early."""
 
@@ -87,20 +92,24 @@ def is_full(batch: Sequence[Waiting], limits: BatchLimits) -> bool:
     return len(batch) >= limits.max_questions or sum(len(question.data) for question in batch) >= limits.max_bytes
 
 
-def most_waiting(max_waiting_batches: int, priority: int) -> int:
+def most_waiting(max_waiting_batches: int | None, priority: int, workers: int = 0) -> int:
     """How many batch jobs of a model may wait for this priority to add to them.
 
     Each priority has some room beyond the one below it: a backlog that has filled its own leaves the urgent theirs.
+
+    Args:
+        max_waiting_batches: The bound of the lowest priority; None for one that grows with the number of workers.
     """
-    return max_waiting_batches + priority * -(-max_waiting_batches // 8)
+    most = max_waiting_batches or max(FEWEST_WAITING, 2 * workers)
+    return most + priority * -(-most // 8)
 
 
-def look_again_s(max_waiting_batches: int, taken: int, in_s: float) -> float:
+def look_again_s(slots: int, taken: int, in_s: float) -> float:
     """When a quarter of the batch slots will be free, in seconds, if workers go on as in the last `in_s`, in which they took `taken` batches.
 
     Looking more often costs a busy machine more than it brings: vLLM needs some 300 ms for a batch of 8 that 64 others wait behind.
     """
-    return min(max(max_waiting_batches / 4 * in_s / max(taken, 1), SOONEST_LOOK_S), LATEST_LOOK_S)
+    return min(max(slots / 4 * in_s / max(taken, 1), SOONEST_LOOK_S), LATEST_LOOK_S)
 
 
 def plan(waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, now: float, priority: int = 0) -> Plan:
@@ -109,7 +118,7 @@ def plan(waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, no
     Full batches go at once, as long as RQ holds fewer than `most_waiting` says. The incomplete one goes when its oldest question has waited
     `options.timeout_s`, or `URGENT_S` if it is of a priority above 0, or `options.linger_s` if a worker is hungry and no batch job waits for it.
     """
-    room = most_waiting(options.max_waiting_batches, priority) - demand.waiting_batches
+    room = most_waiting(options.max_waiting_batches, priority, demand.workers) - demand.waiting_batches
     if not waiting:
         return Plan()
     if room <= 0:

@@ -19,7 +19,7 @@ from batcher.housekeeping import SILENT_HEARTBEATS, Housekeeping
 from batcher.inbox import Inbox
 from batcher.leading import Leadership
 from batcher.options import BatcherOptions
-from batcher.packing import Demand, look_again_s, plan
+from batcher.packing import Demand, look_again_s, most_waiting, plan
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import LeaseLostError, QueueDamagedError, QueueUnavailableError
 from wire.keys import Keys
@@ -61,6 +61,7 @@ class Batcher:
         self._next_heartbeat = 0.0
         self._left: dict[str, tuple[int, float]] = {}
         """How many batch jobs of each model waited after the last hand-over, and when that was."""
+        self._workers = 0
         self.tally = Tally(options.limits)
         self.metrics = ""
 
@@ -155,8 +156,9 @@ class Batcher:
 
     def _demand_of(self, model: str, waiting_batches: int, hungry: int) -> Demand:
         now = time.monotonic()
+        slots = most_waiting(self._options.max_waiting_batches, 0, self._workers)
         left, since = self._left.get(model, (waiting_batches, now))
-        return Demand(waiting_batches, hungry, look_again_s(self._options.max_waiting_batches, left - waiting_batches, now - since))
+        return Demand(waiting_batches, hungry, self._workers, look_again_s(slots, left - waiting_batches, now - since))
 
     def _report(self) -> None:
         if time.monotonic() < self._next_heartbeat:
@@ -172,7 +174,8 @@ class Batcher:
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(self._keys.batchers, self.name, json.dumps(report))
             pipe.expire(self._keys.batchers, int(SILENT_HEARTBEATS * self._options.heartbeat_s) + 1)
-            pipe.execute()
+            pipe.zcard(self._keys.workers)
+            self._workers = pipe.execute()[-1]
         if self._leadership.held:
             self._inbox.find_queues()
             self._housekeeping.tend(self._inbox.waiting)

@@ -237,7 +237,12 @@ class LimitSettings(Section):
     max_batch_bytes: int = Field(
         default=4 * MIB, ge=KIB, le=256 * MIB, description="Most bytes of a batch; a question above that gets a batch of its own."
     )
-    max_waiting_batches: int = Field(default=64, ge=1, le=1_000_000, description="Most batches of one model that wait in its RQ queue.")
+    max_waiting_batches: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Most batches of one model that wait in its RQ queue; null: 64, or twice the number of workers if that is more.",
+    )
     max_models: int = Field(default=64, ge=1, le=10_000, description="Most models that questions may name.")
     max_attempts: int = Field(default=6, ge=1, le=1000, description="Most tries of a question whose failure may pass.")
     question_timeout_s: float = Field(default=HOUR_S, gt=0, le=30 * DAY_S, description="Longest that a worker may take over a question, in seconds.")

@@ -97,9 +97,22 @@ def test_a_full_queue_has_room_left_for_every_higher_priority(max_waiting_batche
     assert all(lower < higher for lower, higher in itertools.pairwise(rooms))
 
 
+@given(st.integers(0, 10_000))
+def test_there_can_be_a_backlog_however_many_workers_there_are(workers: int) -> None:
+    """More batches may wait than there are workers, unless somebody set a bound: only then do engines get more than they work on at once."""
+    unset = replace(OPTIONS, max_waiting_batches=None, limits=BatchLimits(max_questions=1))
+    questions = [Waiting(b"id", b"x", 0.0)] * (workers + 100)
+
+    decided = plan(questions, Demand(workers=workers), unset, now=0.0)
+    bounded = plan(questions, Demand(workers=workers), replace(unset, max_waiting_batches=8), now=0.0)
+
+    assert len(decided.batches) > workers
+    assert len(bounded.batches) == 8
+
+
 def test_an_urgent_question_goes_although_the_backlog_fills_the_queue() -> None:
     """And it hardly waits for company."""
-    full = Demand(waiting_batches=OPTIONS.max_waiting_batches)
+    full = Demand(waiting_batches=most_waiting(OPTIONS.max_waiting_batches, 0))
 
     urgent = plan(waiting(1, since=10.0), full, OPTIONS, now=10.0 + URGENT_S, priority=1)
     ordinary = plan(waiting(1, since=10.0), full, OPTIONS, now=10.0 + URGENT_S)
@@ -117,10 +130,11 @@ def test_a_full_queue_is_looked_at_as_often_as_it_empties() -> None:
 
 def test_a_plan_without_room_takes_the_demand_s_word_for_when_to_look() -> None:
     """Whether there was no room at all, or not enough."""
-    demand = Demand(OPTIONS.max_waiting_batches, look_again_s=0.04)
+    slots = most_waiting(OPTIONS.max_waiting_batches, 0)
+    full, one_free = Demand(slots, look_again_s=0.04), Demand(slots - 1, look_again_s=0.04)
 
-    assert plan(waiting(1), demand, OPTIONS, now=0.0).recheck_s == 0.04
-    assert plan(waiting(*[1] * 9), replace(demand, waiting_batches=OPTIONS.max_waiting_batches - 1), OPTIONS, now=0.0).recheck_s == 0.04
+    assert plan(waiting(1), full, OPTIONS, now=0.0).recheck_s == 0.04
+    assert plan(waiting(*[1] * 9), one_free, OPTIONS, now=0.0).recheck_s == 0.04
 
 
 @given(sizes, st.integers(0, 12), st.integers(0, 2), st.floats(0, 2))
@@ -128,7 +142,7 @@ def test_no_more_batches_wait_than_allowed(lengths: list[int], waiting_batches: 
     """What exceeds the bound stays in the stream, where priorities count."""
     decided = plan(waiting(*lengths), Demand(waiting_batches, hungry), OPTIONS, now=age_s)
 
-    assert len(decided.batches) <= max(0, OPTIONS.max_waiting_batches - waiting_batches)
+    assert len(decided.batches) <= max(0, most_waiting(OPTIONS.max_waiting_batches, 0) - waiting_batches)
 
 
 @given(sizes, st.integers(0, 12), st.integers(0, 2), st.floats(0, 2), st.integers(1, 9))
