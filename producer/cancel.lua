@@ -9,7 +9,8 @@ redis.call('XLEN', KEYS[4])
 local counts = redis.call('HMGET', KEYS[1], 'accepted', 'answered', 'failed')
 if not counts[1] then return false end
 local time = redis.call('TIME')
-redis.call('HSETNX', KEYS[1], 'cancelled', time[1] * 1000 + math.floor(time[2] / 1000))
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if redis.call('HEXISTS', KEYS[1], 'cancelled') == 0 then redis.call('HSET', KEYS[1], 'cancelled', now) end
 redis.call('SADD', KEYS[2], ARGV[1])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'cancelled', ARGV[1])
