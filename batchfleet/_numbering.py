@@ -9,14 +9,12 @@ from typing import Any
 
 import orjson
 
+from batchfleet._known_ids import KnownIds
 from batchfleet._questions import QuestionLike, as_asked
 from batchfleet._session import Session
 from producer.asking import Asked, Invalid, canonical, invalid_id
 from producer.backlog import Given
 from wire.errors import UsageError
-
-RECENT_IDS = 20_000
-"""A repeated id is noticed if it comes within this many questions. All ids of a run without end would not fit in memory."""
 
 
 class Numbering:
@@ -37,7 +35,7 @@ class Numbering:
         self._resume_at = resume_at
         self._mark = mark
         self._digest = blake2b(digest_size=12)
-        self._recent: dict[str, int] = {}
+        self._known = KnownIds()
         self._next = 0
 
     @property
@@ -77,12 +75,10 @@ class Numbering:
     def _unique(self, asked: Asked | Invalid) -> Asked | Invalid:
         if isinstance(asked, Invalid):
             return asked
-        earlier = self._recent.setdefault(asked.request_id, asked.index)
-        if len(self._recent) > RECENT_IDS:
-            del self._recent[next(iter(self._recent))]
-        if earlier == asked.index:
+        # Derived ids hold the position, and meet nothing but an id that was copied from an answer.
+        if self._known.add(asked.request_id):
             return asked
-        reason = f"its id {asked.request_id!r} is already that of question {earlier + 1}; give each question an id of its own, or none"
+        reason = f"its id {asked.request_id!r} is already that of an earlier question; give each question an id of its own, or none"
         return Invalid(asked.index, asked.line, invalid_id(asked.line), reason)
 
     def _others(self) -> UsageError:

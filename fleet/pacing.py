@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
+
+from fleet.foreseeing import SAMPLE, clock_of, foreseen_lengths
+from producer.stock import Ended
 
 LOOK_BACK_S = 300.0
 """A rate older than this says nothing of the workers of today."""
@@ -15,6 +19,9 @@ LEAST_SHARE = 0.02
 LAST = 0.56
 """The last of many has on average so many behind it: exp of minus Euler's constant, as for the largest of independent draws."""
 STEPS = 20
+GENERATIONS = 4
+"""So many answers from each place in the engines, on average, before the beginning of a run no longer counts."""
+FORESEE_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +36,29 @@ class Look:
 class Pace:
     """Watches a run.
 
-    Rates are those of the later half of what is done, at most of the last `LOOK_BACK_S` seconds. The first answers would mislead: nothing ends
-    before the shortest answer does, and then the short ones come first. So would the last ones: while the engines run empty, ever fewer end.
+    In the first generations of answers the rate is that of engines which are full of answers as long as `foreseen_lengths` says. What has ended by
+    then would mislead, because nothing ends before the shortest answer does, and then the short ones come first. Later the rate is that of the later
+    half of what is done, at most of the last `LOOK_BACK_S` seconds, so that a fleet that grew is believed. While the engines run empty, and fewer and
+    fewer answers end, it stays as it was.
     """
 
     def __init__(self) -> None:
         self._looks: deque[Look] = deque()
+        self._foreseen: Look | None = None
+        self._grew = Look(0.0, 0, 0)
+        self._lengths: Sequence[float] = ()
         self._most_in_flight = 0
         self.questions_per_s = 0.0
         self.tokens_per_s = 0.0
 
-    def observe(self, look: Look, left: int, in_flight: int) -> None:
-        """Take in how it stands. `left`: questions without a record; `in_flight`: those of them in engines, as far as is known."""
+    def observe(self, look: Look, left: int, in_flight: int, ends: Sequence[Ended] = ()) -> None:
+        """Take in how it stands.
+
+        Args:
+            left: Questions without a record.
+            in_flight: Those of them in engines, as far as is known.
+            ends: The latest answers.
+        """
         if self._looks and look.done == self._looks[-1].done and look.at_s - self._looks[-1].at_s < LOOK_BACK_S / MOST_LOOKS:
             return
         self._looks.append(look)
@@ -49,27 +67,50 @@ class Pace:
             self._looks = deque(list(self._looks)[::2])
         self._most_in_flight = max(self._most_in_flight, min(in_flight, left))
         running_empty = self.questions_per_s > 0 and left < self._most_in_flight
-        began = self._began(look)
-        passed_s = look.at_s - began.at_s
-        if passed_s > 0 and not running_empty:
-            self.questions_per_s = (look.done - began.done) / passed_s
-            self.tokens_per_s = (look.tokens - began.tokens) / passed_s
+        if look.done != self._grew.done:
+            self._grew = look
+        # Answers of like lengths end in waves: between two of these the rate is that of the last one.
+        between_waves = self.questions_per_s > 0 and look.at_s - self._grew.at_s < self._most_in_flight / self.questions_per_s
+        if not running_empty and (look is self._grew or not between_waves) and not self._foresee(look, ends):
+            self._look_back(look, ends)
 
-    def _began(self, now: Look) -> Look:
-        """The look from which on the rate is taken."""
+    def _foresee(self, now: Look, ends: Sequence[Ended]) -> bool:
+        """Go by what was begun; False if the beginning is long ago, or nothing is known of it."""
+        full = self._most_in_flight
+        if not ends or len(ends) > GENERATIONS * full or now.at_s - self._looks[0].at_s > LOOK_BACK_S or now.done < len(ends):
+            return False
+        if self._foreseen is not None and (now.at_s - self._foreseen.at_s < FORESEE_EVERY_S or now.done == self._foreseen.done):
+            return True
+        ends = list(ends)
+        clock = clock_of(ends, full, self._looks[0].at_s)
+        if clock is None:
+            return False
+        began_s, s_per_token = clock
+        self._foreseen = now
+        self._lengths = foreseen_lengths(ends, began_s, now.at_s, full, s_per_token)
+        self.tokens_per_s = full / s_per_token
+        # Failures are done as well, and cost next to nothing.
+        self.questions_per_s = self.tokens_per_s / fmean(self._lengths) * now.done / len(ends)
+        return True
+
+    def _look_back(self, now: Look, ends: Sequence[Ended]) -> None:
+        self._lengths = [end.tokens for end in islice(reversed(ends), SAMPLE)]
         half = [look for look in self._looks if look.done >= now.done / 2 or now.at_s - look.at_s <= 1]
         recent = [look for look in half if now.at_s - look.at_s <= LOOK_BACK_S]
-        return (recent or half)[0]
+        began = (recent or half)[0]
+        passed_s = now.at_s - began.at_s
+        if passed_s > 0:
+            self.questions_per_s = (now.done - began.done) / passed_s
+            self.tokens_per_s = (now.tokens - began.tokens) / passed_s
 
-    def left_s(self, questions: int, left: int, lengths: Sequence[int]) -> float | None:
+    def left_s(self, questions: int, left: int) -> float | None:
         """Seconds until the last answer; None if it is too early to tell.
 
         Args:
             questions: Of the run in all.
             left: Of these without a record.
-            lengths: Tokens of some answers, of the latest best.
         """
-        done, full = self._looks[-1].done if self._looks else 0, self._most_in_flight
+        done, full, lengths = self._looks[-1].done if self._looks else 0, self._most_in_flight, self._lengths
         enough = done >= LEAST_DONE and done >= LEAST_SHARE * questions and done >= full
         if not self.questions_per_s or not (enough or 10 * done >= questions):
             return None
@@ -81,7 +122,7 @@ class Pace:
         return waiting_s + s_per_token * (residual(lengths, LAST / full) - residual(lengths, min(1.0, left / full)))
 
 
-def residual(lengths: Sequence[int], share: float) -> float:
+def residual(lengths: Sequence[float], share: float) -> float:
     """The tokens that a share (0 to 1) of the answers in a busy engine still have to come, or more.
 
     An answer of length L is met in the engine L times as often as one of length 1, at any of its tokens alike. So the share with more than x to

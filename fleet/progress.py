@@ -85,8 +85,8 @@ class ProgressView:
             self._done, self._latest = tally.done, now
         left, status = tally.questions - tally.on_disk, self._glance.status if self._glance else None
         in_engines = sum(min(worker.in_flight, worker.max_num_seqs) for worker in status.workers) if status else 0
-        self._pace.observe(Look(now, tally.done, tally.completion_tokens), left, in_engines)
-        left_s = self._pace.left_s(tally.done + left, left, tally.lengths)
+        self._pace.observe(Look(now, tally.done, tally.completion_tokens), left, in_engines, tally.ends)
+        left_s = self._pace.left_s(tally.done + left, left)
         standing = Standing.of(tally, status, self._pace, left_s, silent_s=now - self._latest)
         self._standing = standing
         self._print_line(one_line(standing))

@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from producer.identity import positions_answered
 from producer.output import AnswersFile
@@ -14,7 +15,14 @@ from wire.errors import UsageError
 from wire.messages import Answer, Failure
 
 LATENCIES_KEPT = 10_000
-LENGTHS_KEPT = 200
+ENDS_KEPT = 8192
+
+
+class Ended(NamedTuple):
+    """An answer: when it was written down, on a monotonic clock in seconds, and its tokens."""
+
+    at_s: float
+    tokens: int
 
 
 @dataclass(slots=True)
@@ -31,7 +39,7 @@ class Tally:
         kinds: Failures by kind; `examples` has one (request id, message) of each.
         prompt_tokens, completion_tokens: Of what this process wrote.
         latencies: Seconds from submission to record of the latest answers.
-        lengths: Tokens of the latest answers.
+        ends: The latest answers.
         waiting_for: Why nothing is being submitted now; empty if something is.
     """
 
@@ -47,7 +55,7 @@ class Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
-    lengths: deque[int] = field(default_factory=lambda: deque(maxlen=LENGTHS_KEPT))
+    ends: deque[Ended] = field(default_factory=lambda: deque(maxlen=ENDS_KEPT))
     waiting_for: str = ""
     started: float = 0.0
     ended: float = 0.0
@@ -73,7 +81,7 @@ class Tally:
         if isinstance(record, Answer):
             if record.latency_s is not None:
                 self.latencies.append(record.latency_s)
-            self.lengths.append(record.usage.completion_tokens)
+            self.ends.append(Ended(time.monotonic(), record.usage.completion_tokens))
             self.answered += 1
             self.prompt_tokens += record.usage.prompt_tokens
             self.completion_tokens += record.usage.completion_tokens

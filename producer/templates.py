@@ -1,7 +1,7 @@
 """A prompt template and the fields of a question -> the text that is asked.
 
-Templates are Jinja, in its sandbox: they see the fields and nothing else, can change nothing, and find no way into Python. What a template may use
-up of this machine is bounded only roughly, by the operators below and the length of what it writes: it is still wise to read one of a stranger's.
+Templates are Jinja, in its sandbox: they see the fields and nothing else, can change nothing, and find no way into Python. How long they compute and
+how much they write is bounded (`template_sandbox.py`); the memory that they use on the way is bounded only roughly.
 """
 
 from __future__ import annotations
@@ -11,44 +11,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import orjson
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
+from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, meta
 from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from producer.fields import UnusableError, listed, no_such_column, short
+from producer.template_sandbox import Sandbox, budgeted
 from wire.errors import UsageError
 
 MAX_TEMPLATE_BYTES = 1024 * 1024
 MAX_PROMPT_CHARS = 4 * 1024 * 1024
-_MAX_POWER = 64
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    # Three characters of a template could otherwise fill the memory.
-    intercepted_binops = frozenset({"*", "**", "%"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401 (whatever a template multiplies)
-        if operator == "%" and isinstance(left, str):
-            msg = "texts are put together with ~, not with %"
-            raise SecurityError(msg)
-        if operator == "*" and any(isinstance(side, str | list | tuple) for side in (left, right)):
-            msg = "texts and lists are not multiplied"
-            raise SecurityError(msg)
-        if operator == "**" and not abs(right) <= _MAX_POWER:
-            msg = f"powers above {_MAX_POWER} are not computed"
-            raise SecurityError(msg)
-        return super().call_binop(context, operator, left, right)
-
-
-def _sandbox() -> _Sandbox:
-    environment = _Sandbox(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    # Jinja's own escapes <, > and & for HTML.
-    environment.filters["tojson"] = lambda value: orjson.dumps(value).decode()
-    for name in ("center", "format", "indent"):  # They pad to any width.
-        del environment.filters[name]
-    environment.globals = {"range": environment.globals["range"]}
-    return environment
 
 
 class PromptTemplate:
@@ -63,11 +34,12 @@ class PromptTemplate:
     """
 
     def __init__(self, text: str, name: str = "--template") -> None:
-        environment = _sandbox()
+        environment = Sandbox()
         self.name = name
         try:
-            self.needs = frozenset(meta.find_undeclared_variables(environment.parse(text)))
-            self._template = environment.from_string(text)
+            tree = environment.parse(text)
+            self.needs = frozenset(meta.find_undeclared_variables(tree))
+            self._template = environment.compiled(tree)
         except TemplateSyntaxError as error:
             msg = f"{name}: line {error.lineno}: {error.message}; templates are Jinja, such as {{{{ question }}}}"
             raise UsageError(msg) from None
@@ -116,10 +88,10 @@ class PromptTemplate:
         """The text for one question.
 
         Raises:
-            UnusableError: The template cannot be filled in from these fields, or writes far too much.
+            UnusableError: The template cannot be filled in from these fields, or computes or writes far too much.
         """
         try:
-            pieces = list(_bounded(self._template.generate(fields)))
+            pieces = list(_bounded(self._template.generate(budgeted(fields.items()))))
         except UndefinedError as error:
             msg = f"{self.name}: {error.message}; the fields are {listed(fields)}"
             raise UnusableError(msg) from None

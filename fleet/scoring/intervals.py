@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 Z_95 = 1.959963984540054
 """Of the normal distribution: 95 % lie within so many standard deviations."""
@@ -45,3 +46,13 @@ def mcnemar(only_first: int, only_second: int) -> float:
         return min(1.0, 2 * tail / (1 << differing))
     distance = max(0.0, abs(only_first - only_second) - 1) / math.sqrt(differing)
     return math.erfc(distance / math.sqrt(2))
+
+
+def holm(probabilities: Sequence[float]) -> list[float]:
+    """The same probabilities, made larger for how many comparisons there are (Holm, 1979): chance alone brings any below p with probability p."""
+    adjusted, largest = [0.0] * len(probabilities), 0.0
+    by_size = sorted(range(len(probabilities)), key=probabilities.__getitem__)
+    for rank, place in enumerate(by_size):
+        largest = max(largest, min(1.0, probabilities[place] * (len(probabilities) - rank)))
+        adjusted[place] = largest
+    return adjusted

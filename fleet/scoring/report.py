@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from fleet.scoring.extraction import RULES_VERSION
+from fleet.scoring.intervals import holm
 from fleet.scoring.scoring import Score
 from fleet.scoring.tally import Pair, Tally
 
 _HEAD = ("", "accuracy", "95 % interval", "right", "wrong", "unclear", "failed", "unanswered", "questions")
+_PAIRS_HEAD = ("compared", "points", "95 % interval", "right only here", "only there", "p (McNemar)", "p (Holm)")
 
 
 def as_dict(score: Score, files: Sequence[Path], by: str | None) -> dict[str, Any]:
@@ -20,7 +23,10 @@ def as_dict(score: Score, files: Sequence[Path], by: str | None) -> dict[str, An
         if by:
             entry["groups"] = {name: groups[name].as_dict() for name in sorted(groups)}
         entries.append(entry)
-    pairs = [{"first": str(files[0]), "second": str(file), **pair.as_dict()} for file, pair in zip(files[1:], score.pairs, strict=True)]
+    pairs = [
+        {"first": str(first), "second": str(second), **pair.as_dict(), "p_value_holm": float(f"{adjusted:.4g}")}
+        for (first, second), pair, adjusted in _compared(score, files)
+    ]
     return {"rules": RULES_VERSION, "keys": dict(score.kinds), "without_key": score.without_key, "by": by, "scores": entries, "comparisons": pairs}
 
 
@@ -33,7 +39,10 @@ def as_text(score: Score, files: Sequence[Path], by: str | None) -> str:
     for file, tally in zip(files, score.tallies, strict=True):
         if tally.unclear:
             lines.append(f"{file}: unclear because " + ", ".join(f"{why}: {count}" for why, count in tally.unclear.most_common()))
-    lines += [_comparison(files[0], file, pair) for file, pair in zip(files[1:], score.pairs, strict=True)]
+    if score.pairs:
+        rows = [list(_PAIRS_HEAD), *(_pair_row(first, second, pair, adjusted) for (first, second), pair, adjusted in _compared(score, files))]
+        # With two files there is one comparison, and nothing to adjust for.
+        lines += ["", *_table(rows if len(score.pairs) > 1 else [row[:-1] for row in rows]), ""]
     if score.without_key:
         lines.append(f"{score.without_key} questions have no known answer that could be compared; they are not counted above")
     return "\n".join([*lines, f"rules {RULES_VERSION}"])
@@ -46,13 +55,17 @@ def _row(name: str, tally: Tally) -> list[str]:
     return [name, f"{tally.accuracy:.1%}", f"{low:.1%} to {high:.1%}", *shown]
 
 
-def _comparison(first: Path, second: Path, pair: Pair) -> str:
+def _compared(score: Score, files: Sequence[Path]) -> list[tuple[tuple[Path, Path], Pair, float]]:
+    """Every two files, how they compare, and the probability adjusted for how many comparisons there are."""
+    return list(zip(combinations(files, 2), score.pairs, holm([pair.p_value for pair in score.pairs]), strict=True))
+
+
+def _pair_row(first: Path, second: Path, pair: Pair, adjusted: float) -> list[str]:
     counts = pair.as_dict()
     low, high = counts["interval_95"]
-    return (
-        f"{second} against {first}: {_points(counts['difference'])} points (95 % interval {_points(low)} to {_points(high)}), "
-        f"{pair.only_second} right only here, {pair.only_first} only there, p = {counts['p_value']:.3g} (McNemar)"
-    )
+    only = [str(pair.only_second), str(pair.only_first)]
+    points = [_points(counts["difference"]), f"{_points(low)} to {_points(high)}"]
+    return [f"{second} against {first}", *points, *only, f"{pair.p_value:.2g}", f"{adjusted:.2g}"]
 
 
 def _points(share: float) -> str:

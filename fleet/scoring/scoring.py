@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Plan:
     """What is to be scored.
 
     Attributes:
-        answers: Files of answer lines to the same questions; the first one is what the others are compared with.
+        answers: Files of answer lines to the same questions.
         key: The questions.
         tolerance: Largest difference of numbers, as a part of the known one.
         by: Field of the metadata whose values make groups, with dots for fields within fields; None for no groups.
@@ -85,7 +86,7 @@ class Score:
 
     Attributes:
         tallies, groups: For each file; groups in the order in which they were met.
-        pairs: The first file with each of the others.
+        pairs: Every two files, as `itertools.combinations` has them.
         without_key: Questions that say no right answer, or in no form that can be compared. They are not in any tally.
         kinds: Of the keys, `choice` and `number`.
     """
@@ -105,7 +106,7 @@ def score(plan: Plan, see: Callable[[Line], None] = lambda _: None) -> Score:
     """
     checked = check_questions(plan.key, plan.limits, skip_invalid=True)
     count = len(plan.answers)
-    result = Score([Tally() for _ in range(count)], [{} for _ in range(count)], [Pair() for _ in range(count - 1)])
+    result = Score([Tally() for _ in range(count)], [{} for _ in range(count)], [Pair() for _ in combinations(range(count), 2)])
     for joined in join(plan.answers, lambda: read_checked(plan.key, plan.limits, checked)):
         line = _line(joined, plan)
         if line is None:
@@ -157,8 +158,9 @@ def _count(line: Line, result: Score, plan: Plan) -> None:
             tally.outcomes[one.outcome] += 1
             if one.outcome == "unclear":
                 tally.unclear[one.why] += 1
-    for number, pair in enumerate(result.pairs, 1):
-        pair.count(first=line.scored[0].outcome == "right", second=line.scored[number].outcome == "right")
+    right = [one.outcome == "right" for one in line.scored]
+    for pair, (first, second) in zip(result.pairs, combinations(right, 2), strict=True):
+        pair.count(first=first, second=second)
 
 
 def _tallies(line: Line, number: int, result: Score, plan: Plan) -> Iterator[Tally]:

@@ -64,6 +64,10 @@ class Pair:
         self.only_first += first and not second
         self.only_second += second and not first
 
+    @property
+    def p_value(self) -> float:
+        return mcnemar(self.only_first, self.only_second)
+
     def as_dict(self) -> dict[str, Any]:
         low, high = paired_difference(self.only_first, self.only_second, self.questions)
         difference = (self.only_second - self.only_first) / self.questions if self.questions else 0.0
@@ -73,5 +77,5 @@ class Pair:
             "both_right": self.both,
             "only_first_right": self.only_first,
             "only_second_right": self.only_second,
-            "p_value": float(f"{mcnemar(self.only_first, self.only_second):.4g}"),
+            "p_value": float(f"{self.p_value:.4g}"),
         }

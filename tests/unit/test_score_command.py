@@ -90,6 +90,29 @@ def test_files_are_compared_question_by_question(tmp_path: Path, key: str, capsy
     assert code == 0
 
 
+def test_every_two_files_are_compared(tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three files are three pairs, each with its own counts, in one table; what chance may do to many comparisons is allowed for."""
+    right = ["B", "B", "C", "42", "1000"]
+    files = [
+        write(tmp_path / f"{name}.jsonl", [an_answer(number, text if number < known else "J or A") for number, text in enumerate(right)])
+        for name, known in (("a", 5), ("b", 3), ("c", 1))
+    ]
+
+    _, found = scored(capsys, *files, "--key", key)
+    main(["score", *files, "--key", key])
+
+    pairs = {(Path(pair["first"]).stem, Path(pair["second"]).stem): pair for pair in found["comparisons"]}
+    assert {names: (pair["only_first_right"], pair["only_second_right"]) for names, pair in pairs.items()} == {
+        ("a", "b"): (2, 0),
+        ("a", "c"): (4, 0),
+        ("b", "c"): (2, 0),
+    }
+    assert (pairs["a", "c"]["p_value"], pairs["a", "c"]["p_value_holm"], pairs["b", "c"]["p_value_holm"]) == (0.125, 0.375, 1.0)
+    table = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert table[0].split()[-2:] == ["p", "(Holm)"]
+    assert [line.split()[0] for line in table[1:]] == [files[1], files[2], files[2]]
+
+
 def test_details_say_what_was_read_by_which_rule(tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One line for each question that counts, in the order of the questions."""
     answers = write(tmp_path / "a.jsonl", [an_answer(1, "So: \\boxed{C}"), an_answer(0, "The answer is B.")])
