@@ -29,6 +29,7 @@ class Collector:
         self._keys = [keys.run(run), self._records, keys.producer(run)]
         self._token = token
         self._lease_ms = int(1000 * options.lease_s)
+        self._run_ttl_s = int(options.run_ttl_s)
         self._acknowledge = client.register_script(load_script("producer", "acknowledge"))
         self._seen = b"0"
         self._keep_from = ""
@@ -79,12 +80,13 @@ class Collector:
             self._keep_from = f"{milliseconds}-{int(counter) + 1}"
 
     def acknowledge(self) -> None:
-        """Let Redis drop what is `written`, and renew our claim to the run. Call it when the file is safely on disk.
+        """Let Redis drop what is `written`, and renew our claim to the run and its life. Call it when the file is safely on disk.
 
         Raises:
             LeaseLostError: Another producer has taken the run over; nothing was dropped.
         """
-        if not self._acknowledge(keys=self._keys, args=[self._token, self._lease_ms, self._keep_from, self._garbage if self._keep_from else 0]):
+        garbage = self._garbage if self._keep_from else 0
+        if not self._acknowledge(keys=self._keys, args=[self._token, self._lease_ms, self._keep_from, garbage, self._run_ttl_s]):
             msg = "another producer has taken this run over"
             raise LeaseLostError(msg)
         if self._keep_from:

@@ -9,16 +9,23 @@ from __future__ import annotations
 import time
 
 
+# Goes on while a laptop sleeps, as the server does meanwhile; where there is no such clock, one that does not.
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 class ServerClock:
-    """This machine's estimate of the Redis server's clock; good to about one round trip."""
+    """This machine's estimate of the Redis server's clock; good to about one round trip.
+
+    Between two looks at the server it goes by a clock that nobody sets: this machine's own time may be put right, or wrong, meanwhile.
+    """
 
     def __init__(self) -> None:
-        self._offset_s = 0.0
+        self._offset_s = time.time() - time.clock_gettime(_STEADY)
 
     def learn(self, server_s: float) -> None:
         """Take in what the server's clock said a moment ago (Unix seconds)."""
-        self._offset_s = server_s - time.time()
+        self._offset_s = server_s - time.clock_gettime(_STEADY)
 
     def now(self) -> float:
-        """Unix time in seconds on the server's clock; on this machine's until `learn` was called."""
-        return time.time() + self._offset_s
+        """Unix time in seconds on the server's clock; on this machine's as it was at first, until `learn` was called."""
+        return time.clock_gettime(_STEADY) + self._offset_s

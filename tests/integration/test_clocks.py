@@ -28,7 +28,8 @@ WRONG_BY_S = 3600.0
 @pytest.fixture(autouse=True)
 def wrong_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process' clock is an hour early."""
-    monkeypatch.setattr("wire.clock.time", SimpleNamespace(time=lambda: time.time() + WRONG_BY_S))
+    shifted = {**vars(time), "time": lambda: time.time() + WRONG_BY_S}
+    monkeypatch.setattr("wire.clock.time", SimpleNamespace(**shifted))
 
 
 def is_right(clock: ServerClock) -> bool:
@@ -42,6 +43,16 @@ def test_a_producer_learns_the_time_as_it_opens_its_run(client: redis.Redis) -> 
     assert not is_right(sender.clock)
 
     sender.open()
+
+    assert is_right(sender.clock)
+
+
+def test_a_clock_that_is_set_during_a_run_changes_no_deadline(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A producer asks the server once and then sends for hours; meanwhile its machine's clock may be put back by an hour."""
+    sender = Sender(client, KEYS, "run-1", {"questions": "x"}, 1, ProducerOptions())
+    sender.open()
+
+    monkeypatch.undo()
 
     assert is_right(sender.clock)
 

@@ -103,3 +103,18 @@ def test_a_producer_that_lost_its_run_drops_nothing(tmp_path: Path, client: redi
         collector.acknowledge()
 
     assert client.xlen(KEYS.records(RUN)) == 3
+
+
+def test_a_run_lives_as_long_as_its_producer_waits(tmp_path: Path, client: redis.Redis) -> None:
+    """All of it: a record for which the bit of its question has expired would be taken for a stranger's and dropped."""
+    what = a_file_run(tmp_path, 3)
+    sender = Sender(client, KEYS, RUN, what.fingerprint, 3, ProducerOptions())
+    sender.open()
+    answer_all(client, what)
+    parts = [KEYS.run(RUN), KEYS.accepted(RUN), KEYS.done(RUN), KEYS.records(RUN)]
+    for part in parts:
+        client.expire(part, 60)
+
+    Collector(client, KEYS, RUN, sender.token, ProducerOptions(run_ttl_s=1000)).acknowledge()
+
+    assert all(client.ttl(part) > 900 for part in parts)
