@@ -15,7 +15,6 @@ from batchfleet._session import ASK_PREFIX, Session, new_run_id
 from producer.asking import Asked
 from producer.backlog import Given
 from producer.inbox import Inbox
-from producer.streaming import StreamRun
 from wire.errors import FleetError
 
 MOST_IN_A_RUN = 100_000
@@ -90,8 +89,7 @@ class _AskRun:
         self._waiters = Waiters()
         # No bound: whoever asks waits for the answer anyway, and holds the question meanwhile.
         self._inbox: Inbox[Given] = Inbox(None)
-        self._stream: StreamRun = session.stream(new_run_id(ASK_PREFIX), self._inbox, self._waiters)
-        self._stream.open()
+        self._stream, _ = session.stream(new_run_id(ASK_PREFIX), self._inbox, self._waiters)
         self._stream.start()
 
     @property

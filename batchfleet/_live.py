@@ -53,8 +53,7 @@ class LiveRun:
             msg = f"window is {window}; it must be 1 or more"
             raise ValueError(msg)
         inbox: Inbox[Given] = Inbox(min(CHUNK_QUESTIONS, window or CHUNK_QUESTIONS), on_taken)
-        stream = session.stream(self.id, inbox, self.outbox, window)
-        state = stream.open()
+        stream, state = session.stream(self.id, inbox, self.outbox, window)
         numbering = Numbering(session, self.id, {**session.sampling, **params}, resume_at=state.cursor, mark=state.mark)
         stream.start()
         self._stream = stream
@@ -76,8 +75,7 @@ class LiveRun:
             if fingerprint.get("questions") != STREAM:
                 msg = f"the answers of run {self.id} go to a file, with `batchfleet submit` or `run`; the same command goes on with it"
                 raise UsageError(msg)
-            stream = session.stream(self.id, None, self.outbox)
-            stream.open()
+            stream, _ = session.stream(self.id, None, self.outbox)
             stream.start()
             self._stream = stream
 

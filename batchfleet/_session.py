@@ -22,6 +22,7 @@ from fleet.settings.schema import Settings
 from fleet.status import FleetStatus, read_status
 from producer.backlog import Given
 from producer.inbox import Inbox
+from producer.sending import RunState
 from producer.streaming import Outlet, StreamPlan, StreamRun, with_window
 from wire.connection import check_server, connect, translated
 from wire.errors import FleetError, UsageError
@@ -121,14 +122,24 @@ class Session:
                 time.sleep(LOOK_S)
         return self._model
 
-    def stream(self, run: str, inbox: Inbox[Given] | None, outlet: Outlet, window: int | None = None) -> StreamRun:
-        """A run that this client serves, not opened yet. One that this client had under the same id is left before."""
+    def stream(self, run: str, inbox: Inbox[Given] | None, outlet: Outlet, window: int | None = None) -> tuple[StreamRun, RunState]:
+        """Open a run that this client serves, and that is to be started. One that this client had under the same id is left before.
+
+        Raises:
+            FleetError: As `StreamRun.open`; then nothing of it stays.
+        """
         self.ensure_open()
         self.leave(run)
         stream = StreamRun(self.address, with_window(building.producer_options(self.settings), window), StreamPlan(run, FINGERPRINT), inbox, outlet)
         with self._lock:
-            self._streams[run] = stream
-        return stream
+            # A program that stays up has many runs, one after the other.
+            self._streams = {name: other for name, other in self._streams.items() if not other.is_gone} | {run: stream}
+        try:
+            return stream, stream.open()
+        except BaseException:
+            self._forget(stream)
+            stream.stop()
+            raise
 
     def leave(self, run: str) -> None:
         """Serve a run no more; what was accepted goes on."""
@@ -139,10 +150,13 @@ class Session:
 
     def leave_stream(self, stream: StreamRun) -> None:
         """The same, unless the run is served anew by now."""
+        self._forget(stream)
+        _stop(stream)
+
+    def _forget(self, stream: StreamRun) -> None:
         with self._lock:
             if self._streams.get(stream.plan.run) is stream:
                 del self._streams[stream.plan.run]
-        _stop(stream)
 
     def cancel(self, run: str) -> RunStatus:
         """Cancel a run, whoever asked it.

@@ -159,6 +159,8 @@ class StreamRun:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(JOIN_S)
+        if not self._threads:
+            self._client.close()
 
     def fail(self, error: BaseException) -> None:
         """End it because of an error, which whoever waits for records gets."""
@@ -174,6 +176,11 @@ class StreamRun:
     def is_live(self) -> bool:
         """Whether records may still come."""
         return not self._ended
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended, and its threads too."""
+        return self._ended and not any(thread.is_alive() for thread in self._threads)
 
     def _stop(self) -> None:
         self._stopping.set()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 
-
 # Goes on while a laptop sleeps, as the server does meanwhile; where there is no such clock, one that does not.
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -17,9 +18,22 @@ from typing import Any
 import pytest
 import redis
 
-from batchfleet import Answer, AsyncFleet, Failure, Fleet, FleetError, Question, QuestionFailedError, QuestionLike, RunBusyError, UsageError
+from batchfleet import (
+    Answer,
+    AsyncFleet,
+    Failure,
+    Fleet,
+    FleetError,
+    Question,
+    QuestionFailedError,
+    QuestionLike,
+    QueueUnavailableError,
+    RunBusyError,
+    UsageError,
+)
 from fleet.private_redis import PrivateRedis
 from fleet.processes import spawn
+from producer.streaming import StreamRun
 from tests.processes import ROOT, Processes, wait_until
 
 SLOW_ENVIRON = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BATCHFLEET_STUB_MAX_TOKENS": "25"}
@@ -430,6 +444,36 @@ async def test_asks_go_on_in_a_new_run_when_theirs_is_full(redis_server: Private
     runs: Any = client.zrange("batchfleet:runs", 0, -1)
     assert len(answers) == 950
     assert len(runs) == 10
+
+
+def streams_in_memory() -> int:
+    """Runs that this process serves, or holds on to."""
+    gc.collect()
+    return sum(isinstance(thing, StreamRun) for thing in gc.get_objects())
+
+
+@pytest.mark.usefixtures("workers")
+async def test_nothing_stays_of_runs_that_are_over(redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service asks for months; what it has asked must not fill its memory."""
+    monkeypatch.setattr("batchfleet._asks.MOST_IN_A_RUN", 5)
+    async with AsyncFleet(redis_server.url) as fleet:
+        for number in range(60):
+            await fleet.ask(f"Number {number}?")
+        await asyncio.to_thread(wait_until, lambda: sum("ask-" in thread.name for thread in threading.enumerate()) <= 2, "earlier runs end")
+        for number in range(6):
+            await fleet.ask(f"Number {number}?")
+
+        assert streams_in_memory() <= 4
+
+
+async def test_nothing_stays_of_asks_while_redis_is_away() -> None:
+    """A service tries for hours, a hundred times a second."""
+    fleet = AsyncFleet("redis://127.0.0.1:1", model="stub")
+    for number in range(20):
+        with pytest.raises(QueueUnavailableError):
+            await fleet.ask(f"Number {number}?")
+
+    assert streams_in_memory() < 10
 
 
 @pytest.mark.usefixtures("workers")
