@@ -13,7 +13,7 @@ from typing import Any
 
 from fleet.bench import batching, engine, latency, profiling, queues, scale, throughput
 from fleet.bench.machine import describe_machine, in_words
-from fleet.bench.peers.environments import LARGE, PEERS
+from fleet.bench.peers.environments import PEERS
 from fleet.bench.report import Report
 from fleet.commands.flags import BENCH
 from fleet.settings.loading import load_settings
@@ -50,11 +50,11 @@ HELP: dict[str, str] = {
     "batch_size": "questions in a batch",
     "lognormal": "mean and deviation of the logarithm of the answers' lengths; 0 0 for an even spread",
     "prompt_chars": "length of the shortest and the longest prompt, where they are generated",
-    "peers": "other queues, each in an environment of its own that is made when first needed; `none` for none, `ray-actors` and `ray-data` too",
+    "peers": "other queues, each in an environment of its own that is made when first needed; `none` for none",
     "peer_count": "questions for each of the other queues",
     "top": "functions to show of each program",
 }
-CHOICES = {"peers": (*PEERS, *LARGE, "none")}
+CHOICES = {"peers": (*PEERS, "none")}
 PAIRS = {"tokens", "lognormal", "prompt_chars"}
 FLAGS = {"counts": "--count", "batch_sizes": "--batch", "batch_size": "--batch", "source": "--questions"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -18,6 +18,7 @@ from fleet.bench.resources import cpu_s, tree_cpu_s
 from fleet.bench.rig import BenchFailedError, Helper
 from fleet.private_redis import PrivateRedis
 from fleet.settings.schema import Settings
+from wire.errors import UsageError
 
 NOTES = [
     "From the first push to the last answer in the producer, for this fleet on disk. Each has a Redis of its own with its append-only file on.",
@@ -75,10 +76,9 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
     """Measure, and tell `say` after each measurement.
 
     Raises:
-        UsageError: A peer cannot be installed.
+        UsageError: A peer cannot be installed, other than those of `environments.MAY_LACK`.
     """
-    cache = environments.cache_folder(os.environ)
-    installed = {name: environments.environment_of(name, cache, say) for name in plan.peers if name != "none"}
+    installed = _installed(plan, say)
     found: list[Measurement] = []
     versions: dict[str, tuple[str, str]] = {}
     with tempfile.TemporaryDirectory(prefix="batchfleet-bench-") as name:
@@ -93,7 +93,29 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
     parameters = {**asdict(plan), "source": plan.source.name if plan.source else "generated"}
     tables = [_table(found), *([_versions(versions)] if versions else [])]
     chart = Bars("Whole path, questions per second", "median", [(row[0], row[1]) for row in _rates(found)], highlighted=OURS)
-    return Report("queue", parameters, tables, [*NOTES, *_verdict(found)], [asdict(one) for one in found], chart)
+    return Report("queue", parameters, tables, [*NOTES, *_left_out(plan, installed), *_verdict(found)], [asdict(one) for one in found], chart)
+
+
+def _installed(plan: Plan, say: Callable[[str], None]) -> dict[str, Path]:
+    cache = environments.cache_folder(os.environ)
+    folders: dict[str, Path] = {}
+    for name in _named(plan):
+        try:
+            folders[name] = environments.environment_of(name, cache, say)
+        except UsageError as error:
+            if name not in environments.MAY_LACK:
+                raise
+            say(f"left out: {error}")
+    return folders
+
+
+def _named(plan: Plan) -> list[str]:
+    return [name for name in plan.peers if name != "none"]
+
+
+def _left_out(plan: Plan, installed: Mapping[str, Path]) -> list[str]:
+    lacking = [name for name in _named(plan) if name not in installed]
+    return [f"Left out, because not installed: {', '.join(lacking)}."] if lacking else []
 
 
 def _ours(plan: Plan, questions: Path, settings: Settings) -> list[Callable[[], Measurement]]:

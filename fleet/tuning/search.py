@@ -77,13 +77,18 @@ def search(start: Setting, measure: Callable[[Setting], float], tried: Tried) ->
     return found if tried.rates and tried.rates[found] >= AS_GOOD * tried.rates[tried.best] else tried.best
 
 
-def grid(start: Setting) -> Iterator[Setting]:
-    """Every combination near `start` of four engine sizes, four capacities and three batch sizes."""
-    sizes = [None] if start.max_num_seqs is None else [_bounded(int(start.max_num_seqs * factor)) for factor in (0.5, 1, 2, 4)]
-    for size in sizes:
+def grid(start: Setting, found: Setting) -> Iterator[Setting]:
+    """Every combination near `start` of four engine sizes, and that of `found` if it is another, four capacities and three batch sizes."""
+    for size in _sizes(start, found):
         for factor in GRID_FACTORS:
             capacity = int((size or start.capacity) * factor)
             yield from (Setting(size, capacity, batch_size) for batch_size in GRID_BATCH_SIZES if batch_size <= capacity)
+
+
+def _sizes(start: Setting, found: Setting) -> Sequence[int | None]:
+    if start.max_num_seqs is None or found.max_num_seqs is None:
+        return [None]
+    return sorted({found.max_num_seqs, *(_bounded(int(start.max_num_seqs * factor)) for factor in (0.5, 1, 2, 4))})
 
 
 def _climb(start: Setting, rate: Callable[[Setting], float]) -> Setting:

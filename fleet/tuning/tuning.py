@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +22,7 @@ from fleet.tuning.search import USUAL_FACTOR, OutOfTimeError, Setting, Tried, gr
 GENERATED = 4000
 FIRST_CAPACITY = 64
 """Of a server, which does not say what it works on at once."""
+CONFIRMATIONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,13 @@ def tune(plan: TuningPlan, settings: Settings, say: Callable[[str], None]) -> Tu
         if tried.rates[found] <= 0:
             msg = f"the engine answered none of the questions within {plan.window_s:g} s; give it a longer --seconds"
             raise BenchFailedError(msg)
-        notes = [_verdict(start, found, tried)]
+        notes, tables = [_verdict(start, found, tried)], [_table("Tried", found, tried)]
         if plan.exhaustive:
-            notes.append(_compare(start, found, tried, engines))
+            whole = _measure_all(start, found, engines)
+            notes.append(_compare(found, tried, whole, engines))
+            tables.append(_table("Every combination", found, whole))
     parameters = {"engine": plan.engine, "budget_s": plan.budget_s, "window_s": plan.window_s}
-    report = Report("tune", parameters, [_table(found, tried)], notes, [{**_fields(one), "rate": rate} for one, rate in tried.rates.items()])
+    report = Report("tune", parameters, tables, notes, [{**_fields(one), "rate": rate} for one, rate in tried.rates.items()])
     return Tuned(report, with_setting(settings, plan.engine, found))
 
 
@@ -173,14 +177,19 @@ class Engines:
         return size
 
 
-def _compare(start: Setting, found: Setting, tried: Tried, engines: Engines) -> str:
+def _measure_all(start: Setting, found: Setting, engines: Engines) -> Tried:
     engines.unhurried()
-    whole = Tried({setting: engines.measure(setting) for setting in grid(start)})
-    # Measured again beside the others: two measurements of the same differ, and the best of many is a lucky one.
-    again = engines.measure(found)
+    return Tried({setting: engines.measure(setting) for setting in grid(start, found)})
+
+
+def _compare(found: Setting, tried: Tried, whole: Tried, engines: Engines) -> str:
+    best = whole.best
+    # Measured again, one after the other: two measurements of the same differ, and the best of many is a lucky one.
+    again = {setting: median(engines.measure(setting) for _ in range(CONFIRMATIONS)) for setting in (best, found)}
     return (
-        f"Exhaustive: the best of {len(whole.rates)} settings, {_words(whole.best)}, has {whole.rates[whole.best]:.1f} answers/s; what was found in "
-        f"{len(tried.rates)} measurements has {again:.1f}, {again / whole.rates[whole.best]:.3f} of it."
+        f"Exhaustive: the best of {len(whole.rates)} settings is {_words(best)}. Measured {CONFIRMATIONS} times more, it has {again[best]:.1f} "
+        f"answers/s; what was found in {len(tried.rates)} measurements, {_words(found)}, has {again[found]:.1f}, "
+        f"{again[found] / again[best]:.3f} of it; medians."
     )
 
 
@@ -202,10 +211,10 @@ def _fields(setting: Setting) -> dict[str, int | None]:
     return {"max_num_seqs": setting.max_num_seqs, "capacity": setting.capacity, "batch_size": setting.batch_size}
 
 
-def _table(found: Setting, tried: Tried) -> Table:
+def _table(title: str, found: Setting, tried: Tried) -> Table:
     best = tried.rates[tried.best] or 1.0
     rows = [
         (one.max_num_seqs or "-", one.capacity, one.batch_size, round(rate, 1), round(rate / best, 3), "chosen" if one == found else "")
         for one, rate in tried.rates.items()
     ]
-    return Table("Tried", ("max_num_seqs", "capacity", "batch size", "answers/s", "of the best", ""), rows)
+    return Table(title, ("max_num_seqs", "capacity", "batch size", "answers/s", "of the best", ""), rows)

@@ -35,6 +35,17 @@ def test_the_file_it_writes_is_faster_and_can_be_used(tmp_path: Path) -> None:
     assert rows[0]["of the best"] < 0.9
 
 
+def test_what_was_found_is_set_against_every_combination() -> None:
+    """Both are measured again, and so is every combination near what was there."""
+    done = tune("--engine", "stub", "--seconds", "0.05", "--budget", "1.5", "--json", "--exhaustive", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    tried, whole = found["tables"].values()
+    assert {row["max_num_seqs"] for row in whole} >= {4, 8, 16, max(row["max_num_seqs"] for row in tried if row[""] == "chosen")}
+    assert "Measured 3 times more" in found["notes"][-1]
+
+
 def test_an_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     """Found out before the engine boots, not after ten minutes."""
     written = tmp_path / "tuned.yaml"

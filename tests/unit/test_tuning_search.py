@@ -30,7 +30,7 @@ def test_what_is_found_is_within_five_per_cent_of_the_whole_grid(best_size: int)
 
     found = search(start, measure, tried)
 
-    everything = {setting: measure(setting) for setting in grid(start)}
+    everything = {setting: measure(setting) for setting in grid(start, found)}
     assert measure(found) >= 0.95 * max(everything.values())
     assert len(tried.rates) < len(everything) / 2
 
@@ -73,3 +73,12 @@ def test_a_server_keeps_its_own_size() -> None:
 
     assert {setting.max_num_seqs for setting in tried.rates} == {None}
     assert len({setting.capacity for setting in tried.rates}) > 3
+
+
+def test_the_whole_grid_reaches_as_far_as_the_search_went() -> None:
+    """What was found far from where it began is compared with its neighbours, too."""
+    start, found = Setting(64, 96, 16), Setting(1024, 1536, 32)
+
+    sizes = {setting.max_num_seqs for setting in grid(start, found)}
+
+    assert sizes == {32, 64, 128, 256, 1024}

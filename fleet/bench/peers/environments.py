@@ -12,9 +12,9 @@ from pathlib import Path
 from wire.errors import UsageError
 
 HERE = Path(__file__).parent
-PEERS = ("rq", "celery", "huey", "saq", "taskiq", "arq", "dramatiq")
-LARGE = ("ray-actors", "ray-data")
-"""Only where they are asked for: Ray is some 200 MB, and starts many processes."""
+PEERS = ("rq", "celery", "huey", "saq", "taskiq", "arq", "dramatiq", "ray-actors", "ray-data")
+MAY_LACK = ("ray-actors", "ray-data")
+"""Left out where they cannot be installed: Ray is some 200 MB, and not there for every Python and every machine."""
 INSTALL_S = 600.0
 
 

@@ -8,6 +8,7 @@ import ray
 from ray.util import ActorPool
 
 from fleet.bench.peers.answering import answer
+from fleet.bench.peers.ray_starting import start
 
 PACKAGES = ("ray",)
 CONFIGURED = "ActorPool.map, one call for each question"
@@ -23,7 +24,7 @@ class Answering:
 
 
 def worker_commands(workers: int) -> list[list[str]]:
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+    start(workers)
     _pools.append(ActorPool([Answering.remote() for _ in range(workers)]))  # type: ignore[attr-defined]  # added by the decorator
     return []
 

@@ -9,9 +9,10 @@ import ray
 import ray.data
 
 from fleet.bench.peers.answering import answer
+from fleet.bench.peers.ray_starting import start
 
 PACKAGES = ("ray",)
-CONFIGURED = "from_items, map by as many processes as workers, take_all; Ray chooses its own batches"
+CONFIGURED = "from_items, map by as many processes as workers, take_all; Ray chooses its own batches, and starts the processes anew each time"
 _workers: list[int] = []
 
 
@@ -23,7 +24,7 @@ class Answering:
 
 
 def worker_commands(workers: int) -> list[list[str]]:
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+    start(workers)
     ray.data.DataContext.get_current().enable_progress_bars = False
     _workers.append(workers)
     return []

@@ -1,4 +1,7 @@
-"""saq. Everything runs on asyncio; `concurrency` says how many jobs a worker has at once."""
+"""saq. Everything runs on asyncio; `concurrency` says how many jobs a worker has at once.
+
+Its README has 10 unless set, as its own benchmark. `queue.map` asks many and fetches their results.
+"""
 
 from __future__ import annotations
 

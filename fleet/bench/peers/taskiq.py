@@ -1,4 +1,8 @@
-"""taskiq. Its documentation: uvloop and orjson, which are extras; several worker processes; the list broker where acknowledgements are not needed."""
+"""taskiq, with uvloop and orjson, which are extras, several worker processes, and the list broker.
+
+`--max-async-tasks` is how many tasks a worker has at once (the guide's page on the CLI); the list broker is for where acknowledgements are not needed
+(README of taskiq-redis), and without them `--max-prefetch` has no use. Commands travel 100 at once.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 from fleet.bench.peers.answering import answer
 
 PACKAGES = ("taskiq", "taskiq-redis", "redis", "uvloop")
-CONFIGURED = "list broker, orjson, uvloop, 100 tasks at once in each worker; wait_result of each task"
+CONFIGURED = "list broker, orjson, uvloop, 100 tasks at once in each worker; wait_result of each task, 100 at once"
 URL = os.environ["PEER_REDIS_URL"]
 PATIENCE_S = 60.0
 AT_ONCE = 100
@@ -45,7 +49,11 @@ async def _ask(questions: Sequence[str]) -> list[str]:
         async with places:
             return await answer_task.kiq(text)
 
+    async def fetch(task: Any) -> str:  # noqa: ANN401 (as above)
+        async with places:
+            return str((await task.wait_result(check_interval=0.005, timeout=PATIENCE_S)).return_value)
+
     tasks = await asyncio.gather(*map(send, questions))
-    answers = [str((await task.wait_result(check_interval=0.005, timeout=PATIENCE_S)).return_value) for task in tasks]
+    answers = await asyncio.gather(*map(fetch, tasks))
     await broker.shutdown()
     return answers
