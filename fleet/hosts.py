@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,24 +88,32 @@ class Post:
             pipe.execute()
 
 
+def known_hosts(client: redis.Redis, keys: Keys) -> list[Host]:
+    """All that report, at least one.
+
+    Raises:
+        UsageError: There is none.
+    """
+    names: Any = client.zrange(keys.hosts, 0, -1)
+    known = [host for name in names if (host := _host(client, keys, name.decode("utf-8", "replace"))) is not None]
+    if not known:
+        msg = "no `batchfleet up` reports in this Redis; containers are scaled by `docker compose up --detach --scale gpu-worker=N`"
+        raise UsageError(msg)
+    return known
+
+
 def find_host(client: redis.Redis, keys: Keys, wanted: str | None) -> Host:
     """The host of that name, whole or without its token; without a name, the only one.
 
     Raises:
         UsageError: There is none, or more than one.
     """
-    names: Any = client.zrange(keys.hosts, 0, -1)
-    known = [host for name in names if (host := _host(client, keys, name.decode("utf-8", "replace"))) is not None]
+    known = known_hosts(client, keys)
     found = [host for host in known if wanted is None or wanted in {host.name, host.name.rpartition("-")[0]}]
     if len(found) == 1:
         return found[0]
     shown = ", ".join(host.name for host in known)
-    if not known:
-        msg = "no `batchfleet up` reports in this Redis; containers are scaled by `docker compose up --detach --scale gpu-worker=N`"
-    elif found:
-        msg = f"which one? give --host NAME: {shown}"
-    else:
-        msg = f"no host {wanted!r} reports; there are: {shown}"
+    msg = f"which one? give --host NAME: {shown}" if found else f"no host {wanted!r} reports; there are: {shown}"
     raise UsageError(msg)
 
 
@@ -132,22 +140,24 @@ def scale_host(client: redis.Redis, keys: Keys, host: Host, workers: int, *, pat
         time.sleep(LOOK_S)
 
 
-def stop_host(client: redis.Redis, keys: Keys, host: Host, *, patience_s: float) -> None:
-    """Have a host finish what it holds and stop; returns when it has taken leave.
+def stop_hosts(client: redis.Redis, keys: Keys, hosts: Sequence[Host], *, patience_s: float) -> None:
+    """Have hosts finish what they hold and stop, all at once; returns when they have taken leave.
 
     With a Redis of its own, that is the end of the Redis too.
 
     Raises:
         HostSilentError: Not within `patience_s` seconds.
     """
-    _ask(client, keys, host, STOP, 0)
+    for host in hosts:
+        _ask(client, keys, host, STOP, 0)
     deadline = time.monotonic() + patience_s
     try:
-        while client.exists(keys.host(host.name)):
-            if time.monotonic() > deadline:
-                msg = f"{host.name} has not stopped within {patience_s:.0f} s"
-                raise HostSilentError(msg)
-            time.sleep(LOOK_S)
+        for host in hosts:
+            while client.exists(keys.host(host.name)):
+                if time.monotonic() > deadline:
+                    msg = f"{host.name} has not stopped within {patience_s:.0f} s"
+                    raise HostSilentError(msg)
+                time.sleep(LOOK_S)
     except (redis.ConnectionError, OSError):
         # Its Redis is gone, so it is.
         return

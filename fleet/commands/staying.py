@@ -9,10 +9,11 @@ from pathlib import Path
 
 from fleet import building
 from fleet.commands.flags import Commands, Shared, add_engine, not_negative
-from fleet.hosts import Host, find_host, scale_host, stop_host
+from fleet.hosts import Host, find_host, known_hosts, scale_host, stop_hosts
 from fleet.settings.schema import Settings
 from fleet.state_folder import default_folder
 from fleet.staying import MOST_WORKERS, Staying, grace_s, stay_up
+from fleet.words import plural
 from wire.connection import connect, translated
 from wire.errors import UsageError
 from wire.keys import Keys
@@ -36,6 +37,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 
     down = commands.add_parser("down", parents=shared.both, help="stop an `up`; what is queued stays queued")
     _add_host(down)
+    down.add_argument("--all", action="store_true", help="every one on that Redis: first those with workers, then the others")
     down.set_defaults(command=_down)
 
 
@@ -79,8 +81,12 @@ def _down(arguments: argparse.Namespace, settings: Settings) -> int:
     address = building.redis_address(settings)
     keys = Keys(address.namespace)
     with connect(address) as client, translated(address):
-        host = find_host(client, keys, arguments.host)
-        print(f"{host.name}: its {host.workers} workers finish what they hold", file=sys.stderr)
-        stop_host(client, keys, host, patience_s=grace_s(settings) + HEARING_S)
-    print(f"{host.name} is down", file=sys.stderr)
+        hosts = known_hosts(client, keys) if arguments.all else [find_host(client, keys, arguments.host)]
+        # Those without workers have the batchers, and perhaps the Redis that workers need to the end.
+        for some in ([host for host in hosts if host.workers], [host for host in hosts if not host.workers]):
+            for host in some:
+                print(f"{host.name}: {plural(host.workers, 'worker')} to finish what they hold", file=sys.stderr)
+            stop_hosts(client, keys, some, patience_s=grace_s(settings) + HEARING_S)
+            for host in some:
+                print(f"{host.name} is down", file=sys.stderr)
     return 0

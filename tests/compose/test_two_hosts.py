@@ -42,7 +42,7 @@ def hosts() -> Iterator[list[str]]:
 
 
 def test_two_hosts_share_one_queue(hosts: list[str], tmp_path: Path) -> None:
-    """Redis and the batchers on the first, a worker on each: both answer, each question is answered once, and all end in order."""
+    """Redis and the batchers on the first, a worker on each: both answer, each question once; `down --all` ends the workers, then the queue."""
     ids = write_questions(tmp_path / "questions.jsonl", 2_000)
     common = {**os.environ, "REDIS_PASSWORD": "correct0horse", "BATCHFLEET_STUB_STEP_S": "0.01", "QUEUE_DATA": str(tmp_path / "queue")}
     asking = {**common, "BATCHFLEET_REDIS_URL": f"redis://{QUEUE}:6379/0", "BATCHFLEET_REDIS_PASSWORD": "correct0horse"}
@@ -62,9 +62,14 @@ def test_two_hosts_share_one_queue(hosts: list[str], tmp_path: Path) -> None:
         producer = on(hosts[1], "producer.log", asking, batchfleet, "submit", str(tmp_path / "questions.jsonl"), "-o", str(answers))
         wait_until(lambda: lines_in(answers) == len(ids), "all are answered")
         assert producer.wait(20) == 0
+        down = on(hosts[1], "down.log", asking, batchfleet, "down", "--all")
+        assert down.wait(60) == 0
+        assert [process.wait(30) for process in (*workers, queue)] == [0, 0, 0], (tmp_path / "queue.log").read_text()[-2000:]
     finally:
         stop_all(workers, grace_s=30)
         stop_all([queue], grace_s=30)
-    assert [process.returncode for process in (*workers, queue)] == [0, 0, 0], (tmp_path / "queue.log").read_text()[-2000:]
+    said = (tmp_path / "down.log").read_text()
+    assert said.count("1 worker to finish") == 2
+    assert said.rindex("1 worker to finish") < said.index("is down") < said.index("0 workers to finish")
     assert sorted(answer["id"] for answer in read_answers(answers)) == sorted(ids)
     assert len({answer["worker"] for answer in read_answers(answers)}) == 2
