@@ -132,6 +132,14 @@ def _memory_taken(found: re.Match[str], context: BootContext) -> str:
     )
 
 
+def _host_memory_taken(found: re.Match[str], context: BootContext) -> str:
+    return (
+        f"too little of this machine's memory is free for vLLM on a CPU ({found['free']} of {found['total']} GiB are): end what holds it, or lower "
+        f"{context.now('gpu_memory_utilization', 'vLLM chooses, about 0.9')}, on a CPU a share of the machine's memory, and the environment's "
+        f"VLLM_CPU_KVCACHE_SPACE (GiB) if it is set; with less memory, lower {_length(context)} and {context.now('max_num_seqs', 'vLLM chooses')} too"
+    )
+
+
 def _not_enough_gpus(found: re.Match[str], context: BootContext) -> str:
     seen = found["available"] or (str(context.gpus) if context.gpus is not None else "fewer")
     return (
@@ -196,6 +204,7 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str]
     (re.compile(pattern, re.DOTALL), advise)
     for pattern, advise in (
         (r"Free memory on device [^(]*\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\) on startup\s+is less than", _memory_taken),
+        (r"Available memory on node \d+ \((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\)", _host_memory_taken),
         (r"No available memory for the cache blocks|To serve at least one request with the model.?s max seq len", _no_room_for_cache),
         (r"OutOfMemoryError|out of memory|Cannot allocate memory|can't allocate memory|MemoryError|not enough memory", _out_of_memory),
         (r"World size \(\d+\) is larger than the number of\s+available GPUs \((?P<available>\d+)\)", _not_enough_gpus),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
+import ssl
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -63,6 +66,7 @@ class Server:
 
     def __init__(self, base_url: str, api_key: str | None, *, request_timeout_s: float) -> None:
         self._api_key = api_key
+        self._request_timeout_s = request_timeout_s
         self._root = base_url.removesuffix("/v1")
         self._look_timeout = openai.Timeout(LOOK_TIMEOUT_S)
         # One line for each of millions of requests is no log.
@@ -123,10 +127,10 @@ class Server:
         except openai.APIStatusError as error:
             raise FaultError(self._status_fault(error)) from None
         except openai.APITimeoutError:
-            raise FaultError(Fault("no answer within the time allowed")) from None
+            allowed_s = LOOK_TIMEOUT_S if look else self._request_timeout_s
+            raise FaultError(Fault(f"no answer within {allowed_s:g} s")) from None
         except openai.APIConnectionError as error:
-            cause = error.__cause__
-            raise FaultError(Fault(self._quoted(f"{type(cause).__name__}: {cause}" if cause is not None else str(error)))) from None
+            raise FaultError(Fault(self._quoted(connection_trouble(error)))) from None
         except (openai.OpenAIError, ValueError) as error:
             # A body that is cut short or no JSON.
             raise FaultError(Fault(self._quoted(f"its answer cannot be read: {error}"))) from None
@@ -147,6 +151,32 @@ class Server:
             text = text.replace(self._api_key, "***")
         text = " ".join(text.split())
         return text if len(text) <= _MAX_QUOTED_CHARS else f"{text[:_MAX_QUOTED_CHARS]}..."
+
+
+def connection_trouble(error: BaseException) -> str:
+    """What happened on the network, in words. The client library says "Connection error.", those below it more, the system at the end most."""
+    causes = list(_causes(error))
+    said = next((str(cause) for cause in causes if str(cause)), str(error))
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return "connection refused: nothing listens there"
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return f"no such host ({said})"
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return f"no TLS connection ({said})"
+    lost = any("ProtocolError" in type(cause).__name__ or isinstance(cause, ConnectionResetError | BrokenPipeError) for cause in causes)
+    return f"the connection was lost before the whole answer had come ({said})" if lost else f"no connection ({said})"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Nearest first. A name with several addresses has a group of errors, one for each."""
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        yield cause
+        yield from _causes(cause)
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield one
+            yield from _causes(one)
 
 
 def _split(server: str) -> SplitResult:

@@ -21,6 +21,7 @@ from gpu_worker.engines.vllm import VllmEngine, VllmOptions
 from tests.builders import a_question
 from tests.integration import tiny_model
 from tests.processes import wait_until
+from tests.waiting import until
 from wire.errors import EngineBootError, EngineDeadError
 from wire.messages import JsonObject
 
@@ -137,8 +138,7 @@ async def test_starting_can_be_cancelled() -> None:
     engine = an_engine()
     before = processes_below_me()
     starting = asyncio.create_task(engine.start())
-    while not any(not watchdog.is_resource_tracker(process) for process in _beyond(before, engine)):
-        await asyncio.sleep(0.05)
+    await until(lambda: any(not watchdog.is_resource_tracker(process) for process in _beyond(before, engine)), starting)
 
     starting.cancel()
 
@@ -155,8 +155,7 @@ async def test_a_killed_engine_is_noticed_by_everyone_and_stops_cleanly() -> Non
     assert isinstance(await engine.answer(a_question()), Completion)
     answers = [asyncio.create_task(engine.answer(a_question(params={"max_tokens": 400, "ignore_eos": True}))) for _ in range(100)]
     steps = engine.progress()
-    while engine.progress() == steps:
-        await asyncio.sleep(0.01)
+    await until(lambda: engine.progress() != steps, *answers)
 
     for process in processes_below_me():
         if _title(process).startswith("VLLM::EngineCore"):

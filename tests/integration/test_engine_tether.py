@@ -23,13 +23,13 @@ import asyncio, sys
 from gpu_worker.engines.vllm import VllmEngine, VllmOptions
 from tests.builders import a_question
 from tests.integration import tiny_model
+from tests.waiting import until
 
 async def main():
     engine = VllmEngine(VllmOptions(sys.argv[1], "tiny", tiny_model.ENGINE_ARGUMENTS))
     await engine.start()
     answers = [asyncio.create_task(engine.answer(a_question(params={"max_tokens": 500, "ignore_eos": True}))) for _ in range(1000)]
-    while not engine.progress():
-        await asyncio.sleep(0.01)
+    await until(engine.progress, *answers)
     print("busy", flush=True)
     await asyncio.gather(*answers)
 
@@ -51,6 +51,8 @@ def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[subprocess
             command = [sys.executable, str(script), str(tiny_model.cached())]
             started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment))  # noqa: S603 - our own script
     yield started
+    for log in folder.glob("*.log"):
+        print(f"----- {log.name}\n{log.read_text(errors='replace')[-4000:]}")
     for owner in started:
         owner.kill()
         owner.wait()

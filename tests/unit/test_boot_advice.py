@@ -30,6 +30,10 @@ SAMPLES = {
         "ValueError: Free memory on device cuda:0 (10.21/79.11 GiB) on startup is less than desired GPU memory utilization (0.92",
         "something else holds memory on this GPU (10.21 of 79.11 GiB are free): end it (nvidia-smi shows it), or lower gpu_memory_ut",
     ),
+    "memory of the host taken": (
+        "ValueError: Available memory on node 0 (3.1/23.4 GiB) on startup is less than desired CPU memory utilization (0.92, 21.5 GiB). On the CPU",
+        "too little of this machine's memory is free for vLLM on a CPU (3.1 of 23.4 GiB are): end what holds it, or lower gpu_memory_utilization (",
+    ),
     "too few GPUs": (
         "ValueError: World size (8) is larger than the number of available GPUs (2) in this node. If this is intentional",
         "tensor_parallel_size (now 8) x pipeline_parallel_size (now 1) is the number of GPUs that one worker needs; this one sees 2",
@@ -95,7 +99,13 @@ def test_what_is_known_has_advice(name: str) -> None:
 
 def test_memory_advice_names_all_three_settings() -> None:
     """Whichever of the ways to run out of memory it was."""
-    for name in ("cuda out of memory", "no room for the cache", "too little for one request", "memory taken by somebody else"):
+    for name in (
+        "cuda out of memory",
+        "no room for the cache",
+        "too little for one request",
+        "memory taken by somebody else",
+        "memory of the host taken",
+    ):
         given = advice(SAMPLES[name][0], CONTEXT)
         assert given is not None
         for setting in ("gpu_memory_utilization (now 0.92)", "max_model_len (now 32768)", "max_num_seqs (now vLLM chooses)"):

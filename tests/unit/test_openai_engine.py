@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import openai
 import pytest
 
 from gpu_worker.engines.engine import Completion, Refusal
 from gpu_worker.engines.openai import OpenAIEngine, OpenAIOptions
-from gpu_worker.engines.openai_client import base_url_of
+from gpu_worker.engines.openai_client import base_url_of, connection_trouble
 from gpu_worker.engines.openai_retrying import pause_s, retry_after_s
 from tests.builders import a_question
 from tests.unit.scripted_server import DROPPED, MODEL, Asked, Reply, Script, ScriptedServer, a_text, an_error
@@ -353,7 +356,7 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
 
     assert (outcome.kind, outcome.message) == (
         "server_error",
-        "the server failed on this question 2 times in 0 s; last: no answer within the time allowed",
+        "the server failed on this question 2 times in 0 s; last: no answer within 0.2 s",
     )
 
 
@@ -385,6 +388,35 @@ async def test_a_server_that_cannot_be_used_is_a_boot_error(models: Reply, messa
             await engine.start()
 
     assert KEY not in str(raised.value)
+
+
+async def test_where_nothing_listens_is_told() -> None:
+    """In words that say where to look; the client library itself says "Connection error."."""
+    async with ScriptedServer(in_turn(a_text())) as server:
+        engine = OpenAIEngine(options(server, startup_timeout_s=0.1))
+        await server.close()
+
+        with pytest.raises(EngineBootError, match="connection refused: nothing listens there"):
+            await engine.start()
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "no such host ([Errno -2] Name or service not known)"),
+        (ssl.SSLError(1, "WRONG_VERSION_NUMBER"), "no TLS connection ("),
+        (ConnectionResetError(104, "reset by peer"), "the connection was lost before the whole answer had come ("),
+        (OSError(113, "No route to host"), "no connection ([Errno 113] No route to host)"),
+        (ExceptionGroup("two addresses", [ConnectionRefusedError(111, ""), ConnectionRefusedError(111, "")]), "connection refused: "),
+    ],
+)
+def test_what_the_network_did_is_told(cause: Exception, told: str) -> None:
+    """However deep below the library's own errors it happened."""
+    outer = openai.OpenAIError("Connection error.")
+    outer.__cause__ = RuntimeError("")
+    outer.__cause__.__cause__ = cause
+
+    assert connection_trouble(outer).startswith(told)
 
 
 async def test_a_server_that_is_still_starting_is_waited_for() -> None:
