@@ -27,6 +27,8 @@ STEADY_S = 60.0
 """A process that lived this long is healthy again: its next failure counts as its first."""
 MOST_FAILURES = 30
 BETWEEN_SIGNALS_S = 0.2
+MOST_LAST_LINES = 40
+"""As far back a program's own word for why it ended is looked for. That an engine did not boot takes some 15 lines."""
 NO_USE = 2
 """Exit code of a program that a person must help: starting it again changes nothing."""
 
@@ -141,14 +143,16 @@ def keep_short(log_file: Path, most_bytes: int) -> None:
 
 
 def last_lines(path: Path, count: int = 12) -> str:
-    """The end of a log, indented."""
+    """The end of a log, indented: from where the program itself said why it ends, if it did; else the last `count` lines."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 16_384))
+            lines = file.read().decode("utf-8", "replace").splitlines()[-MOST_LAST_LINES:]
     except OSError:
         lines = []
-    return "\n".join(f"    {line}" for line in lines[-count:]) or "    (it said nothing)"
+    reasons = [number for number, line in enumerate(lines) if line.startswith("batchfleet: ") and not line.startswith("batchfleet: warning: ")]
+    lines = lines[reasons[-1] :] if reasons else lines[-count:]
+    return "\n".join(f"    {line}" for line in lines) or "    (it said nothing)"
 
 
 def _ending(code: int) -> str:

@@ -148,6 +148,13 @@ def _not_enough_gpus(found: re.Match[str], context: BootContext) -> str:
     )
 
 
+def _not_enough_nodes(_: re.Match[str], context: BootContext) -> str:
+    return (
+        f"on CPUs, vLLM wants a NUMA node for each of {context.now('tensor_parallel_size', '1')} x {context.now('pipeline_parallel_size', '1')} "
+        "processes, and this machine has fewer: lower them (lscpu shows its nodes)"
+    )
+
+
 def _not_divisible(found: re.Match[str], context: BootContext) -> str:
     divisors = ", ".join(str(size) for size in (1, 2, 4, 8) if int(found["heads"]) % size == 0)
     return f"set {context.now('tensor_parallel_size', '1')} to a divisor of the model's {found['heads']} attention heads: {divisors}"
@@ -212,6 +219,7 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str]
             r"invalid device ordinal|required GPUs exceeds the total number of available GPUs|local rank \d+ is out of bounds(?P<available>)",
             _not_enough_gpus,
         ),
+        (r"Not enough allowed NUMA nodes", _not_enough_nodes),
         (r"Total number of attention heads \((?P<heads>\d+)\) must be divisible by tensor parallel size", _not_divisible),
         (r"No CUDA GPUs are available|no NVIDIA driver|NVIDIA driver on your system is too old|Failed to infer device type|libcuda\.so", _no_gpu),
         (r"Cannot find any model weights with|[Nn]o file named .{0,80}(?:safetensors|pytorch_model)", _no_weights),

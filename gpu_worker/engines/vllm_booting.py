@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,8 @@ PROGRESS_EVERY_S = 10.0
 SETTLE_S = 2.0
 """How long a failed engine's last lines are waited for."""
 
-_STILL = "still starting"
+_OURS = re.compile(r""" [A-Z]+ gpu_worker[.\w]*: |"logger": ?"gpu_worker""")
+"""Our own log in what was heard: it tells nothing of the engine."""
 _SECRET_WORDS = ("token", "key", "secret", "password")
 
 
@@ -90,7 +92,7 @@ async def _built(options: VllmOptions, serving: Serving, output: OutputTee, over
                 raise _TooLongError
             await asyncio.wait({building}, timeout=min(PROGRESS_EVERY_S, left_s))
             if not building.done():
-                log.info("vLLM %s, %.0f of at most %g s: %s", _STILL, time.monotonic() - started, options.startup_timeout_s, _heard(output))
+                log.info("vLLM still starting, %.0f of at most %g s: %s", time.monotonic() - started, options.startup_timeout_s, _heard(output))
     finally:
         building.cancel()
     llm = building.result().pop()
@@ -151,9 +153,14 @@ def _heard(output: OutputTee) -> str:
 
 
 def _too_long(options: VllmOptions, heard: list[str]) -> str:
+    allowed_s = f"{options.startup_timeout_s:g}"
+    advice = (
+        f"raise model.generator_settings.server_startup_timeout (now {allowed_s}), if it was still getting on: large models take minutes to load, "
+        "and a first start also downloads and compiles"
+    )
+    first = f"vLLM did not start with model {options.model!r} within {allowed_s} s; it was ended."
     quoted = [f"  | {line}" for line in last_words(heard)] or ["  | (it wrote nothing)"]
-    first = f"vLLM did not start with model {options.model!r} within {options.startup_timeout_s:g} s (server_startup_timeout); it was ended."
-    return "\n".join([f"{first} Its last lines:", *quoted])
+    return "\n".join([first, f"What to change: {advice}", "The engine's last lines:", *quoted])
 
 
 async def _why(error: Exception, options: VllmOptions, output: OutputTee) -> str:
@@ -163,7 +170,7 @@ async def _why(error: Exception, options: VllmOptions, output: OutputTee) -> str
 
 
 def _lines(output: OutputTee) -> list[str]:
-    return [line for line in map(plain, output.lines()) if line and _STILL not in line]
+    return [line for line in map(plain, output.lines()) if line and not _OURS.search(line)]
 
 
 def _without_secrets(text: str, vllm_args: Mapping[str, JsonValue]) -> str:

@@ -55,21 +55,43 @@ class Engines:
         self._folder = folder
         self._stack = stack
         self._started: dict[str, Engine] = {}
-        self._server_port = 0
+        self._failed: dict[str, BaseException] = {}
+        self._server: VllmServer | None = None
 
     async def get(self, kind: str) -> Engine:
-        """Started, and stopped when the module is through."""
+        """Started, and stopped when the module is through. One that did not start is not tried again: that takes minutes, each time."""
+        if kind in self._failed:
+            pytest.fail(f"the engine ({kind}) did not start, as an earlier test shows: {self._failed[kind]}", pytrace=False)
         if kind not in self._started:
-            engine = {"stub": self._stub, "in process": self._in_process, "over HTTP": self._over_http}[kind]()
-            await engine.start()
-            self._stack.push_async_callback(engine.stop)
+            try:
+                engine = {"stub": self._stub, "in process": self._in_process, "over HTTP": self._over_http}[kind]()
+                self._stack.push_async_callback(engine.stop)
+                await self._start(engine)
+            except BaseException as error:
+                self._failed[kind] = error
+                raise
             self._started[kind] = engine
         return self._started[kind]
 
     async def server_port(self) -> int:
         """Where vLLM's own server listens; it is ready."""
         await self.get("over HTTP")
-        return self._server_port
+        assert self._server is not None
+        return self._server.port
+
+    async def _start(self, engine: Engine) -> None:
+        """Waits for a server no longer than it lives; if nothing comes of it, its last lines are shown."""
+        server = self._server if isinstance(engine, OpenAIEngine) else None
+        starting = asyncio.create_task(engine.start())
+        try:
+            while server is not None and not starting.done():
+                server.check()
+                await asyncio.wait({starting}, timeout=0.5)
+            await starting
+        except BaseException:
+            starting.cancel()
+            print(server.last_lines() if server is not None else "")
+            raise
 
     def _stub(self) -> Engine:
         return StubEngine(StubOptions(step_s=0.001, min_tokens=20, max_tokens=40, sampling_defaults=RECORDED))
@@ -85,8 +107,7 @@ class Engines:
     def _over_http(self) -> Engine:
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in tiny_model.ENGINE_ARGUMENTS.items() if value is not True]
         arguments = (*flags, "--enforce-eager", "--served-model-name=tiny", *ADAPTERS, f"poet={self._adapter()}", f"--api-key={KEY}")
-        server = self._stack.enter_context(VllmServer(tiny_model.cached(), self._folder / "server.log", *arguments))
-        self._server_port = server.port
+        self._server = server = self._stack.enter_context(VllmServer(tiny_model.cached(), self._folder / "server.log", *arguments))
         return OpenAIEngine(OpenAIOptions("127.0.0.1", "tiny", server.port, KEY, sampling_defaults=DEFAULTS, startup_timeout_s=200))
 
     def _adapter(self) -> Path:

@@ -51,8 +51,8 @@ def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[subprocess
             command = [sys.executable, str(script), str(tiny_model.cached())]
             started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment))  # noqa: S603 - our own script
     yield started
-    for log in folder.glob("*.log"):
-        print(f"----- {log.name}\n{log.read_text(errors='replace')[-4000:]}")
+    for path in sorted(folder.glob("*.log")):
+        print(f"----- {path.name}\n{path.read_text(errors='replace')[-4000:]}")
     for owner in started:
         owner.kill()
         owner.wait()

@@ -110,16 +110,25 @@ def test_a_killed_engine_costs_no_question_and_leaves_no_process(tmp_path: Path,
 
 
 def test_a_worker_that_cannot_boot_says_why_and_takes_nothing(tmp_path: Path, config: Path) -> None:
-    """The run ends with the engine's reason; nothing was submitted."""
+    """The run ends with the engine's reason and what to change, and nothing before them; nothing was submitted."""
     write_questions(tmp_path / "questions.jsonl", 5)
+    (tmp_path / "model").mkdir()
+    for file in cached().iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / "model" / file.name).symlink_to(file)
     settings = json.loads(config.read_text())
-    settings["model"]["generator_settings"]["vllm_args"]["tensor_paralel_size"] = 2
+    settings["model"]["generator_settings"]["hf_model_id"] = str(tmp_path / "model")
     config.write_text(json.dumps(settings))
 
     done = batchfleet("run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "a.jsonl"), "--config", str(config), timeout_s=BOOT_S)
 
     assert done.returncode == 3
-    assert "did you mean 'tensor_parallel_size'?" in done.stderr
+    told = [line.strip() for line in done.stderr.splitlines() if " engine boots (" not in line]
+    assert told[0] == "batchfleet: worker-1 ended with exit code 2:"
+    assert told[1].startswith("batchfleet: vLLM did not start with model ")
+    assert "Cannot find any model weights with" in told[1]
+    assert told[2].startswith("What to change: ")
+    assert told[3] == "The engine's last lines:"
     assert lines_in(tmp_path / "a.jsonl") == 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from gpu_worker.engines import watchdog
 from tests.processes import wait_until
 
 
@@ -33,7 +34,19 @@ class VllmServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        family = watchdog.descendants({self._process.pid})
         self._process.terminate()
-        wait_until(lambda: self._process.poll() is not None, "the end of vLLM's server", 30)
-        if error is not None:
-            print(f"----- vLLM's server\n{self._log.read_text(errors='replace')[-4000:]}")
+        try:
+            wait_until(lambda: self._process.poll() is not None, "the end of vLLM's server", 30)
+        finally:
+            # Whatever is left of it, hung or orphaned, would keep the memory that the next engine wants.
+            watchdog.end(family)
+            self._process.kill()
+            self._process.wait()
+
+    def check(self) -> None:
+        """Raise AssertionError if it has ended."""
+        assert self._process.poll() is None, f"vLLM's server ended with code {self._process.returncode}"
+
+    def last_lines(self) -> str:
+        return self._log.read_text(errors="replace")[-4000:]

@@ -42,6 +42,10 @@ SAMPLES = {
         "RuntimeError: CUDA error: invalid device ordinal",
         "tensor_parallel_size (now 8) x pipeline_parallel_size (now 1) is the number of GPUs that one worker needs; this one sees 2",
     ),
+    "too few NUMA nodes": (
+        "AssertionError: Not enough allowed NUMA nodes to bind threads of 8 local CPUWorkers. Allowed NUMA nodes are [0]. Please try to bind",
+        "on CPUs, vLLM wants a NUMA node for each of tensor_parallel_size (now 8) x pipeline_parallel_size (now 1) processes",
+    ),
     "heads": (
         "Value error, Total number of attention heads (12) must be divisible by tensor parallel size (8).",
         "set tensor_parallel_size (now 8) to a divisor of the model's 12 attention heads: 1, 2, 4",

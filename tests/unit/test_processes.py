@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fleet.processes import spawn, stop_all
+from fleet.processes import last_lines, spawn, stop_all
 from tests.processes import ROOT, wait_until
 
 PARENT = """
@@ -40,3 +40,19 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
         parent.kill()
 
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the child is gone", 10)
+
+
+def test_why_a_program_ends_is_shown_whole_and_alone(tmp_path: Path) -> None:
+    """However many lines that takes, the log before it tells nothing more."""
+    reason = ["batchfleet: vLLM did not start", "What to change: this", *(f"  | line {number}" for number in range(12))]
+    (tmp_path / "log").write_text("\n".join(["INFO starting", "batchfleet: warning: never mind", *reason]))
+
+    assert last_lines(tmp_path / "log").splitlines() == [f"    {line}" for line in reason]
+
+
+def test_a_program_that_was_killed_leaves_the_end_of_its_log(tmp_path: Path) -> None:
+    """It could not say why."""
+    (tmp_path / "log").write_text("\n".join(["batchfleet: warning: never mind", *(f"INFO line {number}" for number in range(30))]))
+
+    assert last_lines(tmp_path / "log", count=2) == "    INFO line 28\n    INFO line 29"
+    assert last_lines(tmp_path / "nowhere") == "    (it said nothing)"
