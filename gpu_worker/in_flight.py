@@ -68,6 +68,7 @@ class InFlight:
         self._report.in_flight += len(tasks)
         for failure, size in batch.unreadable:
             self._publisher.add(failure, size)
+            batch.records.append((failure, size))
             self._report.counts.add(failure)
         for task, (question, size) in zip(tasks, batch.questions, strict=True):
             # Not a `finally` in the coroutine: one that is cancelled before its first step never gets there.
@@ -129,6 +130,7 @@ class InFlight:
 
     def _write(self, made: Answer | Failure, size: int, batch: HeldBatch) -> None:
         self._publisher.add(made, size)
+        batch.records.append((made, size))
         self._report.counts.add(made)
         if log.isEnabledFor(logging.DEBUG):
             ids = {"run": made.run, "batch": batch.batch_id, "request": made.request_id, "worker": self._worker}

@@ -15,7 +15,7 @@ from wire.connection import BLOCK_S, load_script
 from wire.dead_letters import DEAD_LETTER_TTL_S
 from wire.errors import MalformedMessageError, NewerMessageError
 from wire.keys import RQ_JOB_PREFIX, SUSPECT_AFTER_DEATHS, Keys
-from wire.messages import WIRE_VERSION, ErrorDetail, Failure, Question
+from wire.messages import WIRE_VERSION, Answer, ErrorDetail, Failure, Question
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class HeldBatch:
         unreadable: Failures of those that cannot be read but whose place in their run can, each with the same size.
         newer: The wire version that the rest of the batch needs, which goes to a worker that speaks it; 0 if there is no rest.
         unfinished: How many of `questions` have no record so far.
+        records: Those that were made, each with the size of its question, until the batch ends: Redis may lose what it was just told.
     """
 
     batch_id: str
@@ -45,6 +46,7 @@ class HeldBatch:
     newer: int = 0
     unreadable: Sequence[tuple[Failure, int]] = ()
     unfinished: int = field(init=False)
+    records: list[tuple[Answer | Failure, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.unfinished = len(self.questions)

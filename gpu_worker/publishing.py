@@ -7,6 +7,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import redis.asyncio
 from redis.commands.core import AsyncScript
@@ -127,17 +128,44 @@ class Publisher:
                 log.warning("run %s is gone (expired); its records are dropped", run, extra={"run": run})
 
     async def end(self, finished: Sequence[HeldBatch]) -> None:
-        """End batches once, those that this worker still holds; what is left of one goes to a worker that can read it."""
-        calls: list[list[bytes | int | str]] = [
-            [3, self._leases, RQ_JOB_PREFIX + batch.batch_id, self._newer, batch.batch_id, batch.token, batch.newer] for batch in finished
-        ]
-        replies = await self._call(self._finish_script, calls)
-        for batch, done in zip(finished, replies, strict=True):
-            if not done:
+        """End batches once, those that this worker still holds; what is left of one goes to a worker that can read it.
+
+        Where Redis has lost records of a batch, they are written again before.
+        """
+        lost = await self._end(finished)
+        if not lost:
+            return
+        for batch, records in lost.items():
+            words = "Redis has lost %d records of batch %s, as it was killed; they are written again"
+            log.warning(words, len(records), batch.batch_id, extra={"batch": batch.batch_id})
+        await self.write(_by_run([record for records in lost.values() for record in records]))
+        for batch, records in (await self._end(list(lost))).items():
+            words = "batch %s does not end: %d of its records are refused; its lease will lapse"
+            log.error(words, batch.batch_id, len(records), extra={"batch": batch.batch_id})
+
+    async def _end(self, finished: Sequence[HeldBatch]) -> dict[HeldBatch, list[tuple[Answer | Failure, int]]]:
+        """Returns what Redis has lost of the records of each batch that could not end for that reason."""
+        replies = await self._call(self._finish_script, [self._ending_of(batch) for batch in finished])
+        lost = {}
+        for batch, reply in zip(finished, replies, strict=True):
+            outcome, *places = reply
+            if outcome == 0:
                 words = "batch %s was taken back before it ended; its records count, whoever was first"
                 log.warning(words, batch.batch_id, extra={"batch": batch.batch_id})
+            elif places:
+                lost[batch] = [batch.records[place - 1] for place in places]
+        return lost
 
-    async def _call(self, script: AsyncScript, calls: Sequence[Sequence[bytes | int | str]]) -> list[int]:
+    def _ending_of(self, batch: HeldBatch) -> list[bytes | int | str]:
+        """A call of the script that ends a batch."""
+        keys = [self._leases, RQ_JOB_PREFIX + batch.batch_id, self._newer]
+        numbers = {run: number for number, run in enumerate(dict.fromkeys(record.run for record, _ in batch.records), 1)}
+        for run in numbers:
+            keys += [self._keys.accepted(run), self._keys.done(run)]
+        written = [part for record, _ in batch.records for part in (numbers[record.run], record.index)]
+        return [len(keys), *keys, batch.batch_id, batch.token, batch.newer, *written]
+
+    async def _call(self, script: AsyncScript, calls: Sequence[Sequence[bytes | int | str]]) -> list[Any]:
         try:
             return await self._call_once(script, calls)
         except NoScriptError:
@@ -145,11 +173,11 @@ class Publisher:
             await self._client.script_load(script.script)
             return await self._call_once(script, calls)
 
-    async def _call_once(self, script: AsyncScript, calls: Sequence[Sequence[bytes | int | str]]) -> list[int]:
+    async def _call_once(self, script: AsyncScript, calls: Sequence[Sequence[bytes | int | str]]) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipe:
             for call in calls:
                 pipe.execute_command("EVALSHA", script.sha, *call)
-            replies: list[int] = await pipe.execute()
+            replies: list[Any] = await pipe.execute()
             return replies
 
 

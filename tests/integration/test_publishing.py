@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 import redis.asyncio
 
@@ -78,3 +81,35 @@ def test_any_number_of_records_is_written_in_one_call(client: redis.Redis) -> No
     assert (first, again) == (asked, 0)
     assert client.xlen(KEYS.records("run-1")) == client.bitcount(KEYS.done("run-1")) == asked
     assert client.hmget(KEYS.run("run-1"), "answered", "regenerated") == [b"2500", b"5000"]
+
+
+async def test_records_that_redis_lost_are_written_again_before_their_batch_ends(
+    redis_server: PrivateRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis is killed before its last writes are in its file. What it lost of a batch its worker still has, as long as the batch has not ended."""
+    batch = HeldBatch("b1", "t", 1, [(a_question(f"q{index}", index=index), 100) for index in range(3)])
+    batch.records += [(an_answer(f"q{index}", index=index), 100) for index in range(3)]
+    async with redis.asyncio.Redis.from_url(redis_server.url, protocol=2) as aclient:
+        writer = Publisher(aclient, RedisAddress(redis_server.url), KEYS, "stub", run_ttl_s=60)
+        await aclient.hset("rq:job:b1", mapping={"lease_token": "t"})
+        await aclient.hset(KEYS.run("run-1"), mapping={"accepted": 2})
+        # The third was never accepted: that it has no record is no reason to go on for ever.
+        await aclient.set(KEYS.accepted("run-1"), b"\xc0")
+        (log,) = Path(redis_server.url.removeprefix("unix://")).parent.rglob("*.aof")
+        length = log.stat().st_size
+        await writer.write({"run-1": [part for record, size in batch.records for part in (record.index, "answered", size, encode_record(record))]})
+        assert await aclient.xlen(KEYS.records("run-1")) == 2
+
+        assert redis_server.process is not None
+        redis_server.process.kill()
+        redis_server.process.wait()
+        os.truncate(log, length)
+        redis_server.start()
+        await aclient.connection_pool.disconnect()
+        assert await aclient.xlen(KEYS.records("run-1")) == 0
+        await writer.end([batch])
+
+        assert await aclient.xlen(KEYS.records("run-1")) == 2
+        assert await aclient.hget(KEYS.run("run-1"), "answered") == b"2"
+        assert not await aclient.exists("rq:job:b1")
+    assert "Redis has lost 2 records of batch b1" in caplog.text

@@ -77,6 +77,11 @@ MUTATIONS = (
         "tests/integration/test_publishing.py::test_a_batch_outlives_records_that_redis_refuses",
     ),
     Mutation(
+        "records that Redis lost are not missed", "conservation", "gpu_worker/finish.lua",
+        "if #lost > 1 then return lost end\n", "",
+        "tests/integration/test_publishing.py::test_records_that_redis_lost_are_written_again_before_their_batch_ends",
+    ),
+    Mutation(
         "what is handed over stays in the stream", "hand-over", "batcher/handing_over.py",
         "                    pipe.xdel(self._keys.questions(model, priority), *(question.entry_id for question in batch))\n", "",
         f"{FENCES}test_a_question_is_in_the_stream_or_in_one_batch",
@@ -98,7 +103,7 @@ MUTATIONS = (
     ),
     Mutation(
         "finishing does not look at the token", "fences", "gpu_worker/finish.lua",
-        f"if {_WHILE_OURS} then return 0 end", "",
+        f"if {_WHILE_OURS} then return {{0}} end", "",
         f"{FENCES}test_a_worker_that_lost_its_lease_cannot_end_the_batch",
     ),
     Mutation(
