@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import redis
@@ -12,12 +12,13 @@ from redis.exceptions import WatchError
 
 from batcher.ending import Ending
 from batcher.handing_over import HandOver
-from batcher.inbox import QueueId, Unreadable
+from batcher.inbox import Inbox, QueueId, Unreadable
 from batcher.leading import Leadership
 from batcher.mending import Mender
 from batcher.options import BatcherOptions
 from batcher.quarantine import Quarantine
 from batcher.reaping import Reaper
+from batcher.tidying import Tidying
 from wire.dead_letters import DEAD_LETTER_TTL_S
 from wire.errors import LeaseLostError
 from wire.keys import Keys
@@ -36,7 +37,7 @@ class Housekeeping:
     """Of one batcher; only while it leads. `taken_back` counts the batches of workers that stopped making progress.
 
     Args:
-        forget: Told what was taken out of a stream, by entry ids.
+        inbox: Told what was taken out of a stream, and which streams are gone.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Housekeeping:
         leadership: Leadership,
         hand_over: HandOver,
         options: BatcherOptions,
-        forget: Callable[[QueueId, Collection[bytes]], None],
+        inbox: Inbox,
     ) -> None:
         self._client = client
         self._keys = keys
@@ -55,7 +56,8 @@ class Housekeeping:
         self._silent_s = SILENT_HEARTBEATS * options.heartbeat_s
         self._reaper = Reaper(client, keys, heartbeat_s=options.heartbeat_s)
         self._quarantine = Quarantine(client, keys, leadership, hand_over, max_bytes=options.limits.max_bytes, run_ttl_s=options.run_ttl_s)
-        self._ending = Ending(client, keys, leadership, run_ttl_s=options.run_ttl_s, forget=forget)
+        self._ending = Ending(client, keys, leadership, run_ttl_s=options.run_ttl_s, forget=inbox.forget)
+        self._tidying = Tidying(client, keys, inbox)
         self._mender = Mender(client, keys, max_dead_letters=options.max_dead_letters)
         self._reports: dict[bytes, tuple[bytes, float]] = {}
         self._runs_at = 0.0
@@ -77,6 +79,7 @@ class Housekeeping:
         self._quarantine.judge_all(models)
         self._forget_silent_batchers()
         self._forget_expired_runs()
+        self._tidying.tidy_sometimes()
         self._ending.look(queues)
 
     def end_unwanted(self, queues: Collection[QueueId], *, look: bool) -> bool:

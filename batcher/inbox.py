@@ -47,6 +47,7 @@ class Inbox:
         self._largest_bytes = 1024
         self._wake_seen: bytes | str = "$"
         self._seen: dict[QueueId, bytes] = {}
+        self._used: dict[QueueId, float] = {}
         self.waiting: dict[QueueId, Line] = {}
         self.unreadable: list[Unreadable] = []
         self.cancelled = False
@@ -95,6 +96,17 @@ class Inbox:
         if waiting := self.waiting.get(queue):
             waiting.forget(entry_ids)
 
+    def forget_queue(self, queue: QueueId) -> None:
+        """Its stream is gone; should there be one of that name again, it is found as a new one."""
+        self.waiting.pop(queue, None)
+        self._seen.pop(queue, None)
+        self._used.pop(queue, None)
+
+    def unused(self, idle_s: float) -> list[QueueId]:
+        """Queues in which nothing has been for so many seconds."""
+        now = time.monotonic()
+        return [queue for queue, waiting in self.waiting.items() if not waiting and now - self._used[queue] >= idle_s]
+
     def _count(self) -> int:
         return max(1, min(READ_AT_ONCE, READ_BYTES // self._largest_bytes))
 
@@ -113,6 +125,7 @@ class Inbox:
             # Decays, so that one giant does not slow reading for good.
             self._largest_bytes = max(len(data), int(self._largest_bytes * 0.999), 256)
         self._seen[queue] = entries[-1][0]
+        self._used[queue] = now
 
     def find_queues(self) -> None:
         """Take note of streams that were not there before. Of names without end, some are looked at each time."""
@@ -131,3 +144,4 @@ class Inbox:
             elif exists:
                 self.waiting[queue] = Line()
                 self._seen[queue] = b"0"
+                self._used[queue] = time.monotonic()

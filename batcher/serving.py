@@ -57,7 +57,7 @@ class Batcher:
             max_queues=options.max_queues,
         )
         self._hand_over = HandOver(self._client, self._rq_client, keys, self._leadership)
-        self._housekeeping = Housekeeping(self._client, keys, self._leadership, self._hand_over, options, self._inbox.forget)
+        self._housekeeping = Housekeeping(self._client, keys, self._leadership, self._hand_over, options, self._inbox)
         self._next_heartbeat = 0.0
         self._left: dict[str, tuple[int, float]] = {}
         """How many batch jobs of each model waited after the last hand-over, and when that was."""

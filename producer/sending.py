@@ -144,7 +144,8 @@ class Sender:
     def _understood(self, reply: list[bytes | int]) -> Sent:
         outcome = reply[0].decode() if isinstance(reply[0], bytes) else ""
         if outcome == "queues":
-            msg = f"these questions would add to {reply[1]!r} queues; limits.max_models = {self._options.max_models} is the most"
+            msg = f"these questions would add to {reply[1]!r} queues; limits.max_models = {self._options.max_models} is the most. "
+            msg += "Raise it, or wait: a queue that has been empty for an hour no longer counts"
             raise UsageError(msg)
         if outcome == "window":
             return Sent(outcome, f"{self._options.run_window} questions of this run are unanswered or not yet on disk (limits.run_window)")

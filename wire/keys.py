@@ -2,8 +2,8 @@
 
 | key                     | type   | holds                                                  | ends                                   |
 |-------------------------|--------|--------------------------------------------------------|----------------------------------------|
-| questions:MODEL:P       | stream | accepted questions that no batch holds yet (q, r)      | entries: on hand-over                  |
-| queues                  | set    | the `MODEL:P` above that ever existed                  | owned by the fleet; one per model      |
+| questions:MODEL:P       | stream | accepted questions that no batch holds yet (q, r)      | entries: on hand-over; with its name   |
+| queues                  | set    | the `MODEL:P` above that exist                         | entries: when empty for an hour        |
 | expiring                | zset   | the `MODEL:P` in which deadlines are -> the earliest   | entries: when none is left             |
 | wake                    | stream | why the batcher should look up now                     | trimmed to about 1 000 entries         |
 | news                    | stream | why workers should look up now                         | trimmed to 10 entries; TTL             |

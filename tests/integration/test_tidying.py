@@ -1,0 +1,96 @@
+"""What nothing else ends: queues of models that were tried once, and questions that are counted and are nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+
+from batcher.handing_over import HandOver
+from batcher.inbox import Inbox
+from batcher.leading import Leadership
+from batcher.packing import Waiting
+from batcher.tidying import Tidying
+from fleet.forgetting import forget_run
+from tests.submitting import KEYS, ROOMY, Submitter
+
+QUEUE = ("stub", 0)
+
+
+@pytest.fixture
+def inbox(client: redis.Redis) -> Inbox:
+    """That of a batcher that leads."""
+    made = Inbox(client, KEYS, batch_questions=4, max_question_bytes=1_000_000, max_queues=10)
+    made.restart()
+    return made
+
+
+def take_out(client: redis.Redis, inbox: Inbox) -> None:
+    """All questions leave the stream, answered or not."""
+    entries: Any = client.xrange(KEYS.questions(*QUEUE))
+    taken = [entry_id for entry_id, _ in entries]
+    client.xdel(KEYS.questions(*QUEUE), *taken)
+    inbox.forget(QUEUE, taken)
+
+
+def test_a_queue_that_has_long_been_empty_makes_room_for_another(client: redis.Redis, inbox: Inbox) -> None:
+    """Who evaluates a new checkpoint every day reaches `limits.max_models` some day. A queue that comes back is read from its start."""
+    options = replace(ROOMY, max_models=1)
+    assert Submitter(client, "first", 1, options).offer(1).outcome == "ok"
+    inbox.find_queues()
+    inbox.read(0.0)
+    take_out(client, inbox)
+
+    Tidying(client, KEYS, inbox).tidy(idle_s=3600.0)
+    assert client.exists(KEYS.questions(*QUEUE))
+    Tidying(client, KEYS, inbox).tidy(idle_s=0.0)
+
+    assert not client.exists(KEYS.questions(*QUEUE), KEYS.queues)
+    assert Submitter(client, "second", 1, options).offer(1, priority=3).outcome == "ok"
+    inbox.read(0.0)
+    inbox.read(0.0)
+    assert [queue for queue, waiting in inbox.waiting.items() if waiting] == [("stub", 3)]
+
+
+def test_a_queue_of_which_a_batch_is_left_stays(client: redis.Redis, inbox: Inbox) -> None:
+    """By the names of queues the batcher knows for which models it has to look after leases."""
+    Submitter(client, "run", 1).offer(1)
+    inbox.find_queues()
+    leadership = Leadership(client, KEYS, "leader", lease_s=60.0, renew_s=0.0)
+    leadership.hold()
+    entries: Any = client.xrange(KEYS.questions(*QUEUE))
+    HandOver(client, client, KEYS, leadership).commit(*QUEUE, [[Waiting(entry_id, fields[b"q"], 0.0) for entry_id, fields in entries]])
+    batch: Any = client.lindex(KEYS.rq_queue("stub"), 0)
+
+    places: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: client.zadd(KEYS.leases("stub"), {batch: 1}),
+        lambda: client.lpush(KEYS.suspects("stub"), batch),
+        lambda: client.lpush(KEYS.isolated("stub"), batch),
+        lambda: client.zadd(KEYS.newer("stub"), {batch: 2}),
+    ]
+    for put in places:
+        put()
+        Tidying(client, KEYS, inbox).tidy(idle_s=0.0)
+        client.delete(KEYS.rq_queue("stub"), KEYS.leases("stub"), KEYS.suspects("stub"), KEYS.isolated("stub"), KEYS.newer("stub"))
+        assert client.scard(KEYS.queues) == 1
+        assert client.hget(KEYS.pending, "questions") == b"1"
+
+
+def test_what_is_nowhere_is_not_pending(client: redis.Redis, inbox: Inbox) -> None:
+    """A run that was forgotten and is asked anew is in the fleet twice, and ends once: some day nothing more would be accepted."""
+    for _ in range(2):
+        Submitter(client, "run", 5).offer(5)
+        client.delete(KEYS.producer("run"))
+        forget_run(client, KEYS, "run")
+    inbox.find_queues()
+    Tidying(client, KEYS, inbox).tidy()
+    assert client.hget(KEYS.pending, "questions") == b"10"
+
+    take_out(client, inbox)
+    Tidying(client, KEYS, inbox).tidy()
+
+    assert client.hmget(KEYS.pending, "questions", "bytes") == [b"0", b"0"]
