@@ -73,8 +73,11 @@ def batcher_options(settings: Settings) -> BatcherOptions:
 
 
 def most_question_bytes(settings: Settings) -> int:
-    """Above this, something is no question. Generous: its run, model and times come on top of what the limit counts."""
-    return 2 * settings.limits.max_question_bytes + 64 * 1024
+    """Above this, something is no question.
+
+    Generous: its run, model and times come on top of what the limit counts, and a short number such as 0.5 takes 9 bytes in place of 4.
+    """
+    return 3 * settings.limits.max_question_bytes + 64 * 1024
 
 
 def worker_options(settings: Settings) -> WorkerOptions:
@@ -141,6 +144,7 @@ def producer_options(settings: Settings, *, wait_for_room: bool = True) -> Produ
         max_pending_bytes=limits.max_pending_bytes,
         run_window=limits.run_window,
         max_models=limits.max_models,
+        max_packed_bytes=most_question_bytes(settings),
         run_ttl_s=limits.run_ttl_s,
         patience_s=settings.redis.patience_s,
         wait_for_room=wait_for_room,

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks to stop in order, the second stops at once."""
+"""Ctrl-C, SIGTERM and a terminal that is gone: the first asks to stop in order, the second stops at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Self
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
@@ -25,11 +25,13 @@ class Interruption:
         self._stop: Callable[[], None] | None = None
 
     def __enter__(self) -> Self:
-        self._before = [signal.signal(number, self._signalled) for number in NUMBERS]
+        # A terminal that is gone is nothing to `nohup`, which has it ignored, and so it stays.
+        numbers = [number for number in NUMBERS if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._signalled) for number in numbers}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        for number, handler in zip(NUMBERS, self._before, strict=True):
+        for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def calls(self, stop: Callable[[], None]) -> None:

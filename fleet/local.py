@@ -20,8 +20,9 @@ import redis
 from fleet.private_redis import PrivateRedis
 from fleet.processes import ChildGaveUpError, Supervised, hurry, keep_short, spawn, stop_all
 from fleet.seeing import Seen, see_workers
+from fleet.state_folder import LONGEST_SOCKET_PATH, SOCKET
 from wire.connection import RedisAddress, connect
-from wire.errors import QueueUnavailableError
+from wire.errors import QueueUnavailableError, UsageError
 from wire.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,7 @@ class LocalFleet:
 
     def __init__(self, plan: LocalPlan) -> None:
         self._plan = plan
-        # Short, for the socket; only for this user: mkdtemp sees to it.
-        self.folder = plan.folder or Path(tempfile.mkdtemp(prefix="batchfleet-"))
+        self.folder = plan.folder or _scratch_folder(for_socket=plan.redis_url is None)
         self._redis: PrivateRedis | None = None
         self._services: list[Supervised] = []
         self._workers: dict[int, Supervised] = {}
@@ -250,6 +250,18 @@ class LocalFleet:
             stop_all(redis_servers, 0 if at_once else STOP_S)
             if self._plan.folder is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _scratch_folder(*, for_socket: bool) -> Path:
+    """Only for this user: mkdtemp sees to it. A batch system's TMPDIR may be too long a path for a socket."""
+    try:
+        folder = Path(tempfile.gettempdir())
+        if for_socket and len(bytes(folder / "batchfleet-12345678" / SOCKET)) > LONGEST_SOCKET_PATH:
+            folder = Path("/tmp")  # noqa: S108 (for a folder of its own in it)
+        return Path(tempfile.mkdtemp(prefix="batchfleet-", dir=folder))
+    except OSError as error:
+        msg = f"no folder for temporary files ({error.strerror or error}); set TMPDIR to one that can be written to and whose path is short"
+        raise UsageError(msg) from None
 
 
 @dataclass(frozen=True, slots=True)

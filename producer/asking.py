@@ -127,6 +127,13 @@ def invalid_id(line: int, file: int = 0) -> str:
     return f"{INVALID_ID_PREFIX}{line}-file-{file + 1}" if file else f"{INVALID_ID_PREFIX}{line}"
 
 
+def size_of(asked: Asked | Invalid) -> int:
+    """Of what may be large in it, roughly, in bytes."""
+    if isinstance(asked, Invalid):
+        return len(asked.reason)
+    return len(asked.prompt or "") + len(orjson.dumps((asked.messages, asked.params, asked.metadata)))
+
+
 def canonical(asked: Asked) -> bytes:
     """What is asked, without id and place: equal for two questions exactly if they ask the same in the same way."""
     return _canonical(asked.prompt, asked.messages, asked.model, asked.params, asked.priority, asked.deadline_s, asked.metadata)

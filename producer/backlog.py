@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from producer.asking import Asked, Invalid
+from producer.asking import Asked, Invalid, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Backlog:
             chunk: list[Given] = []
             size = 0
             for question in self._waiting:
-                size += _size(question.asked)
+                size += size_of(question.asked)
                 if len(chunk) == most or (chunk and size > most_bytes):
                     break
                 chunk.append(question)
@@ -134,10 +134,3 @@ class Seen:
         first = not self._bits[byte] & bit
         self._bits[byte] |= bit
         return first
-
-
-def _size(asked: Asked | Invalid) -> int:
-    """Roughly, in bytes."""
-    if isinstance(asked, Invalid):
-        return 0
-    return len(asked.prompt or "") + sum(len(str(message.get("content", ""))) for message in asked.messages or [])

@@ -15,6 +15,7 @@ class ProducerOptions:
         max_pending_questions, max_pending_bytes: Bounds of what all producers together may have waiting or in work.
         run_window: Most questions of one run that were accepted and whose records its producer has not yet on disk.
         max_models: Most models that questions may name.
+        max_packed_bytes: Largest question as it travels; what is larger would be refused by the batcher, as something that is no question.
         run_ttl_s: How long a run's keys live without activity.
         lease_s: How long after its death another producer must wait to take over its run from another host.
         patience_s: How long to wait for a Redis that does not answer before giving up (what was accepted goes on).
@@ -26,6 +27,7 @@ class ProducerOptions:
     max_pending_bytes: int = 256 * 1024 * 1024
     run_window: int = 20_000
     max_models: int = 64
+    max_packed_bytes: int = 4 * 1024 * 1024
     run_ttl_s: float = 7 * 86_400.0
     lease_s: float = 15.0
     patience_s: float = 600.0

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 
 import redis
 
+from producer.asking import Asked, Invalid, size_of
 from producer.collecting import Collector
 from producer.identity import count_before, is_set
 from producer.options import ProducerOptions
 from producer.output import AnswersFile, OutputFullError
-from producer.reading import Asked, Invalid, read_checked
+from producer.reading import read_checked
 from producer.searching import whereabouts
 from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, RunBusyError, Sender
 from producer.stock import FileRun, Stock, Tally
@@ -209,7 +210,7 @@ class Runner:
         for question in itertools.islice(questions, cursor, None):
             if not is_set(self._written, question.index):
                 chunk.append(question)
-                size += len(question.prompt or "") if isinstance(question, Asked) else 0
+                size += size_of(question)
             if len(chunk) >= most or size >= CHUNK_BYTES:
                 yield question.index + 1, chunk
                 chunk, size = [], 0

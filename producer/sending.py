@@ -12,8 +12,8 @@ from pathlib import Path
 
 import redis
 
+from producer.asking import Asked, Invalid
 from producer.options import ProducerOptions
-from producer.reading import Asked, Invalid
 from wire.clock import ServerClock
 from wire.codec import encode_question, encode_record
 from wire.connection import load_script
@@ -114,12 +114,13 @@ class Sender:
         streams: dict[tuple[str, int], int] = {}
         per_question: list[bytes | int | str] = []
         for asked in chunk:
-            if isinstance(asked, Invalid):
-                per_question += (0, asked.index, encode_record(_failure(self._run, asked)), "")
+            packed = self._packed(asked, default_model)
+            if isinstance(packed, Invalid):
+                per_question += (0, packed.index, encode_record(_failure(self._run, packed)), "")
             else:
-                question = self._question(asked, default_model)
+                question, data = packed
                 stream = streams.setdefault((question.model, question.priority), len(streams) + 1)
-                per_question += (stream, question.index, encode_question(question), "" if question.deadline is None else repr(question.deadline))
+                per_question += (stream, question.index, data, "" if question.deadline is None else repr(question.deadline))
         keys, run, options = self._keys, self._run, self._options
         bounds: list[str | int] = [run, cursor, until, int(options.run_ttl_s), options.max_pending_questions, options.max_pending_bytes]
         bounds += [options.run_window, options.max_models, mark]
@@ -157,6 +158,18 @@ class Sender:
             mine = f"{reply[1]!r} questions of this run are pending, which is its share"
             return Sent(outcome, f"waits for room in the fleet: {mine} while other runs wait ({reply[2]!r})")
         return Sent(outcome)
+
+    def _packed(self, asked: Asked | Invalid, default_model: str) -> tuple[Question, bytes] | Invalid:
+        """A question as it travels. A template, or numbers, may have made it much larger than it stands in its file."""
+        if isinstance(asked, Invalid):
+            return asked
+        question = self._question(asked, default_model)
+        data = encode_question(question)
+        most = self._options.max_packed_bytes
+        if len(data) <= most:
+            return question, data
+        reason = f"packed, it is {len(data)} bytes long, and at most {most} are carried; shorten it, or raise limits.max_question_bytes everywhere"
+        return Invalid(asked.index, asked.line, asked.request_id, reason, asked.file)
 
     def _question(self, asked: Asked, default_model: str) -> Question:
         now = self.clock.now()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import redis
 
@@ -118,3 +119,17 @@ def test_a_run_lives_as_long_as_its_producer_waits(tmp_path: Path, client: redis
     Collector(client, KEYS, RUN, sender.token, ProducerOptions(run_ttl_s=1000)).acknowledge()
 
     assert all(client.ttl(part) > 900 for part in parts)
+
+
+def test_a_file_is_submitted_in_pieces_that_are_bounded_in_bytes(tmp_path: Path, redis_server: PrivateRedis) -> None:
+    """Chat messages weigh as much as prompts do."""
+    messages = [{"role": "user", "content": "x" * 300_000}]
+    (tmp_path / "questions.jsonl").write_bytes(b"".join(orjson.dumps({"messages": messages}) + b"\n" for _ in range(10)))
+    source = Source((tmp_path / "questions.jsonl",))
+    what = FileRun(RUN, source, check_questions(source, ReadingLimits()), ReadingLimits(), "stub", {"questions": "x"})
+
+    with AnswersFile(tmp_path / "answers.jsonl") as answers:
+        sizes = [len(chunk) for _, chunk in a_runner(what, answers, redis_server)._chunks_from(0)]
+
+    assert sum(sizes) == 10
+    assert max(sizes) <= 4

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
 
 from producer.asking import Asked
+from producer.backlog import Backlog, Given
 from producer.options import ProducerOptions
-from producer.sending import Sender
+from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, Sender
 from tests.submitting import KEYS, Submitter
+from wire.codec import decode_record
 from wire.errors import UsageError
+from wire.messages import Failure
 
 ROOMY = ProducerOptions(run_window=1_000_000)
 
@@ -60,3 +64,35 @@ def test_what_is_too_much_by_itself_passes_when_nothing_else_is_pending(client: 
 
     assert submitter.offer(5).outcome == "ok"
     assert submitter.offer(5).outcome == "pending"
+
+
+def test_a_question_that_nobody_would_carry_fails_at_once(client: redis.Redis) -> None:
+    """The batcher takes what is that large for no question, and its run would wait for it in vain; its neighbour is accepted."""
+    sender = Sender(client, KEYS, "run", {"questions": "run"}, 2, replace(ROOMY, max_packed_bytes=2000))
+    sender.open()
+
+    sent = sender.send(0, 2, [asked(0), replace(asked(1), metadata={"vector": [0.5] * 300})], "stub")
+
+    records: Any = client.xrange(KEYS.records("run"))
+    failure = decode_record(records[0][1][b"a"])
+    assert sent.outcome == "ok"
+    assert client.xlen(KEYS.questions("stub", 0)) == len(records) == 1
+    assert isinstance(failure, Failure)
+    assert (failure.request_id, failure.error.kind) == ("q1", "invalid_question")
+    assert "limits.max_question_bytes" in failure.error.message
+
+
+@pytest.mark.parametrize("field", ["prompt", "messages", "metadata", "params"])
+def test_a_submission_is_bounded_in_bytes_wherever_they_are(field: str) -> None:
+    """A script keeps Redis to itself while it runs, and what takes longer than the time-out to send would be sent for ever."""
+    text = "x" * 300_000
+    contents: dict[str, Any] = {
+        "prompt": text,
+        "messages": [{"role": "user", "content": text}],
+        "metadata": {"page": text},
+        "params": {"guided_regex": text},
+    }
+    backlog = Backlog()
+    backlog.add(Given(replace(asked(number), **{field: contents[field]})) for number in range(10))
+
+    assert 2 <= len(backlog.chunk(CHUNK_QUESTIONS, CHUNK_BYTES)) <= 4

@@ -11,6 +11,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from fleet.private_redis import PrivateRedis
 from fleet.processes import spawn
 from tests.processes import ROOT, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
@@ -52,11 +54,12 @@ def start_run(folder: Path, *, step_s: str) -> subprocess.Popen[bytes]:
     return spawn(command, environ, folder / "log")
 
 
-def test_an_interrupted_run_ends_soon_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Answers that would take minutes are given up: with its queue gone, nobody could fetch them."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupted_run_ends_soon_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    """By Ctrl-C or a lost connection. Answers that would take minutes are given up: with its queue gone, nobody could fetch them."""
     process = start_run(tmp_path, step_s="0.2")
     wait_until(lambda: lines_in(tmp_path / "answers.jsonl") > 0, "the first answer")
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(30) == 130
 
     told = (tmp_path / "log").read_text()
@@ -88,3 +91,14 @@ def test_an_interruption_before_anything_is_asked_is_quiet(tmp_path: Path) -> No
     assert "Traceback" not in (tmp_path / "log").read_text()
     assert list((tmp_path / "tmp").iterdir()) == []
     assert batchfleet("run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl"), "--engine", "stub").returncode == 0
+
+
+def test_a_long_path_for_temporary_files_is_no_obstacle(tmp_path: Path) -> None:
+    """That of a batch system's job may be longer than the path of a socket can be."""
+    write_questions(tmp_path / "questions.jsonl", 5)
+    (tmp_path / ("long" * 30)).mkdir()
+
+    arguments = ["run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl"), "--engine", "stub"]
+    done = batchfleet(*arguments, environ={"TMPDIR": str(tmp_path / ("long" * 30))})
+
+    assert done.returncode == 0, done.stderr
