@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
+from typing import Any
 
 import redis
 
@@ -15,17 +14,19 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 100
 GRACE_HEARTBEATS = 3
-"""Who looks less often than this has seen nothing: Redis was away, or nobody led. Then workers get as long to be heard before they count as dead."""
+"""Who looks less often than this has seen nothing: Redis was away, or nobody led. Then workers get as long to be heard before they count as dead.
+
+By the server's clock, as leases are: then a clock that is set there, or a machine that slept, costs nobody's work either."""
 
 
 class Reaper:
     """Run by the leading batcher. The script is atomic, so that a second reaper would do no harm."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, heartbeat_s: float, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, heartbeat_s: float) -> None:
+        self._client = client
         self._keys = keys
         self._reap = client.register_script(load_script("batcher", "reap"))
         self._grace_s = GRACE_HEARTBEATS * heartbeat_s
-        self._now = now
         self._looked_at = float("-inf")
         self._not_before = 0.0
 
@@ -35,8 +36,9 @@ class Reaper:
         Returns:
             How many there were.
         """
-        now = self._now()
-        if now - self._looked_at > self._grace_s:
+        clock: Any = self._client.time()
+        now = clock[0] + clock[1] / 1e6
+        if abs(now - self._looked_at) > self._grace_s:
             self._not_before = now + self._grace_s
         self._looked_at = now
         if now < self._not_before:

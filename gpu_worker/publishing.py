@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 1000
 """Records in one call; a script keeps Redis to itself while it runs."""
+BYTES_AT_ONCE = 4 * 1024 * 1024
+"""The same in bytes. Log probabilities make megabytes of an answer, and what takes longer than the time-out to send would be sent for ever."""
 GATHER_S = 0.02
 """Between the beginnings of two writes while more is in the engine. An answer every few milliseconds would otherwise cost a round trip each, and its
 producer, too; on two cores, that is time that the engine lacks."""
@@ -86,7 +88,8 @@ class Publisher:
             if (left_s := not_before - time.monotonic()) > 0 and len(self._records) < AT_ONCE and self._more_comes():
                 await asyncio.sleep(left_s)
             not_before = time.monotonic() + GATHER_S
-            records, self._records = self._records[:AT_ONCE], self._records[AT_ONCE:]
+            count = _how_many(self._records)
+            records, self._records = self._records[:count], self._records[count:]
             # A batch may end only after its last record; those are still to come if not all records fit.
             finished, self._finished = ([], self._finished) if self._records else (self._finished, [])
             await self._write_until_done(records, finished)
@@ -179,6 +182,23 @@ class Publisher:
                 pipe.execute_command("EVALSHA", script.sha, *call)
             replies: list[Any] = await pipe.execute()
             return replies
+
+
+def _how_many(records: Sequence[tuple[Answer | Failure, int]]) -> int:
+    """Of these, go in one call: at least one."""
+    size = 0
+    for count, (record, _) in enumerate(records[:AT_ONCE]):
+        size += _size_of(record)
+        if count and size > BYTES_AT_ONCE:
+            return count
+    return min(len(records), AT_ONCE)
+
+
+def _size_of(record: Answer | Failure) -> int:
+    """Roughly, in bytes; cheap for those that are nothing but text."""
+    if isinstance(record, Answer) and not (record.details or record.texts or record.metadata):
+        return len(record.text)
+    return len(encode_record(record))
 
 
 def _by_run(records: Sequence[tuple[Answer | Failure, int]]) -> Mapping[str, list[bytes | int | str]]:

@@ -17,6 +17,8 @@ from wire.messages import Answer, Failure
 log = logging.getLogger(__name__)
 
 AT_ONCE = 1000
+BYTES_AT_ONCE = 32 * 1024 * 1024
+"""About as many bytes as records to be held at once: log probabilities make megabytes of an answer."""
 
 
 class Collector:
@@ -34,6 +36,8 @@ class Collector:
         self._seen = b"0"
         self._keep_from = ""
         self._garbage = 0
+        # Begins with a few, since nothing is known of them.
+        self._largest_bytes = BYTES_AT_ONCE // 64
 
     def restart(self) -> None:
         """Read again from the oldest record that Redis still has."""
@@ -52,8 +56,11 @@ class Collector:
     def receive_entries(self, wait_s: float) -> list[tuple[bytes, Answer | Failure]]:
         """The same, each with what `handled` is told of it."""
         block_ms = int(1000 * wait_s) or None
-        reply: Any = self._client.xread({self._records: self._seen}, count=AT_ONCE, block=block_ms)
+        count = max(1, min(AT_ONCE, BYTES_AT_ONCE // self._largest_bytes))
+        reply: Any = self._client.xread({self._records: self._seen}, count=count, block=block_ms)
         entries: list[tuple[bytes, dict[bytes, bytes]]] = reply[0][1] if reply else []
+        # Halves with each look, so that one giant does not slow reading for good.
+        self._largest_bytes = max(self._largest_bytes // 2, 1, *(len(fields.get(b"a", b"")) for _, fields in entries))
         records = []
         for entry_id, fields in entries:
             try:

@@ -133,3 +133,17 @@ def test_a_file_is_submitted_in_pieces_that_are_bounded_in_bytes(tmp_path: Path,
 
     assert sum(sizes) == 10
     assert max(sizes) <= 4
+
+
+def test_large_records_are_fetched_a_few_at_a_time(client: redis.Redis) -> None:
+    """Memory is bounded in bytes, whatever the answers hold."""
+    for number in range(300):
+        client.xadd(KEYS.records(RUN), {"a": encode_record(an_answer(f"q{number}", index=number, run=RUN, text="x" * 1_000_000))})
+    collector = Collector(client, KEYS, RUN, "token", ProducerOptions())
+
+    sizes = []
+    while records := collector.receive(0.0):
+        sizes.append(len(records))
+
+    assert sum(sizes) == 300
+    assert max(sizes) <= 64

@@ -171,6 +171,23 @@ async def test_a_lapsed_batch_goes_to_another_worker_with_everything_in_it(clien
     assert second.attempts == 2
 
 
+async def test_a_clock_that_is_set_at_the_server_takes_no_batch_from_a_living_worker(
+    client: redis.Redis, aclient: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All leases lapse in that moment, and so they do while the machine sleeps: workers first get the time to renew them."""
+    batch = await claim_one(client, aclient, "w")
+    server_s = 1000.0
+    monkeypatch.setattr(client, "time", lambda: (int(server_s), 0))
+    reaper = Reaper(client, KEYS, heartbeat_s=1.0)
+    taken = []
+    client.zadd(KEYS.leases("stub"), {batch.batch_id: 1})
+    for passed_s in (0.0, 2.0, 3600.0, 2.0, 2.0):
+        server_s += passed_s
+        taken.append(reaper.take_back({"stub"}))
+
+    assert taken == [0, 0, 0, 0, 1]
+
+
 async def test_a_worker_that_lost_its_lease_cannot_end_the_batch(
     client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: PrivateRedis
 ) -> None:

@@ -40,3 +40,17 @@ async def test_records_gather_while_more_is_in_the_engine(monkeypatch: pytest.Mo
 
     assert publisher.writes == writes
     running.cancel()
+
+
+async def test_a_write_is_bounded_in_bytes() -> None:
+    """Log probabilities make megabytes of an answer; a thousand of them at once would never be through before the time-out."""
+    publisher = Written(more_comes=False)
+    for number in range(10):
+        publisher.add(an_answer(f"q{number}", index=number, details={"logprobs": ["x" * 1_500_000]}), 100)
+    running = asyncio.create_task(publisher.run())
+
+    await publisher.flushed()
+
+    assert sum(publisher.writes) == 10
+    assert max(publisher.writes) == 2
+    running.cancel()
