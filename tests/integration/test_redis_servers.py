@@ -11,12 +11,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-import redis
 
 from fleet.cli import main
-from tests.hostile.attacks import JOBS, KEYS, MODEL
-from tests.processes import ROOT, Processes, batchfleet, read_answers, wait_until, write_questions
-from tests.redis_servers import Server, behind_tls, free_port, make_certificates, pretending, running
+from tests.processes import Processes, read_answers, write_questions
+from tests.redis_servers import behind_proxy, free_port, make_certificates, pretending, running, speaks_tls, with_tls
 
 QUICK = {"BATCHFLEET_LEASES_HEARTBEAT_S": "0.2", "BATCHFLEET_LEASES_LEADER_S": "1", "BATCHFLEET_LEASES_BATCH_S": "2"}
 PASSWORD = "not-a-secret"  # noqa: S105 (of a server that lives for a test)
@@ -37,92 +35,6 @@ def answers_a_file(fleet: Processes) -> None:
     fleet.submit(fleet.folder / "questions.jsonl", fleet.folder / "answers.jsonl", "--run", "r")
     assert fleet.finish("producer") == 0, fleet.log("producer") + fleet.log("worker") + fleet.log("batcher")
     assert Counter(line["id"] for line in read_answers(fleet.folder / "answers.jsonl")) == Counter(ids)
-
-
-@pytest.fixture
-def with_users(folder: Path) -> Iterator[Server]:
-    """A server with the users of deploy/redis-users.acl, whose passwords are changed."""
-    users = (ROOT / "deploy" / "redis-users.acl").read_text()
-    assert users.count(">change-this") == 2
-    (folder / "users.acl").write_text(users.replace(">change-this-too", f">{PASSWORD}2").replace(">change-this", f">{PASSWORD}"))
-    with running(folder, "--aclfile", str(folder / "users.acl")) as server:
-        yield server
-
-
-AS_FLEET = {**QUICK, "BATCHFLEET_REDIS_USERNAME": "fleet", "BATCHFLEET_REDIS_PASSWORD": PASSWORD}
-
-
-@pytest.mark.timeout(300)
-def test_a_fleet_needs_no_more_than_its_user_may(with_users: Server, folder: Path) -> None:
-    """Every program and every command works as that user, damage is mended too, and Redis has refused nothing."""
-    admin = redis.Redis.from_url(with_users.url, protocol=2, username="admin", password=f"{PASSWORD}2")
-    with Processes(with_users.url, folder, AS_FLEET) as fleet:
-        answers_a_file(fleet)
-        name = admin.zrange(KEYS.workers, 0, 0)[0].decode()  # type: ignore[union-attr]
-        JOBS[0].write(admin, folder / "marker")
-        admin.delete(KEYS.suspects(MODEL))
-        admin.set(KEYS.suspects(MODEL), "not a list")
-        wait_until(lambda: admin.xlen(KEYS.dead) == 2, "two dead letters")
-        letters = [entry.decode() for entry, _ in admin.xrange(KEYS.dead)]  # type: ignore[union-attr]
-        for command, code in (
-            (["status"], 0),
-            (["verify", "r"], 0),
-            (["dead", "list"], 0),
-            (["dead", "show", letters[0]], 0),
-            (["dead", "retry", letters[0]], 2),
-            (["dead", "drop", letters[1]], 0),
-            (["dead", "drop", letters[0]], 0),
-            (["health"], 0),
-            (["cancel", "r"], 0),
-            (["forget", "r"], 0),
-            (["drain", name], 0),
-        ):
-            done = batchfleet(*command, environ={**AS_FLEET, "BATCHFLEET_REDIS_URL": with_users.url})
-            assert done.returncode == code, (command, done.stderr)
-        assert fleet.finish("worker") == 0
-        fleet.kill("batcher", signal.SIGTERM)
-        assert fleet.finish("batcher") == 0
-    refused = [entry for entry in admin.acl_log() if "client" not in str(entry["object"])]
-    assert refused == [], [(entry["reason"], entry["object"]) for entry in refused]
-
-
-FORBIDDEN: list[list[str]] = [
-    ["FLUSHALL"],
-    ["FLUSHDB"],
-    ["CONFIG", "GET", "*"],
-    ["CONFIG", "SET", "dir", "/"],
-    ["KEYS", "*"],
-    ["SHUTDOWN"],
-    ["DEBUG", "SLEEP", "0"],
-    ["ACL", "LIST"],
-    ["CLIENT", "KILL", "TYPE", "normal"],
-    ["MONITOR"],
-    ["REPLICAOF", "NO", "ONE"],
-    ["MODULE", "LIST"],
-    ["GET", "another-application"],
-    ["SET", "another-application", "x"],
-    ["RENAME", "batchfleet:pending", "another-application"],
-    ["RESTORE", "batchfleet:x", "0", "x"],
-    ["SCRIPT", "FLUSH"],
-    ["PUBLISH", "channel", "x"],
-]
-
-
-def test_the_fleets_user_may_do_nothing_else(with_users: Server) -> None:
-    """Neither the server nor the keys of others are its to touch, not from a script either."""
-    client = redis.Redis.from_url(with_users.url, protocol=2, username="fleet", password=PASSWORD)
-    for command in FORBIDDEN:
-        with pytest.raises(redis.exceptions.NoPermissionError):
-            client.execute_command(*command)
-    for key in ("another-application", "rq:queue:another"):
-        script = client.script_load(f"return redis.call('SET', '{key}', 'x')")
-        with pytest.raises(redis.ResponseError, match=r"can't access|NOPERM|No permissions"):
-            client.evalsha(script, 0)
-        with pytest.raises(redis.ResponseError, match=r"can't access|NOPERM|No permissions"):
-            client.eval(f"return redis.call('GET', '{key}')", 0)
-    anybody = redis.Redis.from_url(with_users.url, protocol=2)
-    with pytest.raises(redis.exceptions.AuthenticationError):
-        anybody.ping()
 
 
 def test_a_fleet_works_with_a_password(folder: Path) -> None:
@@ -148,14 +60,21 @@ def tls(certificates: Path) -> dict[str, str]:
     return {f"BATCHFLEET_REDIS_TLS_{name}": str(certificates / file) for name, file in files.items()}
 
 
-def test_a_fleet_works_over_tls_with_client_certificates(folder: Path, certificates: Path) -> None:
+own_tls = pytest.param(with_tls, id="own", marks=pytest.mark.skipif(not speaks_tls(), reason="this redis-server has no TLS built in"))
+each_tls = pytest.mark.parametrize("served", [own_tls, pytest.param(behind_proxy, id="proxy")])
+TlsServer = Callable[[Path, Path], AbstractContextManager[str]]
+
+
+@each_tls
+def test_a_fleet_works_over_tls_with_client_certificates(folder: Path, certificates: Path, served: TlsServer) -> None:
     """Batcher, worker and producer trust the authority, and show what they are."""
-    with running(folder) as server, behind_tls(server, certificates) as url, Processes(url, folder, {**QUICK, **tls(certificates)}) as fleet:
+    with served(folder, certificates) as url, Processes(url, folder, {**QUICK, **tls(certificates)}) as fleet:
         answers_a_file(fleet)
 
 
+@each_tls
 def test_tls_that_does_not_come_about_says_what_to_set(
-    folder: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, certificates: Path, served: TlsServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An authority that is not ours, a missing client certificate, and a missing file."""
     good = tls(certificates)
@@ -168,7 +87,7 @@ def test_tls_that_does_not_come_about_says_what_to_set(
             assert main(["status", "--redis", url]) in codes
         return one_line(capsys)
 
-    with running(folder) as server, behind_tls(server, certificates) as url:
+    with served(folder, certificates) as url:
         assert "redis.tls_ca_file" in said(url, 2, without="CA_FILE")
         assert "no client certificate" in said(url, 2, BATCHFLEET_REDIS_TLS_CERT_FILE=str(certificates / "no client certificate"))
         for name in ("CERT_FILE", "KEY_FILE"):
