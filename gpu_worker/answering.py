@@ -114,7 +114,7 @@ async def _tried(question: Question, engine: Engine, patience: Patience) -> Comp
 
 async def _once(question: Question, engine: Engine) -> Completion | Refusal:
     try:
-        return await engine.answer(question)
+        outcome = await engine.answer(question)
     except EngineDeadError:
         raise
     except Exception as error:
@@ -122,3 +122,6 @@ async def _once(question: Question, engine: Engine) -> Completion | Refusal:
         ids = {"run": question.run, "request": question.request_id}
         log.exception("the engine failed on question %s of run %s", question.request_id, question.run, extra=ids)
         return Refusal("internal_error", f"{type(error).__name__}: {str(error)[:500]}")
+    if isinstance(outcome, Completion) and not outcome.texts:
+        return Refusal("internal_error", "the engine returned no text, not even an empty one")
+    return outcome

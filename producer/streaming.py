@@ -104,10 +104,12 @@ class StreamRun:
         self._seen = Seen()
         self._withdrawals = Withdrawals(self._client, self._keys, plan.run)
         self._inherited = 0
+        self._first = 0
         self._in_doubt = True
         self._stopping = threading.Event()
         self._room = threading.Event()
         self._all_sent = threading.Event()
+        self._again = threading.Event()
         self._lock = threading.Lock()
         self._ended = False
         self._settled = b""
@@ -136,6 +138,7 @@ class StreamRun:
                 time.sleep(BUSY_RETRY_S)
             else:
                 self._inherited = state.accepted - state.acknowledged
+                self._first = state.cursor
                 self._backlog.move_to(state.cursor)
                 self._in_doubt = False
                 return state
@@ -185,6 +188,7 @@ class StreamRun:
     def _stop(self) -> None:
         self._stopping.set()
         self._room.set()
+        self._again.set()
         if self._inbox is not None:
             self._inbox.close()
 
@@ -193,6 +197,7 @@ class StreamRun:
             if self._ended:
                 return
             self._ended = True
+        self._again.set()
         self._outlet.finish(error)
 
     def _guard(self, work: Callable[[], None]) -> None:
@@ -208,17 +213,21 @@ class StreamRun:
     def _send_all(self) -> None:
         inbox = self._inbox
         pause_s = FIRST_PAUSE_S
-        while inbox is not None and not self._stopping.is_set():
+        while inbox is not None and not self._stopping.is_set() and self.is_live:
             if not self._backlog.waits:
                 self._backlog.add(inbox.take(self._most, LOOK_S))
                 if not self._backlog.waits:
                     if inbox.is_over:
-                        break
+                        self._say_all_is_sent()
+                        # Until the last record has come: Redis may lose what it has accepted.
+                        self._again.wait(LOOK_S)
+                        self._again.clear()
                     continue
             outcome = self._persist(self._offer)
             if outcome == "cancelled":
                 inbox.close()
                 self._backlog.drop_waiting()
+                self._say_all_is_sent()
                 break
             if outcome in {"window", "pending", "share"}:
                 # What is taken makes room in our window at once; in the fleet's, whenever.
@@ -227,7 +236,9 @@ class StreamRun:
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             else:
                 pause_s = FIRST_PAUSE_S
-        if not self._stopping.is_set():
+
+    def _say_all_is_sent(self) -> None:
+        if not self._all_sent.is_set():
             self._persist(lambda: self._sender.end(self._backlog.position))
             self._all_sent.set()
 
@@ -239,7 +250,7 @@ class StreamRun:
 
     def _offer(self) -> str:
         if self._in_doubt:
-            self._backlog.move_to(self._sender.open().cursor)
+            self._go_by(self._sender.open().cursor)
             self._in_doubt = False
         chunk = self._backlog.chunk(self._most, CHUNK_BYTES)
         if not chunk:
@@ -292,16 +303,39 @@ class StreamRun:
             self._outlet.put(new)
 
     def _is_over(self) -> bool:
-        if not self._all_sent.is_set():
-            return False
-        if not self._backlog.open and self._inherited <= 0:
+        waits = self._backlog.open > 0 or self._inherited > 0
+        if self._all_sent.is_set() and not waits:
             return True
-        if time.monotonic() < self._check_at:
+        if not waits or time.monotonic() < self._check_at:
             return False
-        # Silence. Waiting for records that were delivered long ago would never end.
+        # Silence. What Redis has lost, and what was delivered long ago, would be waited for without end.
         self._check_at = time.monotonic() + CHECK_S
+        position = self._backlog.position
         state = self._persist(self._sender.open)
-        return state.acknowledged >= state.accepted
+        if state.cursor < position:
+            self._go_by(state.cursor)
+            return False
+        if not self._all_sent.is_set() or self._backlog.waits or state.acknowledged < state.accepted:
+            return False
+        if self._backlog.open:
+            msg = f"{self._backlog.open} questions of run {self.plan.run} have no result, and none will come: somebody took records out of Redis"
+            raise FleetError(msg)
+        return True
+
+    def _go_by(self, cursor: int) -> None:
+        """Believe Redis' cursor. If it has gone back, Redis has lost what it had accepted, and that is to be sent again.
+
+        Raises:
+            FleetError: Some of it is not ours to send: an earlier process had, or nobody here has the questions.
+        """
+        if cursor < self._first and self._inherited > 0:
+            msg = f"Redis has lost run {self.plan.run}: {self._inherited} questions that were accepted before this process came, and have no result, "
+            raise FleetError(msg + "are gone. Ask them again, in another run")
+        if cursor < self._backlog.position:
+            log.warning("Redis has lost a part of run %s; what has no result is asked again", self.plan.run)
+            self._all_sent.clear()
+        self._backlog.move_to(cursor)
+        self._again.set()
 
     def _settle(self) -> None:
         if time.monotonic() >= self._settle_at:

@@ -249,6 +249,54 @@ def test_a_redis_that_is_killed_and_comes_back_loses_nothing(redis_server: Priva
     assert workers.started["worker"].poll() is None
 
 
+SLOW_WORKER = {name.removeprefix("BATCHFLEET_"): value for name, value in SLOW_ENVIRON.items()}
+
+
+def test_a_redis_that_lost_everything_costs_time_and_no_answer(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+    """All questions were accepted, and are forgotten: who still has them asks again, instead of taking the silence for the end."""
+    taken: Counter[str] = Counter()
+    with Processes(redis_server.url, tmp_path) as processes, Fleet(redis_server.url, model="stub") as fleet:
+        processes.batcher()
+        processes.worker(**SLOW_WORKER)
+        for answer in fleet.answer(numbered(1500), timeout_s=PATIENCE_S, run="mine"):
+            taken[answer.id] += 1
+            if taken.total() == 100:
+                wait_until(lambda: client.hget("batchfleet:run:mine", "questions") == b"1500", "all are accepted")
+                client.flushall()
+
+    assert taken == ids(1500)
+
+
+def test_who_only_collects_is_told_that_redis_lost_the_run(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+    """The questions are nowhere any more; an end like any other would pass for all answers."""
+    with Processes(redis_server.url, tmp_path) as processes, Fleet(redis_server.url, model="stub") as fleet:
+        fleet.submit(numbered(1500), run="mine")
+        wait_until(lambda: client.hget("batchfleet:run:mine", "questions") == b"1500", "all are accepted")
+        processes.batcher()
+        processes.worker(**SLOW_WORKER)
+        fleet.close()
+        with Fleet(redis_server.url) as another:
+            results = another.run("mine").results(timeout_s=PATIENCE_S)
+            next(results)
+            client.flushall()
+            with pytest.raises(FleetError, match="Redis has lost run mine"):
+                list(results)
+
+
+async def test_asks_survive_a_redis_that_lost_everything(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+    """Whoever awaits an answer holds the question; it is asked again, though nothing else is asked that would show the loss."""
+    async with AsyncFleet(redis_server.url, model="stub") as fleet:
+        asked = [asyncio.create_task(fleet.ask(f"Number {number}?")) for number in range(20)]
+        await asyncio.to_thread(wait_until, lambda: client.xlen("batchfleet:questions:stub:0") == 20, "all are accepted")
+        client.flushall()
+        with Processes(redis_server.url, tmp_path) as processes:
+            processes.batcher()
+            processes.worker()
+            answers = await asyncio.wait_for(asyncio.gather(*asked), PATIENCE_S)
+
+    assert len(answers) == 20
+
+
 @pytest.mark.usefixtures("workers")
 def test_a_killed_program_is_gone_on_with(redis_server: PrivateRedis, tmp_path: Path) -> None:
     """SIGKILL: `run` collects what was asked, the same questions under the same name go on, and only what was not handled comes again."""

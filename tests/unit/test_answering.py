@@ -47,6 +47,22 @@ async def test_an_answer_carries_what_the_producer_needs() -> None:
     assert record.usage.completion_tokens > 0
 
 
+class SilentEngine(StubEngine):
+    """An engine that completes a question without any text."""
+
+    async def answer(self, question: Question) -> Completion | Refusal:
+        del question
+        return Completion([], "stop", Usage(prompt_tokens=1, completion_tokens=0), {})
+
+
+async def test_no_text_at_all_is_a_failure_record() -> None:
+    """A batch with a question that gets no record would never end."""
+    record = await ask(a_question("q1"), SilentEngine(StubOptions()))
+
+    assert isinstance(record, Failure)
+    assert record.error.kind == "internal_error"
+
+
 async def test_a_refusal_is_a_failure_record() -> None:
     """Of its own kind, never a text."""
     record = await ask(a_question("bad"), StubEngine(StubOptions(refuse_on="bad")))
