@@ -61,6 +61,7 @@ class Housekeeping:
         self._mender = Mender(client, keys, max_dead_letters=options.max_dead_letters)
         self._reports: dict[bytes, tuple[bytes, float]] = {}
         self._runs_at = 0.0
+        self._runs_from = 0
         self.taken_back = 0
 
     def restart(self) -> None:
@@ -140,7 +141,12 @@ class Housekeeping:
         if time.monotonic() < self._runs_at:
             return
         self._runs_at = time.monotonic() + RUNS_EVERY_S
-        oldest: Any = self._client.zrange(self._keys.runs, 0, RUNS_AT_ONCE - 1)
-        for run in oldest:
-            if not self._client.exists(self._keys.run(run.decode("utf-8", "replace"))):
+        names: Any = self._client.zrange(self._keys.runs, self._runs_from, self._runs_from + RUNS_AT_ONCE - 1)
+        for run in names:
+            if self._client.exists(self._keys.run(run.decode("utf-8", "replace"))):
+                # The oldest may live on for long, with those behind them gone.
+                self._runs_from += 1
+            else:
                 self._client.zrem(self._keys.runs, run)
+        if len(names) < RUNS_AT_ONCE:
+            self._runs_from = 0

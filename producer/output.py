@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from wire.messages import Answer, Failure
 
 
 class OutputFullError(UsageError):
-    """The answers file could not be written; what was acknowledged before is in it, the rest waits in Redis."""
+    """The answers file could not be written, or is not there any more; what was acknowledged before is in it, the rest waits in Redis."""
 
 
 class AnswersFile:
@@ -112,11 +113,40 @@ class AnswersFile:
             raise OutputFullError(msg) from None
 
     def sync(self) -> None:
+        """Make what was written survive the machine.
+
+        Raises:
+            OutputFullError: The disk fails, or the file is not there any more; then a copy of it is.
+        """
         try:
             os.fsync(self._file)
         except OSError as error:
             msg = f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is lost"
             raise OutputFullError(msg) from None
+        if not self._is_in_place():
+            raise OutputFullError(self._rescued())
+
+    def _is_in_place(self) -> bool:
+        """Whether what we write to is still what has the name: an editor that saves a file puts another in its place."""
+        try:
+            return os.path.samestat(os.fstat(self._file), self.path.stat())
+        except OSError:
+            return False
+
+    def _rescued(self) -> str:
+        """Copy what would vanish with this process; returns what to tell the user."""
+        copy = self.path.with_name(f"{self.path.name}.{os.getpid()}.rescued")
+        what = f"{self.path} was removed, moved or replaced while answers were written to it"
+        try:
+            with open(os.dup(self._file), "rb") as ours, copy.open("xb") as file:  # noqa: PTH123 (a descriptor, not a path)
+                ours.seek(0)
+                shutil.copyfileobj(ours, file)
+                os.fsync(file.fileno())
+            if not self._sidecar.exists():
+                self._sidecar.write_bytes(os.pread(self._lock, os.fstat(self._lock).st_size, 0))
+        except OSError as error:
+            return f"{what}, and they could not be kept ({error.strerror})"
+        return f"{what}; they are all in {copy}: put that in its place, and give the same command again"
 
     def _opened(self, path: Path, more_flags: int = 0) -> int:
         try:

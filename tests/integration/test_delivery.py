@@ -147,3 +147,25 @@ def test_large_records_are_fetched_a_few_at_a_time(client: redis.Redis) -> None:
 
     assert sum(sizes) == 300
     assert max(sizes) <= 64
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_answers_whose_file_was_removed_are_kept(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, replaced: bool) -> None:  # noqa: FBT001 (a parameter of the test)
+    """By hand, or by an editor that saved it: what is written on would vanish with the producer, and the run would end well."""
+    what = a_file_run(tmp_path, 20)
+    path = tmp_path / "answers.jsonl"
+    with AnswersFile(path) as answers:
+        runner = a_runner(what, answers, redis_server)
+        runner._write([an_answer(f"q{index}", index=index) for index in range(10)])
+        path.unlink()
+        if replaced:
+            path.write_text("another\n")
+
+        with pytest.raises(OutputFullError, match="put that in its place"):
+            answers.sync()
+
+    (rescued,) = tmp_path.glob("answers.jsonl.*.rescued")
+    rescued.replace(path)
+    client.close()
+    with AnswersFile(path) as answers:
+        assert take_stock(what, answers).tally.on_disk == 10

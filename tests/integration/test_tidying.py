@@ -10,8 +10,10 @@ import pytest
 import redis
 
 from batcher.handing_over import HandOver
+from batcher.housekeeping import Housekeeping
 from batcher.inbox import Inbox
 from batcher.leading import Leadership
+from batcher.options import BatcherOptions, BatchLimits
 from batcher.packing import Waiting
 from batcher.tidying import Tidying
 from fleet.forgetting import forget_run
@@ -94,3 +96,19 @@ def test_what_is_nowhere_is_not_pending(client: redis.Redis, inbox: Inbox) -> No
     Tidying(client, KEYS, inbox).tidy()
 
     assert client.hmget(KEYS.pending, "questions", "bytes") == [b"0", b"0"]
+
+
+def test_runs_that_are_gone_are_forgotten_behind_those_that_live(client: redis.Redis, inbox: Inbox) -> None:
+    """A hundred programs that stay up and ask nothing keep the oldest runs; the others of a month must not gather behind them."""
+    client.zadd(KEYS.runs, {f"run-{number}": number for number in range(300)})
+    for number in range(150):
+        client.hset(KEYS.run(f"run-{number}"), "cursor", 0)
+    leadership = Leadership(client, KEYS, "leader", lease_s=60.0, renew_s=0.0)
+    hand_over = HandOver(client, client, KEYS, leadership)
+    keeper = Housekeeping(client, KEYS, leadership, hand_over, BatcherOptions(BatchLimits(4)), inbox)
+
+    for _ in range(4):
+        keeper._runs_at = 0.0
+        keeper._forget_expired_runs()
+
+    assert client.zcard(KEYS.runs) == 150
