@@ -18,7 +18,7 @@ from producer.inbox import Inbox
 from producer.sending import CHUNK_QUESTIONS
 from producer.streaming import StreamRun
 from wire.connection import connect, translated
-from wire.errors import UsageError
+from wire.errors import QueueUnavailableError, UsageError
 
 STANDSTILL_S = 2.0
 
@@ -39,6 +39,7 @@ class LiveRun:
         self._stream: StreamRun | None = None
         self._lock = threading.Lock()
         self._stood: tuple[int, float] | None = None
+        self._away_since = 0.0
 
     def begin(self, params: Mapping[str, Any], window: int | None, on_taken: Callable[[], None] = lambda: None) -> tuple[Inbox[Given], Numbering]:
         """Open the run for questions; they are numbered by the one and put into the other.
@@ -84,16 +85,25 @@ class LiveRun:
         return replace(found, waiting_for=self._stream.waiting_for) if self._stream is not None else found
 
     def is_over(self) -> bool:
-        """Whether every question has its record.
+        """Whether every question has its record. A Redis that is away is waited for, as everywhere, up to `redis.patience_s`: not yet.
 
         Raises:
             UsageError: It waits for this process to take its results.
+            QueueUnavailableError: Redis did not answer for too long.
             BaseException: Whatever ended it early.
         """
         stream = self._stream
         if stream is not None and not stream.is_live and not self.outbox.has_ended_well:
             self.outbox.raise_error()
-        status = self.status()
+        try:
+            status = self.status()
+        except QueueUnavailableError:
+            now = time.monotonic()
+            self._away_since = self._away_since or now
+            if now - self._away_since > self._session.settings.redis.patience_s:
+                raise
+            return False
+        self._away_since = 0.0
         if stream is not None and stream.no_room and not status.open and self._stands_still(status):
             waiting = status.accepted - status.delivered
             msg = f"run {self.id} has {waiting} results waiting, as many as its window; take them with results(), or give a larger window="

@@ -70,6 +70,7 @@ class Run:
         Raises:
             TimeoutError: It was not so within `timeout_s` seconds; the run goes on.
             UsageError: It will not be so before results are taken: they fill the run's window.
+            QueueUnavailableError: Redis did not answer for `redis.patience_s` (ten minutes).
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
         pause_s = FIRST_LOOK_S

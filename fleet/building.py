@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from batcher.options import BatcherOptions, BatchLimits
+from fleet.reaching import redis_address as redis_address  # noqa: PLC0414 (callers find all of this here)
 from fleet.settings.schema import Settings
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.engines.vllm_arguments import VllmOptions
@@ -17,43 +17,12 @@ from gpu_worker.options import WorkerOptions
 from gpu_worker.slices import SliceOptions
 from producer.options import ProducerOptions
 from producer.reading import ReadingLimits
-from wire.connection import RedisAddress
 from wire.errors import UsageError
 
 if TYPE_CHECKING:
     from gpu_worker.engines.engine import Engine
 
-ENGINES = ("stub", "vllm", "openai")
 STUB_MODEL = "stub"
-
-
-def redis_address(settings: Settings, url: str | None = None) -> RedisAddress:
-    """The Redis of the settings, or the one at `url` with their other options.
-
-    Raises:
-        UsageError: No Redis is named.
-    """
-    redis = settings.redis
-    url = url or redis.url
-    if not url:
-        msg = "no Redis is named, and no `batchfleet up` is up here; give --redis URL, or set redis.url or BATCHFLEET_REDIS_URL"
-        raise UsageError(msg)
-    if url.startswith("rediss:"):
-        for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
-            path = getattr(redis, name)
-            if path is not None and not os.access(path, os.R_OK):
-                msg = f"redis.{name}: {path} is not there or cannot be read"
-                raise UsageError(msg)
-    return RedisAddress(
-        url=url,
-        namespace=redis.namespace,
-        username=redis.username,
-        password=redis.password.get_secret_value() if redis.password else None,
-        socket_timeout_s=redis.socket_timeout_s,
-        ca_file=redis.tls_ca_file,
-        cert_file=redis.tls_cert_file,
-        key_file=redis.tls_key_file,
-    )
 
 
 def batcher_options(settings: Settings) -> BatcherOptions:

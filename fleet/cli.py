@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ from pathlib import Path
 import redis.exceptions
 
 from fleet import logs
-from fleet.commands import asking, forgetting, looking, scoring, services, staying, steering, sweeping, tuning
 from fleet.commands.flags import BENCH, EXIT_CODES, shared_flags
 from fleet.commands.loading import load
 from fleet.hosts import HostSilentError
@@ -21,11 +21,25 @@ from fleet.settings.show import secret_texts
 from fleet.state_folder import default_folder, url_of_running
 from wire.errors import EngineBootError, EngineDeadError, FleetError, LeaseLostError, QueueUnavailableError, UsageError
 
+COMMANDS = {
+    "asking": ("run", "submit", "convert"),
+    "scoring": ("score",),
+    "sweeping": ("sweep",),
+    "staying": ("up", "scale", "down"),
+    "services": ("batcher", "worker"),
+    "health": ("health",),
+    "looking": ("status", "verify", "config"),
+    "steering": ("cancel", "drain", "dead"),
+    "forgetting": ("forget",),
+    "tuning": ("tune",),
+}
+"""Module of `fleet.commands` -> its commands, in the order in which `--help` shows them."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors go to stderr, one line each; data alone goes to stdout."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = _parser(everything="bench" in argv).parse_args(argv)
+    arguments = _parser(argv).parse_args(argv)
     # Not a default of the flag: argparse shares flags among commands, defaults included.
     arguments.log_level = arguments.log_level or getattr(arguments, "usual_log_level", "warning")
     secrets = logs.set_up(arguments.log_level, arguments.log_format)
@@ -63,18 +77,17 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return settings
 
 
-def _parser(*, everything: bool = True) -> argparse.ArgumentParser:
-    """All commands. Those of `bench` only if `everything` is asked for: importing them takes as long as all the rest."""
+def _parser(argv: Sequence[str] = ("bench",)) -> argparse.ArgumentParser:
+    """The commands, as far as a command line needs them: importing all of them takes longer than most of them take."""
     parser = argparse.ArgumentParser(prog="batchfleet", description="A worker fleet for LLM inference over a message queue.", epilog=EXIT_CODES)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_flags()
-    # In the order in which `--help` shows them.
-    for module in (asking, scoring, sweeping, staying, services, looking, steering, forgetting, tuning):
-        module.add_commands(commands, shared)
-    if everything:
-        from fleet.bench.cli import add_commands as add_benchmarks  # noqa: PLC0415 (see above)
-
-        add_benchmarks(commands, shared.common)
-    else:
+    name = argv[0] if argv else ""
+    wanted = [module for module, names in COMMANDS.items() if name in names]
+    for module in wanted or COMMANDS:
+        importlib.import_module(f"fleet.commands.{module}").add_commands(commands, shared)  # noqa: TID251 (only what is wanted; all are of fleet)
+    if name == "bench":
+        importlib.import_module("fleet.bench.cli").add_commands(commands, shared.common)  # noqa: TID251 (the same)
+    elif not wanted:
         commands.add_parser("bench", help=BENCH)
     return parser

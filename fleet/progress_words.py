@@ -15,6 +15,8 @@ from producer.stock import Tally
 SILENT_S = 3.0
 """After so long without an answer, people want to know why."""
 SLOW_S = 15.0
+STARTING_S = 12.0
+"""A fleet that was started with the run may still be importing; before that, nothing is amiss."""
 BAR_CHARS = 30
 LAG_QUESTIONS = 2000
 """What the fleet's counts, a second old, may differ from ours without other runs being the reason."""
@@ -131,8 +133,8 @@ def waits_for(standing: Standing) -> str:
     if standing.silent_s < SILENT_S or status is None or not standing.in_flight + standing.queued:
         return ""
     since = f"no answer for {duration(standing.silent_s)}"
-    if not status.leader:
-        return f"no batcher leads, so nothing is handed out ({since})"
+    if nobody := _nobody(standing, status):
+        return f"{nobody} ({since})"
     serving = [worker for worker in status.workers if worker.state in {"running", "draining"}]
     if not serving:
         standby = next((worker.waits_for for worker in status.workers if worker.waits_for), "")
@@ -142,6 +144,13 @@ def waits_for(standing: Standing) -> str:
     if lacks and not standing.in_flight:
         return f"{lacks} ({since})"
     return f"{since}; {plural(len(serving), 'worker')} at work on {count(standing.in_flight)}" if standing.silent_s >= SLOW_S else ""
+
+
+def _nobody(standing: Standing, status: FleetStatus) -> str:
+    """Who does not report; empty if a batcher leads and, later than at the start, even if no worker does."""
+    if standing.elapsed_s < STARTING_S and not (status.leader and status.workers):
+        return f"starting: no {'worker' if status.leader else 'batcher'} has reported yet"
+    return "" if status.leader else "no batcher leads, so nothing is handed out"
 
 
 def _lacks(status: FleetStatus, serving: Sequence[WorkerStatus]) -> str:

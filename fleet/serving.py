@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import signal
-import socket
 
 from batcher.serving import Batcher
 from fleet import building
@@ -14,10 +13,8 @@ from fleet.metrics.batcher import BatcherMetrics
 from fleet.metrics.exposing import expose
 from fleet.metrics.worker import WorkerMetrics
 from fleet.settings.schema import Settings
-from gpu_worker.health import illness
 from gpu_worker.serving import GpuWorker
-from wire.connection import RedisAddress, opened
-from wire.keys import Keys
+from wire.connection import RedisAddress
 
 
 def serve_batcher(settings: Settings) -> int:
@@ -56,10 +53,3 @@ def collect_garbage_rarely() -> None:
     """For processes through which records go by the thousand: those are hardly ever part of a cycle, and what is there by now stays."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-
-
-def examine(settings: Settings) -> str | None:
-    """What is wrong with the worker or batcher of this host, in one line; None if nothing is."""
-    address = building.redis_address(settings)
-    with opened(address) as client:
-        return illness(client, Keys(address.namespace), socket.gethostname(), patience_s=settings.leases.batch_s)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from fleet import building, logs
+from fleet import logs
 
 Commands = argparse._SubParsersAction  # noqa: SLF001 (argparse gives the type of its own return value no public name)
+ENGINES = ("stub", "vllm", "openai")
 BENCH = "measure this fleet on this machine"
 EXIT_CODES = "exit codes: 0 every question answered; 1 some failed; 2 usage, configuration or input error; 3 not finished; 130 interrupted"
 
@@ -43,7 +44,7 @@ def add_json(parser: argparse.ArgumentParser, words: str = "one JSON object on s
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", choices=building.ENGINES, help="what answers (default: what the configuration describes)")
+    parser.add_argument("--engine", choices=ENGINES, help="what answers (default: what the configuration describes)")
 
 
 def positive(text: str) -> int:

@@ -1,12 +1,11 @@
-"""`batcher`, `worker` and `health`: what supervisors start, and ask."""
+"""`batcher` and `worker`: what supervisors start."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 
 from fleet.commands.flags import Commands, Shared, add_engine
-from fleet.serving import examine, serve_batcher, serve_worker
+from fleet.serving import serve_batcher, serve_worker
 from fleet.settings.schema import Settings
 
 
@@ -16,8 +15,6 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     worker = commands.add_parser("worker", parents=shared.both, help="serve: answer batches")
     add_engine(worker)
     worker.set_defaults(command=_worker, usual_log_level="info")
-    health = commands.add_parser("health", parents=shared.both, help="exit code 0 if the worker or batcher of this host does its work")
-    health.set_defaults(command=_health)
 
 
 def _batcher(_arguments: argparse.Namespace, settings: Settings) -> int:
@@ -26,10 +23,3 @@ def _batcher(_arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
     return serve_worker(settings, arguments.engine)
-
-
-def _health(_arguments: argparse.Namespace, settings: Settings) -> int:
-    ill = examine(settings)
-    if ill is not None:
-        print(f"batchfleet: {ill}", file=sys.stderr)
-    return 0 if ill is None else 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from batchfleet import AsyncFleet, Fleet, QuestionFailedError
 from fleet.private_redis import PrivateRedis
 from fleet.processes import spawn
 from tests.integration.tiny_model import ENGINE_ARGUMENTS, cached
@@ -144,6 +146,30 @@ def test_a_killed_worker_leaves_no_engine_behind(tmp_path: Path, config: Path) -
         assert any(name.startswith("VLLM::") for name in everything.values())
         fleet.kill("run")
         wait_until(lambda: not alive(everything), "no process is left", GONE_S)
+
+
+async def test_the_python_client_asks_vllm(tmp_path: Path, config: Path, redis_server: PrivateRedis) -> None:
+    """Blocking and under asyncio, many at once; a bad question is a failure, and one that is given up does no harm."""
+    with Processes(redis_server.url, tmp_path) as fleet:
+        fleet.batcher()
+        fleet.start("worker", "worker", "--config", str(config))
+        with Fleet(redis_server.url, model=str(cached())) as client:
+            run = await asyncio.to_thread(client.submit, [f"Count to {number}:" for number in range(40)], params={"max_tokens": 8})
+            status = await asyncio.to_thread(run.wait, BOOT_S)
+            answers = await asyncio.to_thread(list, run.results())
+        async with AsyncFleet(redis_server.url, model=str(cached())) as asynchronous:
+            asked = await asyncio.gather(*(asynchronous.ask(f"Count to {number}:", params={"max_tokens": 8}) for number in range(40)))
+            chat = await asynchronous.ask({"messages": [{"role": "user", "content": "Why?"}]})
+            with pytest.raises(QuestionFailedError, match="prompt_too_long"):
+                await asynchronous.ask("word " * 2000)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asynchronous.ask("Go on:", params={"max_tokens": 48, "ignore_eos": True, "n": 4}), 0.001)
+
+    assert (status.answered, status.failed) == (40, 0)
+    assert {answer.usage.completion_tokens <= 8 for answer in [*answers, *asked]} == {True}
+    # The same engine, greedily: most of them are the same text, whichever way they were asked.
+    assert len({answer.text for answer in answers} & {answer.text for answer in asked}) >= 10
+    assert chat.finish_reason in {"stop", "length"}
 
 
 @pytest.mark.slow

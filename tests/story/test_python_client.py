@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,47 @@ def test_a_killed_program_is_gone_on_with(redis_server: PrivateRedis, tmp_path: 
 
 
 @pytest.mark.usefixtures("workers")
+@pytest.mark.usefixtures("workers")
+def test_a_killed_program_that_asked_leaves_nothing_for_ever(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+    """What was asked is answered for nobody; every key of the run has an end, and nothing counts as pending."""
+    code = """
+import threading
+from batchfleet import Fleet
+fleet = Fleet(model="stub")
+for number in range(200):
+    threading.Thread(target=fleet.ask, args=(f"What is {number}?",)).start()
+print("asked", flush=True)
+"""
+    program = Program(redis_server.url, tmp_path, code)
+    wait_until(
+        lambda: any(int(client.hget(run, "accepted") or 0) for run in client.scan_iter("batchfleet:run:ask-*", _type="hash")), "questions are sent"
+    )
+
+    program.end(signal.SIGKILL)
+
+    wait_until(lambda: {int(count) for count in client.hvals("batchfleet:pending")} == {0}, "what was accepted is answered")
+    left = {key: client.ttl(key) for key in client.scan_iter("batchfleet:run:ask-*")}
+    assert left
+    assert all(0 < ttl <= 7 * 86_400 for ttl in left.values()), left
+
+
+@pytest.mark.usefixtures("workers")
+def test_waiting_outlasts_a_redis_that_is_away(redis_server: PrivateRedis) -> None:
+    """`wait` goes on where it was, as the rest of the client does; a limit of its own still holds."""
+    with Fleet(redis_server.url, model="stub") as fleet:
+        run = fleet.submit(numbered(200))
+        assert redis_server.process is not None
+        redis_server.process.kill()
+        redis_server.process.wait()
+        with pytest.raises(TimeoutError, match=r"was not done within 0\.5 s; it goes on"):
+            run.wait(0.5)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(run.wait, PATIENCE_S)
+            redis_server.start()
+
+            assert waiting.result().answered == 200
+
+
 def test_ctrl_c_says_how_to_go_on(redis_server: PrivateRedis, tmp_path: Path) -> None:
     """The program ends at once, names the run, and every answer that it has not handled is there for the next."""
     program = Program(redis_server.url, tmp_path, "import logging\nlogging.basicConfig()\n" + ANSWERING)

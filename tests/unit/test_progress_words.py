@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,23 @@ from producer.stock import Tally
 from tests.builders import an_answer
 from wire.messages import ErrorDetail, Failure
 
+JUST_NOW = time.monotonic() + 3600
+"""However long the tests before take."""
 LEADING = (BatcherStatus("b1", "leading"),)
 QUEUES = (QueueStatus("stub", 500, 2, 64),)
 
 
 def a_tally(**fields: Any) -> Tally:  # noqa: ANN401 (any field of a tally)
     """1 000 questions, of which 250 are done and 600 more with the fleet."""
-    defaults: dict[str, Any] = {"questions": 1000, "on_disk": 250, "answered": 248, "failed": 2, "sent": 850, "settled": 250}
+    defaults: dict[str, Any] = {
+        "started": time.monotonic() - 60,
+        "questions": 1000,
+        "on_disk": 250,
+        "answered": 248,
+        "failed": 2,
+        "sent": 850,
+        "settled": 250,
+    }
     return Tally(**{**defaults, **fields})
 
 
@@ -70,6 +81,8 @@ def test_100_percent_means_that_nothing_is_left() -> None:
 WAITS = {
     "Redis": (a_tally(waiting_for="Redis at redis://h does not answer"), None, 0.0, "Redis at redis://h does not answer"),
     "nobody leads": (a_tally(), a_status(AT_WORK, leader=""), 5.0, "no batcher leads, so nothing is handed out (no answer for 5 s)"),
+    "starting": (a_tally(started=JUST_NOW), a_status(leader="", batchers=()), 5.0, "starting: no batcher has reported yet (no answer for 5 s)"),
+    "no worker yet": (a_tally(started=JUST_NOW), a_status(), 5.0, "starting: no worker has reported yet (no answer for 5 s)"),
     "no workers": (a_tally(), a_status(), 5.0, "no worker reports (no answer for 5 s)"),
     "booting": (a_tally(), a_status(WorkerStatus("w1", "booting", "stub")), 5.0, "1 engine still booting (no answer for 5 s)"),
     "no GPUs": (a_tally(), a_status(WorkerStatus("w1", "standby", "stub", waits_for="no free GPU")), 5.0, "no free GPU"),
