@@ -39,7 +39,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors go to stderr, one line each; data alone goes to stdout."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = _parser(argv).parse_args(argv)
+    arguments = command_parser(argv).parse_args(argv)
     # Not a default of the flag: argparse shares flags among commands, defaults included.
     arguments.log_level = arguments.log_level or getattr(arguments, "usual_log_level", "warning")
     secrets = logs.set_up(arguments.log_level, arguments.log_format)
@@ -77,7 +77,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return settings
 
 
-def _parser(argv: Sequence[str] = ("bench",)) -> argparse.ArgumentParser:
+def command_parser(argv: Sequence[str] = ("bench",)) -> argparse.ArgumentParser:
     """The commands, as far as a command line needs them: importing all of them takes longer than most of them take."""
     parser = argparse.ArgumentParser(prog="batchfleet", description="A worker fleet for LLM inference over a message queue.", epilog=EXIT_CODES)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

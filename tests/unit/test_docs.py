@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fleet import reference
-from fleet.cli import _parser
+from fleet.cli import command_parser
+from fleet.commands import reference as command_reference
 from fleet.settings.loading import load_settings
 from tests.hostile import attacks
 
@@ -40,6 +41,11 @@ def source_files(suffix: str) -> Iterator[Path]:
 def test_the_reference_of_settings_is_current() -> None:
     """It is what `python -m fleet.reference >docs/configuration.md` writes."""
     assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == reference.text()
+
+
+def test_the_reference_of_commands_is_current() -> None:
+    """It is what `python -m fleet.commands >docs/commands.md` writes."""
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == command_reference.text()
 
 
 def test_the_example_of_the_reference_loads(tmp_path: Path) -> None:
@@ -85,7 +91,7 @@ def headings(page: Path) -> set[str]:
 @each_page
 def test_every_command_that_is_shown_is_one(page: Path) -> None:
     """The command's own parser takes it. In running text, `batchfleet NAME` may stand for the command as such."""
-    parser = _parser()
+    parser = command_parser()
     for line in code_lines(page):
         if command := re.match(r"(?:\.venv/bin/)?batchfleet( .+)?$", line):
             parse(parser, command[1] or "", page)
