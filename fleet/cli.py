@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
@@ -90,4 +91,15 @@ def command_parser(argv: Sequence[str] = ("bench",)) -> argparse.ArgumentParser:
         importlib.import_module("fleet.bench.cli").add_commands(commands, shared.common)  # noqa: TID251 (the same)
     elif not wanted:
         commands.add_parser("bench", help=BENCH)
+        _complain_of_word(name, parser)
     return parser
+
+
+def _complain_of_word(word: str, parser: argparse.ArgumentParser) -> None:
+    """End with exit code 2 if a first word is neither a command nor a flag: argparse would name all twenty."""
+    if not word:
+        parser.print_help(sys.stderr)
+    elif not word.startswith("-"):
+        known = ["bench", *(name for names in COMMANDS.values() for name in names)]
+        near = difflib.get_close_matches(word, known, 1)
+        parser.error(f"there is no command {word!r}" + (f"; did you mean {near[0]!r}?" if near else "; --help lists them"))

@@ -13,7 +13,7 @@ HEAD = """\
 
 <!-- Written by `.venv/bin/python -m fleet.commands >docs/commands.md`. Edit the modules of fleet/commands instead. -->
 
-What `batchfleet --help` and `batchfleet COMMAND --help` say. Data goes to stdout, all else to stderr.
+What `--help` says of `batchfleet` and of each of its commands. Data goes to stdout, all else to stderr.
 
 {exit_codes} ([more](records.md#exit-codes)).
 

@@ -44,10 +44,8 @@ NOT_RUN = {
     ("docs/guarantees.md", "batchfleet forget"): "docs/operations.md has the same, with a fleet",
     (
         "docs/performance.md",
-        "batchfleet bench",
-    ): "takes minutes, on a machine with nothing else to do: tests/integration/test_bench.py runs each in small",
-    ("docs/performance.md", "scripts/bench"): "is all of these in turn",
-    ("docs/performance.md", "MODEL=DIRECTORY"): "needs a GPU",
+        "",
+    ): "measures for minutes, on an idle machine, some with vLLM or a GPU: tests/integration/test_bench.py has each in small",
     ("docs/python.md", ""): "tests/story/test_python_docs.py runs its programs",
 }
 """(page, or page and section, with which a command begins) -> why it is not run here."""

@@ -1,0 +1,50 @@
+"""What the first word of a command line may be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from fleet.cli import COMMANDS, command_parser, main
+
+
+def test_a_mistyped_command_is_told_from_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, and no list of twenty."""
+    for word, told in (
+        ("runn", "there is no command 'runn'; did you mean 'run'?"),
+        ("frobnicate", "there is no command 'frobnicate'; --help lists them"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([word, "questions.jsonl"])
+
+        assert ended.value.code == 2
+        assert told in capsys.readouterr().err
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, as stdout is for data."""
+    with pytest.raises(SystemExit):
+        main([])
+
+    said = capsys.readouterr()
+    assert "the whole fleet on this machine, for one file" in said.err
+    assert said.out == ""
+
+
+def test_every_command_is_found_alone_as_among_all() -> None:
+    """A command line gets only the parser that it needs, and that is the same one."""
+    everything = command_parser().format_help()
+    for names in COMMANDS.values():
+        for name in names:
+            assert f"    {name} " in everything or f"    {name}\n" in everything
+            assert name in command_parser([name]).format_usage() + command_parser([name]).format_help()
+
+
+def test_a_health_check_imports_no_engine_and_no_producer() -> None:
+    """It comes every few seconds, in every container."""
+    code = "import sys; from fleet.cli import command_parser; command_parser(['health']); print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())  # noqa: S603 (ours)
+
+    assert not {name for name in loaded if name.partition(".")[0] in {"producer", "batcher", "rich", "rq", "openai", "jinja2", "vllm"}}
