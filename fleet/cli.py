@@ -63,7 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: Exception, code: int) -> int:
-    print(f"batchfleet: {error}", file=sys.stderr)
+    try:
+        print(f"batchfleet: {error}", file=sys.stderr, flush=True)
+    except OSError:
+        # The disk that is full may be the log's as well. The exit code still tells; Python must not find the rest of the line when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code
 
 

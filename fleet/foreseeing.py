@@ -81,8 +81,11 @@ def _mean_beyond(steps: Sequence[tuple[float, float]]) -> float:
     what is usual where the longest of many answers are a few times the mean.
     """
     last_share, longest = steps[-1]
+    if longest <= 0:
+        return 0.0
     alive = max(_LEAST, 1 - last_share)
-    before = next((1 - share for share, length in reversed(steps) if length <= longest * 2 / 3), 1.0)
+    # Of answers that came late, as after an outage, all may seem to have ended by any length.
+    before = max(alive, next((1 - share for share, length in reversed(steps) if length <= longest * 2 / 3), 1.0))
     of_all, of_late = longest / max(_LEAST, -math.log(alive)), longest / 3 / max(_LEAST, math.log(before / alive))
     going_on, usual = of_late * math.sqrt(of_late / of_all), alive * longest
     return min(longest, math.sqrt(going_on * usual))

@@ -56,3 +56,21 @@ def test_a_program_that_was_killed_leaves_the_end_of_its_log(tmp_path: Path) -> 
 
     assert last_lines(tmp_path / "log", count=2) == "    INFO line 28\n    INFO line 29"
     assert last_lines(tmp_path / "nowhere") == "    (it said nothing)"
+
+
+def test_a_complaint_that_cannot_be_written_keeps_its_exit_code() -> None:
+    """The disk that is full may be the one of the log: 1 would mean that every question has its line."""
+    with Path("/dev/full").open("w") as full:
+        command = [
+            sys.executable,
+            "-m",
+            "fleet",
+            "submit",
+            str(ROOT / "examples" / "questions.jsonl"),
+            "-o",
+            "/proc/no/such",
+            "--redis",
+            "unix:///no/such",
+        ]
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, timeout=60, check=False)  # noqa: S603 (ours)
+    assert done.returncode == 3

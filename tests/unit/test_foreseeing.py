@@ -1,0 +1,25 @@
+"""What is foreseen of the lengths of answers is a guess, and never a reason to end."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet.foreseeing import foreseen_lengths
+from producer.stock import Ended
+
+ENDS = st.lists(st.builds(Ended, st.floats(0, 1000), st.integers(0, 4000)), min_size=1, max_size=50)
+
+
+@given(ENDS, st.integers(0, 64), st.floats(1e-4, 10.0), st.floats(0, 100))
+def test_any_answers_give_lengths(ends: list[Ended], slots: int, s_per_token: float, idle_s: float) -> None:
+    """Whatever the order and the times: after an outage, they have nothing to do with lengths."""
+    now_s = max(end.at_s for end in ends) + idle_s
+
+    lengths = foreseen_lengths(ends, 0.0, now_s, slots, s_per_token)
+
+    assert lengths
+    assert all(math.isfinite(length) and length >= 0 for length in lengths)
+    assert lengths == sorted(lengths)
