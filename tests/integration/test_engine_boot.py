@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import time
@@ -149,7 +150,7 @@ async def test_starting_takes_no_longer_than_allowed(caplog: pytest.LogCaptureFi
     assert advice.startswith("What to change: raise model.generator_settings.server_startup_timeout (now 4)")
     assert lines[0] == "The engine's last lines:"
     assert len(lines) > 1
-    assert "vLLM still starting, 1 of at most 4 s: " in caplog.text
+    assert re.search(r"vLLM still starting, \d of at most 4 s: ", caplog.text)
 
 
 async def test_starting_can_be_cancelled() -> None:
