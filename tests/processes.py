@@ -17,6 +17,8 @@ from typing import Any, Self
 from fleet.processes import spawn, stop_all
 
 ROOT = Path(__file__).parent.parent
+TREES = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+"""PYTHONPATH for programs of this tree. What lies there already may be all that this Python has of vLLM or Redis' client."""
 PATIENCE_S = 60.0
 
 
@@ -53,7 +55,7 @@ class Processes:
 
     def start(self, name: str, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
         """Start `batchfleet ARGUMENTS`. `environ`: further settings, without the BATCHFLEET_ prefix."""
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHFLEET_REDIS_URL": self.url, **self.environ}
+        env = {**os.environ, "PYTHONPATH": TREES, "BATCHFLEET_REDIS_URL": self.url, **self.environ}
         env.update({f"BATCHFLEET_{key}": value for key, value in environ.items()})
         process = spawn([sys.executable, "-m", "fleet", *arguments], env, self.folder / f"{name}.log")
         self.started[name] = process
@@ -88,7 +90,7 @@ def batchfleet(
     *arguments: str, environ: Mapping[str, str] | None = None, stdin: str | None = None, timeout_s: float = PATIENCE_S
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end, as a user would."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}
+    env = {**os.environ, "PYTHONPATH": TREES, **(environ or {})}
     command = [sys.executable, "-m", "fleet", *arguments]
     return subprocess.run(command, env=env, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603 (ours)
 

@@ -17,12 +17,12 @@ from fleet.bench.questions import LONGEST, MEDIAN_CHARS, SHORTEST, make_question
 from fleet.bench.report import Table, percentile
 from fleet.bench.tracing import STAGES
 from tests.integration import tiny_model
-from tests.processes import ROOT, write_questions
+from tests.processes import TREES, write_questions
 
 
 def bench(*arguments: str, timeout_s: float = 100, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run one benchmark to its end, as a user would."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+    env = {**os.environ, "PYTHONPATH": TREES, **environ}
     command = [sys.executable, "-m", "fleet.bench", *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603 (ours)
 

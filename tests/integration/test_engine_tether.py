@@ -14,7 +14,7 @@ import pytest
 from gpu_worker.engines import watchdog
 from gpu_worker.engines.tethering import ENDING_S
 from tests.integration import tiny_model
-from tests.processes import ROOT, wait_until
+from tests.processes import TREES, wait_until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -44,7 +44,7 @@ def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[subprocess
     folder = tmp_path_factory.mktemp("owners")
     script = folder / "owner.py"
     script.write_text(OWNER)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    environment = {**os.environ, "PYTHONPATH": TREES, "VLLM_CPU_KVCACHE_SPACE": "1"}
     started = []
     for number in range(2):
         with (folder / f"owner-{number}.log").open("wb") as log:

@@ -19,7 +19,7 @@ from batchfleet import AsyncFleet, Fleet, QuestionFailedError
 from fleet.private_redis import PrivateRedis
 from fleet.processes import spawn
 from tests.integration.tiny_model import ENGINE_ARGUMENTS, cached
-from tests.processes import ROOT, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
+from tests.processes import ROOT, TREES, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 pytestmark = pytest.mark.vllm
 
@@ -203,5 +203,5 @@ def test_a_question_that_kills_its_engine_is_found(tmp_path: Path, config: Path,
 
 def a_killing_worker(fleet: Processes, log: Path, config: Path) -> subprocess.Popen[bytes]:
     """A worker whose engine dies of the marker."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHFLEET_REDIS_URL": fleet.url}
+    environ = {**os.environ, "PYTHONPATH": TREES, "BATCHFLEET_REDIS_URL": fleet.url}
     return spawn([sys.executable, str(ROOT / "tests/integration/killing_worker.py"), "worker", "--config", str(config)], environ, log)
