@@ -14,6 +14,7 @@ import pytest
 
 from gpu_worker.engines import watchdog
 from gpu_worker.engines.tethering import ENDING_S, Tether, processes_below_me
+from tests.processes import wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 
@@ -73,6 +74,20 @@ def alive(pid: int) -> bool:
         return False
 
 
+def wait_for_a_look(guard: int) -> None:
+    """Return when the watchdog has begun to read /proc, and has ended: the kernel counts what it reads. However busy the machine is."""
+    before = read_by(guard)
+    wait_until(lambda: read_by(guard) > before, "the watchdog looks")
+    while (seen := read_by(guard)) > before:
+        before = seen
+        time.sleep(watchdog.LOOK_EVERY_S / 3)
+
+
+def read_by(pid: int) -> int:
+    """Bytes."""
+    return int(Path(f"/proc/{pid}/io").read_text().split()[1])
+
+
 @pytest.fixture
 def an_owner() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], list[int]]]]:
     """Starts an owner that starts what `body` says; returns it, and the process ids of its watchdog and its children."""
@@ -116,8 +131,8 @@ def test_an_orphan_is_known_from_before(an_owner: Callable[[str], tuple[subproce
     """A grandchild without the mark, whose parent died first, is remembered from when it still had one."""
     body = A_GRANDCHILD.replace("['sleep', '600']", "['sleep', '600'], env={}")
     owner, (guard, middle, grandchild) = an_owner(body)
-    # Three looks of the watchdog: nothing tells from outside that it has looked.
-    time.sleep(3 * watchdog.LOOK_EVERY_S)
+    for _ in range(2):
+        wait_for_a_look(guard)
 
     os.kill(middle, signal.SIGKILL)
     owner.kill()
