@@ -37,7 +37,7 @@ class Ending:
 
 @dataclass
 class Composed:
-    """One Compose project. At the end of the `with` block it is gone, volumes and all; its logs are shown if the block failed.
+    """One Compose project. At the end of the `with` block it is gone, volumes and all.
 
     Attributes:
         folder: Mounted as /data; also holds the configuration and further Compose files.
@@ -59,9 +59,11 @@ class Composed:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if error is not None:
-            print(self.compose("logs", "--no-color", "--tail", "60", check=False).stdout)
         self._down()
+
+    def show_logs(self) -> None:
+        """The last that each container said."""
+        print(self.compose("logs", "--no-color", "--tail", "60", check=False).stdout)
 
     def configure(self, text: str) -> None:
         """Give the fleet this YAML configuration, from its next start on."""
