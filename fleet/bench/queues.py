@@ -78,7 +78,7 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
     Raises:
         UsageError: A peer cannot be installed, other than those of `environments.MAY_LACK`.
     """
-    installed = _installed(plan, say)
+    installed = install(plan.peers, environments.cache_folder(os.environ), say)
     found: list[Measurement] = []
     versions: dict[str, tuple[str, str]] = {}
     with tempfile.TemporaryDirectory(prefix="batchfleet-bench-") as name:
@@ -96,10 +96,10 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
     return Report("queue", parameters, tables, [*NOTES, *_left_out(plan, installed), *_verdict(found)], [asdict(one) for one in found], chart)
 
 
-def _installed(plan: Plan, say: Callable[[str], None]) -> dict[str, Path]:
-    cache = environments.cache_folder(os.environ)
+def install(peers: Sequence[str], cache: Path, say: Callable[[str], None]) -> dict[str, Path]:
+    """The environments of peers; those of `environments.MAY_LACK` may be missing."""
     folders: dict[str, Path] = {}
-    for name in _named(plan):
+    for name in _named(peers):
         try:
             folders[name] = environments.environment_of(name, cache, say)
         except UsageError as error:
@@ -109,12 +109,12 @@ def _installed(plan: Plan, say: Callable[[str], None]) -> dict[str, Path]:
     return folders
 
 
-def _named(plan: Plan) -> list[str]:
-    return [name for name in plan.peers if name != "none"]
+def _named(peers: Sequence[str]) -> list[str]:
+    return [name for name in peers if name != "none"]
 
 
 def _left_out(plan: Plan, installed: Mapping[str, Path]) -> list[str]:
-    lacking = [name for name in _named(plan) if name not in installed]
+    lacking = [name for name in _named(plan.peers) if name not in installed]
     return [f"Left out, because not installed: {', '.join(lacking)}."] if lacking else []
 
 

@@ -33,14 +33,18 @@ def environment_of(peer: str, cache: Path, say: Callable[[str], None]) -> Path:
     """The folder of a peer's environment, made if it is not there.
 
     Raises:
-        UsageError: It cannot be installed; with pip's last words.
+        UsageError: It cannot be installed; with pip's last words, or the system's.
     """
     lock = lock_of(peer)
     made_from = hashlib.blake2b(lock.read_bytes() + sys.version.encode(), digest_size=6).hexdigest()
     folder = cache / f"{lock.stem}-{made_from}"
     if not (folder / "made").exists():
         say(f"installs {lock.stem} into {folder} (once)")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            msg = f"cannot install {peer} into {folder}: {error.strerror}; leave it out with --peers, or set XDG_CACHE_HOME"
+            raise UsageError(msg) from error
         _run([sys.executable, "-m", "venv", "--clear", str(folder)], peer)
         pip = [str(python_in(folder)), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
         _run([*pip, "--require-hashes", "-r", str(lock)], peer)
