@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -354,10 +355,9 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
     async with an_engine(script, request_timeout_s=0.2, retry_total_s=0.1) as (engine, _):
         outcome = refusal(await engine.answer(a_question()))
 
-    assert (outcome.kind, outcome.message) == (
-        "server_error",
-        "the server failed on this question 2 times in 0 s; last: no answer within 0.2 s",
-    )
+    # How long two times 0.2 s take is for the machine to say.
+    assert re.sub(r"in \d+ s", "in N s", outcome.message) == "the server failed on this question 2 times in N s; last: no answer within 0.2 s"
+    assert outcome.kind == "server_error"
 
 
 @pytest.mark.parametrize(
