@@ -134,6 +134,7 @@ def test_the_gpu_image_writes_to_its_cache_and_nowhere_else(images: list[str]) -
     assert "Read-only file system" in refused
 
 
+@pytest.mark.slow
 def test_a_base_image_that_runs_as_somebody_else_will_do(built: None, tmp_path: Path) -> None:  # noqa: ARG001 (then all layers are there)
     """The makers of vLLM also build one whose user is not root."""
     stand_in(tmp_path, f"{STAND_IN}-user", user="vllm", vllm="0.31.0", torch="2.11.0")
@@ -143,6 +144,7 @@ def test_a_base_image_that_runs_as_somebody_else_will_do(built: None, tmp_path: 
     assert built_on.returncode == 0, built_on.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("packages", "complaint"),
     [
