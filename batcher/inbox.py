@@ -12,7 +12,8 @@ import redis
 from batcher.line import Line
 from batcher.packing import Waiting
 from wire.connection import BLOCK_S
-from wire.keys import Keys, parse_queue_member
+from wire.errors import QueueDamagedError
+from wire.keys import Keys, leaves_no_room, parse_queue_member
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,11 @@ class Inbox:
         self.find_queues()
 
     def read(self, wait_s: float | None) -> None:
-        """Take in what has come; wait for it at most `wait_s` (None: as long as one blocking command may)."""
+        """Take in what has come; wait for it at most `wait_s` (None: as long as one blocking command may).
+
+        Raises:
+            QueueDamagedError: A stream has the last entry that it can ever have.
+        """
         streams: dict[Any, Any] = {self._keys.wake: self._wake_seen}
         queues = {}
         roomy = sum(line.bytes for line in self.waiting.values()) < READ_AHEAD_BYTES
@@ -79,6 +84,9 @@ class Inbox:
         reply: Any = self._client.xread(streams, count=self._count(), block=wait_ms or None)
         now = time.monotonic()
         for stream, entries in reply or []:
+            if leaves_no_room(entries[-1][0]):
+                msg = f"{stream.decode()} has an entry whose id leaves no room for another"
+                raise QueueDamagedError(msg)
             if stream in queues:
                 self._take(queues[stream], entries, now)
             else:

@@ -17,7 +17,7 @@ import redis
 
 from wire.connection import load_script
 from wire.dead_letters import DEAD_LETTER_TTL_S
-from wire.keys import RQ_SETS, Keys
+from wire.keys import RQ_SETS, Keys, leaves_no_room
 
 log = logging.getLogger(__name__)
 
@@ -91,24 +91,39 @@ class Mender:
             log.warning("dropped %d names in %s that are no streams of questions", gone, self._keys.queues)
 
     def _wrong_content(self, name: str) -> str | None:
-        keys = self._keys
-        if name == keys.epoch:
+        keys, wrong = self._keys, None
+        if keys.type_of(name) == "stream":
+            wrong = "an entry whose id leaves no room for another" if leaves_no_room(self._last_id(name)) else None
+        elif name == keys.epoch:
             value: Any = self._client.get(name)
-            return wrong_number(["epoch"], [value], all_needed=False)
-        if name == keys.engine_deaths:
+            wrong = wrong_number(["epoch"], [value], all_needed=False)
+        elif name == keys.engine_deaths:
             deaths: Any = self._client.hgetall(name)
-            return wrong_number([model.decode("utf-8", "replace")[:100] for model in deaths], list(deaths.values()), all_needed=False)
-        if name == keys.pending:
+            wrong = wrong_number([model.decode("utf-8", "replace")[:100] for model in deaths], list(deaths.values()), all_needed=False)
+        elif name == keys.pending:
             values: Any = self._client.hmget(name, PENDING_NUMBERS)
-            return wrong_number(PENDING_NUMBERS, values, all_needed=False)
-        run = keys.run_of(name)
-        if run is None or name != keys.run(run):
-            return None
+            wrong = wrong_number(PENDING_NUMBERS, values, all_needed=False)
+        elif (run := keys.run_of(name)) is not None and name == keys.run(run):
+            wrong = self._wrong_run(name)
+        return wrong
+
+    def _wrong_run(self, name: str) -> str | None:
         found: Any = self._client.hmget(name, "fingerprint", *RUN_NUMBERS)
         fingerprint, *values = found
         if fingerprint is None and not any(values) and not self._client.exists(name):
             return None  # It ended a moment ago.
         return wrong_number(RUN_NUMBERS, values, all_needed=True) or (None if _is_object(fingerprint) else "its fingerprint cannot be read")
+
+    def _last_id(self, stream: str) -> bytes:
+        """The id that was given last, even if its entry has been taken out; empty if the stream is gone by now."""
+        try:
+            info: Any = self._client.xinfo_stream(stream)
+        except redis.ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+            return b""
+        last: bytes = info["last-generated-id"]
+        return last
 
     def _move(self, name: str, reason: str, expected: str) -> None:
         """A run of which a part is damaged goes as a whole: then its producer asks again what has no line, instead of waiting for what is lost."""

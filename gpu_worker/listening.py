@@ -11,7 +11,7 @@ import redis.asyncio
 
 from wire.connection import BLOCK_S, RedisAddress, translated
 from wire.errors import QueueUnavailableError
-from wire.keys import Keys
+from wire.keys import Keys, leaves_no_room
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +43,13 @@ class News:
                 await asyncio.sleep(PAUSE_S)
                 continue
             if reply:
-                seen = reply[0][1][-1][0]
+                last: bytes = reply[0][1][-1][0]
                 self._came.set()
+                seen = last
+                if leaves_no_room(last):
+                    # A stranger's; the batcher moves it aside, and what comes then begins anew.
+                    await asyncio.sleep(PAUSE_S)
+                    seen = "0"
 
     async def wait(self, most_s: float) -> None:
         """Return after `most_s` seconds, or soon if there is news."""

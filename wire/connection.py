@@ -195,8 +195,8 @@ PASSES = ("OOM ", "LOADING", "MASTERDOWN", "MISCONF", "READONLY", "TRYAGAIN", "C
 """Time alone may mend it: out of memory inside a script, a failover, a full disk under the append-only file."""
 FORBIDDEN = ("NOPERM", "can't run this command", "can't access at least one of the keys")
 """The user may not do it; the last two are Redis 6.2's words inside of a script."""
-DAMAGE = ("WRONGTYPE", "is not an integer", "not a valid float", "would overflow", "attempt to ")
-"""A key holds what no fleet wrote there; the last one is Lua's, of a script that calculates with it."""
+DAMAGE = ("WRONGTYPE", "is not an integer", "not a valid float", "would overflow", "attempt to ", "exhausted the last possible ID")
+"""A key holds what no fleet wrote there; `attempt to` is Lua's, of a script that calculates with it."""
 
 
 def _in_our_words(error: redis.exceptions.ResponseError, address: RedisAddress) -> FleetError | None:

@@ -7,6 +7,7 @@ import pickle
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,11 @@ def wrong(client: redis.Redis, key: str, expected: str) -> None:
         else:
             pipe.set(key, "not yours")
         pipe.execute()
+
+
+def last_entry(client: redis.Redis, marker: Path, *, key: str) -> None:
+    """After this one, Redis gives a stream no id any more."""
+    client.xadd(key, {"q": str(marker)}, id=f"{2**64 - 1}-{2**64 - 1}")
 
 
 def the_worker(client: redis.Redis) -> str:
@@ -306,6 +312,12 @@ CONTENTS = [
     ),
     Attack(
         "deadlines of streams that are none", "expiring", lambda r, m: scores(r, KEYS.expiring, {b"\xff": 0, str(m): float("inf")}), becomes="dropped"
+    ),
+    *(
+        Attack(
+            "an entry with the last id that a stream can have", where, partial(last_entry, key=key), "an entry whose id leaves no room for another"
+        )
+        for where, key in {"wake": KEYS.wake, "news": KEYS.news, "dead": KEYS.dead, "questions:MODEL:P": STREAM}.items()
     ),
     Attack(
         "a crowd of runs that wait for room",
