@@ -23,7 +23,7 @@ def test_the_file_it_writes_is_faster_and_can_be_used(tmp_path: Path) -> None:
     """An engine of 4 sequences is enlarged, and the settings say so."""
     written = tmp_path / "tuned.yaml"
 
-    done = tune("--engine", "stub", "-o", str(written), "--seconds", "0.3", "--budget", "8", "--json", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
+    done = tune("--engine", "stub", "-o", str(written), "--seconds", "0.15", "--budget", "8", "--json", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
 
     assert done.returncode == 0, done.stderr
     settings = load_settings(written, {}, {}).settings
@@ -37,7 +37,7 @@ def test_the_file_it_writes_is_faster_and_can_be_used(tmp_path: Path) -> None:
 
 def test_what_was_found_is_set_against_every_combination() -> None:
     """Both are measured again, and so is every combination near what was there."""
-    done = tune("--engine", "stub", "--seconds", "0.05", "--budget", "1.5", "--json", "--exhaustive", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
+    done = tune("--engine", "stub", "--seconds", "0.5", "--budget", "3", "--json", "--exhaustive", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

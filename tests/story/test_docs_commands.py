@@ -188,11 +188,12 @@ class Reader:
         return text
 
     def _put_aside(self) -> None:
-        """What cannot be read is put into the queue, and the page's batcher puts it aside: a dead letter to look at."""
+        """What cannot be read is put into the queue, and the page's worker puts it aside: a dead letter to look at."""
         with redis.Redis.from_url(self._url, protocol=2) as client:
-            client.sadd(Keys().queues, queue_member("my-model", 0))
-            client.xadd(Keys().questions("my-model", 0), {"q": b"no question", "r": "nobody"})
-            wait_until(lambda: client.exists(Keys().dead), "the batcher puts it aside", PATIENCE_S)
+            model = self._status().workers[0].model
+            client.sadd(Keys().queues, queue_member(model, 0))
+            client.xadd(Keys().questions(model, 0), {"q": b"no question", "r": "nobody"})
+            wait_until(lambda: client.exists(Keys().dead), "the worker puts it aside", PATIENCE_S)
 
     def _letter(self) -> str:
         """The id of that letter."""

@@ -86,23 +86,6 @@ def test_convert_writes_answers_once_more(tmp_path: Path) -> None:
     assert (itself.returncode, itself.stderr) == (2, f"batchfleet: {tmp_path}/answers.jsonl holds the answers; choose another -o\n")
 
 
-def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
-    """All indented commands of docs/formats.md, in one shell, as a reader would."""
-    lines = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8").splitlines()
-    commands = [line.strip() for line in lines if line.startswith(("    printf", "    batchfleet"))]
-    (tmp_path / "batchfleet").write_text(f'#!/bin/sh\nexec env PYTHONPATH={ROOT} {sys.executable} -m fleet "$@"\n')
-    (tmp_path / "batchfleet").chmod(0o755)
-    script = "\n".join(["set -eu", "PATH=$PWD:$PATH", *commands])
-
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603, S607 (ours)
-
-    assert done.returncode == 0, done.stderr
-    assert len(commands) >= 6
-    batch = [json.loads(line) for line in (tmp_path / "answers.openai.jsonl").read_text().splitlines()]
-    assert [line["custom_id"] for line in batch] == ["1", "2"]
-    assert [line["metadata"] for line in read_answers(tmp_path / "choices.answers.jsonl")] == [{"choices": ["yes", "no"], "answer": "A"}]
-
-
 def test_a_configuration_of_distllm_is_a_whole_command(tmp_path: Path) -> None:
     """Questions and output are where it says; the result is where its readers look, and the same command again finds everything answered."""
     (tmp_path / "mc.json").write_text(json.dumps([{"question": f"{number}?", "answer": "B", "question_hash": f"h{number}"} for number in range(20)]))

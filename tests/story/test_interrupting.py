@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,13 @@ def test_an_interrupted_submission_goes_on_with_the_command_that_it_names(tmp_pa
     assert "to give up:  batchfleet cancel stopped" in told
     assert (summary["finished"], summary["this_call"]["records"]) == (False, done)
     assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Shorter than pytest's: where a socket's path would be too long, the fleet goes elsewhere, and there would be nothing to see here."""
+    with tempfile.TemporaryDirectory(prefix="bf-test-") as made:
+        yield Path(made)
 
 
 def start_run(folder: Path, *, step_s: str) -> subprocess.Popen[bytes]:

@@ -359,6 +359,7 @@ def test_waiting_outlasts_a_redis_that_is_away(redis_server: PrivateRedis) -> No
             assert waiting.result().answered == 200
 
 
+@pytest.mark.usefixtures("workers")
 def test_ctrl_c_says_how_to_go_on(redis_server: PrivateRedis, tmp_path: Path) -> None:
     """The program ends at once, names the run, and every answer that it has not handled is there for the next."""
     program = Program(redis_server.url, tmp_path, "import logging\nlogging.basicConfig()\n" + ANSWERING)
