@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,6 +19,10 @@ from fleet.processes import stop_all
 
 settings.register_profile("batchfleet", deadline=None, print_blob=True)
 settings.load_profile("batchfleet")
+
+# Programs that tests start inherit it, and a shell has what it starts in the background ignore Ctrl-C. Only a main thread may set it.
+with contextlib.suppress(ValueError):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -72,9 +72,11 @@ def search(start: Setting, measure: Callable[[Setting], float], tried: Tried) ->
         found = _largest_batch(found, rate)
     except OutOfTimeError:
         tried.complete = False
-        found = tried.best if tried.rates else start
+        if not tried.rates:
+            return start
+        found = tried.best
     # Whatever the order of trying made of it: never slower than what was seen.
-    return found if tried.rates and tried.rates[found] >= AS_GOOD * tried.rates[tried.best] else tried.best
+    return found if tried.rates[found] >= AS_GOOD * tried.rates[tried.best] else tried.best
 
 
 def grid(start: Setting, found: Setting) -> Iterator[Setting]:

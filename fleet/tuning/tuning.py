@@ -64,6 +64,9 @@ def tune(plan: TuningPlan, settings: Settings, say: Callable[[str], None]) -> Tu
         start = engines.start()
         tried = Tried()
         found = search(start, engines.measure, tried)
+        if not tried.rates:
+            msg = f"there was no time for a single measurement within {plan.budget_s:g} s; give it a longer --budget"
+            raise BenchFailedError(msg)
         if tried.rates[found] <= 0:
             msg = f"the engine answered none of the questions within {plan.window_s:g} s; give it a longer --seconds"
             raise BenchFailedError(msg)

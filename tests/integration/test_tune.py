@@ -37,7 +37,7 @@ def test_the_file_it_writes_is_faster_and_can_be_used(tmp_path: Path) -> None:
 
 def test_what_was_found_is_set_against_every_combination() -> None:
     """Both are measured again, and so is every combination near what was there."""
-    done = tune("--engine", "stub", "--seconds", "0.5", "--budget", "3", "--json", "--exhaustive", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
+    done = tune("--engine", "stub", "--seconds", "0.5", "--budget", "15", "--json", "--exhaustive", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -64,3 +64,11 @@ def test_an_engine_that_refuses_everything_has_no_best_settings() -> None:
 
     assert done.returncode == 2
     assert "refuses the questions" in done.stderr
+
+
+def test_no_time_for_a_single_measurement_is_said() -> None:
+    """In one line, with what to change."""
+    done = tune("--engine", "stub", "--seconds", "0.5", "--budget", "0.01")
+
+    assert done.returncode == 2
+    assert done.stderr.endswith("batchfleet: there was no time for a single measurement within 0.01 s; give it a longer --budget\n")
