@@ -47,7 +47,8 @@ def environment_of(peer: str, cache: Path, say: Callable[[str], None]) -> Path:
             raise UsageError(msg) from error
         _run([sys.executable, "-m", "venv", "--clear", str(folder)], peer)
         pip = [str(python_in(folder)), "-I", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-        _run([*pip, "--require-hashes", "-r", str(lock)], peer)
+        # The lock is complete; looking for more, pip would refuse a dependency with an extra of which there is a newer release by now.
+        _run([*pip, "--no-deps", "--require-hashes", "-r", str(lock)], peer)
         # Written last: a half-made environment has none.
         (folder / "made").touch()
     _link_peers(folder)
