@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import redis
@@ -12,8 +12,8 @@ import redis
 from batcher.line import Line
 from batcher.packing import Waiting
 from wire.connection import BLOCK_S
-from wire.errors import QueueDamagedError
-from wire.keys import Keys, leaves_no_room, parse_queue_member
+from wire.keys import Keys, parse_queue_member
+from wire.streams import Entry, entries_of
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +83,9 @@ class Inbox:
         # BLOCK 0 would wait for ever.
         reply: Any = self._client.xread(streams, count=self._count(), block=wait_ms or None)
         now = time.monotonic()
-        for stream, entries in reply or []:
-            if leaves_no_room(entries[-1][0]):
-                msg = f"{stream.decode()} has an entry whose id leaves no room for another"
-                raise QueueDamagedError(msg)
-            if stream in queues:
-                self._take(queues[stream], entries, now)
+        for name, entries in entries_of(reply):
+            if name in queues:
+                self._take(queues[name], entries, now)
             else:
                 self._wake_seen = entries[-1][0]
                 self.cancelled |= any(b"cancelled" in fields for _, fields in entries)
@@ -118,7 +115,7 @@ class Inbox:
     def _count(self) -> int:
         return max(1, min(READ_AT_ONCE, READ_BYTES // self._largest_bytes))
 
-    def _take(self, queue: QueueId, entries: list[tuple[bytes, dict[bytes, bytes]]], now: float) -> None:
+    def _take(self, queue: QueueId, entries: Sequence[Entry], now: float) -> None:
         waiting = self.waiting[queue]
         for entry_id, fields in entries:
             data = fields.get(b"q") if fields else None

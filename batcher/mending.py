@@ -17,7 +17,8 @@ import redis
 
 from wire.connection import load_script
 from wire.dead_letters import DEAD_LETTER_TTL_S
-from wire.keys import RQ_SETS, Keys, leaves_no_room
+from wire.keys import RQ_SETS, Keys
+from wire.streams import leaves_no_room
 
 log = logging.getLogger(__name__)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Any
 
 import redis.asyncio
 
 from wire.connection import BLOCK_S, RedisAddress, translated
 from wire.errors import QueueUnavailableError
-from wire.keys import Keys, leaves_no_room
+from wire.keys import Keys
+from wire.streams import entries_of
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +37,14 @@ class News:
         while True:
             try:
                 with translated(self._address):
-                    reply: Any = await self._client.xread({self._key: seen}, block=int(1000 * BLOCK_S))
+                    news = entries_of(await self._client.xread({self._key: seen}, block=int(1000 * BLOCK_S)))
             except QueueUnavailableError as error:
                 log.debug("no news: %s", error)
                 await asyncio.sleep(PAUSE_S)
                 continue
-            if reply:
-                last: bytes = reply[0][1][-1][0]
+            for _, entries in news:
+                seen = entries[-1][0]
                 self._came.set()
-                seen = last
-                if leaves_no_room(last):
-                    # A stranger's; the batcher moves it aside, and what comes then begins anew.
-                    await asyncio.sleep(PAUSE_S)
-                    seen = "0"
 
     async def wait(self, most_s: float) -> None:
         """Return after `most_s` seconds, or soon if there is news."""

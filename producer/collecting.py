@@ -13,6 +13,7 @@ from wire.connection import load_script
 from wire.errors import LeaseLostError, MalformedMessageError, NewerMessageError
 from wire.keys import Keys
 from wire.messages import Answer, Failure
+from wire.streams import entries_of
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Collector:
 
         Raises:
             NewerMessageError: One is of a wire version to come; it stays in Redis, and so do those after it.
+            QueueDamagedError: The stream has the last entry that it can ever have; call `restart` before the next try.
         """
         return [record for _, record in self.receive_entries(wait_s)]
 
@@ -58,7 +60,7 @@ class Collector:
         block_ms = int(1000 * wait_s) or None
         count = max(1, min(AT_ONCE, BYTES_AT_ONCE // self._largest_bytes))
         reply: Any = self._client.xread({self._records: self._seen}, count=count, block=block_ms)
-        entries: list[tuple[bytes, dict[bytes, bytes]]] = reply[0][1] if reply else []
+        entries = [entry for _, of_stream in entries_of(reply) for entry in of_stream]
         # Halves with each look, so that one giant does not slow reading for good.
         self._largest_bytes = max(self._largest_bytes // 2, 1, *(len(fields.get(b"a", b"")) for _, fields in entries))
         records = []

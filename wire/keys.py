@@ -248,11 +248,6 @@ SUSPECT_AFTER_DEATHS = 2
 """A batch whose workers died this often is taken apart. One death is no evidence: machines are switched off, and workers killed by hand."""
 
 
-def leaves_no_room(entry_id: bytes) -> bool:
-    """Whether a stream whose last entry has this id may take no other ever after, and nobody who has read so far would read it: no fleet's."""
-    return entry_id.startswith(b"18446744073709551615-")
-
-
 def withdrawn_member(run: str, index: int) -> str:
     """How `withdrawn` names a question; a run's id has no colon, so this is no run's."""
     return f"{run}:{index}"

@@ -16,7 +16,7 @@ from fleet.cli import main
 from fleet.private_redis import PrivateRedis
 from producer import running
 from tests.builders import an_answer
-from tests.hostile.attacks import KEYS, STREAM, packed, wrong
+from tests.hostile.attacks import KEYS, STREAM, last_entry, packed, wrong
 from tests.processes import Processes, lines_in, read_answers, wait_until, write_questions
 from wire.codec import encode_record
 
@@ -50,6 +50,11 @@ def damage_records(client: redis.Redis, key: str) -> None:
     client.xadd(key, {"not": "ours"})
 
 
+def fill_up(client: redis.Redis, key: str) -> None:
+    """An entry with the last id that a stream can have."""
+    last_entry(client, Path("nowhere"), key=key)
+
+
 def remove(client: redis.Redis, key: str) -> None:
     """Deleted by hand."""
     client.delete(key)
@@ -63,6 +68,7 @@ DAMAGES = {
     "the ledger of answered questions is a list": (damage_type, KEYS.done("r")),
     "the records are a string": (damage_type, KEYS.records("r")),
     "the producer's claim is a list": (damage_type, KEYS.producer("r")),
+    "the records can take no more": (fill_up, KEYS.records("r")),
     "garbage among the records": (damage_records, KEYS.records("r")),
 }
 
