@@ -19,7 +19,8 @@ from fleet.control import cancel_run
 from fleet.served import served_models
 from fleet.settings.loading import load_settings
 from fleet.settings.schema import Settings
-from fleet.status import FleetStatus, read_status
+from fleet.status import FleetStatus
+from fleet.status_reading import read_status
 from producer.backlog import Given
 from producer.inbox import Inbox
 from producer.sending import RunState

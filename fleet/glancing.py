@@ -7,7 +7,8 @@ import time
 
 import redis
 
-from fleet.status import FleetStatus, read_status
+from fleet.status import FleetStatus
+from fleet.status_reading import read_status
 from wire.connection import RedisAddress, connect, translated
 from wire.errors import FleetError
 from wire.keys import Keys

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fleet.advice import advise
-from fleet.status import read_status
+from fleet.status_reading import read_status
 from fleet.status_view import draw
 from wire.connection import RedisAddress, connect, translated
 from wire.errors import QueueUnavailableError

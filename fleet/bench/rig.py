@@ -24,7 +24,7 @@ from fleet.private_redis import PrivateRedis
 from fleet.processes import last_lines, spawn, stop_all
 from fleet.settings.schema import RedisSettings, Settings
 from fleet.settings.show import child_environment, to_file_text
-from fleet.status import read_status
+from fleet.status_reading import read_status
 from wire.errors import FleetError
 from wire.keys import Keys
 

@@ -11,7 +11,7 @@ from fleet.commands.flags import Commands, Shared, add_json
 from fleet.ledger import read_ledger
 from fleet.settings.schema import Settings
 from fleet.settings.show import show_settings
-from fleet.status import read_status
+from fleet.status_reading import read_status
 from fleet.status_view import draw
 from fleet.watching import console_for_status, watch
 from wire.connection import opened

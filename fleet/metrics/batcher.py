@@ -10,7 +10,8 @@ from prometheus_client.registry import Collector
 
 from batcher.serving import Batcher
 from fleet.metrics import names
-from fleet.status import FleetStatus, read_status
+from fleet.status import FleetStatus
+from fleet.status_reading import read_status
 from wire.connection import RedisAddress, connect, translated
 from wire.errors import FleetError
 from wire.keys import Keys

@@ -17,7 +17,7 @@ import redis
 import redis.asyncio
 
 from fleet.private_redis import PrivateRedis
-from fleet.status import read_status
+from fleet.status_reading import read_status
 from gpu_worker.gpus import GpuUse, Links, imagine
 from gpu_worker.health import illness
 from gpu_worker.slices import SliceClaim, SliceOptions

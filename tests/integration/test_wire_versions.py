@@ -19,7 +19,8 @@ from batcher.packing import Waiting
 from batcher.quarantine import Quarantine
 from fleet.advice import advise, waiting_for_newer
 from fleet.private_redis import PrivateRedis
-from fleet.status import WorkerStatus, read_status
+from fleet.status import WorkerStatus
+from fleet.status_reading import read_status
 from fleet.status_view import draw
 from gpu_worker.intake import HeldBatch, Intake
 from gpu_worker.options import WorkerOptions

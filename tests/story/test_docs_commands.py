@@ -27,7 +27,8 @@ import redis
 from fleet.private_redis import PrivateRedis
 from fleet.processes import spawn, stop_all
 from fleet.state_folder import default_folder, redis_url
-from fleet.status import FleetStatus, read_status
+from fleet.status import FleetStatus
+from fleet.status_reading import read_status
 from tests.documented import PAGES, ROOT, Shown, commands_of
 from tests.processes import wait_until, write_questions
 from tests.unit.scripted_server import ScriptedServer, a_text
