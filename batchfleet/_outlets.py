@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from batchfleet._answers import Answer, Failure, from_record
-from producer.streaming import Received
+from producer.outlet import Received
 from wire.errors import FleetError
 
 PAGES = 2000

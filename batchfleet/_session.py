@@ -23,8 +23,9 @@ from fleet.status import FleetStatus
 from fleet.status_reading import read_status
 from producer.backlog import Given
 from producer.inbox import Inbox
+from producer.outlet import Outlet
 from producer.sending import RunState
-from producer.streaming import Outlet, StreamPlan, StreamRun, with_window
+from producer.streaming import StreamPlan, StreamRun, with_window
 from wire.connection import check_server, connect, translated
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys

@@ -10,9 +10,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
 
 import redis
 
@@ -20,12 +19,13 @@ from producer.backlog import Backlog, Given, Seen
 from producer.collecting import Collector
 from producer.inbox import Inbox
 from producer.options import ProducerOptions
+from producer.outlet import Outlet
+from producer.persisting import Persistence, StoppedError
 from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, RunBusyError, RunState, Sender
 from producer.withdrawing import Withdrawals
 from wire.connection import RedisAddress, check_server, connect, translated
-from wire.errors import FleetError, QueueUnavailableError
+from wire.errors import FleetError
 from wire.keys import Keys
-from wire.messages import Answer, Failure
 
 log = logging.getLogger(__name__)
 
@@ -39,29 +39,6 @@ FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
 JOIN_S = 15.0
 
-Received = tuple[bytes, Answer | Failure]
-"""(entry in the stream of records, record)."""
-T = TypeVar("T")
-
-
-class Outlet(Protocol):
-    """Where the records of a run go."""
-
-    def put(self, records: Sequence[Received]) -> None: ...
-
-    def has_room(self, wait_s: float) -> bool:
-        """Whether more may be put; waits up to `wait_s` seconds for it."""
-
-    @property
-    def handled(self) -> bytes:
-        """The last entry that need not come again, even if this process dies now; empty for none."""
-
-    def finish(self, error: BaseException | None) -> None:
-        """No more will be put, because that is all, or because of an error. Called once."""
-
-    def is_settled(self, wait_s: float) -> bool:
-        """Whether everything put was handled; waits up to `wait_s` seconds for it."""
-
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
@@ -74,10 +51,6 @@ class StreamPlan:
 
     run: str
     fingerprint: dict[str, str]
-
-
-class _StoppedError(Exception):
-    """Leads out of a wait that `stop` ended."""
 
 
 class StreamRun:
@@ -107,6 +80,7 @@ class StreamRun:
         self._first = 0
         self._in_doubt = True
         self._stopping = threading.Event()
+        self._persistence = Persistence(address, plan.run, options.patience_s, self._stopping, self._wait_for)
         self._room = threading.Event()
         self._all_sent = threading.Event()
         self._again = threading.Event()
@@ -185,6 +159,9 @@ class StreamRun:
         """Whether it has ended, and its threads too."""
         return self._ended and not any(thread.is_alive() for thread in self._threads)
 
+    def _wait_for(self, what: str) -> None:
+        self.waiting_for = what
+
     def _stop(self) -> None:
         self._stopping.set()
         self._room.set()
@@ -203,7 +180,7 @@ class StreamRun:
     def _guard(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except _StoppedError:
+        except StoppedError:
             pass
         except BaseException as error:  # noqa: BLE001 (a thread has nobody else to tell)
             self.fail(error)
@@ -223,7 +200,7 @@ class StreamRun:
                         self._again.wait(LOOK_S)
                         self._again.clear()
                     continue
-            outcome = self._persist(self._offer)
+            outcome = self._persistence.persist(self._offer)
             if outcome == "cancelled":
                 inbox.close()
                 self._backlog.drop_waiting()
@@ -239,7 +216,7 @@ class StreamRun:
 
     def _say_all_is_sent(self) -> None:
         if not self._all_sent.is_set():
-            self._persist(lambda: self._sender.end(self._backlog.position))
+            self._persistence.persist(lambda: self._sender.end(self._backlog.position))
             self._all_sent.set()
 
     @property
@@ -288,7 +265,7 @@ class StreamRun:
             self._client.close()
 
     def _receive(self) -> None:
-        entries = self._persist(lambda: self._collector.receive_entries(LOOK_S), self._collector.restart)
+        entries = self._persistence.persist(lambda: self._collector.receive_entries(LOOK_S), self._collector.restart)
         new = []
         for entry, record in entries:
             # Sent again after Redis came back without its last second; or not ours, and then it must not make us remember 2^60 bits.
@@ -311,7 +288,7 @@ class StreamRun:
         # Silence. What Redis has lost, and what was delivered long ago, would be waited for without end.
         self._check_at = time.monotonic() + CHECK_S
         position = self._backlog.position
-        state = self._persist(self._sender.open)
+        state = self._persistence.persist(self._sender.open)
         if state.cursor < position:
             self._go_by(state.cursor)
             return False
@@ -339,8 +316,8 @@ class StreamRun:
 
     def _settle(self) -> None:
         if time.monotonic() >= self._settle_at:
-            self._persist(self._acknowledge)
-            self._persist(self._withdrawals.tell)
+            self._persistence.persist(self._acknowledge)
+            self._persistence.persist(self._withdrawals.tell)
             self._settle_at = time.monotonic() + LOOK_S
 
     def _acknowledge(self) -> None:
@@ -360,30 +337,6 @@ class StreamRun:
         if handled != self._settled:
             self._settled = handled
             self._room.set()
-
-    def _persist(self, step: Callable[[], T], before_again: Callable[[], None] = lambda: None) -> T:
-        """Do a step that may safely be done twice, until Redis answers.
-
-        Raises:
-            QueueUnavailableError: It did not for `patience_s` seconds.
-            _StoppedError: We were told to stop meanwhile.
-        """
-        away_since, pause_s = 0.0, 0.1
-        while True:
-            try:
-                with translated(self._address):
-                    return step()
-            except QueueUnavailableError as error:
-                now = time.monotonic()
-                away_since = away_since or now
-                if now - away_since > self._options.patience_s:
-                    msg = f"{error}, for {self._options.patience_s:.0f} s; run {self.plan.run} can be gone on with when it does"
-                    raise QueueUnavailableError(msg) from error
-                self.waiting_for = str(error)
-                if self._stopping.wait(pause_s):
-                    raise _StoppedError from error
-                pause_s = min(2 * pause_s, 2 * LONGEST_PAUSE_S)
-                before_again()
 
 
 def with_window(options: ProducerOptions, window: int | None) -> ProducerOptions:

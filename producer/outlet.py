@@ -1,0 +1,30 @@
+"""Where the records of a run go that are not written to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from wire.messages import Answer, Failure
+
+Received = tuple[bytes, Answer | Failure]
+"""(entry in the stream of records, record)."""
+
+
+class Outlet(Protocol):
+    """Where the records of a run go."""
+
+    def put(self, records: Sequence[Received]) -> None: ...
+
+    def has_room(self, wait_s: float) -> bool:
+        """Whether more may be put; waits up to `wait_s` seconds for it."""
+
+    @property
+    def handled(self) -> bytes:
+        """The last entry that need not come again, even if this process dies now; empty for none."""
+
+    def finish(self, error: BaseException | None) -> None:
+        """No more will be put, because that is all, or because of an error. Called once."""
+
+    def is_settled(self, wait_s: float) -> bool:
+        """Whether everything put was handled; waits up to `wait_s` seconds for it."""
