@@ -20,9 +20,12 @@ from fleet.processes import stop_all
 settings.register_profile("batchfleet", deadline=None, print_blob=True)
 settings.load_profile("batchfleet")
 
-# Programs that tests start inherit it, and a shell has what it starts in the background ignore Ctrl-C. Only a main thread may set it.
+# Programs inherit what is ignored where they are started: Ctrl-C in the background of a shell, a lost terminal below nohup. Those that tests start
+# should hear of both; what has a handler here is not ignored there. Only a main thread may set one.
 with contextlib.suppress(ValueError):
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture
