@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import redis
@@ -58,7 +58,8 @@ class Mender:
         """Look at some keys, others than last time."""
         found: Any = self._client.scan(self._cursor, match=f"*{self._keys.namespace}:*", count=AT_ONCE)
         self._cursor, names = found
-        self._look_at([*names, *(name.encode() for name in RQ_SETS)])
+        # The dead letters first: whatever else is moved aside needs a letter there.
+        self._look_at(dict.fromkeys([self._keys.dead.encode(), *names, *(name.encode() for name in RQ_SETS)]))
         self._look_at_queues()
 
     def search(self) -> None:
@@ -68,9 +69,9 @@ class Mender:
         while self._cursor:
             self.patrol()
 
-    def _look_at(self, names: Sequence[bytes]) -> None:
+    def _look_at(self, names: Iterable[bytes]) -> None:
         # A name that is not UTF-8 is none of ours: it starts like one at most.
-        ours = [(name.decode(), expected) for name in set(names) if (expected := self._keys.type_of(name.decode("utf-8", "replace")))]
+        ours = [(name.decode(), expected) for name in names if (expected := self._keys.type_of(name.decode("utf-8", "replace")))]
         with self._client.pipeline(transaction=False) as pipe:
             for name, _ in ours:
                 pipe.type(name)

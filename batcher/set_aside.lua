@@ -6,12 +6,19 @@
 -- Returns 1, or 0 if it is all right by now.
 local is = redis.call('TYPE', KEYS[2]).ok
 if is == 'none' or is == ARGV[2] then return 0 end
+
+local function write_letter()
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'batch', '', 'reason', ARGV[1], 'data', '', 'where', KEYS[2], 'aside', KEYS[3])
+  redis.call('EXPIRE', KEYS[1], ARGV[4])
+end
+
+-- A letter that cannot be written stops the script, so that nothing is moved without one: except what is in the letters' own place.
+if KEYS[2] ~= KEYS[1] then write_letter() end
 for i = 2, #KEYS, 2 do
   if redis.call('EXISTS', KEYS[i]) == 1 then
     redis.call('RENAME', KEYS[i], KEYS[i + 1])
     redis.call('EXPIRE', KEYS[i + 1], ARGV[4])
   end
 end
-redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'batch', '', 'reason', ARGV[1], 'data', '', 'where', KEYS[2], 'aside', KEYS[3])
-redis.call('EXPIRE', KEYS[1], ARGV[4])
+if KEYS[2] == KEYS[1] then write_letter() end
 return 1
