@@ -24,6 +24,7 @@ NOTES = [
     "Batches at a time: raw again; each is awaited whole before another takes its place. With fewer questions, and once, for some are very slow.",
     "Fleet: one worker at its default capacity, one batcher, Redis and a producer; from the first push to the last line on disk.",
     "Every answer has exactly its number of tokens (min_tokens, max_tokens, ignore_eos). Both engines are booted once and measured in turn.",
+    "Each engine answers all questions once before the first round: the first time, an engine is slower.",
 ]
 EVEN = (0.0, 0.0)
 ONE, OVERLAPPED = 1, 2
@@ -96,6 +97,7 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
         with Helper("fleet.bench.raw_vllm", (str(folder / "questions.jsonl"),), environment(own), folder) as raw:
             sequences = int(raw.wait_until_ready()["max_num_seqs"])
             with Rig(own, 1, engine="vllm", ready_s=ready_s) as rig:
+                say(f"warm-up: {_raw(raw, 'raw', plan.count, sequences).rate:.1f}/s, {_fleet(plan, max(plan.batch_sizes), rig, folder, 'warm-up').rate:.1f}/s")
                 for number in range(plan.rounds):
                     for one in _round(plan, raw, sequences, rig, folder, number):
                         found.append(one)
@@ -116,7 +118,7 @@ def _round(plan: Plan, raw: Helper, sequences: int, rig: Rig, folder: Path, numb
             yield _raw(raw, f"raw: one {_batch(size)} at a time", some, size, ONE)
             yield _raw(raw, f"raw: two {_batch(size, 'es')} at a time", some, size, OVERLAPPED)
     for size in plan.batch_sizes:
-        yield _fleet(plan, size, rig, folder, number)
+        yield _fleet(plan, size, rig, folder, f"round-{number}")
 
 
 def _batch(size: int, plural: str = "") -> str:
@@ -130,9 +132,9 @@ def _raw(raw: Helper, fed: str, count: int, size: int, at_once: int = 0) -> Meas
     return Measurement(fed, raw=True, size=size, questions=count, elapsed_s=raw.result()["elapsed_s"], at_once=at_once)
 
 
-def _fleet(plan: Plan, size: int, rig: Rig, folder: Path, number: int) -> Measurement:
+def _fleet(plan: Plan, size: int, rig: Rig, folder: Path, when: str) -> Measurement:
     rig.batch_by(size)
-    run = f"batches-of-{size}-round-{number}"
+    run = f"batches-of-{size}-{when}"
     arguments = (str(folder / "questions.jsonl"), str(folder / f"{run}.jsonl"), rig.url, "--engine", "vllm", "--run", run)
     with rig.helper("producing", *arguments) as producer:
         producer.wait_until_ready()
