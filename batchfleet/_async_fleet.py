@@ -15,7 +15,7 @@ from batchfleet._fleet import LocalEngine, local_session
 from batchfleet._live import LiveRun, check_many, feed, named
 from batchfleet._numbering import Numbering
 from batchfleet._questions import QuestionLike, names_model
-from batchfleet._session import ConfigLike, Session, checked_run_id, read_settings
+from batchfleet._session import ConfigLike, Session, checked_run_id, reaching_settings
 from fleet.status import FleetStatus
 from producer.backlog import Given
 from producer.inbox import Inbox
@@ -28,8 +28,7 @@ class AsyncFleet:
     """`Fleet` for asyncio; used in an `async with` statement. The arguments are the same. It belongs to one event loop."""
 
     def __init__(self, redis: str | None = None, *, model: str | None = None, namespace: str | None = None, config: ConfigLike = None) -> None:
-        overrides = {"redis.url": redis, "model.generator_settings.model": model, "redis.namespace": namespace}
-        self._begin(Session(read_settings(config, overrides)))
+        self._begin(Session(reaching_settings(redis, model, namespace, config)))
 
     def _begin(self, session: Session) -> None:
         self._session = session

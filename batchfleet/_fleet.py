@@ -14,7 +14,7 @@ from batchfleet._live import LiveRun, check_many, feed, named
 from batchfleet._local import LocalSupervisor
 from batchfleet._questions import QuestionLike
 from batchfleet._run import Run
-from batchfleet._session import ConfigLike, Session, checked_run_id, read_settings
+from batchfleet._session import ConfigLike, Session, checked_run_id, reaching_settings, read_settings
 from fleet.status import FleetStatus
 
 LocalEngine = Literal["stub", "vllm", "openai"]
@@ -25,18 +25,18 @@ class Fleet:
     """A fleet that answers questions; used in a `with` statement, or closed by `close`. Threads may share one.
 
     Args:
-        redis: Where the fleet's Redis is: `redis://`, `rediss://` or `unix://`. None for that of `config` or of BATCHFLEET_REDIS_URL.
+        redis: Where the fleet's Redis is: `redis://`, `rediss://` or `unix://`. None for that of `config` or of
+            BATCHFLEET_REDIS_URL, or else that of this user's `batchfleet up` on this host.
         model: The model for questions that name none. None for the configured one, or else the only one that workers serve.
         namespace: Of the fleet's keys, if it is not `batchfleet`.
         config: A YAML file, or settings by their dotted names: TLS, password, limits.
 
     Raises:
-        UsageError: A setting is wrong, or no Redis is named. Whether there is one shows when something is asked.
+        UsageError: A setting is wrong, or no Redis is named and no `batchfleet up` is up. Whether there is one shows when something is asked.
     """
 
     def __init__(self, redis: str | None = None, *, model: str | None = None, namespace: str | None = None, config: ConfigLike = None) -> None:
-        overrides = {"redis.url": redis, "model.generator_settings.model": model, "redis.namespace": namespace}
-        self._begin(Session(read_settings(config, overrides)))
+        self._begin(Session(reaching_settings(redis, model, namespace, config)))
 
     def _begin(self, session: Session) -> None:
         self._session = session

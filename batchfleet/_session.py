@@ -16,9 +16,11 @@ from batchfleet._local import LocalSupervisor
 from batchfleet._statuses import RunStatus, read_run
 from fleet import building
 from fleet.control import cancel_run
+from fleet.reaching import with_running
 from fleet.served import served_models
 from fleet.settings.loading import load_settings
 from fleet.settings.schema import Settings
+from fleet.state_folder import default_folder
 from fleet.status import FleetStatus
 from fleet.status_reading import read_status
 from producer.backlog import Given
@@ -58,6 +60,16 @@ def read_settings(config: ConfigLike, overrides: Mapping[str, object]) -> Settin
     given = dict(config) if isinstance(config, Mapping) else {}
     path = None if config is None or isinstance(config, Mapping) else Path(config)
     return load_settings(path, os.environ, {**given, **{key: value for key, value in overrides.items() if value is not None}}).settings
+
+
+def reaching_settings(redis: str | None, model: str | None, namespace: str | None, config: ConfigLike) -> Settings:
+    """The same for a fleet that is up: where nothing names a Redis, that of this user's `batchfleet up` on this host.
+
+    Raises:
+        UsageError: One line for every problem.
+    """
+    overrides = {"redis.url": redis, "model.generator_settings.model": model, "redis.namespace": namespace}
+    return with_running(read_settings(config, overrides), default_folder(os.environ))
 
 
 class Session:

@@ -17,9 +17,10 @@ from fleet.commands.flags import BENCH, EXIT_CODES, shared_flags
 from fleet.commands.loading import load
 from fleet.hosts import HostSilentError
 from fleet.processes import ChildGaveUpError
+from fleet.reaching import with_running
 from fleet.settings.schema import Settings
 from fleet.settings.show import secret_texts
-from fleet.state_folder import default_folder, url_of_running
+from fleet.state_folder import default_folder
 from wire.errors import EngineBootError, EngineDeadError, FleetError, LeaseLostError, QueueUnavailableError, UsageError
 
 COMMANDS = {
@@ -75,11 +76,9 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     loaded = load(arguments)
     for warning in loaded.warnings:
         print(f"batchfleet: warning: {warning}", file=sys.stderr)
-    settings = loaded.settings
-    if settings.redis.url is None and getattr(arguments, "finds_fleet", False):
-        running = url_of_running(Path(arguments.state) if getattr(arguments, "state", None) else default_folder(os.environ))
-        settings = settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": running})})
-    return settings
+    if not getattr(arguments, "finds_fleet", False):
+        return loaded.settings
+    return with_running(loaded.settings, Path(arguments.state) if getattr(arguments, "state", None) else default_folder(os.environ))
 
 
 def command_parser(argv: Sequence[str] = ("bench",)) -> argparse.ArgumentParser:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from fleet.settings.schema import Settings
+from fleet.state_folder import url_of_running
 from wire.connection import RedisAddress
 from wire.errors import UsageError
+
+
+def with_running(settings: Settings, folder: Path) -> Settings:
+    """The settings; if they name no Redis, with that of the `batchfleet up` that keeps its state in `folder`, if one is up."""
+    if settings.redis.url is not None or (url := url_of_running(folder)) is None:
+        return settings
+    return settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": url})})
 
 
 def redis_address(settings: Settings, url: str | None = None) -> RedisAddress:

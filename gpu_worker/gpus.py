@@ -8,6 +8,7 @@ import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from wire.errors import UsageError
@@ -19,6 +20,8 @@ Links = frozenset[frozenset[str]]
 
 IMAGINARY = "BATCHFLEET_GPUS"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+DRIVER = Path("/dev/nvidiactl")
+"""There wherever NVIDIA's driver is."""
 USED_SHARE = 0.1
 """vLLM takes 90 % of a GPU's memory by default: whatever leaves less than that is in its way. A bare CUDA context is not."""
 
@@ -103,7 +106,10 @@ def find_gpus(environ: Mapping[str, str]) -> Gpus:
     if text := environ.get(IMAGINARY):
         return NO_GPUS if text == NONE else imagine(text)
     if importlib.util.find_spec("pynvml") is None:
-        log.info("nvidia-ml-py is not installed: no GPUs are claimed")
+        if DRIVER.exists():
+            log.warning(
+                "no GPUs are claimed, so the engine of every worker here sees all of them: pip install nvidia-ml-py, or run one worker a host"
+            )
         return NO_GPUS
     # Only here: it is optional, and a worker without GPUs has no use for it.
     import pynvml  # noqa: PLC0415

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ def pyarrow_for(path: Path) -> Any:  # noqa: ANN401 (pyarrow has no types)
         import pyarrow.ipc  # noqa: PLC0415 (an extra, and slow to import)
         import pyarrow.parquet  # noqa: PLC0415 (likewise)
     except ImportError:
-        msg = f"{path}: for Parquet and Arrow, the package pyarrow is needed: pip install 'batchfleet[parquet]'"
+        msg = f"{path}: for Parquet and Arrow, the package pyarrow is needed: {sys.executable} -m pip install pyarrow"
         raise UsageError(msg) from None
     return pyarrow
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -81,7 +82,7 @@ def zstd_for(path: Path) -> Any:  # noqa: ANN401 (one of two modules, of which n
         try:
             import zstandard  # noqa: PLC0415 (an extra)
         except ImportError:
-            msg = f"{path}: for zstd, the package zstandard is needed: pip install 'batchfleet[zstd]', or use gzip"
+            msg = f"{path}: for zstd, the package zstandard is needed: {sys.executable} -m pip install zstandard, or use gzip"
             raise UsageError(msg) from None
         return zstandard
     return zstd

@@ -10,6 +10,7 @@ from fleet import logs
 Commands = argparse._SubParsersAction  # noqa: SLF001 (argparse gives the type of its own return value no public name)
 ENGINES = ("stub", "vllm", "openai")
 BENCH = "measure this fleet on this machine"
+RUN = "its name, as the summary and ANSWERS.run have it"
 EXIT_CODES = "exit codes: 0 every question answered; 1 some failed; 2 usage, configuration or input error; 3 not finished; 130 interrupted"
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from fleet import building
-from fleet.commands.flags import Commands, Shared
+from fleet.commands.flags import RUN, Commands, Shared
 from fleet.forgetting import forget_run
 from fleet.settings.schema import Settings
 from wire.connection import opened
@@ -15,7 +15,7 @@ from wire.keys import Keys
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
     forget = commands.add_parser("forget", parents=shared.both, help="make Redis forget a run; the same command then asks what has no line")
-    forget.add_argument("run", metavar="RUN")
+    forget.add_argument("run", metavar="RUN", help=RUN)
     forget.set_defaults(command=_forget)
 
 

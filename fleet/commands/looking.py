@@ -7,7 +7,7 @@ import json
 
 from fleet import building
 from fleet.advice import advise
-from fleet.commands.flags import Commands, Shared, add_json
+from fleet.commands.flags import RUN, Commands, Shared, add_json
 from fleet.ledger import read_ledger
 from fleet.settings.schema import Settings
 from fleet.settings.show import show_settings
@@ -25,7 +25,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     status.add_argument("--watch", action="store_true", help="keep showing it, until Ctrl-C")
     status.set_defaults(command=_status)
     verify = commands.add_parser("verify", parents=shared.both, help="the ledger of a run; exit code 3 if anything is missing or double")
-    verify.add_argument("run", metavar="RUN")
+    verify.add_argument("run", metavar="RUN", help=RUN)
     add_json(verify)
     verify.set_defaults(command=_verify)
     config = commands.add_parser("config", parents=shared.both, help="print the settings that take effect, secrets masked")

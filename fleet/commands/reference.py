@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 
 from fleet.cli import command_parser
+from fleet.commands import reading
 from fleet.commands.flags import EXIT_CODES, shared_flags
 
 HEAD = """\
@@ -22,17 +23,28 @@ What `--help` says of `batchfleet` and of each of its commands. Data goes to std
 Every command has the first three, those that reach a Redis of yours the last one too. Their settings in files and in the environment are in
 [configuration.md](configuration.md).
 """
+READING = """
+## How questions are read
+
+All commands that read questions have these: `run`, `submit`, `convert`, `score`, `sweep`. Other columns become metadata ([formats.md](formats.md)).
+"""
 TABLE = "\n| | what it is |\n|---|---|"
 
 
 def text() -> str:
     """The whole reference, as Markdown."""
     shared = [*shared_flags().both]
-    names = {flag for parser in shared for action in parser._actions for flag in action.option_strings} | {"-h", "--help"}  # noqa: SLF001 (see _commands)
+    reading_flags = argparse.ArgumentParser(add_help=False)
+    reading.add_flags(reading_flags)
+    said_once = [*shared, reading_flags]
+    names = {flag for parser in said_once for action in parser._actions for flag in action.option_strings} | {"-h", "--help"}  # noqa: SLF001 (see _commands)
     lines = [
         HEAD.format(exit_codes=_sentence(EXIT_CODES).removesuffix(".")),
         TABLE.lstrip(),
         *(row for parser in shared for row in _rows(parser, set())),
+        READING,
+        TABLE.lstrip(),
+        *_rows(reading_flags, set()),
     ]
     for name, about, parser in _commands(command_parser()):
         lines += [f"\n## {name}\n", f"{_sentence(about)}{_description(parser)}"]

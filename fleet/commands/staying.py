@@ -31,7 +31,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     up.set_defaults(command=_up, usual_log_level="info", finds_fleet=False)
 
     scale = commands.add_parser("scale", parents=shared.both, help="change the number of workers of an `up`; those that go finish what they hold")
-    scale.add_argument("workers", type=not_negative, metavar="N")
+    scale.add_argument("workers", type=not_negative, metavar="N", help="how many there are to be")
     _add_host(scale)
     scale.set_defaults(command=_scale)
 

@@ -150,11 +150,11 @@ def test_every_file_that_is_named_is_there(page: Path) -> None:
 
 @each_page
 def test_every_function_that_is_named_is_there(page: Path) -> None:
-    """`name()` and `Class.name()` are defined somewhere in the packages."""
+    """`name()`, `Class()` and `Class.name()` are defined somewhere in the packages."""
     source = "\n".join(path.read_text(encoding="utf-8") for path in source_files(".py"))
     for span in code_spans(page):
         if name := re.fullmatch(r"(?:([A-Z]\w*)\.)?(\w+)\(\)", span):
-            assert re.search(rf"\bdef {name[2]}\(", source), f"{page.name}: {span}"
+            assert re.search(rf"\bdef {name[2]}\(|^class {name[2]}\b", source, re.MULTILINE), f"{page.name}: {span}"
             assert not name[1] or re.search(rf"^class {name[1]}\b", source, re.MULTILINE), f"{page.name}: {span}"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from fleet import building
 from fleet.settings.loading import load_settings
+from gpu_worker import gpus
 from gpu_worker.gpus import NO_GPUS, ImaginaryGpus, Links, NvmlGpus, allowed, find_gpus, imagine
 from gpu_worker.slices import SliceOptions, choose
 from wire.errors import UsageError
@@ -164,6 +167,19 @@ def test_nvml_tells_the_gpus_and_what_joins_them() -> None:
     assert gpus.uuids == NAMES[:4]
     assert gpus.links == {frozenset({"GPU-a", "GPU-c"})}
     assert nvml.open == 0
+
+
+def test_gpus_that_cannot_be_shared_out_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Two workers would be on the same GPUs. Where there is no driver, nothing is said."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr(gpus, "DRIVER", tmp_path / "nvidiactl")
+    assert find_gpus({}) is NO_GPUS
+    assert not caplog.records
+
+    gpus.DRIVER.touch()
+
+    assert find_gpus({}) is NO_GPUS
+    assert [(record.levelname, "pip install nvidia-ml-py" in record.message) for record in caplog.records] == [("WARNING", True)]
 
 
 def test_a_gpu_is_occupied_by_processes_or_by_memory_in_use() -> None:
