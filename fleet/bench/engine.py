@@ -97,7 +97,9 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
         with Helper("fleet.bench.raw_vllm", (str(folder / "questions.jsonl"),), environment(own), folder) as raw:
             sequences = int(raw.wait_until_ready()["max_num_seqs"])
             with Rig(own, 1, engine="vllm", ready_s=ready_s) as rig:
-                say(f"warm-up: {_raw(raw, 'raw', plan.count, sequences).rate:.1f}/s, {_fleet(plan, max(plan.batch_sizes), rig, folder, 'warm-up').rate:.1f}/s")
+                alone = _raw(raw, "raw", plan.count, sequences)
+                fed = _fleet(plan, max(plan.batch_sizes), rig, folder, "warm-up")
+                say(f"warm-up: {alone.rate:.1f}/s, {fed.rate:.1f}/s")
                 for number in range(plan.rounds):
                     for one in _round(plan, raw, sequences, rig, folder, number):
                         found.append(one)
