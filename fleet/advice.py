@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from fleet.status import FleetStatus, Trouble, WorkerStatus
-from fleet.words import plural
+from fleet.status import FleetStatus, QueueStatus, Trouble, WorkerStatus
+from fleet.words import count, duration, plural
 
 BUSY_WAIT_S = 3.0
 """Questions pass through in less; what waits longer waits for something."""
@@ -36,9 +36,9 @@ def model_without_worker(status: FleetStatus) -> Iterator[str]:
     for queue in status.queues:
         waiting = queue.waiting_questions
         if (waiting or queue.waiting_batches) and queue.model not in served:
-            batches = f"{queue.waiting_batches} batches" if queue.waiting_batches else ""
-            waits = " and ".join(filter(None, (f"{waiting} questions" if waiting else "", batches)))
-            yield f"{waits} wait for {queue.model}, which no worker serves; start `batchfleet worker` for it, or cancel the run"
+            batches = plural(queue.waiting_batches, "batch", "batches") if queue.waiting_batches else ""
+            waits = " and ".join(filter(None, (plural(waiting, "question") if waiting else "", batches)))
+            yield f"no worker serves {queue.model}, for which there are {waits}; start `batchfleet worker` for it, or cancel the run"
 
 
 def waiting_for_newer(status: FleetStatus) -> Iterator[str]:
@@ -57,8 +57,8 @@ def engine_out_of_memory(status: FleetStatus) -> Iterator[str]:
     for model, troubles in _recent(status, of_memory=True).items():
         last = troubles[0]
         yield (
-            f"the engine of {model} ran out of memory {len(troubles)} times in {RECENT_S / 60:.0f} min, last on {last.worker} "
-            f"{last.ago_s:.0f} s ago; lower max_num_seqs, max_model_len or gpu_memory_utilization in vllm_args, or give it more GPUs "
+            f"the engine of {model} ran out of memory {plural(len(troubles), 'time')} in {RECENT_S / 60:.0f} min, last on {last.worker} "
+            f"{duration(last.ago_s)} ago; lower max_num_seqs, max_model_len or gpu_memory_utilization in vllm_args, or give it more GPUs "
             f"(tensor_parallel_size). It said: {last.message}"
         )
 
@@ -67,13 +67,14 @@ def engine_in_trouble(status: FleetStatus) -> Iterator[str]:
     for model, troubles in _recent(status, of_memory=False).items():
         last = troubles[0]
         what = "did not boot" if last.kind == "engine_boot" else "died"
-        yield f"the engine of {model} {what} on {last.worker} {last.ago_s:.0f} s ago ({len(troubles)} in {RECENT_S / 60:.0f} min): {last.message}"
+        yield f"the engine of {model} {what} on {last.worker} {duration(last.ago_s)} ago ({len(troubles)} in {RECENT_S / 60:.0f} min): {last.message}"
 
 
 def batches_run_alone(status: FleetStatus) -> Iterator[str]:
     for queue in status.queues:
         if queue.suspect_batches:
-            yield f"{queue.suspect_batches} batches of {queue.model} run by themselves: workers keep dying of them, and the culprit is being found"
+            batches = plural(queue.suspect_batches, "batch", "batches")
+            yield f"workers keep dying of {batches} of {queue.model}: each is run by itself until the culprit is found"
 
 
 def idle_workers(status: FleetStatus) -> Iterator[str]:
@@ -82,8 +83,8 @@ def idle_workers(status: FleetStatus) -> Iterator[str]:
         idle = [worker for worker in _running(status, queue.model) if worker.idle_s >= BUSY_WAIT_S]
         if idle and queue.waiting_questions and queue.oldest_s >= BUSY_WAIT_S:
             yield (
-                f"{_names(idle)} of {queue.model} had nothing to do for {min(worker.idle_s for worker in idle):.0f} s, although "
-                f"{queue.waiting_questions} questions wait, the first for {queue.oldest_s:.0f} s: the batcher does not keep up; "
+                f"{_names(idle)} of {queue.model} had nothing to do for {duration(min(worker.idle_s for worker in idle))}, although "
+                f"{_waiting(queue)}: the batcher does not keep up; "
                 "look at its log and at the load of its machine"
             )
 
@@ -97,9 +98,9 @@ def starving_model(status: FleetStatus) -> Iterator[str]:
         if queue.waiting_questions and queue.oldest_s >= STARVING_S and ours and others and not any(worker.idle_s for worker in ours):
             room = sum(worker.capacity for worker in ours)
             yield (
-                f"{queue.waiting_questions} questions wait for {queue.model}, the first for {queue.oldest_s:.0f} s; its {len(ours)} workers have "
-                f"{queue.in_flight_questions} of {room} in flight, while {_names(others)} of {others[0].model} had nothing to do for "
-                f"{min(worker.idle_s for worker in others):.0f} s: start workers of {queue.model} in their place"
+                f"{queue.model} starves: {_waiting(queue)}; its {plural(len(ours), 'worker')} have "
+                f"{count(queue.in_flight_questions)} of {count(room)} in flight, while {_names(others)} of {others[0].model} had nothing to do for "
+                f"{duration(min(worker.idle_s for worker in others))}: start workers of {queue.model} in their place"
             )
 
 
@@ -134,7 +135,8 @@ def batches_not_filling(status: FleetStatus) -> Iterator[str]:
 
 def dead_letters(status: FleetStatus) -> Iterator[str]:
     if status.dead_letters:
-        yield f"{status.dead_letters} dead letters: messages that could not be read, and runs that may wait for them; see `batchfleet dead list`"
+        letters = plural(status.dead_letters, "dead letter")
+        yield f"{letters}: messages that could not be read, and runs that may wait for them; see `batchfleet dead list`"
 
 
 def redis_memory(status: FleetStatus) -> Iterator[str]:
@@ -162,6 +164,11 @@ ADVICE = (
     dead_letters,
     batches_not_filling,
 )
+
+
+def _waiting(queue: QueueStatus) -> str:
+    number = queue.waiting_questions
+    return f"{plural(number, 'question')} {'waits' if number == 1 else 'wait'}, the first for {duration(queue.oldest_s)}"
 
 
 def _running(status: FleetStatus, model: str) -> list[WorkerStatus]:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fleet.glancing import Glance
 from fleet.pacing import Look, Pace
-from fleet.progress_words import Standing, bar, counts, one_line, speed, times, waits_for
+from fleet.progress_words import Standing, beside_bar, counts, one_line, speed, times, waits_for
 from producer.stock import Tally
 from wire.connection import RedisAddress
 
@@ -103,7 +103,7 @@ class ProgressView:
         if standing is None:
             self._spinner.update(text=Text(f"{self._said}"))
             return self._spinner
-        head = Text(f"{bar(standing.on_disk, standing.questions)} {times(standing)}")
+        head = Text(beside_bar(times(standing), standing.on_disk, standing.questions, self._console.width))
         waits = waits_for(standing)
         lines: list[RenderableType] = [
             head,

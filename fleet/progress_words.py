@@ -17,7 +17,7 @@ SILENT_S = 3.0
 SLOW_S = 15.0
 STARTING_S = 12.0
 """A fleet that was started with the run may still be importing; before that, nothing is amiss."""
-BAR_CHARS = 30
+BAR_CHARS, FEWEST_BAR_CHARS = 30, 8
 LAG_QUESTIONS = 2000
 """What the fleet's counts, a second old, may differ from ours without other runs being the reason."""
 
@@ -75,10 +75,13 @@ class Standing:
         )
 
 
-def bar(done: int, of: int) -> str:
-    """Readable without colours too."""
-    full = BAR_CHARS * done // max(1, of)
-    return "█" * full + "░" * (BAR_CHARS - full)
+def beside_bar(words: str, done: int, of: int, width: int) -> str:
+    """The words, after a bar that is readable without colours too, as long as a terminal of `width` columns has room for; after none without room."""
+    chars = min(BAR_CHARS, width - len(words) - 1)
+    if chars < FEWEST_BAR_CHARS:
+        return words
+    full = chars * done // max(1, of)
+    return "█" * full + "░" * (chars - full) + f" {words}"
 
 
 def times(standing: Standing) -> str:

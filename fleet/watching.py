@@ -1,4 +1,4 @@
-"""`batchfleet status --watch`: the fleet's state, kept current on a terminal, or printed again and again elsewhere."""
+"""`batchfleet status` on a terminal or in a file; with `--watch` kept current on a terminal, or printed again and again elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from fleet.advice import advise
+from fleet.status import FleetStatus
 from fleet.status_reading import read_status
 from fleet.status_view import draw
 from wire.connection import RedisAddress, connect, translated
@@ -18,34 +19,55 @@ from wire.keys import Keys
 
 EVERY_S = 1.0
 PRINT_EVERY_S = 10.0
-WIDE = 160
-"""Columns where there is no terminal: whoever reads a file does not want lines cut."""
-LINES_FOR_THE_REST = 14
+UNBOUNDED = 10_000
+"""Columns where there is no terminal: whoever reads a file, or searches one, wants lines neither cut nor broken."""
+FEWEST_WORKERS = 3
 
 
-def console_for_status() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+def show(status: FleetStatus) -> None:
+    """Print it once: on a terminal, to fit it; elsewhere as wide as it is."""
+    console = _console()
+    console.print(draw(status, advise(status), width=_width(console)))
 
 
 def watch(address: RedisAddress) -> None:
     """Show the state until interrupted. Redis away: say so, and go on when it is back."""
-    console = console_for_status()
+    console = _console()
     if not console.is_terminal:
         while True:
-            console.print(_look(address, None))
+            console.print(_look(address, console))
             time.sleep(PRINT_EVERY_S)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(_look(address, max(3, console.height - LINES_FOR_THE_REST)), refresh=True)
+            live.update(_look(address, console), refresh=True)
             time.sleep(EVERY_S)
 
 
-def _look(address: RedisAddress, most_workers: int | None) -> RenderableType:
+def fitting(status: FleetStatus, heading: RenderableType, console: Console) -> RenderableType:
+    """All that a terminal has room for: of more workers than that, only some are shown."""
+    advice, width = advise(status), _width(console)
+    whole = Group(heading, draw(status, advice, width=width))
+    too_many = len(console.render_lines(whole)) - console.height if console.is_terminal else 0
+    if too_many <= 0:
+        return whole
+    # One line says how many are left out.
+    return Group(heading, draw(status, advice, width=width, most_workers=max(FEWEST_WORKERS, len(status.workers) - too_many - 1)))
+
+
+def _look(address: RedisAddress, console: Console) -> RenderableType:
     heading = Text(f"{address.shown()}  {datetime.now().astimezone():%H:%M:%S}  (Ctrl-C ends this view, not the fleet)\n", style="dim")
     try:
         with connect(address) as client, translated(address):
             status = read_status(client, Keys(address.namespace))
     except QueueUnavailableError as error:
         return Group(heading, Text(f"{error}; trying again", style="red"))
-    return Group(heading, draw(status, advise(status), most_workers=most_workers))
+    return fitting(status, heading, console)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=UNBOUNDED)
+
+
+def _width(console: Console) -> int | None:
+    return console.width if console.is_terminal else None

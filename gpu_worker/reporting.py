@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gpu_worker.counting import Counts
 from gpu_worker.gpus import GpuUse
+from gpu_worker.rates import Look, Rates
 from wire.messages import WIRE_VERSION
 
-RATE_WINDOW_S = 30.0
 KINDS_SHOWN = 8
 
 
@@ -45,13 +44,16 @@ class Report:
     counts: Counts = field(default_factory=Counts)
     metrics: str = ""
     now: Callable[[], float] = time.monotonic
-    _recent: deque[tuple[float, int, int]] = field(default_factory=deque)
+    _rates: Rates = field(default_factory=Rates)
+    _done: int = 0
     _idle_since: float | None = None
 
     def fields(self) -> dict[str, str]:
-        """As Redis stores it. Rates are those of the last `RATE_WINDOW_S` seconds, idleness since the last report with work in it."""
+        """As Redis stores it; to be called every heartbeat. Idleness counts since the last report with work in it."""
         counts, now = self.counts, self.now()
-        answers_per_s, tokens_per_s = self._rates(now)
+        done = counts.answered + counts.failed
+        self._rates.observe(Look(now, done, counts.completion_tokens, working=self.in_flight > 0))
+        answers_per_s, tokens_per_s = self._rates.per_s()
         return {
             "pid": str(os.getpid()),
             "state": self.state,
@@ -68,23 +70,14 @@ class Report:
             "failures": json.dumps(dict(counts.failures.most_common(KINDS_SHOWN))),
             "answers_per_s": f"{answers_per_s:.3f}",
             "tokens_per_s": f"{tokens_per_s:.1f}",
-            "idle_s": f"{self._idle(now):.1f}",
+            "idle_s": f"{self._idle(now, done):.1f}",
             "wire_version": str(WIRE_VERSION),
             "metrics": self.metrics,
         }
 
-    def _rates(self, now: float) -> tuple[float, float]:
-        done, tokens = self.counts.answered + self.counts.failed, self.counts.completion_tokens
-        self._recent.append((now, done, tokens))
-        while len(self._recent) > 1 and now - self._recent[0][0] > RATE_WINDOW_S:
-            self._recent.popleft()
-        began, done_then, tokens_then = self._recent[0]
-        passed_s = now - began
-        return ((done - done_then) / passed_s, (tokens - tokens_then) / passed_s) if passed_s > 0 else (0.0, 0.0)
-
-    def _idle(self, now: float) -> float:
-        """Seconds for which a running worker has had nothing in flight. Call it after `_rates`, whose latest two looks tell of work in between."""
-        worked = len(self._recent) > 1 and self._recent[-1][1] != self._recent[-2][1]
+    def _idle(self, now: float, done: int) -> float:
+        """Seconds for which a running worker has had nothing in flight, nor done anything since the last report."""
+        worked, self._done = done != self._done, done
         if self.state != "running" or self.in_flight or worked:
             self._idle_since = None
             return 0.0

@@ -12,8 +12,7 @@ from fleet.ledger import read_ledger
 from fleet.settings.schema import Settings
 from fleet.settings.show import show_settings
 from fleet.status_reading import read_status
-from fleet.status_view import draw
-from fleet.watching import console_for_status, watch
+from fleet.watching import show, watch
 from wire.connection import opened
 from wire.errors import UsageError
 from wire.keys import Keys
@@ -44,7 +43,7 @@ def _status(arguments: argparse.Namespace, settings: Settings) -> int:
     elif arguments.json:
         print(json.dumps({**status.as_dict(), "advice": advise(status)}))
     else:
-        console_for_status().print(draw(status, advise(status)))
+        show(status)
     return 0
 
 

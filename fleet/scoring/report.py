@@ -11,6 +11,7 @@ from fleet.scoring.extraction import RULES_VERSION
 from fleet.scoring.intervals import holm
 from fleet.scoring.scoring import Score
 from fleet.scoring.tally import Pair, Tally
+from fleet.words import count
 
 _HEAD = ("", "accuracy", "95 % interval", "right", "wrong", "unclear", "failed", "unanswered", "questions")
 _PAIRS_HEAD = ("compared", "points", "95 % interval", "right only here", "only there", "p (McNemar)", "p (Holm)")
@@ -38,7 +39,7 @@ def as_text(score: Score, files: Sequence[Path], by: str | None) -> str:
     lines = _table(rows)
     for file, tally in zip(files, score.tallies, strict=True):
         if tally.unclear:
-            lines.append(f"{file}: unclear because " + ", ".join(f"{why}: {count}" for why, count in tally.unclear.most_common()))
+            lines.append(f"{file}: unclear because " + ", ".join(f"{why}: {number}" for why, number in tally.unclear.most_common()))
     if score.pairs:
         rows = [list(_PAIRS_HEAD), *(_pair_row(first, second, pair, adjusted) for (first, second), pair, adjusted in _compared(score, files))]
         # With two files there is one comparison, and nothing to adjust for.
@@ -51,7 +52,7 @@ def as_text(score: Score, files: Sequence[Path], by: str | None) -> str:
 def _row(name: str, tally: Tally) -> list[str]:
     counts = tally.as_dict()
     low, high = counts["interval_95"]
-    shown = [str(counts[column]) for column in _HEAD[3:]]
+    shown = [count(counts[column]) for column in _HEAD[3:]]
     return [name, f"{tally.accuracy:.1%}", f"{low:.1%} to {high:.1%}", *shown]
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import orjson
 from pydantic import JsonValue
 
+from fleet.words import count
+
 LATENCIES_KEPT = 100_000
 """Of each run; percentiles of the latest hundred thousand are good enough to compare."""
 
@@ -101,7 +103,7 @@ class Comparison:
         head = ["run", "answered", "failed", "tokens read", "written", "questions/s", "latency p50", "p95", *(["accuracy"] if scored else [])]
         lines = [head]
         for row in self.rows:
-            cells = [row.name, str(row.answered), str(row.failed), str(row.prompt_tokens), str(row.completion_tokens)]
+            cells = [row.name, count(row.answered), count(row.failed), count(row.prompt_tokens), count(row.completion_tokens)]
             cells += [_shown(row.questions_per_s, "{:.1f}"), _shown(row.latency_p50_s, "{:.2f} s"), _shown(row.latency_p95_s, "{:.2f} s")]
             lines.append([*cells, *([_shown(row.accuracy, "{:.1%}")] if scored else [])])
         widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

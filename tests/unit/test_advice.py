@@ -35,11 +35,21 @@ IDLE_BESIDE = (a_worker(), a_worker("w2", model="other", in_flight=0, idle_s=40.
 
 TROUBLES = [
     ("no leader", a_fleet(leader="", batchers=()), "no batcher leads (none reports)", "start `batchfleet batcher`"),
-    ("no worker", a_fleet(workers=()), "5000 questions and 64 batches wait for stub", "which no worker serves"),
+    (
+        "no worker",
+        a_fleet(workers=()),
+        "no worker serves stub, for which there are 5 000 questions and 64 batches",
+        "start `batchfleet worker` for it",
+    ),
     ("out of memory", a_fleet(troubles=(OOM, OOM)), "ran out of memory 2 times in 10 min, last on w9 30 s ago", "lower max_num_seqs"),
     ("engine died", a_fleet(troubles=(Trouble("engine_dead", 5, "w9", "stub", "it hung"),)), "the engine of stub died on w9 5 s ago", "it hung"),
     ("did not boot", a_fleet(troubles=(Trouble("engine_boot", 5, "w9", "stub", "no file"),)), "did not boot on w9", "no file"),
-    ("suspects", a_fleet(queues=(a_queue(suspect_batches=2),)), "2 batches of stub run by themselves", "workers keep dying"),
+    (
+        "suspects",
+        a_fleet(queues=(a_queue(suspect_batches=2),)),
+        "workers keep dying of 2 batches of stub",
+        "run by itself until the culprit is found",
+    ),
     (
         "newer",
         a_fleet(
@@ -48,8 +58,18 @@ TROUBLES = [
         "2 batches of stub can only be read by workers of wire version 9 or newer (those that run speak up to 8)",
         "start workers of the version that asked",
     ),
-    ("idle", a_fleet(workers=(a_worker(in_flight=0, idle_s=8.0),)), "worker w1 of stub had nothing to do for 8 s", "5000 questions wait"),
-    ("starving", a_fleet(workers=IDLE_BESIDE), "5000 questions wait for stub, the first for 90 s", "worker w2 of other had nothing to do for 40 s"),
+    (
+        "idle",
+        a_fleet(workers=(a_worker(in_flight=0, idle_s=8.0),)),
+        "worker w1 of stub had nothing to do for 8 s",
+        "5 000 questions wait, the first for 1 min 30 s",
+    ),
+    (
+        "starving",
+        a_fleet(workers=IDLE_BESIDE),
+        "stub starves: 5 000 questions wait, the first for 1 min 30 s",
+        "worker w2 of other had nothing to do for 40 s",
+    ),
     ("capacity", a_fleet(workers=(a_worker(capacity=16),)), "at most 16 questions in flight, but the engine works on 64", "parallel_workers"),
     ("memory", a_fleet(redis=RedisStatus(900 * 2**20, 1000 * 2**20, "noeviction")), "Redis uses 900 of 1000 MiB", "raise maxmemory"),
     ("policy", a_fleet(redis=RedisStatus(1, 100, "allkeys-lru")), "maxmemory-policy allkeys-lru", "set it to noeviction"),

@@ -12,7 +12,7 @@ import pytest
 
 from fleet.going_on import command_again, how_to_go_on
 from fleet.pacing import Pace
-from fleet.progress_words import Standing, counts, one_line, times, waits_for
+from fleet.progress_words import Standing, beside_bar, counts, one_line, times, waits_for
 from fleet.status import BatcherStatus, FleetStatus, QueueStatus, WorkerStatus
 from fleet.summary import Outcome, as_text, save
 from fleet.words import about, duration, rate
@@ -71,6 +71,18 @@ def test_a_fleet_that_others_use_too_does_not_lend_us_its_figures() -> None:
 
     assert "with the fleet 600 (beside 89 400 of other runs)" in text
     assert "in flight" not in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_the_bar_is_as_long_as_there_is_room(width: int) -> None:
+    """It goes rather than that the words beside it are broken."""
+    words = times(a_standing(a_tally(questions=10_000_000, on_disk=1_234_567)))
+
+    line = beside_bar(words, 1_234_567, 10_000_000, width)
+
+    assert line.endswith(words)
+    assert len(line) <= max(width, len(words))
+    assert ("█" in line) == (width > len(words) + 8)
 
 
 def test_100_percent_means_that_nothing_is_left() -> None:

@@ -11,26 +11,12 @@ from gpu_worker.counting import MOST_KINDS, Counts
 from gpu_worker.reporting import Report
 from tests.builders import an_answer
 from wire.histogram import Histogram
-from wire.messages import WIRE_VERSION, ErrorDetail, Failure, Usage
+from wire.messages import WIRE_VERSION, ErrorDetail, Failure
 
 
 def a_failure(kind: str) -> Failure:
     """A failure of that kind."""
     return Failure(run="run-1", index=0, request_id="q1", error=ErrorDetail(kind=kind, message="no"))
-
-
-def test_rates_are_those_of_the_last_half_minute() -> None:
-    """An hour of silence before does not count; after half a minute of silence they are 0."""
-    clock = [0.0]
-    report = Report("stub", "stub", 64, state="running", now=lambda: clock[0])
-    report.fields()
-    for clock[0] in range(3600, 3661):
-        report.counts.add(an_answer(usage=Usage(prompt_tokens=1, completion_tokens=50)))
-        fields = report.fields()
-    assert (float(fields["answers_per_s"]), float(fields["tokens_per_s"])) == (1.0, 50.0)
-    for clock[0] in range(3661, 3692):
-        fields = report.fields()
-    assert (float(fields["answers_per_s"]), float(fields["tokens_per_s"])) == (0.0, 0.0)
 
 
 def test_a_worker_says_which_wire_version_it_reads() -> None:
