@@ -29,9 +29,9 @@ def main() -> int:
     settings = helping.load(arguments.config)
     options = building.vllm_options(settings, building.model_name(settings, "vllm"))
     prompts = [_prompt(line) for line in Path(arguments.questions).read_bytes().splitlines()]
-    vllm_library.set_environment(options.startup_timeout_s)
     tether = Tether()
     tether.start()
+    vllm_library.set_environment(options.startup_timeout_s, tether.folder)
     asyncio.run(_serve(options, prompts))
     tether.stop()
     return 0

@@ -6,8 +6,10 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from gpu_worker.engines import watchdog
@@ -21,14 +23,20 @@ ENDING_S = 5.0
 
 
 class Tether:
-    """Ties every process that this one starts, directly or not, to its own life. Linux only; elsewhere it does nothing and says so."""
+    """Ties every process that this one starts, directly or not, to its own life. Linux only; elsewhere it does nothing and says so.
+
+    Attributes:
+        folder: For what those processes need only while they live, such as sockets; from `start` to `stop`, and however this process ends.
+    """
 
     def __init__(self) -> None:
+        self.folder = Path()
         self._mark = secrets.token_hex(16)
         self._watchdog: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the watchdog. To be called before the first child process."""
+        self.folder = Path(tempfile.mkdtemp(prefix="batchfleet-engine-"))
         if not Path("/proc/self/stat").exists():
             log.warning("there is no /proc here: if this worker is killed, look for engine processes that it left behind")
             return
@@ -46,6 +54,8 @@ class Tether:
 
     def stop(self) -> None:
         """Let go: from here on, nothing is ended when this process ends. Safe to call twice."""
+        if self.folder != Path():
+            shutil.rmtree(self.folder, ignore_errors=True)
         if self._watchdog is None:
             return
         with contextlib.suppress(OSError):
@@ -64,7 +74,7 @@ class Tether:
     def _spawn(self) -> None:
         # A group of its own: Ctrl-C in the worker's terminal must not reach the one who cleans up after it. Without MARK, or it would end itself.
         environment = {name: value for name, value in os.environ.items() if name != MARK_VARIABLE}
-        command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), self._mark]
+        command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), self._mark, str(self.folder)]
         self._watchdog = subprocess.Popen(  # noqa: S603 - our own file, run by our own interpreter
             # Not a session of its own: Linux would make that a scheduling group, which was seen to wait ten seconds for a core beside two engines.
             command,

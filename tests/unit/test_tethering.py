@@ -27,6 +27,7 @@ tether = Tether()
 tether.start()
 pids = [tether.pid]
 {body}
+(tether.folder / "a-socket").touch()
 print(*pids, flush=True)
 time.sleep(600)
 """
@@ -140,6 +141,18 @@ def test_an_orphan_is_known_from_before(an_owner: Callable[[str], tuple[subproce
     assert gone_within([guard, middle, grandchild], ENDING_S)
 
 
+def test_no_file_of_theirs_outlives_it_either(an_owner: Callable[[str], tuple[subprocess.Popen[str], list[int]]]) -> None:
+    """The watchdog knows the folder that they were given, and removes it with what is in it."""
+    owner, (guard, child) = an_owner(A_CHILD)
+    folder = Path(os.fsdecode(Path(f"/proc/{guard}/cmdline").read_bytes().split(b"\0")[-2]))
+    assert (folder / "a-socket").exists()
+
+    owner.kill()
+
+    assert gone_within([guard, child], ENDING_S)
+    assert not folder.exists()
+
+
 def test_a_stranger_is_left_alone(an_owner: Callable[[str], tuple[subprocess.Popen[str], list[int]]]) -> None:
     """Though it is in the owner's process group and session, as everything started by one shell script is."""
     with subprocess.Popen(["/bin/sleep", "600"]) as stranger:
@@ -168,13 +181,15 @@ def test_letting_go_ends_the_watchdog_and_nothing_else() -> None:
     """A worker that stops in order has stopped its engine itself."""
     tether = Tether()
     tether.start()
-    guard = tether.pid
+    guard, folder = tether.pid, tether.folder
+    assert folder.is_dir()
     with subprocess.Popen(["/bin/sleep", "600"]) as child:
         tether.stop()
         tether.stop()
 
         assert guard is not None
         assert not alive(guard)
+        assert not folder.exists()
         assert child.poll() is None
         child.kill()
 
