@@ -142,11 +142,14 @@ class Housekeeping:
             return
         self._runs_at = time.monotonic() + RUNS_EVERY_S
         names: Any = self._client.zrange(self._keys.runs, self._runs_from, self._runs_from + RUNS_AT_ONCE - 1)
-        for run in names:
-            if self._client.exists(self._keys.run(run.decode("utf-8", "replace"))):
-                # The oldest may live on for long, with those behind them gone.
-                self._runs_from += 1
-            else:
-                self._client.zrem(self._keys.runs, run)
+        with self._client.pipeline(transaction=False) as pipe:
+            for run in names:
+                pipe.exists(self._keys.run(run.decode("utf-8", "replace")))
+            there = pipe.execute()
+        gone = [run for run, exists in zip(names, there, strict=True) if not exists]
+        if gone:
+            self._client.zrem(self._keys.runs, *gone)
+        # The oldest may live on for long, with those behind them gone.
+        self._runs_from += len(names) - len(gone)
         if len(names) < RUNS_AT_ONCE:
             self._runs_from = 0

@@ -45,7 +45,8 @@ class Inbox:
         self._least_ahead = max(2 * batch_questions, READ_AT_ONCE)
         self._max_question_bytes = max_question_bytes
         self._max_queues = max_queues
-        self._largest_bytes = 1024
+        # Begins with a few, since nothing is known of them.
+        self._largest_bytes = READ_BYTES // 32
         self._wake_seen: bytes | str = "$"
         self._seen: dict[QueueId, bytes] = {}
         self._used: dict[QueueId, float] = {}

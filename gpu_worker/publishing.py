@@ -7,7 +7,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis.asyncio
 from redis.commands.core import AsyncScript
@@ -32,13 +32,23 @@ producer, too; on two cores, that is time that the engine lacks."""
 LONGEST_BACKOFF_S = 2.0
 
 
+class Written(NamedTuple):
+    """A record as it is sent: of which run, how `publish.lua` takes it, and its size in bytes."""
+
+    run: str
+    fields: tuple[bytes | int | str, ...]
+    size: int
+
+
 class Publisher:
     """Between the engine, which finishes questions one by one, and Redis, which is asked as rarely as possible.
 
-    While one write is on its way, what finishes meanwhile gathers for the next. What is here is bounded by what a worker may hold.
+    While one write is on its way, what finishes meanwhile gathers for the next. What is here is bounded by what a worker may hold, as long as the
+    worker begins nothing while `is_behind`.
 
     Args:
         more_comes: Whether other questions are in the engine, so that a record may wait `GATHER_S` for their company.
+        caught_up: Called when `is_behind` has ceased to be so.
     """
 
     def __init__(
@@ -50,6 +60,7 @@ class Publisher:
         *,
         run_ttl_s: float,
         more_comes: Callable[[], bool] = lambda: False,
+        caught_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._address = address
@@ -58,23 +69,38 @@ class Publisher:
         self._newer = keys.newer(model)
         self._run_ttl_s = int(run_ttl_s)
         self._more_comes = more_comes
+        self._tell_caught_up = caught_up
         self._publish_script = client.register_script(load_script("wire", "publish"))
         self._finish_script = client.register_script(load_script("gpu_worker", "finish"))
-        self._records: list[tuple[Answer | Failure, int]] = []
+        self._records: list[Written] = []
+        self._bytes = 0
         self._finished: list[HeldBatch] = []
+        self._ending: list[HeldBatch] = []
         self._something = asyncio.Event()
         self._nothing = asyncio.Event()
         self._nothing.set()
 
     def add(self, record: Answer | Failure, question_bytes: int) -> None:
         """Have a record written soon. `question_bytes`: size of the encoded question, which stops counting as pending."""
-        self._records.append((record, question_bytes))
+        written = _written(record, question_bytes)
+        self._records.append(written)
+        self._bytes += written.size
         self._stir()
 
     def finish(self, batch: HeldBatch) -> None:
         """Have a batch ended, after the records that were added before."""
         self._finished.append(batch)
         self._stir()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether more waits than one write takes: the engine is faster than the way to Redis."""
+        return len(self._records) > AT_ONCE or self._bytes > BYTES_AT_ONCE
+
+    @property
+    def unended(self) -> list[HeldBatch]:
+        """Batches that are finished here and not yet in Redis: until then their leases are to be renewed."""
+        return [*self._ending, *self._finished]
 
     async def flushed(self) -> None:
         """Return when everything added so far is in Redis."""
@@ -88,20 +114,30 @@ class Publisher:
             if (left_s := not_before - time.monotonic()) > 0 and len(self._records) < AT_ONCE and self._more_comes():
                 await asyncio.sleep(left_s)
             not_before = time.monotonic() + GATHER_S
-            count = _how_many(self._records)
-            records, self._records = self._records[:count], self._records[count:]
+            records = self._take()
             # A batch may end only after its last record; those are still to come if not all records fit.
-            finished, self._finished = ([], self._finished) if self._records else (self._finished, [])
-            await self._write_until_done(records, finished)
+            self._ending, self._finished = ([], self._finished) if self._records else (self._finished, [])
+            await self._write_until_done(records, self._ending)
+            self._ending = []
             if not self._records and not self._finished:
                 self._something.clear()
                 self._nothing.set()
+
+    def _take(self) -> list[Written]:
+        """What goes in one call: at least one record, if there is any."""
+        was_behind = self.is_behind
+        count = _how_many(self._records)
+        taken, self._records = self._records[:count], self._records[count:]
+        self._bytes -= sum(written.size for written in taken)
+        if was_behind and not self.is_behind:
+            self._tell_caught_up()
+        return taken
 
     def _stir(self) -> None:
         self._nothing.clear()
         self._something.set()
 
-    async def _write_until_done(self, records: list[tuple[Answer | Failure, int]], finished: list[HeldBatch]) -> None:
+    async def _write_until_done(self, records: Sequence[Written], finished: Sequence[HeldBatch]) -> None:
         by_run: Mapping[str, list[bytes | int | str]] = _by_run(records)
         backoff_s = 0.05
         while True:
@@ -141,7 +177,7 @@ class Publisher:
         for batch, records in lost.items():
             words = "Redis has lost %d records of batch %s, as it was killed; they are written again"
             log.warning(words, len(records), batch.batch_id, extra={"batch": batch.batch_id})
-        await self.write(_by_run([record for records in lost.values() for record in records]))
+        await self.write(_by_run([_written(*record) for records in lost.values() for record in records]))
         for batch, records in (await self._end(list(lost))).items():
             words = "batch %s does not end: %d of its records are refused; its lease will lapse"
             log.error(words, batch.batch_id, len(records), extra={"batch": batch.batch_id})
@@ -184,25 +220,23 @@ class Publisher:
             return replies
 
 
-def _how_many(records: Sequence[tuple[Answer | Failure, int]]) -> int:
+def _how_many(records: Sequence[Written]) -> int:
     """Of these, go in one call: at least one."""
     size = 0
-    for count, (record, _) in enumerate(records[:AT_ONCE]):
-        size += _size_of(record)
+    for count, written in enumerate(records[:AT_ONCE]):
+        size += written.size
         if count and size > BYTES_AT_ONCE:
             return count
     return min(len(records), AT_ONCE)
 
 
-def _size_of(record: Answer | Failure) -> int:
-    """Roughly, in bytes; cheap for those that are nothing but text."""
-    if isinstance(record, Answer) and not (record.details or record.texts or record.metadata):
-        return len(record.text)
-    return len(encode_record(record))
+def _written(record: Answer | Failure, question_bytes: int) -> Written:
+    encoded = encode_record(record)
+    return Written(record.run, (record.index, record.status, question_bytes, encoded), len(encoded))
 
 
-def _by_run(records: Sequence[tuple[Answer | Failure, int]]) -> Mapping[str, list[bytes | int | str]]:
+def _by_run(records: Sequence[Written]) -> Mapping[str, list[bytes | int | str]]:
     found: dict[str, list[bytes | int | str]] = defaultdict(list)
-    for record, question_bytes in records:
-        found[record.run] += (record.index, record.status, question_bytes, encode_record(record))
+    for written in records:
+        found[written.run] += written.fields
     return found

@@ -154,7 +154,13 @@ class GpuWorker:
         self._report.capacity = self._options.capacity or default_capacity(self._engine.max_num_seqs)
         self._report.max_num_seqs = self._engine.max_num_seqs
         self._publisher = Publisher(
-            self._client, self._address, self._keys, model, run_ttl_s=self._options.run_ttl_s, more_comes=lambda: self._report.in_flight > 1
+            self._client,
+            self._address,
+            self._keys,
+            model,
+            run_ttl_s=self._options.run_ttl_s,
+            more_comes=lambda: self._report.in_flight > 1,
+            caught_up=self._changed.set,
         )
         self._intake = Intake(self._client, self._keys, model, self.name, self._options)
         self._waiting_intake = Intake(self._waiting_client, self._keys, model, self.name, self._options)
@@ -209,7 +215,7 @@ class GpuWorker:
         while not self._stopping.is_set():
             # Before the look at what is in flight: what changes from now on ends the waiting below.
             self._changed.clear()
-            if self._report.in_flight >= self._report.capacity or (self._isolating.is_set() and self._report.in_flight > 0):
+            if self._has_enough():
                 await self._changed.wait()
                 continue
             try:
@@ -223,6 +229,10 @@ class GpuWorker:
                 log.warning("%s; trying again in %.1f s", error, backoff_s)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+
+    def _has_enough(self) -> bool:
+        full = self._report.in_flight >= self._report.capacity or self._publisher.is_behind
+        return full or (self._isolating.is_set() and self._report.in_flight > 0)
 
     async def _take_waiting(self) -> None:
         room = min(self._engine.max_num_seqs, self._report.capacity) - self._report.in_flight
@@ -270,7 +280,7 @@ class GpuWorker:
             try:
                 self._progress.check(busy=self._report.in_flight > 0)
                 with translated(self._address):
-                    heard = await self._leases.renew(self._in_flight.batches, self._report.fields())
+                    heard = await self._leases.renew([*self._in_flight.batches, *self._publisher.unended], self._report.fields())
                 if heard.drain and not self._stopping.is_set():
                     log.info("asked to drain")
                     self.stop()

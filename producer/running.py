@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,13 +21,16 @@ from producer.reading import read_checked
 from producer.searching import whereabouts
 from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, RunBusyError, Sender
 from producer.stock import FileRun, Stock, Tally
-from wire.connection import RedisAddress, check_server, connect, translated
+from wire.connection import RedisAddress, connect, translated
 from wire.errors import FleetError, LeaseLostError, NewerMessageError, QueueUnavailableError, UsageError
 from wire.keys import Keys
 from wire.messages import Answer, Failure
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.25
+"""How long records are waited for at most before the loop looks around, and also what a fleet without room is given."""
+FIRST_PAUSE_S = 0.02
 SETTLE_S = 0.25
 SETTLE_RECORDS = 4000
 """Records are put safely on disk and acknowledged this often; before that, a crash of the machine costs nothing but sending them again."""
@@ -76,8 +80,11 @@ class Runner:
         self._sender = Sender(self._client, keys, what.run, what.fingerprint, what.checked.count, options)
         self._collector = Collector(self._client, keys, what.run, self._sender.token, options)
         self._written = stock.written
-        self._chunks: Iterator[tuple[int, list[Asked | Invalid]]] = iter(())
+        self._chunks: Iterator[tuple[int, list[Asked | Invalid]]] | None = None
         self._chunk: tuple[int, list[Asked | Invalid]] | None = None
+        self._no_room = ""
+        self._offer_at = 0.0
+        self._pause_s = FIRST_PAUSE_S
         self._unsettled = 0
         self._settle_at = 0.0
         self._check_at = 0.0
@@ -155,7 +162,7 @@ class Runner:
     def _turn(self) -> bool:
         """Submit a little, collect what is there. Returns False if the run must be opened again."""
         outcome = self._submit()
-        records = self._collector.receive(0.0 if outcome == "ok" else 0.25)
+        records = self._collector.receive(0.0 if outcome == "ok" else LOOK_S)
         self._write(records)
         if time.monotonic() >= self._settle_at or self._unsettled >= SETTLE_RECORDS:
             self._settle()
@@ -170,23 +177,32 @@ class Runner:
         return outcome not in {"cursor", "gone"}
 
     def _open(self) -> None:
-        check_server(self._client, self._address)
         state = self._sender.open()
         if state.acknowledged > self.tally.on_disk:
             self._complain_of_missing_lines(state.acknowledged)
         self._collector.restart()
         self._quiet_since, self._looked_stuck = time.monotonic(), False
-        self._chunks = self._chunks_from(state.cursor)
-        self._chunk = None
-        self.tally.sent = state.cursor
-        self.tally.settled = count_before(self._written, state.cursor)
+        self._go_by(state.cursor)
+
+    def _go_by(self, cursor: int) -> None:
+        """Believe Redis' cursor. The file is read anew only if it went elsewhere: to get to the end of a large one takes minutes."""
+        if self._chunk is not None and cursor == self._chunk[0]:
+            # It was accepted without our hearing of it.
+            self._chunk = None
+        elif self._chunks is None or cursor != self.tally.sent:
+            self._chunks, self._chunk = self._chunks_from(cursor), None
+        self._offer_at = 0.0
+        self.tally.sent = cursor
+        self.tally.settled = count_before(self._written, cursor)
 
     def _submit(self) -> str:
-        if self._chunk is None:
+        if self._chunk is None and self._chunks is not None:
             self._chunk = next(self._chunks, None)
         if self._chunk is None:
             self.tally.waiting_for = ""
             return "all sent"
+        if time.monotonic() < self._offer_at:
+            return self._no_room
         until, questions = self._chunk
         sent = self._sender.send(self.tally.sent, until, questions, self._what.default_model)
         if sent.outcome in {"pending", "share"} and not self._options.wait_for_room:
@@ -194,14 +210,29 @@ class Runner:
             raise NotFinishedError(msg)
         # A full window is how every long run goes, and nothing to tell.
         self.tally.waiting_for = "" if sent.outcome == "window" else sent.detail
+        self._offer_later(sent.outcome)
         if sent.outcome == "ok":
             self.tally.settled += until - self.tally.sent - len(questions)
             self.tally.sent = until
             self._chunk = None
         return sent.outcome
 
+    def _offer_later(self, outcome: str) -> None:
+        """Not with every record that comes: a chunk is a megabyte that is packed and sent to be refused."""
+        self._no_room = outcome
+        if outcome == "window":
+            # Only what we acknowledge makes room there.
+            self._offer_at = math.inf
+        elif outcome in {"pending", "share"}:
+            self._offer_at = time.monotonic() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LOOK_S)
+        else:
+            self._pause_s = FIRST_PAUSE_S
+
     def _chunks_from(self, cursor: int) -> Iterator[tuple[int, list[Asked | Invalid]]]:
         """Questions from `cursor` on that have no line yet, a chunk at a time, each with the position after it."""
+        if cursor >= self._what.checked.count:
+            return
         questions = read_checked(self._what.questions, self._what.reading, self._what.checked)
         chunk: list[Asked | Invalid] = []
         size = 0
@@ -236,6 +267,8 @@ class Runner:
         if self._unsettled:
             self._answers.sync()
         self._collector.acknowledge()
+        if self._unsettled and self._no_room == "window":
+            self._offer_at = 0.0
         self._unsettled = 0
         self._settle_at = time.monotonic() + SETTLE_S
 

@@ -147,7 +147,7 @@ def translated(address: RedisAddress) -> Iterator[None]:
         # redis-py calls it an authentication error as well when the server merely wants a password.
         msg = f"Redis at {address.shown()} does not accept the user or password ({_words(error)}); set redis.password, or the URL's"
         raise QueueUnusableError(msg) from error
-    except (redis.exceptions.ReadOnlyError, redis.exceptions.NoPermissionError) as error:
+    except redis.exceptions.NoPermissionError as error:
         msg = f"Redis at {address.shown()} does not allow what a fleet needs: {_words(error)}"
         raise QueueUnusableError(msg) from error
     except redis.exceptions.OutOfMemoryError as error:
@@ -191,7 +191,7 @@ def _tls_advice(words: str) -> str:
     return next((advice for sign, advice in TLS_ADVICE.items() if sign in words.upper().replace(" ", "_")), "")
 
 
-PASSES = ("OOM ", "LOADING", "MASTERDOWN", "MISCONF", "READONLY", "TRYAGAIN", "CLUSTERDOWN", "BUSY ")
+PASSES = ("OOM ", "LOADING", "MASTERDOWN", "MISCONF", "READONLY", "UNBLOCKED", "TRYAGAIN", "CLUSTERDOWN", "BUSY ")
 """Time alone may mend it: out of memory inside a script, a failover, a full disk under the append-only file."""
 FORBIDDEN = ("NOPERM", "can't run this command", "can't access at least one of the keys")
 """The user may not do it; the last two are Redis 6.2's words inside of a script."""
@@ -208,7 +208,8 @@ def _in_our_words(error: redis.exceptions.ResponseError, address: RedisAddress) 
 
     if shows(FORBIDDEN):
         return QueueUnusableError(f"Redis at {address.shown()} does not allow what a fleet needs: {words}")
-    if shows(PASSES):
+    # Who starts at a replica is told at once, by `check_server`. Who runs was let in by a primary, and there will be one again.
+    if shows(PASSES) or isinstance(error, redis.exceptions.ReadOnlyError):
         return QueueUnavailableError(f"Redis at {address.shown()} cannot do it now: {words}")
     if shows(DAMAGE):
         then = "the leading batcher puts it among the dead letters (`batchfleet dead list`)"

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
 import redis
 
 from fleet.private_redis import PrivateRedis
+from producer.asking import Asked, Invalid
 from producer.collecting import Collector
 from producer.options import ProducerOptions
 from producer.output import AnswersFile, OutputFullError
-from producer.reading import ReadingLimits, check_questions
+from producer.reading import ReadingLimits, check_questions, read_checked
 from producer.running import Runner
-from producer.sending import Sender
+from producer.sending import Sender, Sent
 from producer.sources import Source
-from producer.stock import FileRun, take_stock
+from producer.stock import FileRun, Tally, take_stock
 from tests.builders import an_answer
 from tests.processes import read_answers, write_questions
 from wire.codec import encode_record
@@ -169,3 +171,93 @@ def test_answers_whose_file_was_removed_are_kept(tmp_path: Path, redis_server: P
     client.close()
     with AnswersFile(path) as answers:
         assert take_stock(what, answers).tally.on_disk == 10
+
+
+class Recording(Sender):
+    """Notes what became of each submission. Some replies are lost: before the submission has reached Redis, or after."""
+
+    outcomes: ClassVar[list[str]] = []
+    lost_before: ClassVar[set[int]] = set()
+    lost_after: ClassVar[set[int]] = set()
+
+    def send(self, *arguments: Any, **options: Any) -> Sent:  # noqa: ANN401 (passed on)
+        number = len(self.outcomes)
+        if number in self.lost_before:
+            self.outcomes.append("lost before")
+            raise redis.ConnectionError
+        sent = super().send(*arguments, **options)
+        self.outcomes.append("lost after" if number in self.lost_after else sent.outcome)
+        if number in self.lost_after:
+            raise redis.TimeoutError
+        return sent
+
+
+@pytest.fixture
+def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What became of the submissions of the test's producer."""
+    monkeypatch.setattr(Recording, "outcomes", [])
+    monkeypatch.setattr("producer.running.Sender", Recording)
+    return Recording.outcomes
+
+
+def run_with_workers(what: FileRun, server: PrivateRedis, client: redis.Redis, options: ProducerOptions, at_once: int) -> list[str]:
+    """Run it beside workers that answer so many questions while the producer turns once. Returns the ids in the answers file."""
+    publish = client.register_script(load_script("wire", "publish"))
+    keys = [KEYS.run(RUN), KEYS.done(RUN), KEYS.records(RUN), KEYS.pending, KEYS.runs]
+    answered = 0
+
+    def work(_: Tally) -> None:
+        nonlocal answered
+        accepted = int(client.hget(KEYS.run(RUN), "accepted") or 0)
+        for index in range(answered, min(accepted, answered + at_once)):
+            publish(keys=keys, args=[RUN, 60, index, "answered", 1, encode_record(an_answer(f"q{index}", index=index))])
+            answered += 1
+
+    path = what.questions.files[0].with_name("answers.jsonl")
+    with AnswersFile(path) as answers:
+        Runner(what, take_stock(what, answers), answers, RedisAddress(server.url), options, observe=work).run()
+    return [line["id"] for line in read_answers(path)]
+
+
+def test_a_lost_reply_does_not_have_the_file_read_again(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, outcomes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To get back to where it was in a file of millions takes minutes, in which nothing is collected. The cursor says what was accepted."""
+    read: list[int] = []
+
+    def counted(*arguments: Any) -> Iterator[Asked | Invalid]:  # noqa: ANN401 (passed on)
+        for question in read_checked(*arguments):
+            read.append(question.index)
+            yield question
+
+    monkeypatch.setattr("producer.running.read_checked", counted)
+    monkeypatch.setattr(Recording, "lost_before", {2})
+    monkeypatch.setattr(Recording, "lost_after", {5, 9})
+    what = a_file_run(tmp_path, 80)
+
+    found = run_with_workers(what, redis_server, client, ProducerOptions(run_window=8), 8)
+
+    assert {"lost before", "lost after"} <= set(outcomes)
+    assert sorted(found) == sorted(f"q{number}" for number in range(80))
+    assert client.hget(KEYS.run(RUN), "accepted") == b"80"
+    assert read == list(range(80))
+
+
+def test_a_full_window_is_not_knocked_at_with_every_record(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, outcomes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only an acknowledgement makes room; a megabyte of questions, packed and sent to be refused whenever a record comes, would help nobody."""
+    acknowledged = []
+    acknowledge = Collector.acknowledge
+
+    def counted(collector: Collector) -> None:
+        acknowledged.append(len(outcomes))
+        acknowledge(collector)
+
+    monkeypatch.setattr(Collector, "acknowledge", counted)
+    what = a_file_run(tmp_path, 300)
+
+    found = run_with_workers(what, redis_server, client, ProducerOptions(run_window=100), 1)
+
+    assert len(found) == 300
+    assert outcomes.count("window") <= len(acknowledged)
