@@ -2,7 +2,8 @@
 
 `python -I -S watchdog.py OWNER MARK FOLDER`: OWNER is the process id of the worker, which is the parent and holds the other end of standard input.
 A line `q` there means that all is well: exit. The end of standard input means that the worker is gone, however that came about, SIGKILL
-included: end every process of its tree, and remove FOLDER, where they kept what is of no use to others. What belongs to that tree is known in three ways, as a process whose parent died forgets who that was:
+included: end every process of its tree, and remove FOLDER, where they kept what is of no use to others. What belongs to that tree is known in
+three ways, as a process whose parent died forgets who that was:
 
 - seen as a descendant while the worker lived, by looking at /proc twice a second; remembered with its start time, so that a process that
   gets the same number later is never taken for it;
