@@ -143,7 +143,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a worker takes nothing more while anything is in flight", "no barrier", "gpu_worker/serving.py",
-        "if self._report.in_flight >= self._report.capacity or", "if self._report.in_flight > 0 or",
+        "full = self._report.in_flight >= self._report.capacity or", "full = self._report.in_flight > 0 or",
         f"{FILE}test_a_batch_is_no_barrier",
     ),
     Mutation(
