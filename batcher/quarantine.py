@@ -27,8 +27,9 @@ from batcher.leading import Leadership
 from wire.codec import decode_batch, decode_question, encode_record, whole_number
 from wire.connection import load_script
 from wire.errors import LeaseLostError, MalformedMessageError, NewerMessageError
+from wire.failures import error_of
 from wire.keys import RQ_JOB_PREFIX, Keys
-from wire.messages import ErrorDetail, Failure, Question
+from wire.messages import Failure, Question
 
 log = logging.getLogger(__name__)
 
@@ -222,11 +223,7 @@ class Quarantine:
                 request_id=question.request_id,
                 attempts=suspect.attempts,
                 metadata=question.metadata,
-                error=ErrorDetail(
-                    kind="engine_killed",
-                    message=message,
-                    evidence={"deaths": suspect.deaths, "deaths_alone": suspect.alone, "workers": list(suspect.died)},
-                ),
+                error=error_of("engine_killed", message, {"deaths": suspect.deaths, "deaths_alone": suspect.alone, "workers": list(suspect.died)}),
                 v=question.v,
             )
             keys, run = self._keys, question.run

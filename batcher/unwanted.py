@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
+from wire.failures import error_of
 from wire.messages import ErrorDetail, Failure, Question
 
-CANCELLED = ErrorDetail(kind="cancelled", message="its run was cancelled")
-EXPIRED = ErrorDetail(kind="expired", message="its deadline passed before a worker could start it")
+CANCELLED = error_of("cancelled", "its run was cancelled")
+EXPIRED = error_of("expired", "its deadline passed before a worker could start it")
 
 
 @dataclass(frozen=True, slots=True)

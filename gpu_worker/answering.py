@@ -11,7 +11,8 @@ from gpu_worker.engines.engine import Completion, Engine, Refusal
 from wire.clock import ServerClock
 from wire.codec import why_unsendable
 from wire.errors import EngineDeadError
-from wire.messages import Answer, ErrorDetail, Failure, Question
+from wire.failures import error_of
+from wire.messages import Answer, Failure, Question
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def record(question: Question, outcome: Completion | Refusal, model: str, clock:
         attempts=attempts,
         latency_s=latency_s,
         metadata=question.metadata,
-        error=ErrorDetail(kind=outcome.kind, message=outcome.message, retryable=outcome.retryable),
+        error=error_of(outcome.kind, outcome.message),
         v=question.v,
     )
 
@@ -97,7 +98,7 @@ async def _outcome(question: Question, engine: Engine, clock: ServerClock, patie
         # Nobody wants the answer now, whether it waits in the engine's line or half of it is written.
         if left_s <= patience.timeout_s:
             return Refusal("expired", "its deadline passed before its answer was complete")
-        return Refusal("timed_out", f"no answer within limits.question_timeout_s = {patience.timeout_s:g} s", retryable=True)
+        return Refusal("timed_out", f"no answer within limits.question_timeout_s = {patience.timeout_s:g} s")
 
 
 async def _tried(question: Question, engine: Engine, patience: Patience) -> Completion | Refusal:

@@ -14,8 +14,9 @@ from wire.codec import decode_batch, decode_question, identify_question
 from wire.connection import BLOCK_S, load_script
 from wire.dead_letters import DEAD_LETTER_TTL_S
 from wire.errors import MalformedMessageError, NewerMessageError
+from wire.failures import error_of
 from wire.keys import RQ_JOB_PREFIX, SUSPECT_AFTER_DEATHS, Keys
-from wire.messages import WIRE_VERSION, Answer, ErrorDetail, Failure, Question
+from wire.messages import WIRE_VERSION, Answer, Failure, Question
 
 log = logging.getLogger(__name__)
 
@@ -175,5 +176,5 @@ def _unreadable(data: bytes, reason: str, attempts: int) -> list[Failure]:
     if known is None:
         return []
     run, index, request_id = known
-    error = ErrorDetail(kind="unreadable", message=f"{reason}; its bytes are among the dead letters", retryable=True)
+    error = error_of("unreadable", f"{reason}; its bytes are among the dead letters")
     return [Failure(run=run, index=index, request_id=request_id, attempts=attempts, error=error)]

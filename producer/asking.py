@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from producer.fields import CHECKS, INVALID_ID_PREFIX, UnusableError, ensure_carriable, kind, read_object, request_id_of, short, shown
+from producer.fields import FIELDS, INVALID_ID_PREFIX, UnusableError, ensure_carriable, kind, read_object, request_id_of, short, shown
 from producer.shaping import AS_IT_STANDS, CONTENT_FIELDS, Shape, joined
 from wire.messages import JsonObject
 
@@ -106,11 +106,11 @@ class Asker:
         given: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         for name, value in fields.items():
-            check = CHECKS.get(name)
-            if check is None:
+            field = FIELDS.get(name)
+            if field is None:
                 extra[name] = value
             elif value is not None:
-                given[name] = check(value, name)
+                given[name] = field.check(value, name)
         if extra:
             given["metadata"] = _metadata_with(extra, given.get("metadata"))
         content_field = _content_field(given)
@@ -154,7 +154,7 @@ def _content_field(given: dict[str, Any]) -> str:
 def _metadata_with(extra: dict[str, Any], metadata: JsonObject | None) -> JsonObject:
     """Take in the fields that we do not know, if the question comes with a known answer."""
     if "answer" not in extra:
-        raise UnusableError(_unknown_field(next(iter(extra)), CHECKS))
+        raise UnusableError(_unknown_field(next(iter(extra)), FIELDS))
     return joined(extra, metadata) if metadata else extra
 
 

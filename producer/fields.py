@@ -10,6 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -137,18 +138,43 @@ def _problem_of_message(message: object) -> str | None:
     return "has a `content` that is neither a text nor a list of parts with a `type` each"
 
 
-CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "id": request_id_of,
-    "question": _text,
-    "prompt": _text,
-    "messages": _messages,
-    "model": _model,
-    "params": _json_object,
-    "priority": _priority,
-    "deadline_s": _deadline,
-    "metadata": _json_object,
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a question in our own form.
+
+    Attributes:
+        check: Takes value and name, and returns the value as a question has it. A null is the same as no field and is not checked.
+        holds, missing: What it holds, and what counts if it is missing; for people, in Markdown.
+    """
+
+    check: Callable[[Any, str], Any]
+    holds: str
+    missing: str = ""
+
+
+_ASKED = "the text that is asked, as it stands"
+_ONE_OF_THREE = "one of `question`, `prompt` and `messages` must be there"
+FIELDS: dict[str, Field] = {
+    "id": Field(
+        request_id_of,
+        f"text of 1 to {MAX_REQUEST_ID_CHARS} characters, or an integer; unique in the file",
+        "derived from content and position, such as `0000001-5d3a90c1`; the same on every resubmission",
+    ),
+    "question": Field(_text, _ASKED, _ONE_OF_THREE),
+    "prompt": Field(_text, _ASKED, "the same"),
+    "messages": Field(_messages, "chat messages in OpenAI's form; the worker applies the model's chat template", "the same"),
+    "model": Field(_model, "the model that is to answer", "the model of the run (`--model`, or the configured one)"),
+    "params": Field(
+        _json_object,
+        "sampling parameters, OpenAI's names and vLLM's (`max_tokens`, `temperature`, `top_k`, `n`, `stop`, `response_format`, ...)",
+        "the configured ones",
+    ),
+    "priority": Field(_priority, f"0 to {MAX_PRIORITY}; higher goes first, from when it is submitted", "0"),
+    "deadline_s": Field(
+        _deadline, "seconds from submission after which nobody wants the answer; what has none by then fails as `expired`", "no deadline"
+    ),
+    "metadata": Field(_json_object, "any object; returned untouched"),
 }
-"""Field of a question in our own form -> its check, which takes value and name. A null is the same as no field and is not checked."""
 
 
 def ensure_carriable(values: Iterable[object], raw: bytes) -> None:

@@ -190,8 +190,27 @@ class AnswersFile:
             os.ftruncate(self._file, end)
 
 
+ANSWER_FIELDS = {
+    "id": "the question's id",
+    "status": "`answered` or `failed`; an error is never in the place of an answer",
+    "text": "the answer; the first one if `n` asked for several",
+    "texts": "all answers, only if `n` asked for several",
+    "finish_reason": "as the engine names it: `stop`, `length`, ...",
+    "usage": "tokens of the prompt, and of all texts together",
+    "model": "the model that answered",
+    "params": "the sampling parameters that were really used, defaults included",
+    "details": "what else was asked for, such as log probabilities",
+    "error": "only if failed: `kind`, `message`, `retryable`, and for some kinds `evidence`",
+    "worker": "the worker that made the record; missing if no worker did",
+    "attempts": "how many workers were given the question; 0 if none was",
+    "latency_s": "seconds from submission to record, queueing included, on the clock of the Redis server",
+    "metadata": "the question's, untouched",
+}
+"""Field of an answer line -> what it holds, for people, in Markdown."""
+
+
 def answer_line(record: Answer | Failure) -> bytes:
-    """A record as users see it, with the newline."""
+    """A record as users see it, with the newline: `ANSWER_FIELDS`."""
     line: dict[str, Any] = {"id": record.request_id, "status": record.status}
     if isinstance(record, Answer):
         line["text"] = record.text

@@ -18,8 +18,9 @@ from wire.clock import ServerClock
 from wire.codec import encode_question, encode_record
 from wire.connection import load_script
 from wire.errors import QueueDamagedError, UsageError
+from wire.failures import error_of
 from wire.keys import Keys, queue_member
-from wire.messages import ErrorDetail, Failure, Question
+from wire.messages import Failure, Question
 
 CHUNK_QUESTIONS = 256
 LONGEST_PID = 12
@@ -197,7 +198,7 @@ class Sender:
 
 
 def _failure(run: str, invalid: Invalid) -> Failure:
-    error = ErrorDetail(kind="invalid_question", message=f"line {invalid.line}: {invalid.reason}")
+    error = error_of("invalid_question", f"line {invalid.line}: {invalid.reason}")
     return Failure(run=run, index=invalid.index, request_id=invalid.request_id, attempts=0, error=error)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from producer.fields import CHECKS, UnusableError, kind, no_such_column, short
+from producer.fields import FIELDS, UnusableError, kind, no_such_column, short
 from wire.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Shape:
             return None
         named = {*self.columns.values(), *self.metadata_columns, *(self.template.needs if self.template else ())}
         # Without an `id` column of its own the ids come from the content; the fields of a question are small.
-        return frozenset(name for name in columns if name in named or name in CHECKS)
+        return frozenset(name for name in columns if name in named or name in FIELDS)
 
     def question_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a question, from a row; what is no field goes into `metadata`.
@@ -103,7 +103,7 @@ class Shape:
         for name, value in row.items():
             if name in mapped:
                 continue
-            if name not in CHECKS or name in taken or (chosen and name in CONTENT_FIELDS and not self.template):
+            if name not in FIELDS or name in taken or (chosen and name in CONTENT_FIELDS and not self.template):
                 extra[name] = value
             elif not (chosen and name in CONTENT_FIELDS):
                 taken[name] = value

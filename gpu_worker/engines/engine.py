@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from wire.failures import KINDS, Kind
 from wire.messages import JsonObject, Question, Usage
 
 
@@ -31,12 +32,15 @@ class Completion:
 class Refusal:
     """Why this engine gives no answer to this question; its neighbours are not concerned.
 
-    `kind`, `message`, `retryable`: as in `wire.messages.ErrorDetail`. A refusal that is not retryable would be given by every worker.
+    `kind`, `message`: as in `wire.failures`. A refusal that is not `retryable` would be given by every worker.
     """
 
-    kind: str
+    kind: Kind
     message: str
-    retryable: bool = False
+
+    @property
+    def retryable(self) -> bool:
+        return KINDS[self.kind].retryable
 
 
 class Engine(Protocol):

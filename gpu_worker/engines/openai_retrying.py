@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 
 from gpu_worker.engines.engine import Refusal
 from gpu_worker.engines.refusals import is_about_model, refusal_of, unknown_adapter
+from wire.failures import Kind
 from wire.messages import JsonObject
 
 BUSY = 429
@@ -75,9 +76,9 @@ def verdict(fault: Fault, params: JsonObject, *, chat: bool) -> TryAgain | Refus
 
 def given_up(fault: Fault, attempts: int, tried_s: float) -> Refusal:
     """The refusal of a question that kept failing for `tried_s` seconds at a server that answers others."""
-    kind = "server_busy" if fault.status == BUSY else "server_error"
+    kind: Kind = "server_busy" if fault.status == BUSY else "server_error"
     told = f"HTTP {fault.status}: {fault.message}" if fault.status is not None else fault.message
-    return Refusal(kind, f"the server failed on this question {attempts} times in {tried_s:.0f} s; last: {told}", retryable=True)
+    return Refusal(kind, f"the server failed on this question {attempts} times in {tried_s:.0f} s; last: {told}")
 
 
 def pause_s(attempts: int, *, first_s: float, longest_s: float, least_s: float) -> float:

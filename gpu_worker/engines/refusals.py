@@ -1,4 +1,4 @@
-"""Why a question gets no answer, in the same words whichever engine found out. docs/records.md lists the kinds."""
+"""Why a question gets no answer, in the same words whichever engine found out. `wire.failures` has the kinds."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def unknown_tokens(params: JsonObject, vocabulary_tokens: int) -> Refusal | None
 
 def engine_failed(problem: str) -> Refusal:
     """This question failed inside the engine, which lives on."""
-    return Refusal("engine_error", f"the engine failed on this question: {_quoted(problem)}", retryable=True)
+    return Refusal("engine_error", f"the engine failed on this question: {_quoted(problem)}")
 
 
 def messages_problem(messages: Sequence[JsonObject]) -> str | None:

@@ -127,7 +127,7 @@ class FickleEngine(StubEngine):
     async def answer(self, question: Question) -> Completion | Refusal:
         if self.left:
             self.left -= 1
-            return Refusal("server_error", "try again", retryable=True)
+            return Refusal("server_error", "try again")
         return await super().answer(question)
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from fleet import reference
+from fleet import records_reference, reference
 from fleet.cli import command_parser
 from fleet.commands import reference as command_reference
 from fleet.settings.loading import load_settings
 from tests.hostile import attacks
+from wire.failures import KINDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("wire", "producer", "batcher", "gpu_worker", "fleet", "batchfleet")
@@ -116,26 +117,31 @@ def subcommands(parser: argparse.ArgumentParser) -> set[str]:
     return {name for action in parser._subparsers._group_actions for name in action.choices or ()} if parser._subparsers else set()
 
 
-def test_the_failure_kinds_are_those_of_the_code() -> None:
-    """docs/records.md lists each kind that a record can have, and no other."""
-    text = (ROOT / "docs" / "records.md").read_text(encoding="utf-8").partition("## Failure kinds")[2].partition("\n## ")[0]
-    listed = re.findall(r"^\| `(\w+)` \| (?:yes|no) \|", text, re.MULTILINE)
+def test_the_tables_of_records_are_current() -> None:
+    """They are what `python -m fleet.records_reference docs/records.md` writes."""
+    page = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
 
-    assert len(listed) == len(set(listed))
-    assert set(listed) == {kind for path in source_files(".py") for kind in kinds_in(path)}
+    assert page == records_reference.renewed(page)
+
+
+def test_the_failure_kinds_are_those_of_the_code() -> None:
+    """Each kind that is described is given to some question, and no other."""
+    assert set(KINDS) == {kind for path in source_files(".py") for kind in kinds_in(path)}
 
 
 def kinds_in(path: Path) -> Iterator[str]:
     """Kinds that a module gives to refusals and failures, as texts or by a name that stands for texts there."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    assigned = [(target.id, node.value) for node in nodes if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)]
+    assigned = [
+        (node.target.id, node.value) for node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value
+    ]
     for node in nodes:
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Refusal", "ErrorDetail"}):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Refusal", "error_of"}):
             continue
         kind = next((keyword.value for keyword in node.keywords if keyword.arg == "kind"), node.args[0] if node.args else node)
         values = [value for name, value in assigned if name == kind.id] if isinstance(kind, ast.Name) else [kind]
         texts = [part.value for value in values for part in ast.walk(value) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-        # `ErrorDetail(kind=refusal.kind)` hands on what was found elsewhere.
+        # `error_of(refusal.kind, ...)` hands on what was found elsewhere.
         assert texts or isinstance(kind, ast.Attribute), f"{path}:{node.lineno}: write the kind as a text"
         yield from texts
 

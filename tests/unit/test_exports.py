@@ -26,7 +26,7 @@ from producer.exports import exporting
 from producer.exports.columns import COLUMNS, row_of
 from producer.exports.destination import Destination, destination
 from producer.exports.exporting import export
-from producer.output import answer_line
+from producer.output import ANSWER_FIELDS, answer_line
 from producer.reading import ReadingLimits, read_questions
 from tests.builders import a_source, an_answer
 from wire.errors import UsageError
@@ -86,12 +86,13 @@ def test_a_table_holds_all_of_an_answer(
 
 
 def test_every_field_of_an_answer_has_its_column() -> None:
-    """A field that is added to answers must be added to tables."""
+    """A field that is added to answers must be added to tables, and to what docs/records.md is made of."""
     full = an_answer(worker="w", latency_s=1.5, metadata={"a": 1}, texts=["42"], details={"reasoning": ["hm"]})
     fields = [json.loads(answer_line(record)) for record in (full, a_failure())]
 
     flat = {name for line in fields for name in line} - {"usage", "error"}
 
+    assert {name for line in fields for name in line} == set(ANSWER_FIELDS)
     assert flat <= set(COLUMNS)
     assert all(row_of(fields[0])[name] is not None for name in ("prompt_tokens", "completion_tokens", *(flat - {"error"})))
 

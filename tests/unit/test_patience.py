@@ -29,7 +29,7 @@ class FailingEngine(StubEngine):
     async def answer(self, question: Question) -> Completion | Refusal:
         self.asked_s.append(asyncio.get_running_loop().time())
         if len(self.asked_s) <= self._failures:
-            return Refusal("engine_error", "not now", retryable=self._retryable)
+            return Refusal("engine_error" if self._retryable else "refused", "not now")
         return await super().answer(question)
 
     @property
