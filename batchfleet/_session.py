@@ -59,7 +59,8 @@ def read_settings(config: ConfigLike, overrides: Mapping[str, object]) -> Settin
     """
     given = dict(config) if isinstance(config, Mapping) else {}
     path = None if config is None or isinstance(config, Mapping) else Path(config)
-    return load_settings(path, os.environ, {**given, **{key: value for key, value in overrides.items() if value is not None}}).settings
+    said = {**given, **{key: value for key, value in overrides.items() if value is not None}}
+    return load_settings(path, os.environ, {}, said, "Fleet").settings
 
 
 def reaching_settings(redis: str | None, model: str | None, namespace: str | None, config: ConfigLike) -> Settings:

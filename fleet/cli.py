@@ -15,6 +15,7 @@ import redis.exceptions
 from fleet import logs
 from fleet.commands.flags import BENCH, EXIT_CODES, shared_flags
 from fleet.commands.loading import load
+from fleet.commands.parsing import Parser
 from fleet.hosts import HostSilentError
 from fleet.processes import ChildGaveUpError
 from fleet.reaching import with_running
@@ -83,7 +84,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 def command_parser(argv: Sequence[str] = ("bench",)) -> argparse.ArgumentParser:
     """The commands, as far as a command line needs them: importing all of them takes longer than most of them take."""
-    parser = argparse.ArgumentParser(prog="batchfleet", description="A worker fleet for LLM inference over a message queue.", epilog=EXIT_CODES)
+    parser = Parser(prog="batchfleet", description="A worker fleet for LLM inference over a message queue.", epilog=EXIT_CODES)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_flags()
     name = argv[0] if argv else ""
@@ -98,11 +99,25 @@ def command_parser(argv: Sequence[str] = ("bench",)) -> argparse.ArgumentParser:
     return parser
 
 
+def _version() -> str:
+    # Only here: no other command needs it.
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        return version("batchfleet")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
 def _complain_of_word(word: str, parser: argparse.ArgumentParser) -> None:
-    """End with exit code 2 if a first word is neither a command nor a flag: argparse would name all twenty."""
+    """End with exit code 2 if a first word is no command: argparse would name all twenty."""
     if not word:
         parser.print_help(sys.stderr)
-    elif not word.startswith("-"):
+    elif word.startswith("-"):
+        parser.add_argument("--version", action="version", version=f"batchfleet {_version()}")
+        if word not in parser._option_string_actions:  # noqa: SLF001 (argparse has no other way to ask)
+            parser.error(f"flags come after the command: batchfleet COMMAND {word} ...")
+    else:
         known = ["bench", *(name for names in COMMANDS.values() for name in names)]
         near = difflib.get_close_matches(word, known, 1)
         parser.error(f"there is no command {word!r}" + (f"; did you mean {near[0]!r}?" if near else "; --help lists them"))

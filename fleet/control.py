@@ -6,6 +6,7 @@ from typing import Any
 
 import redis
 
+from fleet.ledger import no_run
 from gpu_worker.leases import DRAIN
 from wire.connection import load_script
 from wire.errors import UsageError
@@ -27,8 +28,7 @@ def cancel_run(client: redis.Redis, keys: Keys, run: str, *, run_ttl_s: float) -
     script = client.register_script(load_script("producer", "cancel"))
     counts = script(keys=[keys.run(run), keys.cancelled, keys.wake, keys.news], args=[run, int(run_ttl_s), NEWS_S])
     if counts is None:
-        msg = f"no run {run!r} in Redis; `batchfleet status` shows what is there"
-        raise UsageError(msg)
+        raise no_run(client, keys, run)
     return int(counts[0]), int(counts[1])
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import redis
 
+from fleet.ledger import no_run
 from wire.errors import UsageError
 from wire.keys import Keys
 
@@ -35,5 +36,4 @@ def forget_run(client: redis.Redis, keys: Keys, run: str) -> None:
         msg = f"run {run} is being collected ({holder!a}); stop its producer first, or wait until its claim ends (15 s after its death)"
         raise UsageError(msg)
     if not reply[0]:
-        msg = f"no run {run!r} in Redis; `batchfleet status` shows what is there"
-        raise UsageError(msg)
+        raise no_run(client, keys, run)

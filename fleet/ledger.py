@@ -44,6 +44,13 @@ return {counts[1], counts[2] or '', redis.call('BITCOUNT', KEYS[2]), both}
 """
 
 
+def no_run(client: redis.Redis, keys: Keys, run: str) -> UsageError:
+    """What to tell somebody who names a run that is not there."""
+    latest: Any = client.zrevrange(keys.runs, 0, 4)
+    known = ", ".join(name.decode("utf-8", "replace") for name in latest) or "none"
+    return UsageError(f"no run {run!r} in Redis (finished runs are kept for limits.run_ttl_s); the latest are: {known}")
+
+
 def read_ledger(client: redis.Redis, keys: Keys, run: str) -> Ledger:
     """Read the ledger of a run at one instant.
 
@@ -53,10 +60,7 @@ def read_ledger(client: redis.Redis, keys: Keys, run: str) -> Ledger:
     names = [keys.run(run), keys.accepted(run), keys.done(run), f"{keys.run(run)}:verify"]
     found = client.register_script(_READ)(keys=names)
     if found is None:
-        latest: Any = client.zrevrange(keys.runs, 0, 4)
-        known = ", ".join(name.decode("utf-8", "replace") for name in latest) or "none"
-        msg = f"no run {run!r} in Redis (finished runs are kept for limits.run_ttl_s); the latest are: {known}"
-        raise UsageError(msg)
+        raise no_run(client, keys, run)
     *counts, accepted, both = found
     if not all(count.isdigit() for count in counts):
         msg = f"the counts of run {run} are damaged; the leading batcher puts them among the dead letters (`batchfleet dead list`)"

@@ -7,6 +7,7 @@ entries in `formats`, what an entry may say in `shaping` and `asking`, how equal
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -16,6 +17,7 @@ import orjson
 
 from producer.asking import Asked, Asker, Invalid, canonical, invalid_id
 from producer.entries import Unreadable
+from producer.fields import NOT_JSON
 from producer.formats import FileId, Form, find_form, identify, read_entries
 from producer.identity import DuplicateFinder
 from producer.sources import Source
@@ -24,6 +26,7 @@ from wire.errors import UsageError
 __all__ = ["Asked", "Checked", "Invalid", "ReadingLimits", "Source", "check_questions", "read_checked", "read_questions"]
 
 _MOST_PROBLEMS_SHOWN = 20
+_MOST_TIMES_SAID = 3
 _LINE_BITS = 44
 
 
@@ -186,16 +189,24 @@ def _as_invalid(index: int, packed: int, keeper: str) -> Invalid:
 
 
 def _report(source: Source, forms: Sequence[Form], problems: list[Invalid], invalid: int, count: int) -> str:
-    """Tell what is wrong with the files: one sentence, then a line for each of the first problems."""
-    shown = sorted(problems, key=lambda problem: (problem.file, problem.line))[:_MOST_PROBLEMS_SHOWN]
+    """Tell what is wrong with the files: one sentence, then a line for each of the first problems, the same words a few times at most."""
+    shown = list[Invalid]()
+    said = Counter[str]()
+    for problem in sorted(problems, key=lambda problem: (problem.file, problem.line))[:_MOST_PROBLEMS_SHOWN]:
+        said[problem.reason] += 1
+        if said[problem.reason] <= _MOST_TIMES_SAID:
+            shown.append(problem)
     lines = [f"{source}: {invalid} of {count} questions cannot be used"]
     for problem in shown:
         place = forms[problem.file].place
         lines.append(f"{source.files[problem.file]}:{'' if place == 'line' else f' {place} '}{problem.line}: {problem.reason}")
     if invalid > len(shown):
         lines.append(f"... and {invalid - len(shown)} more")
+    if all(reason.startswith(NOT_JSON) for reason in said):
+        lines.append('A question is a line such as {"question": "Why?"}; other kinds of files are in docs/formats.md.')
     file = "file" if len(source.files) == 1 else "files"
-    lines.append(f"Nothing was submitted. Correct the {file}, or let --skip-invalid turn these into failure records.")
+    instead = ", or let --skip-invalid turn these into failure records" if invalid < count else ", or the flags that say how to read it"
+    lines.append(f"Nothing was submitted. Correct the {file}{instead}.")
     return "\n".join(lines)
 
 

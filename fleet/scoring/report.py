@@ -13,6 +13,14 @@ from fleet.scoring.scoring import Score
 from fleet.scoring.tally import Pair, Tally
 from fleet.words import count
 
+_UNCLEAR = {
+    "empty": "empty",
+    "several": "with several answers",
+    "refused": "that say they cannot answer",
+    "truncated": "cut off before an answer",
+    "nothing": "without an answer that the rules find",
+}
+"""In a sentence, which answers are unclear."""
 _HEAD = ("", "accuracy", "95 % interval", "right", "wrong", "unclear", "failed", "unanswered", "questions")
 _PAIRS_HEAD = ("compared", "points", "95 % interval", "right only here", "only there", "p (McNemar)", "p (Holm)")
 
@@ -39,14 +47,14 @@ def as_text(score: Score, files: Sequence[Path], by: str | None) -> str:
     lines = _table(rows)
     for file, tally in zip(files, score.tallies, strict=True):
         if tally.unclear:
-            lines.append(f"{file}: unclear because " + ", ".join(f"{why}: {number}" for why, number in tally.unclear.most_common()))
+            lines.append(f"{file}: unclear: " + ", ".join(f"{count(number)} {_UNCLEAR.get(why, why)}" for why, number in tally.unclear.most_common()))
     if score.pairs:
         rows = [list(_PAIRS_HEAD), *(_pair_row(first, second, pair, adjusted) for (first, second), pair, adjusted in _compared(score, files))]
         # With two files there is one comparison, and nothing to adjust for.
         lines += ["", *_table(rows if len(score.pairs) > 1 else [row[:-1] for row in rows]), ""]
     if score.without_key:
         lines.append(f"{score.without_key} questions have no known answer that could be compared; they are not counted above")
-    return "\n".join([*lines, f"rules {RULES_VERSION}"])
+    return "\n".join([*lines, f"read by version {RULES_VERSION} of the rules (docs/scoring.md)"])
 
 
 def _row(name: str, tally: Tally) -> list[str]:

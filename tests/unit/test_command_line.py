@@ -23,6 +23,39 @@ def test_a_mistyped_command_is_told_from_the_nearest_one(capsys: pytest.CaptureF
         assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("run a.jsonl -o b.jsonl --wokers 2", "batchfleet run: there is no flag --wokers; did you mean --workers?"),
+        ("run a.jsonl -o b.jsonl --engin=stub", "batchfleet run: there is no flag --engin; did you mean --engine?"),
+        ("submit a.jsonl -o b.jsonl --frobnicate", "batchfleet submit: there is no flag --frobnicate"),
+        ("run a.jsonl -o b.jsonl c.jsonl", "batchfleet run: what is 'c.jsonl'? File names stand together, before the flags or after them"),
+        ("run a.jsonl -o b.jsonl --engine stubb", "batchfleet run: argument --engine: invalid choice: 'stubb' (choose from"),
+        ("bench queue --cont 3", "batchfleet bench queue: there is no flag --cont; did you mean --count?"),
+        ("--config fleet.yaml run a.jsonl", "batchfleet: flags come after the command: batchfleet COMMAND --config ..."),
+    ],
+)
+def test_a_mistake_is_one_line(typed: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It names the command and what is near, and where the flags are listed; it does not list them."""
+    with pytest.raises(SystemExit) as ended:
+        main(typed.split())
+
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith(told)
+    assert said.endswith(f"see {told.partition(':')[0]} --help\n")
+    assert said.count("\n") == 1
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """As every command tells it."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("batchfleet ")
+
+
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
     """On stderr, as stdout is for data."""
     with pytest.raises(SystemExit):

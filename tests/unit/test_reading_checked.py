@@ -105,16 +105,38 @@ def test_the_fingerprint_changes_with_what_is_asked(written: Callable[[bytes], P
 
 
 def test_problems_are_listed_by_line(written: Callable[[bytes], Path]) -> None:
-    """The first 20 with file, line and reason, the number of the others, and the way out."""
+    """The first ones with file, line and reason, the number of the others, and the way out. The same words come three times at most."""
     path = written(lines({"question": "Why?"}, b"", *[b"{"] * 22, {"id": "a", "question": ""}))
 
     report = problems(path).splitlines()
 
     assert report[0] == f"{path}: 23 of 24 questions cannot be used"
     assert report[1].startswith(f"{path}:3: it is not JSON (")
-    assert report[20].startswith(f"{path}:22: ")
-    assert report[21] == "... and 3 more"
-    assert "--skip-invalid" in report[22]
+    assert report[3].startswith(f"{path}:5: it is not JSON (")
+    assert report[4] == "... and 20 more"
+    assert "docs/formats.md" in report[5]
+    assert "--skip-invalid" in report[6]
+
+
+def test_a_column_that_no_row_has_is_not_said_for_every_row(written: Callable[[bytes], Path]) -> None:
+    """Skipping them all would leave nothing, so that is not the advice."""
+    path = written(lines(*[{"question": ""}] * 100))
+
+    report = problems(path).splitlines()
+
+    assert len(report) == 6
+    assert report[4] == "... and 97 more"
+    assert "--skip-invalid" not in report[5]
+
+
+def test_twenty_different_problems_are_all_said(written: Callable[[bytes], Path]) -> None:
+    """And no more of them."""
+    path = written(lines({"question": "Why?"}, *[{"question": "Why?", f"field{number}": 1} for number in range(30)]))
+
+    report = problems(path).splitlines()
+
+    assert report[20].startswith(f"{path}:21: ")
+    assert report[21] == "... and 10 more"
 
 
 def test_problems_of_an_array_are_listed_by_element(written: Callable[[bytes], Path]) -> None:
