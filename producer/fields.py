@@ -24,7 +24,6 @@ INVALID_ID_PREFIX = "invalid-line-"
 """Start of the id of a question that has none of its own because its line cannot be used. No other id may start so."""
 
 _BEYOND_64_BITS = float(2**63)
-NOT_JSON = "it is not JSON"
 _TOO_DEEP = f"it is nested more than {MAX_NESTING} levels deep; flatten it"
 _INTEGERS = range(-(2**63), 2**64)
 _INTEGER_DIGITS = 21
@@ -225,7 +224,7 @@ def _why_not_json(raw: bytes, error: orjson.JSONDecodeError) -> str:
     if found := _NO_JSON_NUMBER.match(text, error.pos):
         return f"{found[0]} at {place} is not JSON; write null, or leave the field out"
     advice = "; a question must be whole, and in JSON Lines on one line" if error.pos >= len(text) else ""
-    return f"{NOT_JSON} ({error.msg.partition(': line ')[0]} at {place}){advice}"
+    return f"it is not JSON ({error.msg.partition(': line ')[0]} at {place}){advice}"
 
 
 def kind(value: object) -> str:

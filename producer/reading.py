@@ -17,7 +17,6 @@ import orjson
 
 from producer.asking import Asked, Asker, Invalid, canonical, invalid_id
 from producer.entries import Unreadable
-from producer.fields import NOT_JSON
 from producer.formats import FileId, Form, find_form, identify, read_entries
 from producer.identity import DuplicateFinder
 from producer.sources import Source
@@ -27,6 +26,8 @@ __all__ = ["Asked", "Checked", "Invalid", "ReadingLimits", "Source", "check_ques
 
 _MOST_PROBLEMS_SHOWN = 20
 _MOST_TIMES_SAID = 3
+_NOT_JSON = "it is not JSON"
+"""How a reason begins that says no more than that (`producer.fields`)."""
 _LINE_BITS = 44
 
 
@@ -202,7 +203,7 @@ def _report(source: Source, forms: Sequence[Form], problems: list[Invalid], inva
         lines.append(f"{source.files[problem.file]}:{'' if place == 'line' else f' {place} '}{problem.line}: {problem.reason}")
     if invalid > len(shown):
         lines.append(f"... and {invalid - len(shown)} more")
-    if all(reason.startswith(NOT_JSON) for reason in said):
+    if all(reason.startswith(_NOT_JSON) for reason in said):
         lines.append('A question is a line such as {"question": "Why?"}; other kinds of files are in docs/formats.md.')
     file = "file" if len(source.files) == 1 else "files"
     instead = ", or let --skip-invalid turn these into failure records" if invalid < count else ", or the flags that say how to read it"
