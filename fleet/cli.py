@@ -17,7 +17,7 @@ from fleet.commands.flags import BENCH, EXIT_CODES, shared_flags
 from fleet.commands.loading import load
 from fleet.commands.parsing import Parser
 from fleet.hosts import HostSilentError
-from fleet.processes import ChildGaveUpError
+from fleet.processes import ChildGaveUpError, ChildRefusedError
 from fleet.reaching import with_running
 from fleet.settings.schema import Settings
 from fleet.settings.show import secret_texts
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = _settings(arguments)
         secrets.learn(secret_texts(settings))
         return int(arguments.command(arguments, settings))
-    except (UsageError, EngineBootError) as error:
+    except (UsageError, EngineBootError, ChildRefusedError) as error:
         return _complain(error, 2)
     except (EngineDeadError, LeaseLostError, ChildGaveUpError, HostSilentError, QueueUnavailableError, redis.exceptions.ResponseError) as error:
         return _complain(error, 3)

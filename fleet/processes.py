@@ -37,6 +37,10 @@ class ChildGaveUpError(FleetError):
     """A process of the fleet keeps ending, or says that it cannot work."""
 
 
+class ChildRefusedError(ChildGaveUpError):
+    """It says that it cannot work as it is configured: no use in starting it again, nor the whole fleet."""
+
+
 def spawn(command: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Start a process whose output goes to the end of `log`, and which is killed when this process dies, however it dies."""
     with log.open("ab") as output:
@@ -82,7 +86,7 @@ class Supervised:
         """Start the process again if it ended and its pause is over.
 
         Raises:
-            ChildGaveUpError: It cannot work, or has failed too often.
+            ChildGaveUpError: It has failed too often, or (`ChildRefusedError`) cannot work.
         """
         code = self.process.poll()
         if code is None:
@@ -102,7 +106,7 @@ class Supervised:
         if code == NO_USE or self._failures > MOST_FAILURES:
             times = f", {self._failures} times in a row" if self._failures > 1 else ""
             msg = f"{self.name} {_ending(code)}{times}:\n{last_lines(self.log_file)}"
-            raise ChildGaveUpError(msg)
+            raise ChildRefusedError(msg) if code == NO_USE else ChildGaveUpError(msg)
         pause_s = min(FIRST_BACKOFF_S * 2 ** (self._failures - 1), LONGEST_BACKOFF_S)
         log.warning("%s %s; starting it again in %.1f s", self.name, _ending(code), pause_s)
         self._restart_at = time.monotonic() + pause_s

@@ -24,7 +24,7 @@ from wire.errors import UsageError
 
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UNREADABLE_FILES = {
-    b"PK\x03\x04": "it is compressed (zip); unpack it first",
+    b"PK\x03\x04": "it is compressed (zip), or an Excel workbook; unpack it, or save it as CSV",
     b"BZh": "it is compressed (bzip2); unpack it first",
     b"\xfd7zXZ\x00": "it is compressed (xz); unpack it first",
     b"\xff\xfe": "it is UTF-16; save it as UTF-8",

@@ -151,7 +151,7 @@ def test_a_wrong_configuration_ends_it_with_one_line(home: Home, tmp_path: Path)
 
     ended = batchfleet("up", "--engine", "stub", "--config", str(config), "--state", str(home.folder), environ=environ)
 
-    assert ended.returncode == 3
+    assert ended.returncode == 2
     assert "needs 9 GPUs" in ended.stderr
     assert home.processes() == []
 

@@ -145,7 +145,7 @@ def test_a_quote_that_is_never_closed_is_named_as_a_likely_cause() -> None:
     ("content", "expected"),
     [
         (b"\x1f\x8b\x08\x00rest", "gzip, and damaged or not complete"),
-        (b"PK\x03\x04rest", "compressed (zip); unpack it first"),
+        (b"PK\x03\x04rest", "compressed (zip), or an Excel workbook; unpack it, or save it as CSV"),
         (b"\x28\xb5\x2f\xfdrest", "zstd, and damaged or not complete"),
         ('{"id": 1}'.encode("utf-16"), "it is UTF-16; save it as UTF-8"),
         (b"", "there is no question in it"),
