@@ -25,6 +25,7 @@ from gpu_worker.publishing import Publisher
 from gpu_worker.registration import RqIdentity
 from gpu_worker.reporting import Report
 from gpu_worker.slices import SliceClaim, SliceOptions
+from gpu_worker.taking import Taking
 from gpu_worker.troubles import tell_trouble
 from wire.clock import ServerClock
 from wire.connection import RedisAddress, check_server, connect, connect_async, translated
@@ -58,7 +59,6 @@ class GpuWorker:
         self._changed = asyncio.Event()
         self._died: EngineDeadError | None = None
         self._broke: BaseException | None = None
-        self._isolating = asyncio.Event()
 
     @property
     def report(self) -> Report:
@@ -163,7 +163,6 @@ class GpuWorker:
             caught_up=self._changed.set,
         )
         self._intake = Intake(self._client, self._keys, model, self.name, self._options)
-        self._waiting_intake = Intake(self._waiting_client, self._keys, model, self.name, self._options)
         self._leases = Leases(self._client, self._keys, model, self.name, self._options, self._clock)
         self._in_flight = InFlight(
             self._engine,
@@ -174,6 +173,17 @@ class GpuWorker:
             self._report,
             left=self._changed.set,
             engine_died=self._engine_died,
+        )
+        self._taking = Taking(
+            self._address,
+            self.name,
+            self._intake,
+            Intake(self._waiting_client, self._keys, model, self.name, self._options),
+            self._in_flight,
+            self._publisher,
+            self._report,
+            changed=self._changed,
+            stopping=self._stopping,
         )
         self._progress = Progress(self._engine, self._options.stall_s)
         self._news = News(self._waiting_client, self._address)
@@ -188,7 +198,7 @@ class GpuWorker:
         log.info(words, self.name, model, self._engine.kind, self._report.capacity, extra={"worker": self.name, "model": model})
         self._report.state = "running"
         try:
-            await self._take_work()
+            await self._taking.run()
             self._report.state = "draining"
             await self._drain()
         finally:
@@ -204,68 +214,6 @@ class GpuWorker:
             self._broke = error
             self.stop()
             self.stop()
-
-    async def _take_work(self) -> None:
-        """Claim batches while fewer questions than the capacity are in flight, and only then.
-
-        Below what the engine works on at once, whatever waits is taken; above it, only from a backlog: near the end of a run, a question
-        that waits in one engine would be answered sooner by another.
-        """
-        backoff_s = 0.05
-        while not self._stopping.is_set():
-            # Before the look at what is in flight: what changes from now on ends the waiting below.
-            self._changed.clear()
-            if self._has_enough():
-                await self._changed.wait()
-                continue
-            try:
-                with translated(self._address):
-                    if self._isolating.is_set():
-                        await self._take_isolated()
-                        continue
-                    await self._take_waiting()
-                backoff_s = 0.05
-            except QueueUnavailableError as error:
-                log.warning("%s; trying again in %.1f s", error, backoff_s)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
-
-    def _has_enough(self) -> bool:
-        full = self._report.in_flight >= self._report.capacity or self._publisher.is_behind
-        return full or (self._isolating.is_set() and self._report.in_flight > 0)
-
-    async def _take_waiting(self) -> None:
-        room = min(self._engine.max_num_seqs, self._report.capacity) - self._report.in_flight
-        batches = await self._intake.claim(room)
-        for batch in batches:
-            self._in_flight.begin(batch)
-        if not batches and room > 0:
-            await self._wait_for_batch()
-        elif not batches:
-            await self._changed.wait()
-
-    async def _take_isolated(self) -> None:
-        """Take one batch that may kill the engine, now that nothing else is in it."""
-        batch = await self._intake.claim_isolated()
-        if batch is None:
-            self._isolating.clear()
-            await self._intake.stop_isolating()
-            return
-        words = "runs %d questions of batch %s alone: its workers keep dying"
-        log.warning(words, len(batch.questions), batch.batch_id, extra={"batch": batch.batch_id, "worker": self.name})
-        self._in_flight.begin(batch)
-
-    async def _wait_for_batch(self) -> None:
-        waiting = asyncio.create_task(self._waiting_intake.wait())
-        ends = [waiting, *(asyncio.create_task(event.wait()) for event in (self._stopping, self._isolating))]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if waiting.done():
-                waiting.result()
-        finally:
-            for task in ends:
-                task.cancel()
-            await asyncio.gather(*ends, return_exceptions=True)
 
     def _engine_died(self, error: EngineDeadError) -> None:
         if self._died is None:
@@ -284,7 +232,7 @@ class GpuWorker:
                 if heard.drain and not self._stopping.is_set():
                     log.info("asked to drain")
                     self.stop()
-                self._take_turn(isolate=heard.isolate)
+                self._taking.take_turn(isolate=heard.isolate)
                 self._in_flight.cancel(heard.cancelled)
                 for batch in heard.lost:
                     self._in_flight.lose(batch)
@@ -294,14 +242,6 @@ class GpuWorker:
             except QueueUnavailableError as error:
                 log.warning("leases not renewed: %s", error)
             await self._news.wait(self._options.heartbeat_s)
-
-    def _take_turn(self, *, isolate: bool) -> None:
-        if isolate:
-            # Whatever it waits for now, a batch that must run alone has waited longer.
-            self._isolating.set()
-            self._changed.set()
-        else:
-            self._isolating.clear()
 
     async def _show(self, identity: RqIdentity) -> None:
         """Keep RQ's own view of this worker true, roughly."""

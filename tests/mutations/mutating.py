@@ -142,7 +142,7 @@ MUTATIONS = (
         "tests/unit/test_processes.py::test_a_child_dies_with_its_parent",
     ),
     Mutation(
-        "a worker takes nothing more while anything is in flight", "no barrier", "gpu_worker/serving.py",
+        "a worker takes nothing more while anything is in flight", "no barrier", "gpu_worker/taking.py",
         "full = self._report.in_flight >= self._report.capacity or", "full = self._report.in_flight > 0 or",
         f"{FILE}test_a_batch_is_no_barrier",
     ),
