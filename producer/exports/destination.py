@@ -20,6 +20,7 @@ _BY_ENDING: dict[str, OutputFormat] = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
+_WORKBOOKS = frozenset({".xlsx", ".xls", ".ods"})
 _NEVER_COMPRESSED: frozenset[OutputFormat] = frozenset({"parquet", "arrow"})
 
 
@@ -57,8 +58,11 @@ def destination(path: Path, given: OutputFormat | None = None, *, is_ordered: bo
     """The format that is given, else the one that the name's ending says; JSONL if it says nothing.
 
     Raises:
-        UsageError: The format is never compressed, and the name says that it is.
+        UsageError: The format is never compressed, and the name says that it is; or the name says one that is not written.
     """
+    if given is None and path.suffix.lower() in _WORKBOOKS:
+        msg = f"{path}: {path.suffix} files are not written; spreadsheets open .csv, too"
+        raise UsageError(msg)
     name = without_suffix(path).name.lower()
     by_name: OutputFormat = next((one for ending, one in _BY_ENDING.items() if name.endswith(ending)), "jsonl")
     format_ = given or by_name

@@ -79,11 +79,18 @@ def test_convert_writes_answers_once_more(tmp_path: Path) -> None:
     done = batchfleet(*convert, str(tmp_path / "out.csv"), "--ordered", "--questions", str(tmp_path / "questions.jsonl"))
     unordered = batchfleet(*convert, str(tmp_path / "out.csv"), "--ordered")
     itself = batchfleet(*convert, str(tmp_path / "answers.jsonl"))
+    (tmp_path / "other.csv").touch()
+    (tmp_path / "other.csv.journal.run").touch()
+    others = batchfleet(*convert, str(tmp_path / "other.csv"))
+    questions = batchfleet(*convert, str(tmp_path / "questions.jsonl"), "--questions", str(tmp_path / "questions.jsonl"))
 
     assert done.returncode == 0, done.stderr
+    assert done.stderr == f"{tmp_path}/out.csv: 2 answers, 2 of them failures\n"
     assert [row["id"] for row in csv.DictReader((tmp_path / "out.csv").read_text().splitlines())] == ["a", "b"]
     assert (unordered.returncode, unordered.stderr) == (2, "batchfleet: --ordered needs the order: give --questions as well\n")
     assert (itself.returncode, itself.stderr) == (2, f"batchfleet: {tmp_path}/answers.jsonl holds the answers; choose another -o\n")
+    assert (others.returncode, others.stderr.partition(" (")[0]) == (2, f"batchfleet: {tmp_path}/other.csv is of a run")
+    assert (questions.returncode, questions.stderr) == (2, f"batchfleet: {tmp_path}/questions.jsonl holds the questions; choose another -o\n")
 
 
 def test_a_configuration_of_distllm_is_a_whole_command(tmp_path: Path) -> None:

@@ -250,6 +250,8 @@ def test_what_cannot_be_written_is_said_beforehand(tmp_path: Path, monkeypatch: 
     """A missing package or folder costs no run."""
     with pytest.raises(UsageError, match=r"parquet files compress their columns themselves; leave \.gz out"):
         destination(tmp_path / "a.parquet.gz")
+    with pytest.raises(UsageError, match=r"\.xlsx files are not written; spreadsheets open \.csv, too"):
+        destination(tmp_path / "a.xlsx")
     with pytest.raises(UsageError, match="there is no such folder; choose another -o"):
         exporting.ensure_writable(destination(tmp_path / "no" / "a.csv"))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
