@@ -204,6 +204,11 @@ def _ask(
             cancel = f"batchfleet cancel {what.run} --redis {address.shown()}"
             print(how_to_go_on(runner.tally, asking.to.journal, asking.again, cancel, kept_s=kept_s), file=sys.stderr)
         return 130 if interruption.asked else 3
+    except KeyboardInterrupt:
+        # A second Ctrl-C: no time to count.
+        view.close()
+        print(f"batchfleet: stopped at once\n  what is in {asking.to.journal} stays\n  to go on:    {asking.again}", file=sys.stderr)
+        raise
     view.close()
     return _report(asking, what, Outcome(what.run, what.default_model, runner.tally, view.gpu_s, _ledger(address, what.run)))
 

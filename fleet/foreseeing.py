@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations, groupby
 from statistics import median
 
@@ -16,6 +17,8 @@ from producer.stock import Ended
 SAMPLE = 200
 _MOST_FOR_SLOPE = 48
 _LEAST = 1e-9
+OUTLIVING, PLAINLY_LONGER = 0.1, 1.5
+"""If so many have been at it for so many times the most that was heard of, others were asked for more."""
 
 
 def clock_of(ends: Sequence[Ended], slots: int, seen_at_s: float) -> tuple[float, float] | None:
@@ -37,17 +40,49 @@ def clock_of(ends: Sequence[Ended], slots: int, seen_at_s: float) -> tuple[float
     return (median(end.at_s - s_per_token * end.tokens for end in first), s_per_token) if s_per_token > 0 else None
 
 
-def foreseen_lengths(ends: Sequence[Ended], began_s: float, now_s: float, slots: int, s_per_token: float) -> list[float]:
-    """Lengths that stand for all answers to come: quantiles of their distribution, each as likely as any other.
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """Which share of all answers is how long, as far as can be told.
 
-    The estimate of Kaplan and Meier (1958) from all that began, ended or not: `slots` of them at the beginning, and one with each end. What is beyond
-    the longest that ended is taken for exponential.
+    Attributes:
+        steps: (share that is at most so long, length), rising.
+        most: No answer is longer; infinite if that is not known.
+    """
+
+    steps: Sequence[tuple[float, float]]
+    most: float = math.inf
+
+    def lengths(self, tail: float = 1.0) -> list[float]:
+        """Lengths that stand for all answers to come: quantiles of their distribution, each as likely as any other.
+
+        Args:
+            tail: What is beyond the longest that ended is a guess, and this many times as much is assumed.
+        """
+        shares = [share for share, _ in self.steps]
+        last_share, longest = self.steps[-1]
+        beyond = tail * _mean_beyond(self.steps)
+        found = []
+        for number in range(SAMPLE):
+            share = (number + 0.5) / SAMPLE
+            place = bisect_left(shares, share)
+            length = self.steps[place][1] if place < len(self.steps) else longest - beyond * math.log((1 - share) / (1 - last_share))
+            found.append(min(length, self.most))
+        return found
+
+
+def survival(ends: Sequence[Ended], began_s: float, now_s: float, slots: int, s_per_token: float) -> Survival:
+    """The estimate of Kaplan and Meier (1958) from all that began, ended or not: `slots` of them at the beginning, and one with each end.
+
+    What is beyond the longest that ended is taken for exponential.
 
     Args:
         ends: All since the beginning, at least one.
     """
-    had = sorted([(now_s - began_s) / s_per_token] * slots + [(now_s - end.at_s) / s_per_token for end in ends])
+    # They did not all begin at one moment, and whatever ended had had the time for it: half of what the one that lacks most lacks, for all of them.
+    slack = max(0.0, *(end.tokens - (end.at_s - began_s) / s_per_token for end in ends)) / 2
     ended = sorted(end.tokens for end in ends)
+    oldest = max((now_s - began_s) / s_per_token + slack, float(ended[-1]))
+    had = sorted([oldest] * slots + [(now_s - end.at_s) / s_per_token + slack for end in ends])
     gone = sorted((now_s - end.at_s) / s_per_token + end.tokens for end in ends)
     steps: list[tuple[float, float]] = []
     alive, before = 1.0, 0
@@ -58,27 +93,20 @@ def foreseen_lengths(ends: Sequence[Ended], began_s: float, now_s: float, slots:
         alive *= 1 - count / max(count, at_risk)
         before += count
         steps.append((1 - alive, float(length)))
-    return _quantiles(steps)
+    most = _most(ends)
+    return Survival(steps, most if alive < OUTLIVING or had[-1] < PLAINLY_LONGER * most else math.inf)
 
 
-def _quantiles(steps: Sequence[tuple[float, float]]) -> list[float]:
-    """`steps`: (share that is at most so long, length), rising."""
-    shares = [share for share, _ in steps]
-    last_share, longest = steps[-1]
-    beyond = _mean_beyond(steps)
-    found = []
-    for number in range(SAMPLE):
-        share = (number + 0.5) / SAMPLE
-        place = bisect_left(shares, share)
-        found.append(steps[place][1] if place < len(steps) else longest - beyond * math.log((1 - share) / (1 - last_share)))
-    return found
+def _most(ends: Sequence[Ended]) -> float:
+    """More tokens than this no answer has, if all were asked alike; infinite if that is not known."""
+    return max(max(end.most, end.tokens) for end in ends) if all(end.most for end in ends) else math.inf
 
 
 def _mean_beyond(steps: Sequence[tuple[float, float]]) -> float:
     """How much longer than the longest of them those are, on average, that are longer still.
 
     Nobody knows. It is taken to be between what it is if answers end ever sooner or later, as they do from all of that length to its last third, and
-    what is usual where the longest of many answers are a few times the mean.
+    what is usual where the longest of many answers are a few times the mean, and nearer to that.
     """
     last_share, longest = steps[-1]
     if longest <= 0:
@@ -88,4 +116,4 @@ def _mean_beyond(steps: Sequence[tuple[float, float]]) -> float:
     before = max(alive, next((1 - share for share, length in reversed(steps) if length <= longest * 2 / 3), 1.0))
     of_all, of_late = longest / max(_LEAST, -math.log(alive)), longest / 3 / max(_LEAST, math.log(before / alive))
     going_on, usual = of_late * math.sqrt(of_late / of_all), alive * longest
-    return min(longest, math.sqrt(going_on * usual))
+    return min(longest, math.pow(going_on, 0.3) * math.pow(usual, 0.7))

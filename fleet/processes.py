@@ -132,7 +132,8 @@ def stop_all(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> No
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            log.warning("process %d did not end within %.0f s and is killed", process.pid, grace_s)
+            if grace_s > 0:
+                log.warning("process %d did not end within %.0f s and is killed", process.pid, grace_s)
             process.kill()
             process.wait()
 

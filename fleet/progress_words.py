@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from fleet.pacing import Pace
+from fleet.pacing import Left, Pace
 from fleet.status import FleetStatus, WorkerStatus
-from fleet.words import about, count, duration, plural, rate
+from fleet.words import about, between, count, duration, plural, rate
 from producer.stock import Tally
 
 SILENT_S = 3.0
@@ -17,6 +17,8 @@ SILENT_S = 3.0
 SLOW_S = 15.0
 STARTING_S = 12.0
 """A fleet that was started with the run may still be importing; before that, nothing is amiss."""
+VAGUE = 0.4
+"""An estimate that may be off by so much, up or down together, is told with its bounds."""
 BAR_CHARS, FEWEST_BAR_CHARS = 30, 8
 LAG_QUESTIONS = 2000
 """What the fleet's counts, a second old, may differ from ours without other runs being the reason."""
@@ -31,7 +33,7 @@ class Standing:
         in_flight, queued: Of those with the fleet; their sum is right, how it divides is a second old.
         of_others: Questions of other runs that the fleet has as well.
         not_sent: Not accepted yet.
-        left_s: Seconds to the end; None if it is too early to tell.
+        left_s: To the end; None if it is too early to tell.
         silent_s: Since the last answer.
     """
 
@@ -46,13 +48,13 @@ class Standing:
     elapsed_s: float
     questions_per_s: float
     tokens_per_s: float
-    left_s: float | None
+    left_s: Left | None
     silent_s: float
     waiting_for: str
     status: FleetStatus | None
 
     @classmethod
-    def of(cls, tally: Tally, status: FleetStatus | None, pace: Pace, left_s: float | None, *, silent_s: float) -> Self:
+    def of(cls, tally: Tally, status: FleetStatus | None, pace: Pace, left_s: Left | None, *, silent_s: float) -> Self:
         in_engines = sum(worker.in_flight for worker in status.workers) if status else 0
         of_others = max(0, status.pending_questions - tally.with_fleet) if status else 0
         in_flight = min(tally.with_fleet, in_engines)
@@ -92,7 +94,10 @@ def times(standing: Standing) -> str:
 def left(standing: Standing) -> str:
     if standing.on_disk == standing.questions:
         return "done"
-    return f"about {about(standing.left_s)} left" if standing.left_s is not None else "too early to say how long"
+    if standing.left_s is None:
+        return "too early to say how long"
+    least, likely, most = standing.left_s
+    return f"{between(least, most) if most - least > VAGUE * likely else f'about {about(likely)}'} left"
 
 
 def counts(standing: Standing) -> str:

@@ -55,7 +55,7 @@ def fitting(status: FleetStatus, heading: RenderableType, console: Console) -> R
 
 
 def _look(address: RedisAddress, console: Console) -> RenderableType:
-    heading = Text(f"{address.shown()}  {datetime.now().astimezone():%H:%M:%S}  (Ctrl-C ends this view, not the fleet)\n", style="dim")
+    heading = Text(f"{datetime.now().astimezone():%H:%M:%S}  {address.shown()}  (Ctrl-C ends this view, not the fleet)\n", style="dim")
     try:
         with connect(address) as client, translated(address):
             status = read_status(client, Keys(address.namespace))

@@ -19,10 +19,11 @@ ENDS_KEPT = 8192
 
 
 class Ended(NamedTuple):
-    """An answer: when it was written down, on a monotonic clock in seconds, and its tokens."""
+    """An answer: when it was written down, on a monotonic clock in seconds, its tokens, and the most that it might have had; 0 if unknown."""
 
     at_s: float
     tokens: int
+    most: int = 0
 
 
 @dataclass(slots=True)
@@ -81,7 +82,8 @@ class Tally:
         if isinstance(record, Answer):
             if record.latency_s is not None:
                 self.latencies.append(record.latency_s)
-            self.ends.append(Ended(time.monotonic(), record.usage.completion_tokens))
+            most = record.params.get("max_tokens")
+            self.ends.append(Ended(time.monotonic(), record.usage.completion_tokens, most if isinstance(most, int) else 0))
             self.answered += 1
             self.prompt_tokens += record.usage.prompt_tokens
             self.completion_tokens += record.usage.completion_tokens

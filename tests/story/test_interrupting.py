@@ -86,7 +86,10 @@ def test_a_second_interruption_ends_at_once(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
 
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    told = (tmp_path / "log").read_text()
+    assert "Traceback" not in told
+    assert "killed" not in told
+    assert "to go on:    python -m fleet run" in told
     assert list((tmp_path / "tmp").iterdir()) == []
 
 

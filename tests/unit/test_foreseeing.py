@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.foreseeing import foreseen_lengths
+from fleet.foreseeing import survival
 from producer.stock import Ended
 
 ENDS = st.lists(st.builds(Ended, st.floats(0, 1000), st.integers(0, 4000)), min_size=1, max_size=50)
@@ -18,8 +18,10 @@ def test_any_answers_give_lengths(ends: list[Ended], slots: int, s_per_token: fl
     """Whatever the order and the times: after an outage, they have nothing to do with lengths."""
     now_s = max(end.at_s for end in ends) + idle_s
 
-    lengths = foreseen_lengths(ends, 0.0, now_s, slots, s_per_token)
+    found = survival(ends, 0.0, now_s, slots, s_per_token)
+    shorter, lengths, longer = (found.lengths(tail) for tail in (0.3, 1.0, 3.0))
 
     assert lengths
     assert all(math.isfinite(length) and length >= 0 for length in lengths)
     assert lengths == sorted(lengths)
+    assert all(one <= two <= three for one, two, three in zip(shorter, lengths, longer, strict=True))

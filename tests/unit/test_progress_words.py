@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from fleet.going_on import command_again, how_to_go_on
-from fleet.pacing import Pace
+from fleet.pacing import Left, Pace
 from fleet.progress_words import Standing, beside_bar, counts, one_line, times, waits_for
 from fleet.status import BatcherStatus, FleetStatus, QueueStatus, WorkerStatus
 from fleet.summary import Outcome, as_text, save
-from fleet.words import about, duration, rate
+from fleet.words import about, between, duration, rate
 from producer.stock import Tally
 from tests.builders import an_answer
 from wire.messages import ErrorDetail, Failure
@@ -71,6 +71,16 @@ def test_a_fleet_that_others_use_too_does_not_lend_us_its_figures() -> None:
 
     assert "with the fleet 600 (beside 89 400 of other runs)" in text
     assert "in flight" not in text
+
+
+def test_an_estimate_that_may_be_far_off_is_told_with_its_bounds() -> None:
+    """And one that is good as one number."""
+    tally = a_tally()
+    told = [times(Standing.of(tally, None, Pace(), Left(*left), silent_s=0.0)) for left in ((28, 30, 33), (20, 31, 43))]
+
+    assert told[0].endswith("gone, about 30 s left")
+    assert told[1].endswith("gone, 20 to 45 s left")
+    assert (between(50, 130), between(8, 8.2)) == ("50 s to 2 min 10 s", "about 8 s")
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
