@@ -15,14 +15,13 @@ from typing import Any
 import redis
 from redis.client import Pipeline
 from redis.commands.core import Script
-from redis.exceptions import WatchError
 
 from batcher.inbox import QueueId
 from batcher.leading import Leadership
 from batcher.unwanted import Unwanted, failure_of
 from wire.codec import decode_batch, decode_question, encode_batch, encode_record, whole_number
 from wire.connection import load_script
-from wire.errors import LeaseLostError, MalformedMessageError
+from wire.errors import MalformedMessageError
 from wire.keys import RQ_JOB_PREFIX, Keys, parse_queue_member, queue_member
 from wire.messages import ErrorDetail, Question
 
@@ -36,9 +35,17 @@ REST_FACTOR = 20
 """Going through streams for deadlines may take one part in this many of the batcher's time."""
 LEASED_AGAIN_S = 10.0
 
+# Both begin with a write that takes no memory, because Redis refuses a script for want of memory only at a first write that does.
+# KEYS[1] zset expiring; ARGV: each MODEL:P through which a walk goes
+_BEGIN = """
+redis.call('ZREM', KEYS[1], '')
+for _, name in ipairs(ARGV) do redis.call('ZADD', KEYS[1], 'inf', name) end
+"""
+
 # A walk has seen all that was marked before it, unless somebody marked an earlier deadline meanwhile.
 # KEYS[1] zset expiring; ARGV[1] MODEL:P, ARGV[2] the earliest deadline that was found, or ''
 _MARK = """
+redis.call('ZREM', KEYS[1], '')
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= 'inf' and ARGV[2] == '' then return 0 end
 if ARGV[2] == '' then return redis.call('ZREM', KEYS[1], ARGV[1]) end
 return redis.call('ZADD', KEYS[1], 'LT', ARGV[2], ARGV[1])
@@ -65,6 +72,7 @@ class Ending:
         self._forget = forget
         self._publish: Script = client.register_script(load_script("wire", "publish"))
         self._shrink: Script = client.register_script(load_script("batcher", "shrink"))
+        self._begin: Script = client.register_script(_BEGIN)
         self._mark: Script = client.register_script(_MARK)
         self._largest_bytes = AT_ONCE_BYTES // 32
         self.restart()
@@ -130,7 +138,7 @@ class Ending:
         began = time.monotonic()
         earliest: dict[QueueId, float] = {}
         if due:
-            self._client.zadd(self._keys.expiring, {queue_member(*queue): math.inf for queue in due})
+            self._begin(keys=[self._keys.expiring], args=[queue_member(*queue) for queue in due])
         ended = 0
         for queue in streams:
             for count in self._through_stream(queue, unwanted, earliest):
@@ -230,19 +238,12 @@ class Ending:
         by_run: dict[str, list[bytes | int | str]] = defaultdict(list)
         for question, size, error in ended:
             by_run[question.run] += (question.index, "failed", size, encode_record(failure_of(question, error)))
-        try:
-            with self._client.pipeline(transaction=True) as pipe:
-                self._leadership.fence(pipe)
-                pipe.multi()
-                for run, records in by_run.items():
-                    keys = [self._keys.run(run), self._keys.done(run), self._keys.records(run), self._keys.pending, self._keys.runs]
-                    self._publish(keys=keys, args=[run, self._run_ttl_s, *records], client=pipe)
-                take_out(pipe)
-                pipe.execute()
-        except WatchError as error:
-            self._leadership.drop()
-            msg = "the leadership changed while unwanted questions were ended"
-            raise LeaseLostError(msg) from error
+        pipe = self._client.pipeline()
+        for run, records in by_run.items():
+            keys = [self._keys.run(run), self._keys.done(run), self._keys.records(run), self._keys.pending, self._keys.runs]
+            self._publish(keys=keys, args=[run, self._run_ttl_s, *records], client=pipe)
+        take_out(pipe)
+        self._leadership.commit(pipe)
 
     def _not_over(self, members: Collection[bytes]) -> frozenset[str]:
         """Those of the cancelled runs that still have questions somewhere; the others need no looking for."""

@@ -1,4 +1,4 @@
-"""The hand-over: questions leave the stream and become RQ jobs in one transaction that only the leader can commit."""
+"""The hand-over: questions leave the stream and become RQ jobs in one step that only the leader can make."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import redis
 from redis.client import Pipeline
 from redis.commands.core import Script
-from redis.exceptions import WatchError
 from rq import Queue
 from rq.job import Job
 
@@ -18,8 +17,10 @@ from batcher.leading import Leadership
 from batcher.packing import Waiting
 from wire.codec import BATCH_FUNCTION, BatchSerializer, encode_batch
 from wire.connection import load_script
-from wire.errors import LeaseLostError
 from wire.keys import RQ_JOB_PREFIX, Keys
+
+AT_ONCE = 1000
+"""Entries taken out by one command: Lua hands some 8 000 values to one at most."""
 
 
 class BatchJob(Job):
@@ -79,24 +80,18 @@ class HandOver:
             LeaseLostError: This batcher does not lead any more; nothing was changed.
         """
         queue = self._queue(model)
-        try:
-            with self._client.pipeline(transaction=True) as pipe:
-                self._leadership.fence(pipe, {queue.key: "list"})
-                pipe.multi()
-                for batch, run in zip(batches, runs or [b""] * len(batches), strict=True):
-                    pipe.xdel(self._keys.questions(model, priority), *(question.entry_id for question in batch))
-                    self._enqueue(queue, batch, pipe, priority, run)
-                pipe.llen(queue.key)
-                waiting = int(pipe.execute()[-1])
-        except WatchError as error:
-            self._leadership.drop()
-            msg = "the leadership changed during a hand-over"
-            raise LeaseLostError(msg) from error
+        pipe = self._client.pipeline()
+        for batch, run in zip(batches, runs or [b""] * len(batches), strict=True):
+            self._enqueue(queue, batch, pipe, priority, run)
+            for start in range(0, len(batch), AT_ONCE):
+                pipe.xdel(self._keys.questions(model, priority), *(question.entry_id for question in batch[start : start + AT_ONCE]))
+        pipe.llen(queue.key)
+        waiting = int(self._leadership.commit(pipe, {queue.key: "list"}))
         self._order.note(queue.name, waiting)
         return waiting
 
     def isolate(self, model: str, questions: Sequence[bytes], history: Mapping[str, int | str], pipe: Pipeline) -> None:
-        """Within a caller's transaction: make a batch that is run with nothing beside it.
+        """Among a caller's changes: make a batch that is run with nothing beside it.
 
         Args:
             questions: Encoded.

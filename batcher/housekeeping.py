@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import WatchError
 
 from batcher.ending import Ending
 from batcher.handing_over import HandOver
@@ -20,7 +19,6 @@ from batcher.quarantine import Quarantine
 from batcher.reaping import Reaper
 from batcher.tidying import Tidying
 from wire.dead_letters import DEAD_LETTER_TTL_S
-from wire.errors import LeaseLostError
 from wire.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -109,21 +107,14 @@ class Housekeeping:
         Raises:
             LeaseLostError: This batcher does not lead any more; nothing was moved.
         """
-        try:
-            with self._client.pipeline(transaction=True) as pipe:
-                self._leadership.fence(pipe, {self._keys.dead: "stream"})
-                pipe.multi()
-                for stream, entry_id, reason in unreadable:
-                    log.error("dead letter: %s (%s in %s)", reason, entry_id.decode(), stream)
-                    letter = {"batch": "", "reason": reason, "data": b"", "where": stream}
-                    pipe.xadd(self._keys.dead, letter, maxlen=self._max_dead_letters, approximate=True)  # type: ignore[arg-type]
-                    pipe.xdel(stream, entry_id)
-                pipe.expire(self._keys.dead, DEAD_LETTER_TTL_S)
-                pipe.execute()
-        except WatchError as error:
-            self._leadership.drop()
-            msg = "the leadership changed while something unreadable was put aside"
-            raise LeaseLostError(msg) from error
+        pipe = self._client.pipeline()
+        for stream, entry_id, reason in unreadable:
+            log.error("dead letter: %s (%s in %s)", reason, entry_id.decode(), stream)
+            letter = {"batch": "", "reason": reason, "data": b"", "where": stream}
+            pipe.xadd(self._keys.dead, letter, maxlen=self._max_dead_letters, approximate=True)  # type: ignore[arg-type]
+            pipe.xdel(stream, entry_id)
+        pipe.expire(self._keys.dead, DEAD_LETTER_TTL_S)
+        self._leadership.commit(pipe, {self._keys.dead: "stream"})
 
     def _forget_silent_batchers(self) -> None:
         """By our own clock and whether their words change: theirs may be wrong."""

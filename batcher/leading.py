@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import redis
 from redis.client import Pipeline
 
+from wire.connection import load_script
 from wire.errors import LeaseLostError, QueueDamagedError
 from wire.keys import Keys
 
@@ -22,6 +24,8 @@ end
 -- A lease without an end, or with a far one, is no batcher's.
 local left = redis.call('PTTL', KEYS[1])
 if holder and left >= 0 and left <= 10 * ARGV[2] then return 0 end
+-- First of all writes, because Redis refuses a script for want of memory only at a first write that takes memory: who leads makes room.
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('INCR', KEYS[2])
 return 2
@@ -31,18 +35,14 @@ return 2
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
-# KEYS[1] string leader; then any keys. Returns who leads, then the types of the others.
-_LOOK = """
-local found = {redis.call('GET', KEYS[1])}
-for i = 2, #KEYS do found[i] = redis.call('TYPE', KEYS[i]).ok end
-return found
-"""
+_WITHIN = (("batcher", "place"), ("batcher", "shrink"), ("wire", "publish"))
+"""Scripts that may be among the changes of a commit."""
 
 
 class Leadership:
     """This batcher's claim to lead.
 
-    `held` is only a belief: between two looks the lease may lapse. What must not happen without it is guarded by `fence`.
+    `held` is only a belief: between two looks the lease may lapse. What must not happen without it goes through `commit`.
     """
 
     def __init__(self, client: redis.Redis, keys: Keys, token: str, *, lease_s: float, renew_s: float) -> None:
@@ -53,7 +53,9 @@ class Leadership:
         self._renew_s = renew_s
         self._hold = client.register_script(_HOLD)
         self._release = client.register_script(_RELEASE)
-        self._look = client.register_script(_LOOK)
+        within = {text: client.register_script(text).sha for text in (load_script(*name) for name in _WITHIN)}
+        functions = (f"scripts['{sha}'] = function(KEYS, ARGV)\n{text}\nend\n" for text, sha in within.items())
+        self._commit = client.register_script(f"local scripts = {{}}\n{''.join(functions)}{load_script('batcher', 'commit')}")
         self._renew_at = 0.0
         self.held = False
 
@@ -75,29 +77,32 @@ class Leadership:
         """Stop believing; the next `hold` finds out."""
         self.held = False
 
-    def fence(self, pipe: Pipeline, needs: Mapping[str, str] | None = None) -> None:
-        """Make a transaction conditional on the lease: EXEC fails if the lease ends or changes hands before it.
-
-        Leaves `pipe` watching; the caller goes on with `pipe.multi()`.
+    def commit(self, changes: Pipeline, needs: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 (what Redis returns)
+        """Make changes in one step if this batcher leads, also in a Redis that is full. Should one fail, those behind it are not made.
 
         Args:
-            needs: Keys that the transaction adds to, with their types. Redis would do the rest of a transaction of which one command fails.
+            changes: Commands that were queued, and scripts of `_WITHIN`; this pipeline is not executed.
+            needs: Keys that are added to, with their types.
+
+        Returns:
+            What the last command returned.
 
         Raises:
-            LeaseLostError: Somebody else leads, or nobody.
-            QueueDamagedError: One of `needs` is of another type.
+            LeaseLostError: Somebody else leads, or nobody; nothing was changed.
+            QueueDamagedError: One of `needs` is of another type; nothing was changed.
         """
         needs = needs or {}
-        pipe.watch(self._keys.leader)
-        holder, *types = self._look(keys=[self._keys.leader, *needs], client=pipe)
-        if holder != self._token.encode():
+        words = [word for command, _ in changes.command_stack for word in (len(command), *command)]
+        outcome, *found = self._commit(keys=[self._keys.leader, *needs], args=[self._token, *needs.values(), *words])
+        if outcome == 0:
             self.drop()
             msg = "this batcher no longer leads"
             raise LeaseLostError(msg)
-        for (key, needed), found in zip(needs.items(), types, strict=True):
-            if found.decode() not in {needed, "none"}:
-                msg = f"{key} is a {found.decode()} where a {needed} belongs"
-                raise QueueDamagedError(msg)
+        if outcome < 0:
+            key, kind = (word.decode("utf-8", "replace") for word in found)
+            msg = f"{key} is a {kind} where a {needs[key]} belongs"
+            raise QueueDamagedError(msg)
+        return found[0] if found else None
 
     def release(self) -> None:
         """Let a standby take over at once."""

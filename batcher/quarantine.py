@@ -20,13 +20,12 @@ from typing import Any, TypeVar
 
 import redis
 from redis.client import Pipeline
-from redis.exceptions import WatchError
 
 from batcher.handing_over import HandOver
 from batcher.leading import Leadership
 from wire.codec import decode_batch, decode_question, encode_record, whole_number
 from wire.connection import load_script
-from wire.errors import LeaseLostError, MalformedMessageError, NewerMessageError
+from wire.errors import MalformedMessageError, NewerMessageError
 from wire.failures import error_of
 from wire.keys import RQ_JOB_PREFIX, Keys
 from wire.messages import Failure, Question
@@ -150,11 +149,11 @@ class Quarantine:
             # Before the batch is dropped: if this is cut short, the next leader convicts again, and the first record wins.
             self._convict(judgement.worst)
         with self._fenced(model) as pipe:
+            for part in judgement.parts:
+                self._hand_over.isolate(model, [encoded for encoded, _ in part], judgement.history(), pipe)
             for suspect in group:
                 pipe.lrem(self._keys.suspects(model), 1, suspect.batch_id)  # type: ignore[arg-type]
                 pipe.delete(_job(suspect.batch_id))
-            for part in judgement.parts:
-                self._hand_over.isolate(model, [encoded for encoded, _ in part], judgement.history(), pipe)
         if judgement.parts:
             sizes = ", ".join(str(len(part)) for part in judgement.parts)
             ids = {"batch": judgement.worst.batch_id.decode("utf-8", "replace"), "model": model}
@@ -173,17 +172,10 @@ class Quarantine:
 
     @contextlib.contextmanager
     def _fenced(self, model: str) -> Iterator[Pipeline]:
-        """A transaction that changes nothing if this batcher does not lead any more: then it raises LeaseLostError."""
-        try:
-            with self._client.pipeline(transaction=True) as pipe:
-                self._leadership.fence(pipe, {self._keys.isolated(model): "list", self._keys.suspects(model): "list"})
-                pipe.multi()
-                yield pipe
-                pipe.execute()
-        except WatchError as error:
-            self._leadership.drop()
-            msg = "the leadership changed during a judgement"
-            raise LeaseLostError(msg) from error
+        """Changes that are made in one step at the end of the block; not if this batcher does not lead any more: then LeaseLostError is raised."""
+        pipe = self._client.pipeline()
+        yield pipe
+        self._leadership.commit(pipe, {self._keys.isolated(model): "list", self._keys.suspects(model): "list"})
 
     def _look_up(self, batch_id: bytes) -> Suspect:
         """Without questions if there is no such batch, or nothing of it can be read; then a worker has put it aside already.

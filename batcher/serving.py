@@ -30,6 +30,15 @@ LONGEST_BACKOFF_S = 2.0
 IDLE_WAIT_S = 0.25
 """Longest blocking read, so that a batcher that is told to stop does so soon."""
 
+# KEYS[1] hash batchers; KEYS[2] zset workers; ARGV: 1 batcher, 2 its report, 3 TTL of all reports (s). Returns how many workers report.
+_TELL = """
+-- First of all writes, because Redis refuses a script for want of memory only at a first write that takes memory: a batcher has more to do than this.
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+return redis.call('ZCARD', KEYS[2])
+"""
+
 
 class Batcher:
     """One batcher process. `serve` runs in one thread; `stop` may be called from any, and from a signal handler.
@@ -58,6 +67,7 @@ class Batcher:
         )
         self._hand_over = HandOver(self._client, self._rq_client, keys, self._leadership)
         self._housekeeping = Housekeeping(self._client, keys, self._leadership, self._hand_over, options, self._inbox)
+        self._tell = self._client.register_script(_TELL)
         self._next_heartbeat = 0.0
         self._left: dict[str, tuple[int, float]] = {}
         """How many batch jobs of each model waited after the last hand-over, and when that was."""
@@ -171,11 +181,8 @@ class Batcher:
             "metrics": self.metrics,
             **self.tally.as_dict(),
         }
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.hset(self._keys.batchers, self.name, json.dumps(report))
-            pipe.expire(self._keys.batchers, int(SILENT_HEARTBEATS * self._options.heartbeat_s) + 1)
-            pipe.zcard(self._keys.workers)
-            self._workers = pipe.execute()[-1]
+        lives_s = int(SILENT_HEARTBEATS * self._options.heartbeat_s) + 1
+        self._workers = self._tell(keys=[self._keys.batchers, self._keys.workers], args=[self.name, json.dumps(report), lives_s])
         if self._leadership.held:
             self._inbox.find_queues()
             self._housekeeping.tend(self._inbox.waiting)

@@ -12,6 +12,8 @@ local function write_letter()
   redis.call('EXPIRE', KEYS[1], ARGV[4])
 end
 
+-- First of all writes, because Redis refuses a script for want of memory only at a first write that takes memory.
+redis.call('DEL', KEYS[3])
 -- A letter that cannot be written stops the script, so that nothing is moved without one: except what is in the letters' own place.
 if KEYS[2] ~= KEYS[1] then write_letter() end
 for i = 2, #KEYS, 2 do

@@ -22,6 +22,8 @@ local function anything_of(model)
     + length(ARGV[1] .. ':newer' .. of_model, 'zset', 'ZCARD') + length(ARGV[1] .. ':suspects' .. of_model, 'list', 'LLEN')
     + length(ARGV[1] .. ':isolated' .. of_model, 'list', 'LLEN') > 0
 end
+-- First of all writes, because Redis refuses a script for want of memory only at a first write that takes memory.
+redis.call('SREM', KEYS[1], '')
 local unused = {}
 for i = 2, #ARGV do unused[ARGV[i]] = true end
 local result, all_empty = {0}, true

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import redis.asyncio
+import redis.exceptions
 
 from gpu_worker.options import WorkerOptions
 from wire.codec import decode_batch, decode_question, identify_question
@@ -21,6 +23,8 @@ from wire.messages import WIRE_VERSION, Answer, Failure, Question
 log = logging.getLogger(__name__)
 
 MOST_BATCHES_AT_ONCE = 64
+FULL_S = 0.1
+"""How often a worker looks for batches in a Redis that is full, and does not let it wait for them."""
 DEAD_LETTER_BYTES = 64 * 1024
 """To this size a dead letter is cut once `max_dead_letter_bytes` are kept whole."""
 
@@ -105,7 +109,11 @@ class Intake:
 
         Moving the queue's head onto itself blocks until there is one and takes nothing: whoever dies waiting strands nothing.
         """
-        await self._client.blmove(self._queue, self._queue, BLOCK_S, "LEFT", "LEFT")  # type: ignore[arg-type]  # seconds may be fractions
+        try:
+            await self._client.blmove(self._queue, self._queue, BLOCK_S, "LEFT", "LEFT")  # type: ignore[arg-type]  # seconds may be fractions
+        except redis.exceptions.OutOfMemoryError:
+            # Redis takes it for something that takes memory. What waits may still be claimed.
+            await asyncio.sleep(FULL_S)
 
     async def give_back(self, batch: HeldBatch, *, engine_died: bool) -> None:
         """Put an unfinished batch at the front of its queue; those of its questions that have records are skipped by the next worker.

@@ -10,6 +10,9 @@ local counts = redis.call('HMGET', KEYS[1], 'accepted', 'answered', 'failed')
 if not counts[1] then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- First of all writes, because Redis refuses a script for want of memory only at a first write that takes memory:
+-- what is cancelled makes room.
+redis.call('SREM', KEYS[2], '')
 if redis.call('HEXISTS', KEYS[1], 'cancelled') == 0 then redis.call('HSET', KEYS[1], 'cancelled', now) end
 redis.call('SADD', KEYS[2], ARGV[1])
 redis.call('EXPIRE', KEYS[2], ARGV[2])

@@ -94,7 +94,7 @@ def test_a_batcher_that_lost_its_lease_changes_nothing(client: redis.Redis) -> N
 
 
 def test_a_lease_that_changes_hands_in_the_middle_of_a_hand_over_stops_it(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the look at the lease and EXEC, another batcher takes over: EXEC fails as a whole."""
+    """While a batcher makes up its changes, another one takes over: none of them is made."""
     leader = leadership(client, "one")
     leader.hold()
     question = put_question(client)

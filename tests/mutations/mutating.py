@@ -83,18 +83,19 @@ MUTATIONS = (
     ),
     Mutation(
         "what is handed over stays in the stream", "hand-over", "batcher/handing_over.py",
-        "                    pipe.xdel(self._keys.questions(model, priority), *(question.entry_id for question in batch))\n", "",
+        "                pipe.xdel(self._keys.questions(model, priority), *(question.entry_id for question in batch[start : start + AT_ONCE]))\n",
+        "                pass\n",
         f"{FENCES}test_a_question_is_in_the_stream_or_in_one_batch",
     ),
     Mutation(
-        "the hand-over does not look at the lease", "fences", "batcher/handing_over.py",
-        'self._leadership.fence(pipe, {queue.key: "list"})', "pipe.watch(self._keys.leader)",
+        "the hand-over does not look at the lease", "fences", "batcher/commit.lua",
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {0} end\n", "",
         f"{FENCES}test_a_batcher_that_lost_its_lease_changes_nothing",
     ),
     Mutation(
-        "the hand-over does not notice a change of leaders in its middle", "fences", "batcher/leading.py",
-        "pipe.watch(self._keys.leader)", "pipe.watch(self._keys.epoch)",
-        f"{FENCES}test_a_lease_that_changes_hands_in_the_middle_of_a_hand_over_stops_it",
+        "what the batcher moves on is refused by a full Redis", "bounds", "batcher/commit.lua",
+        "redis.call('DEL', KEYS[1] .. ':nothing')\n", "",
+        "tests/integration/test_full_redis.py::test_a_full_redis_empties_itself",
     ),
     Mutation(
         "two batchers lead", "fences", "batcher/leading.py",
