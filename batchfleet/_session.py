@@ -20,6 +20,7 @@ from fleet.reaching import with_running
 from fleet.served import served_models
 from fleet.settings.loading import load_settings
 from fleet.settings.schema import Settings
+from fleet.settings.yaml import Raw
 from fleet.state_folder import default_folder
 from fleet.status import FleetStatus
 from fleet.status_reading import read_status
@@ -60,7 +61,9 @@ def read_settings(config: ConfigLike, overrides: Mapping[str, object]) -> Settin
     given = dict(config) if isinstance(config, Mapping) else {}
     path = None if config is None or isinstance(config, Mapping) else Path(config)
     said = {**given, **{key: value for key, value in overrides.items() if value is not None}}
-    return load_settings(path, os.environ, {}, said, "Fleet").settings
+    # A text is read as in the environment, None is nothing said: settings often come from there.
+    as_given = {key: Raw(value) if isinstance(value, str) else value for key, value in said.items() if value is not None}
+    return load_settings(path, os.environ, {}, as_given, "Fleet").settings
 
 
 def reaching_settings(redis: str | None, model: str | None, namespace: str | None, config: ConfigLike) -> Settings:

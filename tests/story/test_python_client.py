@@ -637,8 +637,10 @@ def test_a_fleet_of_its_own_answers_and_is_gone() -> None:
 
 def test_a_local_fleet_that_cannot_start_says_why() -> None:
     """With what its engine said, and nothing left behind."""
-    with pytest.raises(UsageError, match=r"stub\.nonsense"):
+    with pytest.raises(UsageError, match=r"^Fleet: stub\.nonsense"):
         Fleet.local("stub", config={"stub.nonsense": 1})
+    with pytest.raises(UsageError, match=r"^Fleet: redis\.url: is not a Redis URL"):
+        Fleet("localhost")
     with pytest.raises(Exception, match="needs a model"):
         Fleet.local("openai")
 
