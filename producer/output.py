@@ -58,7 +58,7 @@ class AnswersFile:
         """Make the file that of one run.
 
         Raises:
-            UsageError: It holds answers of another run, or of this run made of something else.
+            UsageError: It holds answers of another run, or of this run made of something else; or the disk is full.
         """
         stored = self._stored()
         ours = {"run": run, "fingerprint": fingerprint}
@@ -78,9 +78,18 @@ class AnswersFile:
             msg = f"{self.path} holds answers of something else: {what}. Give what it was made of to go on with it, or choose another -o"
             raise UsageError(msg)
         if stored is None:
+            self._store(orjson.dumps(ours) + b"\n")
+
+    def _store(self, what: bytes) -> None:
+        """Half of it would leave answers that are nobody's."""
+        try:
             os.ftruncate(self._lock, 0)
-            os.pwrite(self._lock, orjson.dumps(ours) + b"\n", 0)
+            while (written := os.fstat(self._lock).st_size) < len(what):
+                os.pwrite(self._lock, what[written:], written)
             os.fsync(self._lock)
+        except OSError as error:
+            msg = f"cannot write to {self._sidecar}: {error.strerror}; make room and give the same command again"
+            raise OutputFullError(msg) from None
 
     def size(self) -> int:
         """Bytes in the file."""
@@ -90,13 +99,11 @@ class AnswersFile:
         """The request ids in the file, in its order, each with whether it was answered."""
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                try:
-                    fields = orjson.loads(line)
-                    request_id, status = fields["id"], fields["status"]
-                except (orjson.JSONDecodeError, KeyError, TypeError):
+                found = _id_and_status(line)
+                if found is None:
                     msg = f"{self.path}:{number}: not an answer line; mend or move the file, or choose another -o"
-                    raise UsageError(msg) from None
-                yield request_id, status == "answered"
+                    raise UsageError(msg)
+                yield found[0], found[1] == "answered"
 
     def write(self, records: Sequence[Answer | Failure]) -> None:
         """Append records. What was written survives this process; `sync` makes it survive the machine.
@@ -207,6 +214,14 @@ ANSWER_FIELDS = {
     "metadata": "the question's, untouched",
 }
 """Field of an answer line -> what it holds, for people, in Markdown."""
+
+
+def _id_and_status(line: bytes) -> tuple[str, str] | None:
+    with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+        fields = orjson.loads(line)
+        if isinstance(fields["id"], str):
+            return fields["id"], fields["status"]
+    return None
 
 
 def answer_line(record: Answer | Failure) -> bytes:

@@ -5,6 +5,7 @@ All times are Unix times in seconds on the clock of the Redis server (see `wire.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, field
@@ -78,6 +79,11 @@ class Question(Message, frozen=True, kw_only=True):
         if (self.prompt is None) == (self.messages is None):
             msg = "a question has either a prompt or messages"
             raise ValueError(msg)
+        # Timers cannot be set to what is no time.
+        for name, seconds in (("submitted_at", self.submitted_at), ("deadline", self.deadline or 0.0)):
+            if not isfinite(seconds):
+                msg = f"{name} is {seconds}"
+                raise ValueError(msg)
 
     @property
     def text(self) -> str:

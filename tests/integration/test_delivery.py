@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +26,7 @@ from tests.builders import an_answer
 from tests.processes import read_answers, write_questions
 from wire.codec import encode_record
 from wire.connection import RedisAddress, load_script
-from wire.errors import LeaseLostError
+from wire.errors import LeaseLostError, UsageError
 from wire.keys import Keys
 
 KEYS = Keys()
@@ -261,3 +263,34 @@ def test_a_full_window_is_not_knocked_at_with_every_record(
 
     assert len(found) == 300
     assert outcomes.count("window") <= len(acknowledged)
+
+
+def test_a_disk_that_is_full_from_the_start_is_told_so_and_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a note of whose answers they are would leave them to nobody; with room again, the same command begins."""
+    what = a_file_run(tmp_path, 3)
+    pwrite = os.pwrite
+
+    def full(file: int, data: bytes, at: int) -> int:
+        if at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(file, data[:20], at)
+
+    with monkeypatch.context() as patched, AnswersFile(tmp_path / "answers.jsonl") as answers:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OutputFullError, match="No space left"):
+            take_stock(what, answers)
+
+    with AnswersFile(tmp_path / "answers.jsonl") as answers:
+        assert not take_stock(what, answers).tally.on_disk
+    assert orjson.loads((tmp_path / "answers.jsonl.run").read_bytes())["run"] == RUN
+
+
+def test_a_line_whose_id_is_no_text_is_named(tmp_path: Path) -> None:
+    """Somebody has edited the answers."""
+    what, path = a_file_run(tmp_path, 3), tmp_path / "answers.jsonl"
+    with AnswersFile(path) as answers:
+        take_stock(what, answers)
+    path.write_text('{"id": "q0", "status": "answered"}\n{"id": 1, "status": "answered"}\n')
+
+    with AnswersFile(path) as answers, pytest.raises(UsageError, match=r"answers\.jsonl:2: not an answer line"):
+        take_stock(what, answers)

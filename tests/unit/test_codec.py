@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import pickle
 from typing import Any
 
@@ -120,7 +121,18 @@ def test_what_json_cannot_hold_is_refused(place: str, value: object) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("run", "r\n"), ("run", "a b"), ("index", -1), ("index", True), ("index", 1.0), ("request_id", ""), ("priority", 10), ("deadline", "soon")],
+    [
+        ("run", "r\n"),
+        ("run", "a b"),
+        ("index", -1),
+        ("index", True),
+        ("index", 1.0),
+        ("request_id", ""),
+        ("priority", 10),
+        ("deadline", "soon"),
+        ("deadline", math.nan),
+        ("submitted_at", math.inf),
+    ],
 )
 def test_a_value_out_of_bounds_is_refused_by_name(name: str, value: object) -> None:
     """Nothing is converted, and nothing is cut to fit."""
