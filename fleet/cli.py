@@ -117,6 +117,9 @@ def _complain_of_word(word: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--version", action="version", version=f"batchfleet {_version()}")
         if word not in parser._option_string_actions:  # noqa: SLF001 (argparse has no other way to ask)
             parser.error(f"flags come after the command: batchfleet COMMAND {word} ...")
+    elif word == "help":
+        parser.print_help()
+        parser.exit()
     else:
         known = ["bench", *(name for names in COMMANDS.values() for name in names)]
         near = difflib.get_close_matches(word, known, 1)

@@ -47,13 +47,14 @@ def test_a_mistake_is_one_line(typed: str, told: str, capsys: pytest.CaptureFixt
     assert said.count("\n") == 1
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """As every command tells it."""
+@pytest.mark.parametrize(("asked", "told"), [("--version", "batchfleet "), ("help", "usage: batchfleet"), ("--help", "usage: batchfleet")])
+def test_version_and_help_are_told(asked: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """On stdout, since they were asked for."""
     with pytest.raises(SystemExit) as ended:
-        main(["--version"])
+        main([asked])
 
-    assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith("batchfleet ")
+    assert ended.value.code in {0, None}
+    assert capsys.readouterr().out.startswith(told)
 
 
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
