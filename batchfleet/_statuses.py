@@ -58,7 +58,8 @@ def read_run(client: redis.Redis, keys: Keys, run: str) -> RunStatus:
     Raises:
         UsageError: No such run, or it expired.
     """
-    with client.pipeline(transaction=True) as pipe:
+    # No transaction: a Redis that is full refuses even reading in one.
+    with client.pipeline(transaction=False) as pipe:
         pipe.hmget(keys.run(run), ["questions", "accepted", "answered", "failed", "acknowledged", "cancelled"])
         pipe.exists(keys.producer(run))
         fields, collected = pipe.execute()

@@ -24,7 +24,7 @@ from fleet.settings.show import child_environment, to_file_text
 from fleet.sweep.combinations import Combination, combinations
 from fleet.sweep.comparison import Accuracy, Comparison, Row, count_answers
 from producer.output import AnswersFile
-from producer.running import NotFinishedError, Runner
+from producer.running import NotFinishedError, RunCancelledError, Runner, StuckError
 from producer.stock import FileRun, take_stock
 from wire.errors import UsageError
 
@@ -174,7 +174,7 @@ def _run_one(plan: SweepPlan, step: Step, fleet: LocalFleet) -> bool:
         before, began = runner.tally.on_disk, time.monotonic()
         try:
             runner.run()
-        except NotFinishedError as error:
+        except (NotFinishedError, RunCancelledError, StuckError) as error:
             row.status, row.reason = "not finished", str(error)
         finally:
             row.elapsed_s += time.monotonic() - began

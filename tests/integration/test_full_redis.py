@@ -8,8 +8,11 @@ from typing import Any
 
 import redis
 
+from batchfleet._statuses import read_run
 from fleet.private_redis import PrivateRedis
 from tests.processes import Processes, read_answers, wait_until
+from tests.submitting import Submitter
+from wire.keys import Keys
 
 ROOM_BYTES = 8 * 1024 * 1024
 QUESTIONS = 1000
@@ -40,3 +43,11 @@ def test_a_full_redis_empties_itself(tmp_path: Path, redis_server: PrivateRedis,
         assert "leads" in fleet.log("batcher")
 
     assert len(read_answers(answers)) == QUESTIONS
+
+
+def test_how_a_run_stands_can_be_read_of_a_full_redis(client: redis.Redis) -> None:
+    """It is what a producer makes of a Redis that is smaller than what may be pending, and no reason for `wait()` to give up."""
+    Submitter(client, "run-1", 3).offer(3)
+    client.config_set("maxmemory", used(client) // 2)
+
+    assert read_run(client, Keys(), "run-1").accepted == 3

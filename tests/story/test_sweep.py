@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from fleet.cli import main
+from producer.running import Runner, StuckError
+from producer.stock import Tally
 from tests.processes import ROOT, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 CONFIG = """
@@ -154,3 +156,23 @@ def test_a_wrong_sweep_is_one_clear_error(tmp_path: Path, capsys: pytest.Capture
     assert code == 2
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_stuck_leaves_others_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A question among the dead letters keeps one run from its end; the sweep may have a night's runs behind it."""
+    write_questions(tmp_path / "questions.jsonl", 10)
+    (tmp_path / "sweep.yaml").write_text("sweep: {grid: {temperature: [0.0, 0.7]}}\n")
+    run = Runner.run
+
+    def stuck_once(_: Runner) -> Tally:
+        monkeypatch.setattr(Runner, "run", run)
+        msg = "10 questions have no record"
+        raise StuckError(msg)
+
+    monkeypatch.setattr(Runner, "run", stuck_once)
+
+    code = main([*arguments_of(tmp_path), "--engine", "stub", "--json"])
+
+    rows = json.loads(capsys.readouterr().out)["runs"]
+    assert code == 3
+    assert [(row["status"], row["reason"]) for row in rows] == [("not finished", "10 questions have no record"), ("complete", "")]
