@@ -80,7 +80,7 @@ def test_the_next_version_takes_over_under_load(fleet: Composed) -> None:
     so_far = lines_in(fleet.folder / "old.out")
     wait_until(lambda: lines_in(fleet.folder / "old.out") > so_far, "and go on with what they can")
     assert lines_in(fleet.folder / "new.out") == 0
-    # As docs/operations.md says: the new ones beside the old, then only the new, batchers included.
+    # As docs/docker.md says: the new ones beside the old, then only the new, batchers included.
     before = fleet.containers("gpu-worker")
     fleet.up(workers=4)
     joined = set(fleet.containers("gpu-worker")) - set(before)

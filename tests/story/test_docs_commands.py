@@ -39,7 +39,6 @@ NOT_RUN = {
     ("README.md ## With Docker", ""): "needs Docker: tests/compose/test_readme.py runs it in a fresh clone",
     ("docs/docker.md", ""): "needs Docker: tests/compose",
     ("docs/operations.md ## Several hosts", ""): "needs several hosts: tests/compose/test_two_hosts.py",
-    ("docs/operations.md ## Upgrading", "docker compose"): "needs Docker: tests/compose/test_upgrade.py",
     ("docs/tuning.md", "batchfleet tune"): "takes up to ten minutes: tests/integration/test_tune.py runs it with less time",
     ("docs/engines.md", "python3 -m venv"): "what follows installs vLLM: 10 GB",
     ("docs/chaos.md", "scripts/chaos"): "takes from minutes to an hour: CI runs `scripts/chaos --fixed --seeds 2`",
