@@ -23,7 +23,7 @@ def test_the_file_it_writes_is_faster_and_can_be_used(tmp_path: Path) -> None:
     """An engine of 4 sequences is enlarged, and the settings say so. The budget is for a busy machine: the search ends when nothing gets better."""
     written = tmp_path / "tuned.yaml"
 
-    done = tune("--engine", "stub", "-o", str(written), "--seconds", "0.15", "--budget", "40", "--json", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
+    done = tune("--engine", "stub", "-o", str(written), "--seconds", "0.15", "--budget", "20", "--json", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
 
     assert done.returncode == 0, done.stderr
     settings = load_settings(written, {}, {}).settings
