@@ -80,7 +80,8 @@ class Ending:
     def restart(self) -> None:
         """Begin anew: another batcher may have led meanwhile, and may have stopped half way."""
         self._walk: Iterator[None] | None = None
-        self._walked: frozenset[str] = frozenset()
+        # With when they were cancelled: the same questions, submitted again, are a run of the same id.
+        self._walked: set[tuple[str, bytes]] = set()
         self._all_due = True
         self._rested_at = 0.0
 
@@ -94,13 +95,15 @@ class Ending:
             pipe.time()
             members, marked, clock = pipe.execute()
         now = clock[0] + clock[1] / 1e6
-        runs = self._not_over(members)
+        cancelled = self._not_over(members)
         due = self._due(marked, now)
-        if not runs and not due:
+        if not cancelled and not due:
             return
-        streams = list(queues) if runs - self._walked else due
-        models = {model for model, _ in (queues if runs else due)}
-        self._walk = self._through(streams, models, Unwanted(runs, now), due)
+        new = cancelled.items() - self._walked
+        models = {model for model, _ in (queues if cancelled else due)}
+        self._walk = self._through(list(queues) if new else due, models, Unwanted(cancelled.keys(), now), due)
+        # Should it not get to its end, `restart` forgets this.
+        self._walked |= new
 
     def go_on(self, budget_s: float) -> bool:
         """Do a part of it, for about `budget_s` seconds.
@@ -153,7 +156,6 @@ class Ending:
             self._note_leased(model, unwanted.now, earliest)
         for queue in due:
             self._mark(keys=[self._keys.expiring], args=[queue_member(*queue), earliest.get(queue, "")])
-        self._walked |= unwanted.runs
         self._rested_at = time.monotonic() + REST_FACTOR * (time.monotonic() - began)
         if ended:
             log.info("ended %d queued questions of cancelled runs or past their deadline", ended)
@@ -245,18 +247,19 @@ class Ending:
         take_out(pipe)
         self._leadership.commit(pipe)
 
-    def _not_over(self, members: Collection[bytes]) -> frozenset[str]:
-        """Those of the cancelled runs that still have questions somewhere; the others need no looking for."""
-        going = set()
+    def _not_over(self, members: Collection[bytes]) -> dict[str, bytes]:
+        """Those of the cancelled runs that still have questions somewhere, each with when it was cancelled; the others need no looking for."""
+        going = {}
         for member in members:
             run = member.decode("utf-8", "replace")
-            counts: Any = self._client.hmget(self._keys.run(run), ["accepted", "answered", "failed"])
-            accepted, answered, failed = map(whole_number, counts)
+            counts: Any = self._client.hmget(self._keys.run(run), ["accepted", "answered", "failed", "cancelled"])
+            *numbers, cancelled = counts
+            accepted, answered, failed = map(whole_number, numbers)
             if accepted <= answered + failed:
                 self._client.srem(self._keys.cancelled, member)
             else:
-                going.add(run)
-        return frozenset(going)
+                going[run] = cancelled or b""
+        return going
 
 
 def _decoded(encoded: bytes) -> Question | None:

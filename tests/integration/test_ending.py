@@ -15,6 +15,7 @@ from batcher.inbox import Inbox, QueueId
 from batcher.leading import Leadership
 from batcher.packing import Waiting
 from fleet.control import cancel_run
+from fleet.forgetting import forget_run
 from fleet.ledger import read_ledger
 from tests.submitting import KEYS, accept
 from wire.codec import decode_batch, decode_question, decode_record
@@ -219,6 +220,20 @@ def test_streams_are_gone_through_once_for_a_cancelled_run(client: redis.Redis, 
 
     assert "cmdstat_xrange" not in client.info("commandstats")
     assert client.sismember(KEYS.cancelled, "unwanted")
+
+
+def test_a_run_that_is_submitted_and_cancelled_once_more_is_looked_for_once_more(client: redis.Redis, leader: Leader) -> None:
+    """The same questions make a run of the same id, to a batcher that has ended that one before."""
+    for _ in range(2):
+        accept(client, "unwanted", [None] * 6)
+        cancel_run(client, KEYS, "unwanted", run_ttl_s=600)
+        leader.end_unwanted()
+
+        assert outcomes(client, "unwanted") == dict.fromkeys(range(6), "cancelled")
+        client.delete(KEYS.producer("unwanted"))
+        forget_run(client, KEYS, "unwanted")
+        # What a batcher does with every heartbeat.
+        leader.end_unwanted()
 
 
 def test_batches_stand_by_priority_and_then_by_age(client: redis.Redis, leader: Leader) -> None:
