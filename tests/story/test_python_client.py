@@ -456,7 +456,9 @@ def test_a_full_fleet_makes_the_client_wait(redis_server: PrivateRedis, tmp_path
     """It says why, and gives up only where a time-out was asked for."""
     bounds = {"limits.max_pending_questions": 100, "limits.run_window": 60}
     with Processes(redis_server.url, tmp_path) as processes, Fleet(redis_server.url, model="stub", config=bounds) as fleet:
-        first, run = fleet.submit(numbered(1000)), fleet.submit(numbered(1000))
+        first = fleet.submit(numbered(1000))
+        wait_until(lambda: "as many as the window" in first.status().waiting_for, "the first run has its share")
+        run = fleet.submit(numbered(1000))
         wait_until(lambda: "limits.max_pending_questions" in run.status().waiting_for, "the client waits")
         with pytest.raises(TimeoutError, match="goes on"):
             next(run.results(timeout_s=0.05))
