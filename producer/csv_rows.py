@@ -116,7 +116,10 @@ class _Rows:
 
     def _problem(self, error: csv.Error, begins: int) -> Unreadable:
         words = str(error)
-        if "unexpected end of data" in words or "field limit" in words:
+        if "unexpected end of data" in words:
+            msg = f"{self._path}:{begins}: this row has no end: a quote in it, or before it, is not closed"
+            raise UsageError(msg)
+        if "field limit" in words:
             raise self._endless(begins)
         if "expected after" in words:
             return Unreadable("a quote in the middle of a cell; put the whole cell in quotes and write quotes in it twice")
