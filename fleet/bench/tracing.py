@@ -15,8 +15,8 @@ from wire.keys import Keys
 STAGES = {
     "submitted": "producer: encode, send, accepted by Redis",
     "noticed": "batcher: wakes up and asks who is hungry",
-    "lingered": "batcher: waits for company",
-    "handed_over": "batcher: makes the job and hands it over",
+    "lingered": "batcher: waits for company (`leases.linger_s`), makes the job",
+    "handed_over": "batcher: hands it over, all of it within Redis",
     "claimed": "worker: wakes up and claims the batch",
     "published": "worker: decodes, answers, writes the record",
     "collected": "producer: wakes up and decodes the record",
@@ -36,11 +36,11 @@ class Trace:
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._ended = False
         queue, questions = keys.rq_queue(model), keys.questions(model, 0)
-        # How each stage ends, as the beginning of a command in lower case.
+        # How each stage ends, as the beginning of a command in lower case. Scripts are heard command by command: batcher/commit.lua.
         self._ends = {
             "submitted": f"xadd {questions} ",
             "noticed": f"llen {queue}",
-            "lingered": f"watch {keys.leader}",
+            "lingered": f"del {keys.leader}:nothing",
             "handed_over": f"xdel {questions} ",
             "claimed": f"lpop {queue}",
             "published": f"xadd {keys.records('latency')} ",
