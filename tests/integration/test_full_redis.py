@@ -33,7 +33,7 @@ def test_a_full_redis_empties_itself(tmp_path: Path, redis_server: PrivateRedis,
 
     with Processes(redis_server.url, tmp_path) as fleet:
         fleet.submit(questions, answers)
-        wait_until(lambda: "Redis is out of memory" in fleet.log("producer"), "it is full")
+        wait_until(lambda: "is out of memory" in fleet.log("producer"), "it is full")
         # To the brim, as by somebody else's data.
         client.config_set("maxmemory", used(client) - 100_000)
         fleet.batcher()
