@@ -61,7 +61,8 @@ def test_a_cancelled_run_leaves_the_engine_within_two_seconds(
     with Processes(redis_server.url, tmp_path, {f"BATCHFLEET_{key}": str(value) for key, value in {**leases, **endless}.items()}) as fleet:
         fleet.batcher()
         fleet.worker()
-        wait_until(lambda: client.zcard("batchfleet:leases:stub") == 3, "48 questions are in the engine")
+        # And 16 more in its line, if there was a backlog when it looked for one.
+        wait_until(lambda: client.zcard("batchfleet:leases:stub") >= 2, "the engine has all that it works on at once")
         assert batchfleet("cancel", "unwanted", "--redis", redis_server.url).returncode == 0
         wait_until(lambda: len(unwanted.records()) == 200, "all have their record")
     cancelled_at = int(client.hget("batchfleet:run:unwanted", "cancelled") or 0) / 1000
@@ -71,7 +72,7 @@ def test_a_cancelled_run_leaves_the_engine_within_two_seconds(
     print(f"{len(executed)} questions had left the engine {1000 * took_s:.0f} ms after their run was cancelled, with a heartbeat of {heartbeat_s} s")
     assert {failure.error.kind for failure in failures} == {"cancelled"}
     assert len(failures) == 200
-    assert len(executed) >= 48
+    assert len(executed) >= 32
     assert took_s < 2
 
 

@@ -144,7 +144,10 @@ def test_an_orphan_is_known_from_before(an_owner: Callable[[str], tuple[subproce
 def test_no_file_of_theirs_outlives_it_either(an_owner: Callable[[str], tuple[subprocess.Popen[str], list[int]]]) -> None:
     """The watchdog knows the folder that they were given, and removes it with what is in it."""
     owner, (guard, child) = an_owner(A_CHILD)
-    folder = Path(os.fsdecode(Path(f"/proc/{guard}/cmdline").read_bytes().split(b"\0")[-2]))
+    words = Path(f"/proc/{guard}/cmdline")
+    # A program that has just begun has none yet.
+    wait_until(words.read_bytes, "the watchdog's arguments")
+    folder = Path(os.fsdecode(words.read_bytes().split(b"\0")[-2]))
     assert (folder / "a-socket").exists()
 
     owner.kill()
