@@ -47,7 +47,7 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PackingPlan:
     """What to do about one queue now.
 
     Attributes:
@@ -112,7 +112,9 @@ def look_again_s(slots: int, taken: int, in_s: float) -> float:
     return min(max(slots / 4 * in_s / max(taken, 1), SOONEST_LOOK_S), LATEST_LOOK_S)
 
 
-def plan(waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, now: float, priority: int = 0) -> Plan:
+def plan(
+    waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, now: float, priority: int = 0
+) -> PackingPlan:
     """Decide which batches of one queue to hand over now.
 
     Full batches go at once, as long as RQ holds fewer than `most_waiting` says. The incomplete one goes when its oldest question has waited
@@ -120,18 +122,22 @@ def plan(waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, no
     """
     room = most_waiting(options.max_waiting_batches, priority, demand.workers) - demand.waiting_batches
     if not waiting:
-        return Plan()
+        return PackingPlan()
     if room <= 0:
-        return Plan(recheck_s=demand.look_again_s)
+        return PackingPlan(recheck_s=demand.look_again_s)
     batches = pack(waiting, options.limits)
     full = len(batches) if is_full(batches[-1], options.limits) else len(batches) - 1
     if full >= room:
-        return Plan(batches[:room], recheck_s=demand.look_again_s if len(batches) > room else None)
+        return PackingPlan(batches[:room], recheck_s=demand.look_again_s if len(batches) > room else None)
     if full == len(batches):
-        return Plan(batches)
+        return PackingPlan(batches)
     hungry = demand.hungry > 0 and demand.waiting_batches + full == 0
     longest_s = min(options.timeout_s, URGENT_S) if priority else options.timeout_s
-    left_s = min(question.since for question in batches[-1]) + (min(options.linger_s, longest_s) if hungry else longest_s) - now
+    left_s = (
+        min(question.since for question in batches[-1])
+        + (min(options.linger_s, longest_s) if hungry else longest_s)
+        - now
+    )
     if left_s <= 0:
-        return Plan(batches)
-    return Plan(batches[:full], recheck_s=left_s)
+        return PackingPlan(batches)
+    return PackingPlan(batches[:full], recheck_s=left_s)

@@ -9,19 +9,47 @@
 docs/python.md is the guide. What is not named here may change at any time.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from __future__ import annotations
 
-from batchfleet._answers import Answer, Failure, Usage
-from batchfleet._async_fleet import AsyncFleet
-from batchfleet._async_run import AsyncRun
-from batchfleet._errors import Errors, QuestionFailedError
-from batchfleet._fleet import Fleet
-from batchfleet._questions import Question, QuestionLike
-from batchfleet._run import Run
-from batchfleet._statuses import RunStatus
-from fleet.status import FleetStatus
-from producer.sending import RunBusyError
-from wire.errors import FleetError, LeaseLostError, QueueUnavailableError, QueueUnusableError, UsageError
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    __version__: str
+
+    from batchfleet.client.answers import Answer, Failure, Usage
+    from batchfleet.client.async_fleet import AsyncFleet
+    from batchfleet.client.async_run import AsyncRun
+    from batchfleet.client.errors import Errors, QuestionFailedError
+    from batchfleet.client.fleet import Fleet
+    from batchfleet.client.questions import Question, QuestionLike
+    from batchfleet.client.run import Run
+    from batchfleet.client.run_status import RunStatus
+    from batchfleet.status.model import FleetStatus
+    from producer.sender import RunBusyError
+    from wire.errors import FleetError, LeaseLostError, QueueUnavailableError, QueueUnusableError, UsageError
+
+_HOMES = {
+    "Answer": "batchfleet.client.answers",
+    "AsyncFleet": "batchfleet.client.async_fleet",
+    "AsyncRun": "batchfleet.client.async_run",
+    "Errors": "batchfleet.client.errors",
+    "Failure": "batchfleet.client.answers",
+    "Fleet": "batchfleet.client.fleet",
+    "FleetError": "wire.errors",
+    "FleetStatus": "batchfleet.status.model",
+    "LeaseLostError": "wire.errors",
+    "Question": "batchfleet.client.questions",
+    "QuestionFailedError": "batchfleet.client.errors",
+    "QuestionLike": "batchfleet.client.questions",
+    "QueueUnavailableError": "wire.errors",
+    "QueueUnusableError": "wire.errors",
+    "Run": "batchfleet.client.run",
+    "RunBusyError": "producer.sender",
+    "RunStatus": "batchfleet.client.run_status",
+    "Usage": "batchfleet.client.answers",
+    "UsageError": "wire.errors",
+}
+"""Public name -> where it is defined. Imported when first asked for: a command that needs no client does not pay for one."""
 
 __all__ = [
     "Answer",
@@ -46,8 +74,30 @@ __all__ = [
     "__version__",
 ]
 
-try:
-    __version__ = version("batchfleet")
-except PackageNotFoundError:
-    # A tree on PYTHONPATH that was never installed.
-    __version__ = "0+unknown"
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return _version()
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module  # noqa: PLC0415, TID251 (see _HOMES)
+
+    home = import_module(_HOMES[name])
+    value: object = getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 (see _HOMES)
+
+    try:
+        return version("batchfleet")
+    except PackageNotFoundError:
+        # A tree on PYTHONPATH that was never installed.
+        return "0+unknown"

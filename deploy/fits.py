@@ -18,7 +18,17 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-OURS = ("batchfleet", "fleet.cli", "batcher.serving", "gpu_worker.serving", "hiredis", "msgspec", "orjson", "pydantic_core", "uvloop")
+OURS = (
+    "batchfleet",
+    "batchfleet.cli.main",
+    "batcher.batcher",
+    "gpu_worker.worker",
+    "hiredis",
+    "msgspec",
+    "orjson",
+    "pydantic_core",
+    "uvloop",
+)
 """What is imported for a look: the programs, and what is compiled for one version of Python."""
 
 

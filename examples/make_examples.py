@@ -124,7 +124,11 @@ def arithmetic() -> Iterator[Choice]:
 
 
 def _problem(question: str, right: int, slips: tuple[int, int, int]) -> Choice:
-    return Choice("arithmetic", question, _with_wrong(str(right), [str(slip) for slip in slips], [str(right + step) for step in (10, 1, 2)]))
+    return Choice(
+        "arithmetic",
+        question,
+        _with_wrong(str(right), [str(slip) for slip in slips], [str(right + step) for step in (10, 1, 2)]),
+    )
 
 
 CONVERSIONS: tuple[tuple[str, str, Fraction, tuple[int, ...]], ...] = (
@@ -153,14 +157,22 @@ def units() -> Iterator[Choice]:
             right = value * factor
             slips = [right * 10, right / 10, Fraction(value) if right != value else right * 2]
             wrong = [_decimal(slip) for slip in slips]
-            yield Choice("units", f"How many {target} are {value} {source}?", _with_wrong(_decimal(right), wrong, [_decimal(right * 100)]))
+            yield Choice(
+                "units",
+                f"How many {target} are {value} {source}?",
+                _with_wrong(_decimal(right), wrong, [_decimal(right * 100)]),
+            )
     for value in CELSIUS:
         # The usual slips: the offset left out, the fraction turned round, the offset taken off.
         right = Fraction(value * 9, 5) + 32
         slips = [Fraction(value * 9, 5), Fraction(value * 5, 9).limit_denominator(1) + 32, Fraction(value * 9, 5) - 32]
         wrong = [f"{_decimal(slip)} °F" for slip in slips]
         spare = [f"{_decimal(right + step)} °F" for step in (10, 20, -10)]
-        yield Choice("units", f"Which temperature in degrees Fahrenheit is {value} °C?", _with_wrong(f"{_decimal(right)} °F", wrong, spare))
+        yield Choice(
+            "units",
+            f"Which temperature in degrees Fahrenheit is {value} °C?",
+            _with_wrong(f"{_decimal(right)} °F", wrong, spare),
+        )
 
 
 def _with_wrong(right: str, wrong: list[str], spare: list[str]) -> tuple[str, str, str, str]:

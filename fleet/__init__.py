@@ -1,1 +1,1 @@
-"""The `batchfleet` command: configuration, all-in-one run, status, verify."""
+"""The former name of `batchfleet`, for scripts that start `python -m fleet`. It goes with the next release."""

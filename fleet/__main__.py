@@ -1,8 +1,8 @@
-"""`python -m fleet` is `batchfleet`."""
+"""`python -m fleet` is `python -m batchfleet`."""
 
 import sys
 
-from fleet.cli import main
+from batchfleet.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

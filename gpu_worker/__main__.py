@@ -2,7 +2,7 @@
 
 import sys
 
-from fleet.cli import main
+from batchfleet.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["worker", *sys.argv[1:]]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gpu_worker.engines.engine import Completion, Engine, Refusal
 from wire.clock import ServerClock
-from wire.codec import why_unsendable
+from wire.codec import validation_error
 from wire.errors import EngineDeadError
 from wire.failures import error_of
 from wire.messages import Answer, Failure, Question
@@ -22,7 +22,7 @@ WITHDRAWN = Refusal("cancelled", "who asked it withdrew it")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long and how often a question is tried.
 
     Attributes:
@@ -37,7 +37,9 @@ class Patience:
     longest_pause_s: float = 10.0
 
 
-async def answer(question: Question, engine: Engine, clock: ServerClock, patience: Patience, *, worker: str, attempts: int) -> Answer | Failure:
+async def answer(
+    question: Question, engine: Engine, clock: ServerClock, patience: RetryPolicy, *, worker: str, attempts: int
+) -> Answer | Failure:
     """Have one question answered.
 
     A failure of this question alone is a value. Cancelling takes the question out of the engine.
@@ -45,15 +47,24 @@ async def answer(question: Question, engine: Engine, clock: ServerClock, patienc
     Raises:
         EngineDeadError: The engine died; nothing is known about the question.
     """
-    made = record(question, await _outcome(question, engine, clock, patience), engine.model, clock, worker=worker, attempts=attempts)
+    made = record(
+        question,
+        await _outcome(question, engine, clock, patience),
+        engine.model,
+        clock,
+        worker=worker,
+        attempts=attempts,
+    )
     # A record that its producer cannot read would be waited for without end.
-    if (reason := why_unsendable(made)) is not None:
+    if (reason := validation_error(made)) is not None:
         refusal = Refusal("internal_error", f"the engine's answer cannot be sent: {reason}")
         made = record(question, refusal, engine.model, clock, worker=worker, attempts=attempts)
     return made
 
 
-def record(question: Question, outcome: Completion | Refusal, model: str, clock: ServerClock, *, worker: str, attempts: int) -> Answer | Failure:
+def record(
+    question: Question, outcome: Completion | Refusal, model: str, clock: ServerClock, *, worker: str, attempts: int
+) -> Answer | Failure:
     """What came of a question, as its producer will see it."""
     latency_s = round(max(0.0, clock.now() - question.submitted_at), 6)
     if isinstance(outcome, Completion):
@@ -87,7 +98,9 @@ def record(question: Question, outcome: Completion | Refusal, model: str, clock:
     )
 
 
-async def _outcome(question: Question, engine: Engine, clock: ServerClock, patience: Patience) -> Completion | Refusal:
+async def _outcome(
+    question: Question, engine: Engine, clock: ServerClock, patience: RetryPolicy
+) -> Completion | Refusal:
     left_s = math.inf if question.deadline is None else question.deadline - clock.now()
     if left_s <= 0:
         return Refusal("expired", "its deadline passed before a worker could start it")
@@ -101,7 +114,7 @@ async def _outcome(question: Question, engine: Engine, clock: ServerClock, patie
         return Refusal("timed_out", f"no answer within limits.question_timeout_s = {patience.timeout_s:g} s")
 
 
-async def _tried(question: Question, engine: Engine, patience: Patience) -> Completion | Refusal:
+async def _tried(question: Question, engine: Engine, patience: RetryPolicy) -> Completion | Refusal:
     """Ask; ask again, after a pause, while the engine fails in a way that may pass."""
     pause_s = patience.first_pause_s
     for left in reversed(range(patience.tries)):

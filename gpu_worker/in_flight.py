@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from gpu_worker.answering import CANCELLED, WITHDRAWN, Patience, answer, record
-from gpu_worker.ending import ended
+from gpu_worker.answering import CANCELLED, WITHDRAWN, RetryPolicy, answer, record
+from gpu_worker.claims import HeldBatch
 from gpu_worker.engines.engine import Engine
-from gpu_worker.intake import HeldBatch
-from gpu_worker.publishing import Publisher
-from gpu_worker.reporting import Report
+from gpu_worker.publisher import Publisher
+from gpu_worker.reports.report import Report
+from gpu_worker.tasks import cancel_and_wait
 from wire.clock import ServerClock
 from wire.errors import EngineDeadError
 from wire.keys import withdrawn_member
@@ -37,7 +37,7 @@ class InFlight:
         engine: Engine,
         publisher: Publisher,
         clock: ServerClock,
-        patience: Patience,
+        patience: RetryPolicy,
         worker: str,
         report: Report,
         *,
@@ -105,7 +105,7 @@ class InFlight:
         """Take everything out of the engine; returns the batches that are not finished, for somebody else to answer."""
         held = dict(self._tasks)
         self._tasks.clear()
-        await ended([task for tasks in held.values() for task in tasks])
+        await cancel_and_wait([task for tasks in held.values() for task in tasks])
         return list(held)
 
     async def _answer(self, question: Question, size: int, batch: HeldBatch) -> None:
@@ -115,7 +115,9 @@ class InFlight:
         counts, began = self._report.counts, time.monotonic()
         counts.wait_s.observe(max(0.0, self._clock.now() - question.submitted_at))
         try:
-            made = await answer(question, self._engine, self._clock, self._patience, worker=self._worker, attempts=batch.attempts)
+            made = await answer(
+                question, self._engine, self._clock, self._patience, worker=self._worker, attempts=batch.attempts
+            )
         except EngineDeadError as error:
             self._engine_died(error)
             return
@@ -145,7 +147,9 @@ class InFlight:
 
     def _is_unwanted(self, question: Question) -> bool:
         # Most of the time there is nothing unwanted at all.
-        return bool(self._cancelled) and (question.run in self._cancelled or withdrawn_member(question.run, question.index) in self._cancelled)
+        return bool(self._cancelled) and (
+            question.run in self._cancelled or withdrawn_member(question.run, question.index) in self._cancelled
+        )
 
     def _cancelled_record(self, question: Question, batch: HeldBatch) -> Answer | Failure:
         why = CANCELLED if question.run in self._cancelled else WITHDRAWN

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from producer.asking import Asked, Invalid, size_of
+from producer.questions.parser import Invalid, ParsedQuestion, size_of
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class PendingQuestion:
     """A question that is to be sent.
 
     Attributes:
@@ -19,7 +19,7 @@ class Given:
         mark: Tells the questions up to this one from any others, for whoever resumes the run; empty if nobody will.
     """
 
-    asked: Asked | Invalid
+    asked: ParsedQuestion | Invalid
     mark: str = ""
 
     @property
@@ -38,13 +38,13 @@ class Backlog:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: deque[Given] = deque()
-        self._open: dict[int, Given] = {}
+        self._waiting: deque[PendingQuestion] = deque()
+        self._open: dict[int, PendingQuestion] = {}
         self._withdrawn: set[int] = set()
         self._end = 0
         self.position = 0
 
-    def add(self, questions: Iterable[Given]) -> None:
+    def add(self, questions: Iterable[PendingQuestion]) -> None:
         """Take questions in, in the order of their indices; those that were withdrawn meanwhile are dropped."""
         with self._lock:
             for question in questions:
@@ -53,10 +53,10 @@ class Backlog:
                 else:
                     self._waiting.append(question)
 
-    def chunk(self, most: int, most_bytes: int) -> list[Given]:
+    def chunk(self, most: int, most_bytes: int) -> list[PendingQuestion]:
         """The next questions to send, at least one if any waits. From now on their records may come."""
         with self._lock:
-            chunk: list[Given] = []
+            chunk: list[PendingQuestion] = []
             size = 0
             for question in self._waiting:
                 size += size_of(question.asked)
@@ -120,7 +120,7 @@ class Backlog:
             return len(self._open)
 
 
-class Seen:
+class IndexSet:
     """Which indices have come, one bit each."""
 
     def __init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from producer.sources import Source
+from producer.questions.sources import Source
 from wire.messages import Answer, Question, Usage
 
 

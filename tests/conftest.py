@@ -14,8 +14,8 @@ import redis
 import redis.asyncio
 from hypothesis import settings
 
-from fleet.private_redis import PrivateRedis
-from fleet.processes import stop_all
+from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.processes import stop_all
 
 settings.register_profile("batchfleet", deadline=None, print_blob=True)
 settings.load_profile("batchfleet")

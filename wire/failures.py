@@ -32,7 +32,7 @@ Kind = Literal[
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class KindInfo:
     """`means` and `advice` are for people, in Markdown; `retryable`: whether the same question may be answered another time."""
 
     means: str
@@ -40,42 +40,72 @@ class About:
     retryable: bool = False
 
 
-KINDS: Mapping[Kind, About] = {
-    "invalid_question": About("the line could not be used (only with `--skip-invalid`)", "correct the line; the message names it"),
-    "prompt_too_long": About(
-        "prompt and one token of answer do not fit the model; the message has both numbers", "shorten it, or raise `max_model_len` in `vllm_args`"
+KINDS: Mapping[Kind, KindInfo] = {
+    "invalid_question": KindInfo(
+        "the line could not be used (only with `--skip-invalid`)", "correct the line; the message names it"
     ),
-    "empty_prompt": About("nothing is left of the prompt once the model's template or tokenizer has seen it", "give it words"),
-    "bad_parameter": About("a name or value in `params` that this engine does not take", "correct it; the message names the nearest known one"),
-    "bad_schema": About("the structured output asked for cannot be used", "correct the schema, regex, choice or grammar"),
-    "bad_messages": About(
-        "the chat messages have no role or content, or the model's template refuses them", "correct them; some models take no system message"
+    "prompt_too_long": KindInfo(
+        "prompt and one token of answer do not fit the model; the message has both numbers",
+        "shorten it, or raise `max_model_len` in `vllm_args`",
     ),
-    "no_chat_template": About("`messages` for a model that has no chat template", "set `chat_template`, or ask with `prompt`"),
-    "unknown_adapter": About("no LoRA adapter of that name here; the message lists those that there are", "correct the name, or load the adapter"),
-    "unsupported": About("the server has no endpoint for this form of question", "ask with `messages` instead of `prompt`, or the other way round"),
-    "unreadable": About(
+    "empty_prompt": KindInfo(
+        "nothing is left of the prompt once the model's template or tokenizer has seen it", "give it words"
+    ),
+    "bad_parameter": KindInfo(
+        "a name or value in `params` that this engine does not take",
+        "correct it; the message names the nearest known one",
+    ),
+    "bad_schema": KindInfo(
+        "the structured output asked for cannot be used", "correct the schema, regex, choice or grammar"
+    ),
+    "bad_messages": KindInfo(
+        "the chat messages have no role or content, or the model's template refuses them",
+        "correct them; some models take no system message",
+    ),
+    "no_chat_template": KindInfo(
+        "`messages` for a model that has no chat template", "set `chat_template`, or ask with `prompt`"
+    ),
+    "unknown_adapter": KindInfo(
+        "no LoRA adapter of that name here; the message lists those that there are",
+        "correct the name, or load the adapter",
+    ),
+    "unsupported": KindInfo(
+        "the server has no endpoint for this form of question",
+        "ask with `messages` instead of `prompt`, or the other way round",
+    ),
+    "unreadable": KindInfo(
         "no worker here can read it: damaged, or of a newer version; its bytes are among the dead letters",
         "upgrade the workers, or ask again",
         retryable=True,
     ),
-    "refused": About("the stub engine was told to refuse it (`stub.refuse_on`)", "only in tests"),
-    "expired": About(
+    "refused": KindInfo("the stub engine was told to refuse it (`stub.refuse_on`)", "only in tests"),
+    "expired": KindInfo(
         "its `deadline_s` passed while it was queued (it was never generated) or in the engine (it was taken out)",
         "more workers, or a later deadline",
     ),
-    "cancelled": About("its run was cancelled", "ask again under another `--run`, with another `-o`"),
-    "timed_out": About("no answer within `limits.question_timeout_s`", "raise that limit, or lower `max_tokens`", retryable=True),
-    "server_busy": About(
-        "the server still refused it as too many requests after all attempts", "ask less at once (`parallel_workers`), or later", retryable=True
+    "cancelled": KindInfo("its run was cancelled", "ask again under another `--run`, with another `-o`"),
+    "timed_out": KindInfo(
+        "no answer within `limits.question_timeout_s`", "raise that limit, or lower `max_tokens`", retryable=True
     ),
-    "server_error": About("the server kept failing on it while it answered others", "look at the server's log", retryable=True),
-    "engine_error": About(
-        "the engine failed on this question and lives on", "ask again; if it fails again, look at the worker's log", retryable=True
+    "server_busy": KindInfo(
+        "the server still refused it as too many requests after all attempts",
+        "ask less at once (`parallel_workers`), or later",
+        retryable=True,
     ),
-    "internal_error": About("a bug of batchfleet or of the engine, seen on this question only", "report it, with the worker's log"),
-    "engine_killed": About(
-        "workers died of it until it stood alone; `evidence` names them", "leave it out, or find out what about it kills the engine"
+    "server_error": KindInfo(
+        "the server kept failing on it while it answered others", "look at the server's log", retryable=True
+    ),
+    "engine_error": KindInfo(
+        "the engine failed on this question and lives on",
+        "ask again; if it fails again, look at the worker's log",
+        retryable=True,
+    ),
+    "internal_error": KindInfo(
+        "a bug of batchfleet or of the engine, seen on this question only", "report it, with the worker's log"
+    ),
+    "engine_killed": KindInfo(
+        "workers died of it until it stood alone; `evidence` names them",
+        "leave it out, or find out what about it kills the engine",
     ),
 }
 

@@ -229,7 +229,7 @@ class Keys:
             return _TYPES_OF_RUN.get(rest.partition(":")[2])
         return _TYPES_BY_PREFIX.get(first) if rest else _TYPES.get(first)
 
-    def must_end(self, key: str) -> bool:
+    def requires_ttl(self, key: str) -> bool:
         """Whether a key is a claim of somebody's, which never lasts longer than its TTL."""
         first = key.removeprefix(f"{self.namespace}:").partition(":")[0]
         return first in _CLAIMS or (first == "run" and key.endswith(":producer"))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from gpu_worker.engines.engine import Refusal
-from gpu_worker.engines.sampling import nearest
+from gpu_worker.engines.sampling_params import nearest
 from wire.messages import JsonObject
 
 NO_CHAT_TEMPLATE = Refusal(
@@ -23,16 +23,25 @@ _TOO_LONG = (
         r"maximum context length is (?P<limit>\d+) tokens.*?(?:contains|resulted in) (?P<about>at least )?(?P<tokens>\d+) (?:input )?tokens",
         re.DOTALL,
     ),
-    re.compile(r"prompt \(length (?P<tokens>\d+)\) is longer than the maximum model length of (?P<limit>\d+)(?P<about>)"),
+    re.compile(
+        r"prompt \(length (?P<tokens>\d+)\) is longer than the maximum model length of (?P<limit>\d+)(?P<about>)"
+    ),
 )
-_TOO_LONG_IN_CHARACTERS = re.compile(r"maximum context length is (?P<limit>\d+) tokens.*?contains (?P<characters>\d+) characters", re.DOTALL)
+_TOO_LONG_IN_CHARACTERS = re.compile(
+    r"maximum context length is (?P<limit>\d+) tokens.*?contains (?P<characters>\d+) characters", re.DOTALL
+)
 _NO_ROOM = re.compile(r"max_tokens must be at least 1, got (?:0|-\d+)")
 """What vLLM's server says of a prompt that fits exactly; a question's own max_tokens was checked before."""
 _NO_TEMPLATE = re.compile(
-    r"default chat template is no longer|does not (?:define|have) (?:one|a chat[ _]template)|chat_template is not set", re.IGNORECASE
+    r"default chat template is no longer|does not (?:define|have) (?:one|a chat[ _]template)|chat_template is not set",
+    re.IGNORECASE,
 )
-_EMPTY = re.compile(r"prompt cannot be empty|must pass at least one prompt|[Pp]lease submit a prompt|You must provide a non-empty prompt")
-_NO_MODEL = re.compile(r"\bmodel\b.{0,200}\b(?:does not exist|not found|is not served)|model_not_found", re.DOTALL | re.IGNORECASE)
+_EMPTY = re.compile(
+    r"prompt cannot be empty|must pass at least one prompt|[Pp]lease submit a prompt|You must provide a non-empty prompt"
+)
+_NO_MODEL = re.compile(
+    r"\bmodel\b.{0,200}\b(?:does not exist|not found|is not served)|model_not_found", re.DOTALL | re.IGNORECASE
+)
 _ABOUT_STRUCTURE = re.compile(r"grammar|schema|regex|structured|guided|xgrammar|outlines|choice|json", re.IGNORECASE)
 _ABOUT_MESSAGES = re.compile(r"'messages'|\bmessages\b|\brole\b|\broles\b|conversation", re.IGNORECASE)
 
@@ -49,7 +58,9 @@ def unknown_adapter(name: str, adapters: Collection[str]) -> Refusal:
     if not adapters:
         return Refusal("unknown_adapter", f"no LoRA adapter {name!r} here: this engine has none")
     known = ", ".join(repr(adapter) for adapter in sorted(adapters))
-    return Refusal("unknown_adapter", f"no LoRA adapter {name!r} here{nearest(name, adapters)}; this engine has {known}")
+    return Refusal(
+        "unknown_adapter", f"no LoRA adapter {name!r} here{nearest(name, adapters)}; this engine has {known}"
+    )
 
 
 def bad_messages(problem: str) -> Refusal:
@@ -68,10 +79,17 @@ def unknown_tokens(params: JsonObject, vocabulary_tokens: int) -> Refusal | None
     """Token ids outside the model's vocabulary: some versions of vLLM index with them unchecked, which ends the engine."""
     for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
         given = params.get(name)
-        token_ids = [int(token_id) for token_id in given if isinstance(token_id, int | str)] if isinstance(given, list | dict) else []
+        token_ids = (
+            [int(token_id) for token_id in given if isinstance(token_id, int | str)]
+            if isinstance(given, list | dict)
+            else []
+        )
         outside = [token_id for token_id in token_ids if not 0 <= token_id < vocabulary_tokens]
         if outside:
-            return Refusal("bad_parameter", f"parameter {name!r} names token {outside[0]}, and the model has {vocabulary_tokens} tokens, 0 the first")
+            return Refusal(
+                "bad_parameter",
+                f"parameter {name!r} names token {outside[0]}, and the model has {vocabulary_tokens} tokens, 0 the first",
+            )
     return None
 
 
@@ -90,7 +108,9 @@ def messages_problem(messages: Sequence[JsonObject]) -> str | None:
             return f"message {number} has no role"
         if content is None and role == "assistant":
             continue
-        parts_fit = isinstance(content, list) and all(isinstance(part, str) or (isinstance(part, dict) and "type" in part) for part in content)
+        parts_fit = isinstance(content, list) and all(
+            isinstance(part, str) or (isinstance(part, dict) and "type" in part) for part in content
+        )
         if not isinstance(content, str) and not parts_fit:
             return f"message {number} (role {role}) has no content that is a text or a list of parts"
     return None
@@ -107,7 +127,11 @@ def refusal_of(problem: str, params: JsonObject, *, chat: bool, parameter: str |
     adapter = params.get("lora")
     if isinstance(adapter, str) and (_NO_MODEL.search(problem) or "lora" in problem.lower()):
         return unknown_adapter(adapter, ())
-    culprit = parameter if parameter in params else next((name for name in params if re.search(rf"\b{re.escape(name)}\b", problem)), None)
+    culprit = (
+        parameter
+        if parameter in params
+        else next((name for name in params if re.search(rf"\b{re.escape(name)}\b", problem)), None)
+    )
     if "structured_outputs" in params and culprit in {None, "structured_outputs"} and _ABOUT_STRUCTURE.search(problem):
         return bad_schema(problem)
     if chat and culprit is None and (parameter in {None, "messages"} or _ABOUT_MESSAGES.search(problem)):
@@ -130,7 +154,10 @@ def _about_prompt(problem: str) -> Refusal | None:
         message = f"the prompt has {found['characters']} characters, more than the model's {found['limit']} tokens (max_model_len) can hold"
         return Refusal("prompt_too_long", message)
     if _NO_ROOM.search(problem):
-        return Refusal("prompt_too_long", "the prompt is as long as the model can take (max_model_len), and leaves no room for an answer")
+        return Refusal(
+            "prompt_too_long",
+            "the prompt is as long as the model can take (max_model_len), and leaves no room for an answer",
+        )
     if _NO_TEMPLATE.search(problem):
         return NO_CHAT_TEMPLATE
     return EMPTY_PROMPT if _EMPTY.search(problem) else None

@@ -17,7 +17,26 @@ from wire.messages import JsonObject, Question, Usage
 log = logging.getLogger(__name__)
 
 NEVER = -1
-WORDS = ("the", "a", "of", "to", "energy", "mass", "force", "light", "water", "cell", "heat", "time", "so", "it", "is", "therefore", "one", "two")
+WORDS = (
+    "the",
+    "a",
+    "of",
+    "to",
+    "energy",
+    "mass",
+    "force",
+    "light",
+    "water",
+    "cell",
+    "heat",
+    "time",
+    "so",
+    "it",
+    "is",
+    "therefore",
+    "one",
+    "two",
+)
 
 _LOOP = WORDS * 8
 

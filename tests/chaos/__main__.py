@@ -41,16 +41,24 @@ def main() -> int:
     # Short: the path of a socket has about 100 characters.
     folder = Path(tempfile.mkdtemp(prefix="bf-chaos-"))
     command = f"scripts/chaos --seeds {arguments.seeds} --from {first} --faults '{arguments.faults}'"
-    flags = [flag for flag, given in (("--fixed", arguments.fixed), ("--default-leases", arguments.default_leases)) if given]
+    flags = [
+        flag for flag, given in (("--fixed", arguments.fixed), ("--default-leases", arguments.default_leases)) if given
+    ]
     network = network_kind() if arguments.network == "auto" else arguments.network
     board = Scoreboard(pace, " ".join([command, *flags]), network, server_version())
-    print(f"{board.command}\nnetwork: {_network_words(network)}\n{board.redis}\nlogs of failed schedules: {folder}", file=sys.stderr)
+    print(
+        f"{board.command}\nnetwork: {_network_words(network)}\n{board.redis}\nlogs of failed schedules: {folder}",
+        file=sys.stderr,
+    )
     # A fresh process for each schedule: what one leaves behind cannot help or harm the next. Forked from one that has imported everything.
     fresh = multiprocessing.get_context("forkserver")
     fresh.set_forkserver_preload(["tests.chaos.driving"])
     with ProcessPoolExecutor(arguments.jobs, fresh, max_tasks_per_child=1) as pool:
         schedules = (schedule_for(seed, pace, kinds) for seed in seeds)
-        running = [pool.submit(run_schedule, schedule, folder / str(schedule.seed), network, keep=arguments.keep) for schedule in schedules]
+        running = [
+            pool.submit(run_schedule, schedule, folder / str(schedule.seed), network, keep=arguments.keep)
+            for schedule in schedules
+        ]
         for future in as_completed(running):
             board.outcomes.append(future.result())
             _tell(board.outcomes[-1], len(board.outcomes), len(seeds))
@@ -77,20 +85,38 @@ def _network_words(network: str) -> str:
 def _tell(outcome: Outcome, number: int, of: int) -> None:
     faults = sum(outcome.befell.values())
     well = "well" if not outcome.findings else f"FAILED\n{told(outcome)}"
-    print(f"{number}/{of} seed {outcome.schedule.seed}: {faults} faults, {outcome.elapsed_s:.1f} s, {well}", file=sys.stderr, flush=True)
+    print(
+        f"{number}/{of} seed {outcome.schedule.seed}: {faults} faults, {outcome.elapsed_s:.1f} s, {well}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10, metavar="N", help="how many schedules (default: 10)")
-    parser.add_argument("--from", type=int, dest="first", metavar="SEED", help="the first seed (default: a fresh one, which is printed)")
-    parser.add_argument("--fixed", action="store_true", help=f"before them, the schedules that CI always runs: {', '.join(map(str, FIXED_SEEDS))}")
+    parser.add_argument(
+        "--from", type=int, dest="first", metavar="SEED", help="the first seed (default: a fresh one, which is printed)"
+    )
+    parser.add_argument(
+        "--fixed",
+        action="store_true",
+        help=f"before them, the schedules that CI always runs: {', '.join(map(str, FIXED_SEEDS))}",
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="schedules at the same time (default: 1)")
-    parser.add_argument("--faults", default="*", metavar="KINDS", help=f"comma-separated, with wildcards: {', '.join(KINDS)}")
-    parser.add_argument("--default-leases", action="store_true", help="leases as users have them, and longer schedules: for the recovery time")
+    parser.add_argument(
+        "--faults", default="*", metavar="KINDS", help=f"comma-separated, with wildcards: {', '.join(KINDS)}"
+    )
+    parser.add_argument(
+        "--default-leases",
+        action="store_true",
+        help="leases as users have them, and longer schedules: for the recovery time",
+    )
     words = "how processes are cut off from Redis: network namespaces need root and iproute2 (default: those, or else the proxy)"
     parser.add_argument("--network", choices=("auto", *NETWORKS), default="auto", help=words)
-    parser.add_argument("--add", nargs="+", type=Path, metavar="FILE", help="run nothing, and add up what earlier calls wrote to stdout")
+    parser.add_argument(
+        "--add", nargs="+", type=Path, metavar="FILE", help="run nothing, and add up what earlier calls wrote to stdout"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the logs of schedules that went well, too")
     return parser
 

@@ -57,7 +57,9 @@ def check_files(fleet: FleetUnderTest, verdict: Verdict, *, may_expire: bool) ->
         if missing:
             say(f"{name}: {len(missing)} questions have no line, such as {missing[:3]}")
         if len(counted) < len(lines):
-            say(f"{name}: {len(lines) - len(counted)} lines too many, such as of {[one for one, count in counted.items() if count > 1][:3]}")
+            say(
+                f"{name}: {len(lines) - len(counted)} lines too many, such as of {[one for one, count in counted.items() if count > 1][:3]}"
+            )
         if unknown := [request_id for request_id in counted if request_id not in expected]:
             say(f"{name}: lines of unknown questions: {unknown[:3]}")
         failed = Counter(line["error"]["kind"] for line in lines if line["status"] == "failed")
@@ -85,18 +87,34 @@ def check_ledger(fleet: FleetUnderTest, client: redis.Redis, verdict: Verdict) -
         if not said.startswith("{") or json.loads(said) != counted:
             verdict.findings.append(f"{name}: verify says {said}, counted independently: {counted}")
         if counted["missing"] or counted["duplicates"] or len(accepted) != len(fleet.ids[name]) or done - accepted:
-            verdict.findings.append(f"{name}: of {len(fleet.ids[name])} questions the ledger has {counted}, {len(done - accepted)} done unaccepted")
+            verdict.findings.append(
+                f"{name}: of {len(fleet.ids[name])} questions the ledger has {counted}, {len(done - accepted)} done unaccepted"
+            )
         if counts.get("accepted") != len(accepted):
-            verdict.findings.append(f"{name}: the count of accepted questions says {counts.get('accepted')}, the bitmap {len(accepted)}")
+            verdict.findings.append(
+                f"{name}: the count of accepted questions says {counts.get('accepted')}, the bitmap {len(accepted)}"
+            )
 
 
 def left_in_queues(client: redis.Redis) -> list[str]:
     """What is still in any queue, registry, lease or stream, though every question has its record."""
-    left = [f"{key} still exists" for key in _keys(client, "rq:*") if key not in RQS_OWN and not key.startswith("rq:worker:")]
-    left += [f"{client.xlen(key)} questions in {key}" for key in _keys(client, f"{KEYS.namespace}:questions:*") if client.xlen(key)]
+    left = [
+        f"{key} still exists"
+        for key in _keys(client, "rq:*")
+        if key not in RQS_OWN and not key.startswith("rq:worker:")
+    ]
+    left += [
+        f"{client.xlen(key)} questions in {key}"
+        for key in _keys(client, f"{KEYS.namespace}:questions:*")
+        if client.xlen(key)
+    ]
     left += [f"{client.zcard(key)} leases in {key}" for key in _keys(client, KEYS.leases("*"))]
     left += [f"batches in {key}" for names in (KEYS.suspects, KEYS.isolated) for key in _keys(client, names("*"))]
-    left += [f"{client.xlen(KEYS.records(name))} records in {KEYS.records(name)}" for name in PRODUCERS if client.xlen(KEYS.records(name))]
+    left += [
+        f"{client.xlen(KEYS.records(name))} records in {KEYS.records(name)}"
+        for name in PRODUCERS
+        if client.xlen(KEYS.records(name))
+    ]
     pending: Any = client.hgetall(KEYS.pending)
     if any(int(count) for count in pending.values()):
         left.append(f"pending counts {pending}")
@@ -108,7 +126,9 @@ def left_without_owner(client: redis.Redis) -> list[str]:
     """Keys that would stay for ever after all programs have ended, and that nobody owns."""
     found = []
     for key in _keys(client, "*"):
-        owned = key in OWNED | RQS_OWN or (key.startswith(f"{KEYS.namespace}:questions:{MODEL}:") and not client.xlen(key))
+        owned = key in OWNED | RQS_OWN or (
+            key.startswith(f"{KEYS.namespace}:questions:{MODEL}:") and not client.xlen(key)
+        )
         if not owned and client.ttl(key) == -1:
             found.append(f"{key} has neither owner nor TTL")
     return found
@@ -130,14 +150,18 @@ def _lines(path: Path, findings: list[str]) -> list[dict[str, Any]]:
 
 
 def _wrong_texts(questions: Path, lines: list[dict[str, Any]]) -> list[str]:
-    prompts = {asked["id"]: asked["question"] for asked in map(json.loads, questions.read_text(encoding="utf-8").splitlines())}
+    prompts = {
+        asked["id"]: asked["question"] for asked in map(json.loads, questions.read_text(encoding="utf-8").splitlines())
+    }
 
     async def wrong() -> list[str]:
         engine = StubEngine(StubOptions(min_tokens=MIN_TOKENS, max_tokens=MAX_TOKENS))
         found = []
         for line in lines:
             if line["status"] == "answered" and line["id"] in prompts:
-                question = Question(run="any", index=0, request_id=line["id"], model=MODEL, prompt=prompts[line["id"]], submitted_at=0.0)
+                question = Question(
+                    run="any", index=0, request_id=line["id"], model=MODEL, prompt=prompts[line["id"]], submitted_at=0.0
+                )
                 answer = await engine.answer(question)
                 if not isinstance(answer, Completion) or answer.texts != [line["text"]]:
                     found.append(line["id"])

@@ -125,7 +125,11 @@ def _let_it_happen(fleet: FleetUnderTest, outcome: Outcome) -> None:
         fleet.supervise()
         recovery.look(fleet)
         conservation.look(fleet, clock.now_s)
-    outcome.recovered_s, outcome.looks, outcome.lasted_s = recovery.took_s, conservation.looks, clock.now_s + clock.paused_s
+    outcome.recovered_s, outcome.looks, outcome.lasted_s = (
+        recovery.took_s,
+        conservation.looks,
+        clock.now_s + clock.paused_s,
+    )
     outcome.findings.extend(conservation.findings)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import redis
 
-from fleet.private_redis import PrivateRedis
+from batchfleet.supervisor.private_server import PrivateRedis
 from tests.chaos.network import Network, network_of
 from tests.chaos.nursery import Child, Life, Nursery
 from tests.chaos.schedule import BATCHERS, LASTING, PRODUCERS, REDIS, WORKERS, Schedule
@@ -100,7 +100,10 @@ class FleetUnderTest:
         self.server = PlacedRedis(folder)
         self._nursery = Nursery()
         self.network = network_of(network, folder / "redis.sock", (*WORKERS, *BATCHERS, *PRODUCERS))
-        self.ids = {name: write_questions(self.questions(name), schedule.pace.questions, prefix=f"{name}-q") for name in PRODUCERS}
+        self.ids = {
+            name: write_questions(self.questions(name), schedule.pace.questions, prefix=f"{name}-q")
+            for name in PRODUCERS
+        }
         self._add_deadlines(self.questions(PRODUCERS[1]))
         self.members = {name: Member(name, self._starter(name)) for name in (*REDIS, *WORKERS, *BATCHERS, *PRODUCERS)}
         # Redis may be stopped or gone at any time: never wait for it for long.
@@ -114,7 +117,9 @@ class FleetUnderTest:
         try:
             for name in (*REDIS, *BATCHERS, *WORKERS):
                 self.members[name].supervise()
-            self._wait_for(lambda: self.ask(lambda client: client.zcard("batchfleet:workers")) == len(WORKERS), "all workers")
+            self._wait_for(
+                lambda: self.ask(lambda client: client.zcard("batchfleet:workers")) == len(WORKERS), "all workers"
+            )
             for name in PRODUCERS:
                 self.members[name].supervise()
         except BaseException:
@@ -122,7 +127,9 @@ class FleetUnderTest:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._stop_all()
 
     def questions(self, name: str) -> Path:
@@ -158,7 +165,9 @@ class FleetUnderTest:
         Returns:
             What did not end, or not with code 0.
         """
-        leaving = [member for member in self.members.values() if member.name not in REDIS and member.process is not None]
+        leaving = [
+            member for member in self.members.values() if member.name not in REDIS and member.process is not None
+        ]
         for member in leaving:
             member.down = member.doomed = True
         processes = {member.name: member.process for member in leaving if member.process is not None}
@@ -174,7 +183,11 @@ class FleetUnderTest:
                 process.wait()
         codes = {name: process.returncode for name, process in processes.items()}
         # Before a program serves, SIGTERM ends it as it ends any other.
-        return [f"{name} ended with code {code} after SIGTERM" for name, code in codes.items() if code not in {0, -signal.SIGTERM}]
+        return [
+            f"{name} ended with code {code} after SIGTERM"
+            for name, code in codes.items()
+            if code not in {0, -signal.SIGTERM}
+        ]
 
     def command(self, *arguments: str, name: str) -> tuple[int, str]:
         """Run one command to its end, as a user would, past all links.
@@ -183,7 +196,9 @@ class FleetUnderTest:
             Its exit code and what it said.
         """
         self.log(name).unlink(missing_ok=True)
-        code = self._nursery.start(Life([*arguments, "--redis", self.server.url], self._environ_of_all(), self.log(name))).wait(GRACE_S)
+        code = self._nursery.start(
+            Life([*arguments, "--redis", self.server.url], self._environ_of_all(), self.log(name))
+        ).wait(GRACE_S)
         return code, self.log(name).read_text(encoding="utf-8")
 
     def _starter(self, name: str) -> Callable[[], Process]:
@@ -196,8 +211,13 @@ class FleetUnderTest:
         else:
             paths = [str(self.questions(name)), "-o", str(self.answers(name))]
             arguments = ["submit", *paths, "--model", MODEL, "--run", name, "--quiet", "--json"]
-        wrong = next((float(fault.variant) for fault in self.schedule.faults if fault.kind == LASTING and fault.target == name), 0.0)
-        return lambda: self._nursery.start(Life(arguments, self._environ(name), self.log(name), wrong, self.network.place(name)))
+        wrong = next(
+            (float(fault.variant) for fault in self.schedule.faults if fault.kind == LASTING and fault.target == name),
+            0.0,
+        )
+        return lambda: self._nursery.start(
+            Life(arguments, self._environ(name), self.log(name), wrong, self.network.place(name))
+        )
 
     def _start_redis(self) -> subprocess.Popen[bytes]:
         self.server.start()

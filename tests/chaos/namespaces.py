@@ -74,7 +74,9 @@ class Namespaces:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._let_go()
 
     def url(self, _name: str) -> str:
@@ -99,7 +101,10 @@ class Namespaces:
 
     def reset(self, name: str) -> None:
         # While nothing arrives yet: what is on its way will meet a connection that is gone. If Redis does not answer now, it arrives late.
-        with contextlib.suppress(redis.RedisError), redis.Redis(unix_socket_path=str(self._socket), socket_timeout=1, protocol=2) as client:
+        with (
+            contextlib.suppress(redis.RedisError),
+            redis.Redis(unix_socket_path=str(self._socket), socket_timeout=1, protocol=2) as client,
+        ):
             for connection in client.client_list():
                 if connection["addr"].rpartition(":")[0] == self._address(name):
                     client.client_kill_filter(_id=connection["id"])
@@ -120,7 +125,9 @@ class Namespaces:
         for name in self._number:
             host = ["link set lo up", f"address add {self._address(name)}/24 dev eth0", "link set eth0 up"]
             # Asked for who has the address, a port that is off the switch would say that it has, as it belongs to the same kernel.
-            _ip(self.place(name), *host, f"neighbour replace {REDIS_ADDRESS} lladdr {SWITCH_MAC} dev eth0 nud permanent")
+            _ip(
+                self.place(name), *host, f"neighbour replace {REDIS_ADDRESS} lladdr {SWITCH_MAC} dev eth0 nud permanent"
+            )
 
     def _let_go(self) -> None:
         for held in self._held.values():

@@ -26,8 +26,8 @@ from typing import Self
 # What a worker imports only when it needs it.
 import uvloop  # noqa: F401 (only to have it)
 
-from fleet.cli import main
-from fleet.processes import die_with_parent
+from batchfleet.cli.main import main
+from batchfleet.supervisor.processes import die_with_parent
 from tests.chaos.namespaces import enter
 from tests.chaos.wrong_clock import shift
 
@@ -97,7 +97,9 @@ class Nursery:
         theirs.close()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._ours.close()
         self._process.join(ENDS_WITHIN_S)
         self._process.kill()

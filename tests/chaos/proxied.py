@@ -56,7 +56,10 @@ class Link:
             await self._passing.wait()
             inner_reader, inner = await asyncio.open_unix_connection(self._socket)
             self._open.add(inner)
-            await asyncio.gather(self._pump(reader, inner, self._passing), self._pump(inner_reader, writer, self._passing, self._answering))
+            await asyncio.gather(
+                self._pump(reader, inner, self._passing),
+                self._pump(inner_reader, writer, self._passing, self._answering),
+            )
         except OSError:
             # Redis is away, or either side broke off: so does the other.
             pass
@@ -98,7 +101,9 @@ class Proxies:
         self._ready.wait()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 

@@ -93,4 +93,6 @@ def _in_work(client: redis.Redis) -> set[tuple[str, int]]:
     """The questions of all batches that a worker has now."""
     leased: Any = client.zrange(KEYS.leases(MODEL), 0, -1)
     held: list[Any] = [client.hmget(RQ_JOB_PREFIX + batch.decode(), "lease_token", "data") for batch in leased]
-    return {question for token, data in held if token is not None and data is not None for question in _questions_in(data)}
+    return {
+        question for token, data in held if token is not None and data is not None for question in _questions_in(data)
+    }

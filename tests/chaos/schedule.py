@@ -136,7 +136,11 @@ class Schedule:
 def schedule_for(seed: int, pace: Pace = SHORT, kinds: Sequence[str] = tuple(KINDS)) -> Schedule:
     """The schedule of a seed: 3 to 9 faults of the given kinds, some at the same moment."""
     rng = random.Random(seed)  # noqa: S311 (to be repeated, not to be secret)
-    batch_size, capacity, max_waiting_batches = rng.choice((1, 4, 8, 16)), rng.choice((12, 16, 24)), rng.choice((2, 4, 16))
+    batch_size, capacity, max_waiting_batches = (
+        rng.choice((1, 4, 8, 16)),
+        rng.choice((12, 16, 24)),
+        rng.choice((2, 4, 16)),
+    )
     faults = sorted(_faults(rng, pace, kinds), key=lambda fault: (fault.at_s, fault.kind, fault.target))
     return Schedule(seed, pace, batch_size, capacity, max_waiting_batches, tuple(faults))
 

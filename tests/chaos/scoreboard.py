@@ -34,7 +34,9 @@ class Scoreboard:
 
     @property
     def failed(self) -> list[Outcome]:
-        return sorted((outcome for outcome in self.outcomes if outcome.findings), key=lambda outcome: outcome.schedule.seed)
+        return sorted(
+            (outcome for outcome in self.outcomes if outcome.findings), key=lambda outcome: outcome.schedule.seed
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
@@ -42,7 +44,11 @@ class Scoreboard:
             "command": self.command,
             "network": self.network,
             "redis": self.redis,
-            "leases": {"batch_s": self.pace.batch_s, "leader_s": self.pace.leader_s, "heartbeat_s": self.pace.heartbeat_s},
+            "leases": {
+                "batch_s": self.pace.batch_s,
+                "leader_s": self.pace.leader_s,
+                "heartbeat_s": self.pace.heartbeat_s,
+            },
             "schedules": len(self.outcomes),
             "seeds": sorted(outcome.schedule.seed for outcome in self.outcomes),
             "failed_seeds": [outcome.schedule.seed for outcome in self.failed],
@@ -88,8 +94,15 @@ def as_text(figures: Mapping[str, Any]) -> str:
     """A scoreboard for people."""
     rows = [(name, figures[name]) for name in SUMS]
     rows += [(f"{what} {name}", value) for what in SPREADS for name, value in figures[what].items()]
-    rows += [("faults", sum(figures["faults"].values())), *((f"  {kind}", count) for kind, count in figures["faults"].items())]
-    rows += [("failed schedules", len(figures["failed_seeds"])), ("network", figures["network"]), ("redis", figures["redis"])]
+    rows += [
+        ("faults", sum(figures["faults"].values())),
+        *((f"  {kind}", count) for kind, count in figures["faults"].items()),
+    ]
+    rows += [
+        ("failed schedules", len(figures["failed_seeds"])),
+        ("network", figures["network"]),
+        ("redis", figures["redis"]),
+    ]
     return "\n".join(f"{name:<26}{value:>16}" for name, value in rows)
 
 

@@ -14,8 +14,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from fleet.private_redis import PrivateRedis
-from fleet.processes import stop_all
+from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.processes import stop_all
 from tests.chaos.fleet_under_test import PlacedRedis
 from tests.chaos.namespaces import enter, why_no_namespaces
 from tests.chaos.network import NETWORKS, Network, network_of
@@ -50,7 +50,9 @@ class Cut:
         if name not in self._clients:
             once = Retry(NoBackoff(), 0)
             url = self.network.url(name)
-            self._clients[name] = redis.Redis.from_url(url, protocol=2, socket_timeout=PATIENCE_S, single_connection_client=True, retry=once)
+            self._clients[name] = redis.Redis.from_url(
+                url, protocol=2, socket_timeout=PATIENCE_S, single_connection_client=True, retry=once
+            )
         return self._clients[name].execute_command(*command)
 
 
@@ -127,7 +129,10 @@ def test_namespaces_have_no_name_outside_and_leave_nothing(short_folder: Path) -
         return [subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in commands]  # noqa: S603 (fixed words)
 
     before, threads = seen(), threading.active_count()
-    with network_of("namespaces", short_folder / "a", ("one",)) as left, network_of("namespaces", short_folder / "b", ("one",)) as right:
+    with (
+        network_of("namespaces", short_folder / "a", ("one",)) as left,
+        network_of("namespaces", short_folder / "b", ("one",)) as right,
+    ):
         assert left.url("one") == right.url("one")
         assert left.place("one") != right.place("one")
         assert seen() == before

@@ -23,7 +23,9 @@ def test_two_faults_never_seize_the_same_thing_at_once() -> None:
     """A process that is stopped cannot be killed as well: what one of them puts right would undo the other."""
     for seed in range(200):
         faults = [fault for fault in schedule_for(seed).faults if fault.kind != LASTING]
-        assert not any(_overlap(one, other) for one, other in itertools.combinations(faults, 2)), str(schedule_for(seed))
+        assert not any(_overlap(one, other) for one, other in itertools.combinations(faults, 2)), str(
+            schedule_for(seed)
+        )
 
 
 def test_absences_outlast_the_leases() -> None:

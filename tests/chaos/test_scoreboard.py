@@ -15,7 +15,15 @@ def a_board(*seeds: int, network: str = "proxy") -> Scoreboard:
     """A scoreboard on which everything follows from the seeds."""
     outcomes = []
     for seed in seeds:
-        outcome = Outcome(schedule_for(seed), Path(), questions=440, looks=seed, recovered_s=[float(seed)], elapsed_s=2.0 * seed, cpu_s=1.7)
+        outcome = Outcome(
+            schedule_for(seed),
+            Path(),
+            questions=440,
+            looks=seed,
+            recovered_s=[float(seed)],
+            elapsed_s=2.0 * seed,
+            cpu_s=1.7,
+        )
         outcome.befell["kill-worker"] = seed
         outcome.verdict.lost = seed % 2
         outcome.verdict.findings += ["lost"] * (seed % 2)
@@ -35,7 +43,9 @@ def test_the_sum_of_two_calls_is_what_one_would_have_shown() -> None:
     assert as_text(total) == as_text(whole)
 
 
-@pytest.mark.parametrize(("other", "words"), [(a_board(2, 3), "in more than one"), (a_board(3, network="namespaces"), "differ in network")])
+@pytest.mark.parametrize(
+    ("other", "words"), [(a_board(2, 3), "in more than one"), (a_board(3, network="namespaces"), "differ in network")]
+)
 def test_what_does_not_belong_together_is_not_added(other: Scoreboard, words: str) -> None:
     """A seed that counts twice, or partitions of another kind, would make a figure that says nothing."""
     with pytest.raises(ValueError, match=words):

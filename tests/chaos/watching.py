@@ -82,7 +82,9 @@ def problems(seen: Instant) -> list[str]:
     if unknown := places.keys() - accepted:
         found.append(f"{len(unknown)} questions were in the queue but not in the ledger, such as {_some(unknown)}")
     if handed_out_again := done.intersection(seen.untouched):
-        found.append(f"{len(handed_out_again)} questions with a record were waiting for their first worker, such as {_some(handed_out_again)}")
+        found.append(
+            f"{len(handed_out_again)} questions with a record were waiting for their first worker, such as {_some(handed_out_again)}"
+        )
     return found
 
 

@@ -17,7 +17,9 @@ from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 FILES = ("docker-compose.yml", "docker-compose.stub.yml")
-PACKAGES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+PACKAGES: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+    "wheel"
+]["packages"]
 LONGEST_S = 150.0
 
 
@@ -58,7 +60,9 @@ class Composed:
         self._down()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._down()
 
     def show_logs(self) -> None:
@@ -89,7 +93,15 @@ class Composed:
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `docker compose ARGUMENTS` to its end."""
-        done = subprocess.run(self._command(*arguments), env=self._env(), cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_S, check=False)  # noqa: S603 (ours)
+        done = subprocess.run(  # noqa: S603 (ours)
+            self._command(*arguments),
+            env=self._env(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+            check=False,
+        )
         if check and done.returncode != 0:
             print(done.stdout[-4000:], done.stderr[-4000:], file=sys.stderr)
             msg = f"docker compose {' '.join(arguments)}: exit code {done.returncode}: {done.stderr[-600:]}"
@@ -108,7 +120,9 @@ class Composed:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """The same, without waiting for its end."""
         command = self._command(*self._run(*arguments))
-        return subprocess.Popen(command, env=self._env(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603 (ours)
+        return subprocess.Popen(  # noqa: S603 (ours)
+            command, env=self._env(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def status(self) -> dict[str, Any]:
         """What `batchfleet status --json` says."""
@@ -136,13 +150,21 @@ class Composed:
     def stop_runs(self) -> None:
         """What Ctrl-C does to `docker compose run`."""
         ours = [f"label=com.docker.compose.{label}" for label in (f"project={self.project}", "oneoff=True")]
-        found = subprocess.run(["docker", "ps", "--quiet", "--filter", ours[0], "--filter", ours[1]], capture_output=True, text=True, check=True)  # noqa: S603, S607 (ours)
+        found = subprocess.run(  # noqa: S603 (ours)
+            ["docker", "ps", "--quiet", "--filter", ours[0], "--filter", ours[1]],  # noqa: S607 (ours)
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         subprocess.run(["docker", "kill", "--signal", "INT", *found.stdout.split()], check=True, capture_output=True)  # noqa: S603, S607 (ours)
 
     def inspect(self, container: str, template: str) -> str:
         """What Docker knows of a container."""
         command = ["docker", "inspect", "--format", template, container]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603 (ours)
+
+    def is_unhealthy(self, container: str) -> bool:
+        return self.inspect(container, "{{.State.Health.Status}}") == "unhealthy"
 
     def endings(self, since_s: float) -> dict[str, Ending]:
         """How containers of this project ended since that moment, by their ids, as Docker's own events tell."""
@@ -169,7 +191,9 @@ class Composed:
             if event["Action"] == "kill":
                 signals[of].append((at_s, attributes["signal"]))
             elif signals[of]:
-                ended[of] = Ending(at_s - signals[of][0][0], int(attributes["exitCode"]), tuple(name for _, name in signals[of]))
+                ended[of] = Ending(
+                    at_s - signals[of][0][0], int(attributes["exitCode"]), tuple(name for _, name in signals[of])
+                )
         return ended
 
     def logs(self, service: str) -> str:
@@ -184,7 +208,18 @@ class Composed:
     def _command(self, *arguments: str) -> list[str]:
         files = [part for path in self.files for part in ("--file", str(path))]
         # Without the .env of whoever runs the tests.
-        return ["docker", "compose", "--env-file", os.devnull, "--project-directory", str(ROOT), "--project-name", self.project, *files, *arguments]
+        return [
+            "docker",
+            "compose",
+            "--env-file",
+            os.devnull,
+            "--project-directory",
+            str(ROOT),
+            "--project-name",
+            self.project,
+            *files,
+            *arguments,
+        ]
 
     def _env(self) -> dict[str, str]:
         return {**os.environ, **self.environ}

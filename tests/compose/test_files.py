@@ -12,7 +12,8 @@ def test_workers_reserve_all_gpus_and_the_stub_none(tmp_path: Path) -> None:
     """Every replica sees all GPUs, and claims a slice of them."""
     with_gpus = Composed("batchfleet-test", tmp_path, files=[ROOT / "docker-compose.yml"])
     workers = [
-        json.loads(fleet.compose("config", "--format", "json").stdout)["services"]["gpu-worker"] for fleet in (with_gpus, Composed("x", tmp_path))
+        json.loads(fleet.compose("config", "--format", "json").stdout)["services"]["gpu-worker"]
+        for fleet in (with_gpus, Composed("x", tmp_path))
     ]
 
     reserved = [worker["deploy"].get("resources", {}).get("reservations", {}).get("devices") for worker in workers]
@@ -22,7 +23,9 @@ def test_workers_reserve_all_gpus_and_the_stub_none(tmp_path: Path) -> None:
 
 def test_nothing_is_published_and_everything_is_locked_down(tmp_path: Path) -> None:
     """No port, no root, no writable image, no capability."""
-    services = json.loads(Composed("x", tmp_path).compose("--profile", "*", "config", "--format", "json").stdout)["services"]
+    services = json.loads(Composed("x", tmp_path).compose("--profile", "*", "config", "--format", "json").stdout)[
+        "services"
+    ]
 
     assert set(services) == {"redis", "batcher", "gpu-worker", "producer"}
     for service in services.values():

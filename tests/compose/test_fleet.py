@@ -92,7 +92,9 @@ def test_scaling_down_takes_less_than_the_grace_and_does_no_question_twice(fleet
     assert {answer["attempts"] for answer in read_answers(answers)} == {1}
     assert set(endings) == left
     assert len(left) == 3
-    print(f"scaled down in {returned_s:.1f} s of {grace_s:.0f} s; workers took {sorted(round(ending.took_s, 1) for ending in endings.values())} s")
+    print(
+        f"scaled down in {returned_s:.1f} s of {grace_s:.0f} s; workers took {sorted(round(ending.took_s, 1) for ending in endings.values())} s"
+    )
     assert {(ending.exit_code, ending.signals) for ending in endings.values()} == {(0, ("15",))}
     # Shorter than a second, and there was nothing to finish.
     assert all(1 < ending.took_s < grace_s for ending in endings.values())
@@ -105,9 +107,22 @@ def test_questions_outlive_down_and_up(fleet: Composed) -> None:
     fleet.configure(CONFIG)
     fleet.up(workers=0)
     ids = write_questions(fleet.folder / "questions.jsonl", 5_000)
-    submit = ("submit", "/data/questions.jsonl", "-o", "/data/answers.jsonl", "--run", "waits", "--model", "stub", "--json")
+    submit = (
+        "submit",
+        "/data/questions.jsonl",
+        "-o",
+        "/data/answers.jsonl",
+        "--run",
+        "waits",
+        "--model",
+        "stub",
+        "--json",
+    )
     producer = fleet.start(*submit)
-    wait_until(lambda: json.loads(fleet.ask("verify", "waits", "--json").stdout or '{"accepted": 0}')["accepted"] == len(ids), "all are accepted")
+    wait_until(
+        lambda: json.loads(fleet.ask("verify", "waits", "--json").stdout or '{"accepted": 0}')["accepted"] == len(ids),
+        "all are accepted",
+    )
     fleet.stop_runs()
     producer.communicate(timeout=30)
     assert producer.returncode == 130

@@ -42,7 +42,9 @@ def stand_in(folder: Path, tag: str, *, user: str = "root", **packages: str) -> 
         (folder / "packages" / name).mkdir(parents=True)
         (folder / "packages" / name / "__init__.py").write_text(f"__version__ = {version!r}\n")
         (folder / "packages" / f"{name}-{version}.dist-info").mkdir()
-        (folder / "packages" / f"{name}-{version}.dist-info/METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (folder / "packages" / f"{name}-{version}.dist-info/METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
     (folder / "Dockerfile").write_text(DOCKERFILE % user)
     docker("build", "--quiet", "--tag", tag, *ARGUMENTS, str(folder))
 
@@ -50,13 +52,23 @@ def stand_in(folder: Path, tag: str, *, user: str = "root", **packages: str) -> 
 def build_on(base: str) -> subprocess.CompletedProcess[str]:
     """Build our GPU image on that one."""
     return docker(
-        "build", "--target", "gpu-worker", "--tag", "batchfleet/gpu-worker:try", *ARGUMENTS, f"--build-arg=VLLM_IMAGE={base}", str(ROOT), check=False
+        "build",
+        "--target",
+        "gpu-worker",
+        "--tag",
+        "batchfleet/gpu-worker:try",
+        *ARGUMENTS,
+        f"--build-arg=VLLM_IMAGE={base}",
+        str(ROOT),
+        check=False,
     )
 
 
 def in_image(image: str, script: str, *options: str) -> str:
     """What a script prints in a container that has no network and may write nothing."""
-    return docker("run", "--rm", "--read-only", "--network", "none", *options, "--entrypoint", "sh", image, "-c", script).stdout
+    return docker(
+        "run", "--rm", "--read-only", "--network", "none", *options, "--entrypoint", "sh", image, "-c", script
+    ).stdout
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +88,9 @@ def test_dockers_own_checks_find_nothing() -> None:
         pytest.skip("docker build --check needs buildx 0.15")
     bases = [*ARGUMENTS, f"--build-arg=VLLM_IMAGE={PYTHON}"] if PYTHON else []
 
-    checked = docker("build", "--check", *bases, "--build-arg=BUILDKIT_DOCKERFILE_CHECK=error=true", str(ROOT), check=False)
+    checked = docker(
+        "build", "--check", *bases, "--build-arg=BUILDKIT_DOCKERFILE_CHECK=error=true", str(ROOT), check=False
+    )
 
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "Check complete, no warnings found." in checked.stdout
@@ -153,7 +167,12 @@ def test_a_base_image_that_runs_as_somebody_else_will_do(built: None, tmp_path: 
     ],
     ids=["no torch", "an old redis"],
 )
-def test_a_base_image_that_does_not_fit_is_noticed_while_building(built: None, tmp_path: Path, packages: dict[str, str], complaint: str) -> None:  # noqa: ARG001 (as above)
+def test_a_base_image_that_does_not_fit_is_noticed_while_building(
+    built: None,  # noqa: ARG001 (as above)
+    tmp_path: Path,
+    packages: dict[str, str],
+    complaint: str,
+) -> None:
     """In one line, and not by the first worker that starts on it."""
     stand_in(tmp_path, f"{STAND_IN}-unfit", **packages)
 

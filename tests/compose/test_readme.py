@@ -38,7 +38,14 @@ def test_the_docker_section_works_in_a_fresh_clone(clone: Path) -> None:
     script = commands((clone / "README.md").read_text())
     environ = {**os.environ, "COMPOSE_PROJECT_NAME": PROJECT}
 
-    done = subprocess.run(["bash", "-euxo", "pipefail", "-c", script], cwd=clone, env=environ, capture_output=True, text=True, check=False)  # noqa: S603, S607 (ours)
+    done = subprocess.run(  # noqa: S603 (ours)
+        ["bash", "-euxo", "pipefail", "-c", script],  # noqa: S607 (ours)
+        cwd=clone,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert done.returncode == 0, done.stderr[-3000:]
     questions = (clone / "examples/science.jsonl").read_bytes().count(b"\n")

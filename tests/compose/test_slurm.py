@@ -32,10 +32,17 @@ def test_a_slurm_job_answers_a_file_on_two_nodes(tmp_path: Path) -> None:
     srun.write_text(SRUN)
     srun.chmod(0o755)
     answers = tmp_path / "answers.jsonl"
-    environ = {**os.environ, "PATH": f"{srun.parent}:{os.environ['PATH']}", "SLURM_JOB_ID": str(os.getpid()), "BATCHFLEET_STUB_STEP_S": "0.01"}
+    environ = {
+        **os.environ,
+        "PATH": f"{srun.parent}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "BATCHFLEET_STUB_STEP_S": "0.01",
+    }
     arguments = [str(tmp_path / "fleet.yaml"), str(tmp_path / "questions.jsonl"), str(answers)]
 
-    job = subprocess.Popen([str(ROOT / "deploy/slurm.sbatch"), *arguments], cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)  # noqa: S603 (ours)
+    job = subprocess.Popen(  # noqa: S603 (ours)
+        [str(ROOT / "deploy/slurm.sbatch"), *arguments], cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True
+    )
     try:
         _, err = job.communicate(timeout=120)
     finally:

@@ -38,12 +38,18 @@ class Cluster:
         """`sbatch` the example; returns the job's id."""
         environment = ["BATCHFLEET=/usr/local/bin/on-stub", "PYTHON=python3", "BATCHFLEET_STUB_STEP_S=0.01"]
         files = [f"/data/{name}" for name in ("fleet.yaml", "questions.jsonl", "answers.jsonl")]
-        job = self.on_first("env", *environment, "sbatch", "--parsable", "--output=/data/job-%j.log", "deploy/slurm.sbatch", *files)
+        job = self.on_first(
+            "env", *environment, "sbatch", "--parsable", "--output=/data/job-%j.log", "deploy/slurm.sbatch", *files
+        )
         return job.strip()
 
     def state(self, job: str) -> str:
         """Such as RUNNING or COMPLETED; after its end also with the exit code."""
-        words = dict(word.split("=", 1) for word in self.on_first("scontrol", "--oneliner", "show", "job", job).split() if "=" in word)
+        words = dict(
+            word.split("=", 1)
+            for word in self.on_first("scontrol", "--oneliner", "show", "job", job).split()
+            if "=" in word
+        )
         return f"{words['JobState']} {words['ExitCode']}" if words["JobState"] in ENDED else words["JobState"]
 
     def log(self, job: str) -> str:
@@ -65,7 +71,11 @@ def cluster(built: None, tmp_path: Path) -> Iterator[Cluster]:  # noqa: ARG001 (
             docker("run", "--detach", "--init", "--name", name, *network, *mounts, IMAGE)
         found = Cluster(tmp_path)
         wait_until(
-            lambda: docker("exec", names[0], "sh", "-c", "sinfo --noheader --Node --format %T || true").split() == ["idle"] * 2, "both are idle"
+            lambda: (
+                docker("exec", names[0], "sh", "-c", "sinfo --noheader --Node --format %T || true").split()
+                == ["idle"] * 2
+            ),
+            "both are idle",
         )
         yield found
     finally:

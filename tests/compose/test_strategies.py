@@ -46,11 +46,17 @@ def test_two_models_share_a_host_and_questions_name_theirs(eight: Composed) -> N
     eight.environ["FLEET_CONFIG"] = "./deploy/strategy-hybrid-large.yaml"
     eight.files = [ROOT / FILES[0], ROOT / "deploy/docker-compose.hybrid.yml", ROOT / FILES[1]]
     # What the file for the stub says of the one kind of worker, said of the other.
-    stub = {"image": "batchfleet/fleet:0.1.0", "command": ["worker", "--engine", "stub", "--config", "/etc/batchfleet/fleet.yaml"]}
+    stub = {
+        "image": "batchfleet/fleet:0.1.0",
+        "command": ["worker", "--engine", "stub", "--config", "/etc/batchfleet/fleet.yaml"],
+    }
     environment = {"BATCHFLEET_GPUS": ",".join(EIGHT), "BATCHFLEET_STUB_STEP_S": "0.001"}
     eight.extend("small", {"gpu-worker-small": {**stub, "environment": environment}})
     models = [("large", "small")[number % 2] for number in range(40)]
-    lines = (json.dumps({"id": f"q{number}", "question": "Which are you?", "model": model}) for number, model in enumerate(models))
+    lines = (
+        json.dumps({"id": f"q{number}", "question": "Which are you?", "model": model})
+        for number, model in enumerate(models)
+    )
     eight.write("questions.jsonl", "".join(f"{line}\n" for line in lines))
 
     eight.up()
@@ -68,4 +74,6 @@ def test_the_scripts_of_deploy_can_be_read_by_their_shells() -> None:
     for script in sorted((ROOT / "deploy").iterdir()):
         shell = script.read_text(errors="replace").splitlines()[0] if script.is_file() else ""
         if "bash" in shell or "/sh" in shell:
-            subprocess.run([Path(shell.split("/")[-1]).name.split()[-1], "-n", str(script)], check=True, capture_output=True)  # noqa: S603 (ours)
+            subprocess.run(  # noqa: S603 (ours)
+                [Path(shell.split("/")[-1]).name.split()[-1], "-n", str(script)], check=True, capture_output=True
+            )

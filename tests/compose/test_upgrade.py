@@ -31,8 +31,23 @@ def next_image(built: None, tmp_path: Path) -> None:  # noqa: ARG001 (built firs
     now = f"WIRE_VERSION = {WIRE_VERSION}\n"
     assert now in messages.read_text()
     messages.write_text(messages.read_text().replace(now, f"WIRE_VERSION = {WIRE_VERSION + 1}\n"))
-    arguments = [part for name in ("PYTHON_IMAGE",) if name in os.environ for part in ("--build-arg", f"{name}={os.environ[name]}")]
-    command = ["docker", "build", "--quiet", "--target", "fleet", "--tag", f"batchfleet/fleet:{NEXT}", *arguments, str(tree)]
+    arguments = [
+        part
+        for name in ("PYTHON_IMAGE",)
+        if name in os.environ
+        for part in ("--build-arg", f"{name}={os.environ[name]}")
+    ]
+    command = [
+        "docker",
+        "build",
+        "--quiet",
+        "--target",
+        "fleet",
+        "--tag",
+        f"batchfleet/fleet:{NEXT}",
+        *arguments,
+        str(tree),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (ours)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -70,7 +85,9 @@ def test_the_next_version_takes_over_under_load(fleet: Composed) -> None:
     old = write_questions(fleet.folder / "old.jsonl", 12_000)
     new = [f"new{number}" for number in range(1_000)]
     # Urgent, or they would stand behind the others.
-    fleet.write("new.jsonl", "".join(f'{{"id": "{name}", "question": "What is {name}?", "priority": 5}}\n' for name in new))
+    fleet.write(
+        "new.jsonl", "".join(f'{{"id": "{name}", "question": "What is {name}?", "priority": 5}}\n' for name in new)
+    )
     asks_old = submit(fleet, "old")
     wait_until(lambda: lines_in(fleet.folder / "old.out") > 100, "answers come")
 
@@ -88,7 +105,9 @@ def test_the_next_version_takes_over_under_load(fleet: Composed) -> None:
     wait_until(lambda: lines_in(fleet.folder / "new.out") > 0, "the new ones answer")
     assert lines_in(fleet.folder / "old.out") < len(old), "too fast: nothing was left when it became interesting"
     fleet.compose("up", "--detach", "--wait", "--no-build", "--pull", "never", "--scale", "gpu-worker=2")
-    assert {fleet.inspect(worker, "{{.Config.Image}}") for worker in fleet.containers("gpu-worker")} == {f"batchfleet/fleet:{NEXT}"}
+    assert {fleet.inspect(worker, "{{.Config.Image}}") for worker in fleet.containers("gpu-worker")} == {
+        f"batchfleet/fleet:{NEXT}"
+    }
 
     hosts = assert_answered_once(fleet, asks_new, "new", new)
     assert {host[:12] for host in hosts}.isdisjoint(container[:12] for container in before)

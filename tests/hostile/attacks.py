@@ -76,7 +76,15 @@ def question(client: redis.Redis, data: bytes, run: str = "nobody") -> None:
 
 def packed(**fields: Any) -> bytes:  # noqa: ANN401 (fields of a question, right or wrong)
     """A question with some fields changed."""
-    good = {"run": "nobody", "index": 0, "request_id": "q", "model": MODEL, "prompt": "?", "submitted_at": 0.0, "v": WIRE_VERSION}
+    good = {
+        "run": "nobody",
+        "index": 0,
+        "request_id": "q",
+        "model": MODEL,
+        "prompt": "?",
+        "submitted_at": 0.0,
+        "v": WIRE_VERSION,
+    }
     return bytes(msgpack.packb({**good, **fields}))
 
 
@@ -123,7 +131,12 @@ def the_worker(client: redis.Redis) -> str:
 
 
 JOBS = [
-    Attack("a job of RQ's that names `os.system`, pickled and compressed", "rq:job:ID", lambda r, m: job(r, rq_job(m)), "not msgpack"),
+    Attack(
+        "a job of RQ's that names `os.system`, pickled and compressed",
+        "rq:job:ID",
+        lambda r, m: job(r, rq_job(m)),
+        "not msgpack",
+    ),
     Attack("the same, not compressed", "rq:job:ID", lambda r, m: job(r, zlib.decompress(rq_job(m))), "malformed batch"),
     Attack(
         "a job in msgpack that names `os.system`",
@@ -132,7 +145,10 @@ JOBS = [
         "names the function 'os.system'",
     ),
     Attack(
-        "the same with a function of this host's", "rq:job:ID", lambda r, _: job(r, msgpack.packb([IMPORTED, None, [], {}])), "names the function"
+        "the same with a function of this host's",
+        "rq:job:ID",
+        lambda r, _: job(r, msgpack.packb([IMPORTED, None, [], {}])),
+        "names the function",
     ),
     Attack(
         "our function's name with a stranger's arguments",
@@ -140,14 +156,26 @@ JOBS = [
         lambda r, m: job(r, msgpack.packb([BATCH_FUNCTION, None, [f"touch {m}"], {}])),
         "shape of a batch",
     ),
-    Attack("a pickle that runs a command when it is read", "rq:job:ID", lambda r, m: job(r, pickle.dumps(Touch(m))), "malformed batch"),
+    Attack(
+        "a pickle that runs a command when it is read",
+        "rq:job:ID",
+        lambda r, m: job(r, pickle.dumps(Touch(m))),
+        "malformed batch",
+    ),
     Attack(
         "callbacks to be imported, on a foreign job",
         "rq:job:ID",
-        lambda r, _: job(r, b"?", success_callback_name=IMPORTED, failure_callback_name=IMPORTED, stopped_callback_name=IMPORTED),
+        lambda r, _: job(
+            r, b"?", success_callback_name=IMPORTED, failure_callback_name=IMPORTED, stopped_callback_name=IMPORTED
+        ),
         "malformed batch",
     ),
-    Attack("`meta` that is a pickle, on a foreign job", "rq:job:ID", lambda r, m: job(r, b"?", meta=pickle.dumps(Touch(m))), "malformed batch"),
+    Attack(
+        "`meta` that is a pickle, on a foreign job",
+        "rq:job:ID",
+        lambda r, m: job(r, b"?", meta=pickle.dumps(Touch(m))),
+        "malformed batch",
+    ),
     Attack(
         "a webhook, a dependency and a retry, on a foreign job",
         "rq:job:ID",
@@ -162,20 +190,40 @@ JOBS = [
     ),
     Attack("random bytes", "rq:job:ID", lambda r, _: job(r, b"\xc1\xff\x00\x80" * 100), "malformed batch"),
     Attack("a batch that was cut off", "rq:job:ID", lambda r, _: job(r, encode_batch([packed()])[:-9]), "not msgpack"),
-    Attack("a batch of a version to come", "rq:job:ID", lambda r, _: job(r, msgpack.packb([BATCH_FUNCTION, None, [99, [b"q"]], {}])), becomes=NEWER),
+    Attack(
+        "a batch of a version to come",
+        "rq:job:ID",
+        lambda r, _: job(r, msgpack.packb([BATCH_FUNCTION, None, [99, [b"q"]], {}])),
+        becomes=NEWER,
+    ),
     Attack(
         "a batch of a version that will never be",
         "rq:job:ID",
         lambda r, _: job(r, msgpack.packb([BATCH_FUNCTION, None, [2**40, [b"q"]], {}])),
         "of wire version",
     ),
-    Attack("a batch of version 0", "rq:job:ID", lambda r, _: job(r, msgpack.packb([BATCH_FUNCTION, None, [0, [b"q"]], {}])), "wire version 0"),
+    Attack(
+        "a batch of version 0",
+        "rq:job:ID",
+        lambda r, _: job(r, msgpack.packb([BATCH_FUNCTION, None, [0, [b"q"]], {}])),
+        "wire version 0",
+    ),
     Attack("a batch of 100 000 questions", "rq:job:ID", lambda r, _: job(r, batch(100_000)), "65536 are the most"),
     Attack("a batch without questions", "rq:job:ID", lambda r, _: job(r, batch(0)), "one or more"),
     Attack("64 MB of zeros", "rq:job:ID", lambda r, _: job(r, bytes(64_000_000)), "bytes; "),
-    Attack("zlib that becomes 1 GB", "rq:job:ID", lambda r, _: job(r, zlib.compress(bytes(1_000_000)) * 1000), "not msgpack"),
+    Attack(
+        "zlib that becomes 1 GB",
+        "rq:job:ID",
+        lambda r, _: job(r, zlib.compress(bytes(1_000_000)) * 1000),
+        "not msgpack",
+    ),
     Attack("msgpack nested 100 000 deep", "rq:job:ID", lambda r, _: job(r, nested(100_000)), "not msgpack"),
-    Attack("msgpack that promises 4 billion elements", "rq:job:ID", lambda r, _: job(r, b"\xdd\xff\xff\xff\xff"), "not msgpack"),
+    Attack(
+        "msgpack that promises 4 billion elements",
+        "rq:job:ID",
+        lambda r, _: job(r, b"\xdd\xff\xff\xff\xff"),
+        "not msgpack",
+    ),
     Attack("a job without data", "rq:job:ID", lambda r, _: job(r, None), GONE),
     Attack(
         "counts that are no numbers",
@@ -183,9 +231,19 @@ JOBS = [
         lambda r, _: job(r, encode_batch([b"?"]), attempts="many", deaths="nan", questions="-1e9", alone="x"),
         "malformed question",
     ),
-    Attack("a string in place of a job", "rq:job:ID", lambda r, m: (r.set(f"{RQ_JOB_PREFIX}text", str(m)), r.rpush(QUEUE, "text")), GONE),
+    Attack(
+        "a string in place of a job",
+        "rq:job:ID",
+        lambda r, m: (r.set(f"{RQ_JOB_PREFIX}text", str(m)), r.rpush(QUEUE, "text")),
+        GONE,
+    ),
     Attack("a batch that is not there", "rq:queue:NAMESPACE:MODEL", lambda r, _: r.rpush(QUEUE, "nowhere"), GONE),
-    Attack("a batch whose id is 1 MB of bytes", "rq:queue:NAMESPACE:MODEL", lambda r, _: r.rpush(QUEUE, b"\xff\n\x1b[31m" * 150_000), GONE),
+    Attack(
+        "a batch whose id is 1 MB of bytes",
+        "rq:queue:NAMESPACE:MODEL",
+        lambda r, _: r.rpush(QUEUE, b"\xff\n\x1b[31m" * 150_000),
+        GONE,
+    ),
 ]
 
 QUESTIONS = [
@@ -195,18 +253,40 @@ QUESTIONS = [
         lambda r, m: (r.sadd(KEYS.queues, "stub:0"), r.xadd(STREAM, {"run": str(m)})),
         "without a question",
     ),
-    Attack("random bytes", "questions:MODEL:P", lambda r, _: question(r, b"\xc1\xff\x00\x80" * 100), "malformed question"),
     Attack(
-        "a pickle that runs a command when it is read", "questions:MODEL:P", lambda r, m: question(r, pickle.dumps(Touch(m))), "malformed question"
+        "random bytes", "questions:MODEL:P", lambda r, _: question(r, b"\xc1\xff\x00\x80" * 100), "malformed question"
+    ),
+    Attack(
+        "a pickle that runs a command when it is read",
+        "questions:MODEL:P",
+        lambda r, m: question(r, pickle.dumps(Touch(m))),
+        "malformed question",
     ),
     Attack("a question that was cut off", "questions:MODEL:P", lambda r, _: question(r, packed()[:-5]), "not msgpack"),
-    Attack("a question of a version to come", "questions:MODEL:P", lambda r, _: question(r, packed(v=99)), becomes=NEWER),
-    Attack("a question of a version that will never be", "questions:MODEL:P", lambda r, _: question(r, packed(v=2**40)), "of wire version"),
+    Attack(
+        "a question of a version to come", "questions:MODEL:P", lambda r, _: question(r, packed(v=99)), becomes=NEWER
+    ),
+    Attack(
+        "a question of a version that will never be",
+        "questions:MODEL:P",
+        lambda r, _: question(r, packed(v=2**40)),
+        "of wire version",
+    ),
     Attack("a question of version 0", "questions:MODEL:P", lambda r, _: question(r, packed(v=0)), "wire version 0"),
-    Attack("a field that no question has", "questions:MODEL:P", lambda r, m: question(r, packed(callback=f"touch {m}")), "callback"),
+    Attack(
+        "a field that no question has",
+        "questions:MODEL:P",
+        lambda r, m: question(r, packed(callback=f"touch {m}")),
+        "callback",
+    ),
     Attack("a text where a number belongs", "questions:MODEL:P", lambda r, _: question(r, packed(index="0")), "index"),
     Attack("a negative index", "questions:MODEL:P", lambda r, _: question(r, packed(index=-1)), "index"),
-    Attack("an index beyond what Redis can address", "questions:MODEL:P", lambda r, _: question(r, packed(index=2**40)), "index"),
+    Attack(
+        "an index beyond what Redis can address",
+        "questions:MODEL:P",
+        lambda r, _: question(r, packed(index=2**40)),
+        "index",
+    ),
     Attack(
         "an index that would take 512 MB of bits",
         "questions:MODEL:P",
@@ -219,8 +299,12 @@ QUESTIONS = [
         lambda r, _: question(r, packed(metadata={"m": msgpack.unpackb(nested(300))})),
         "malformed question",
     ),
-    Attack("a run's name that is a path", "questions:MODEL:P", lambda r, _: question(r, packed(run="../../etc")), "run"),
-    Attack("a question of 8 MB", "questions:MODEL:P", lambda r, _: question(r, packed(prompt="x" * 8_000_000)), "bytes; "),
+    Attack(
+        "a run's name that is a path", "questions:MODEL:P", lambda r, _: question(r, packed(run="../../etc")), "run"
+    ),
+    Attack(
+        "a question of 8 MB", "questions:MODEL:P", lambda r, _: question(r, packed(prompt="x" * 8_000_000)), "bytes; "
+    ),
     Attack(
         "a good question of a run that nobody opened",
         "questions:MODEL:P",
@@ -242,15 +326,25 @@ CONTENTS = [
         lambda r, _: r.sadd(KEYS.queues, *(f"m{i}:0" for i in range(2000))),
         becomes="dropped: nothing is in them",
     ),
-    Attack("bytes that are no reason to wake", "wake", lambda r, m: r.xadd(KEYS.wake, {b"\xff\x00": str(m)}), becomes="passed over"),
-    Attack("bytes that are no news", "news", lambda r, m: r.xadd(KEYS.news, {b"\xff\x00": str(m)}), becomes="passed over"),
+    Attack(
+        "bytes that are no reason to wake",
+        "wake",
+        lambda r, m: r.xadd(KEYS.wake, {b"\xff\x00": str(m)}),
+        becomes="passed over",
+    ),
+    Attack(
+        "bytes that are no news", "news", lambda r, m: r.xadd(KEYS.news, {b"\xff\x00": str(m)}), becomes="passed over"
+    ),
     Attack("a leader without an end", "leader", lambda r, m: r.set(KEYS.leader, str(m)), becomes=OUTLIVES),
     Attack("a leader for a day", "leader", lambda r, m: r.set(KEYS.leader, str(m), ex=86_400), becomes=OUTLIVES),
     Attack("a text where a number belongs", "epoch", lambda r, m: r.set(KEYS.epoch, str(m)), "epoch holds no number"),
     Attack(
         "reports that are not JSON, or not a report",
         "batchers",
-        lambda r, m: r.hset(KEYS.batchers, mapping={"a": b"\xff", "b": "[" * 10_000, "c": "{}", b"\xfe": f'{{"state": "{m}", "at": "now"}}'}),
+        lambda r, m: r.hset(
+            KEYS.batchers,
+            mapping={"a": b"\xff", "b": "[" * 10_000, "c": "{}", b"\xfe": f'{{"state": "{m}", "at": "now"}}'},
+        ),
         becomes="passed over",
     ),
     Attack(
@@ -265,16 +359,29 @@ CONTENTS = [
         lambda r, _: scores(r, KEYS.leases(MODEL), {b"\xff": float("inf"), "gone": 0}),
         becomes="dropped",
     ),
-    Attack("batches for newer workers that are none", "newer:MODEL", lambda r, _: scores(r, KEYS.newer(MODEL), {b"\xff\xfe": float("-inf")}), GONE),
+    Attack(
+        "batches for newer workers that are none",
+        "newer:MODEL",
+        lambda r, _: scores(r, KEYS.newer(MODEL), {b"\xff\xfe": float("-inf")}),
+        GONE,
+    ),
     Attack(
         "suspects that are no batches",
         "suspects:MODEL",
         lambda r, m: r.rpush(KEYS.suspects(MODEL), b"\xff\xfe", str(m)),
         becomes="dropped, with a log line",
     ),
-    Attack("isolated batches that are none", "isolated:MODEL", lambda r, _: r.rpush(KEYS.isolated(MODEL), b"\xff\xfe"), GONE),
     Attack(
-        "a worker that isolates for ever", "isolating:MODEL", lambda r, m: scores(r, KEYS.isolating(MODEL), {str(m): float("inf")}), becomes=OUTLIVES
+        "isolated batches that are none",
+        "isolated:MODEL",
+        lambda r, _: r.rpush(KEYS.isolated(MODEL), b"\xff\xfe"),
+        GONE,
+    ),
+    Attack(
+        "a worker that isolates for ever",
+        "isolating:MODEL",
+        lambda r, m: scores(r, KEYS.isolating(MODEL), {str(m): float("inf")}),
+        becomes=OUTLIVES,
     ),
     Attack(
         "names that are no workers",
@@ -285,7 +392,10 @@ CONTENTS = [
     Attack(
         "figures that are none",
         "worker:NAME",
-        lambda r, _: r.hset(KEYS.worker(the_worker(r)), mapping={"capacity": "nan", "in_flight": b"\xff", "answers_per_s": "1e999", b"\xfe": "?"}),
+        lambda r, _: r.hset(
+            KEYS.worker(the_worker(r)),
+            mapping={"capacity": "nan", "in_flight": b"\xff", "answers_per_s": "1e999", b"\xfe": "?"},
+        ),
         becomes="passed over, and overwritten by the worker's next report",
     ),
     Attack(
@@ -294,9 +404,17 @@ CONTENTS = [
         lambda r, m: r.set(KEYS.gpu("GPU-2"), str(m)),
         becomes="given an end of a minute, as every lease has one",
     ),
-    Attack("an order that nobody knows", "control:NAME", lambda r, m: r.set(KEYS.control(the_worker(r)), f"touch {m}"), becomes="passed over"),
     Attack(
-        "texts where numbers belong", "pending", lambda r, m: r.hset(KEYS.pending, mapping={"questions": str(m), "bytes": "many"}), "holds no number"
+        "an order that nobody knows",
+        "control:NAME",
+        lambda r, m: r.set(KEYS.control(the_worker(r)), f"touch {m}"),
+        becomes="passed over",
+    ),
+    Attack(
+        "texts where numbers belong",
+        "pending",
+        lambda r, m: r.hset(KEYS.pending, mapping={"questions": str(m), "bytes": "many"}),
+        "holds no number",
     ),
     Attack(
         "runs that are none",
@@ -311,11 +429,17 @@ CONTENTS = [
         "run odd is forgotten",
     ),
     Attack(
-        "deadlines of streams that are none", "expiring", lambda r, m: scores(r, KEYS.expiring, {b"\xff": 0, str(m): float("inf")}), becomes="dropped"
+        "deadlines of streams that are none",
+        "expiring",
+        lambda r, m: scores(r, KEYS.expiring, {b"\xff": 0, str(m): float("inf")}),
+        becomes="dropped",
     ),
     *(
         Attack(
-            "an entry with the last id that a stream can have", where, partial(last_entry, key=key), "an entry whose id leaves no room for another"
+            "an entry with the last id that a stream can have",
+            where,
+            partial(last_entry, key=key),
+            "an entry whose id leaves no room for another",
         )
         for where, key in {"wake": KEYS.wake, "news": KEYS.news, "dead": KEYS.dead, "questions:MODEL:P": STREAM}.items()
     ),
@@ -325,7 +449,12 @@ CONTENTS = [
         lambda r, _: scores(r, KEYS.refused, {f"r{i}": 1e15 for i in range(1000)}),
         becomes="passed over: it says when, and that is in the future; given an end of a minute",
     ),
-    Attack("cancelled runs that are none", "cancelled", lambda r, m: r.sadd(KEYS.cancelled, b"\xff\xfe", str(m)), becomes="dropped"),
+    Attack(
+        "cancelled runs that are none",
+        "cancelled",
+        lambda r, m: r.sadd(KEYS.cancelled, b"\xff\xfe", str(m)),
+        becomes="dropped",
+    ),
     Attack(
         "entries that are no letters",
         "dead",
@@ -338,9 +467,24 @@ CONTENTS = [
         lambda r, m: r.xadd(KEYS.troubles, {b"\xff": str(m), "kind": b"\xfe"}),
         becomes="shown by `batchfleet status`",
     ),
-    Attack("a count that is no number", "engine-deaths", lambda r, m: r.hset(KEYS.engine_deaths, MODEL, str(m)), "holds no number"),
-    Attack("a worker that RQ cannot read", "rq:workers", lambda r, _: r.sadd("rq:workers", b"\xff\xfe", "rq:worker:\x1b[2J"), becomes="passed over"),
-    Attack("a key that no table lists", "anything:ELSE", lambda r, m: r.set("batchfleet:anything:else", str(m)), becomes="passed over"),
+    Attack(
+        "a count that is no number",
+        "engine-deaths",
+        lambda r, m: r.hset(KEYS.engine_deaths, MODEL, str(m)),
+        "holds no number",
+    ),
+    Attack(
+        "a worker that RQ cannot read",
+        "rq:workers",
+        lambda r, _: r.sadd("rq:workers", b"\xff\xfe", "rq:worker:\x1b[2J"),
+        becomes="passed over",
+    ),
+    Attack(
+        "a key that no table lists",
+        "anything:ELSE",
+        lambda r, m: r.set("batchfleet:anything:else", str(m)),
+        becomes="passed over",
+    ),
 ]
 
 TYPED = {

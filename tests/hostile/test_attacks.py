@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from fleet.cli import main
-from fleet.dead_letters import DeadLetters
-from fleet.private_redis import PrivateRedis
-from fleet.processes import stop_all
+from batchfleet.admin.dead_letters import DeadLetters
+from batchfleet.cli.main import main
+from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.processes import stop_all
 from tests.hostile.attacks import ATTACKS, KEYS, TYPES, Attack
 from tests.processes import Processes, read_answers, wait_until, write_questions
 
@@ -38,7 +38,12 @@ class Target:
         self.runs += 1
         questions, answers = self.fleet.folder / f"{self.runs}.jsonl", self.fleet.folder / f"{self.runs}.out"
         ids = write_questions(questions, 12, prefix=f"r{self.runs}-")
-        assert main(["submit", str(questions), "-o", str(answers), "--model", "stub", "--redis", self.fleet.url, "--quiet"]) == 0
+        assert (
+            main(
+                ["submit", str(questions), "-o", str(answers), "--model", "stub", "--redis", self.fleet.url, "--quiet"]
+            )
+            == 0
+        )
         assert sorted(line["id"] for line in read_answers(answers)) == sorted(ids)
 
     def reasons(self) -> list[str]:
@@ -97,7 +102,10 @@ def test_an_attack_does_nothing_but_what_is_written_down(target: Target, attack:
     target.answers_a_run()
 
     if attack.reason:
-        wait_until(lambda: any(attack.reason in reason for reason in target.reasons()[before:]), f"a dead letter: {attack.reason}")
+        wait_until(
+            lambda: any(attack.reason in reason for reason in target.reasons()[before:]),
+            f"a dead letter: {attack.reason}",
+        )
     assert not target.marker.exists()
     assert target.is_unhurt(), target.fleet.log("batcher")[-2000:] + target.fleet.log("worker")[-2000:]
     for command in (["status"], ["dead", "list"]):

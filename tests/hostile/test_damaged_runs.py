@@ -12,9 +12,9 @@ import msgpack
 import pytest
 import redis
 
-from fleet.cli import main
-from fleet.private_redis import PrivateRedis
-from producer import running
+from batchfleet.cli.main import main
+from batchfleet.supervisor.private_server import PrivateRedis
+from producer import file_run
 from tests.builders import an_answer
 from tests.hostile.attacks import KEYS, STREAM, last_entry, packed, wrong
 from tests.processes import Processes, lines_in, read_answers, wait_until, write_questions
@@ -27,8 +27,8 @@ SLOW_STUB = {**QUICK, "BATCHFLEET_STUB_STEP_S": "0.005"}
 @pytest.fixture
 def asked(tmp_path: Path, redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command that submits `tmp_path`'s questions as run `r`, in this process, which does not wait long for what does not come."""
-    monkeypatch.setattr(running, "QUIET_S", 0.5)
-    monkeypatch.setattr(running, "CHECK_S", 0.1)
+    monkeypatch.setattr(file_run, "QUIET_S", 0.5)
+    monkeypatch.setattr(file_run, "CHECK_S", 0.1)
     files = [str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl")]
     return ["submit", *files, "--model", "stub", "--run", "r", "--redis", redis_server.url, "--quiet"]
 
@@ -45,7 +45,12 @@ def damage_count(client: redis.Redis, key: str) -> None:
 
 def damage_records(client: redis.Redis, key: str) -> None:
     """Garbage among the records, and records of another run and of no question."""
-    for data in (b"\xff", msgpack.packb({"v": 2**40}), encode_record(an_answer(run="other")), encode_record(an_answer(run="r", index=2**31))):
+    for data in (
+        b"\xff",
+        msgpack.packb({"v": 2**40}),
+        encode_record(an_answer(run="other")),
+        encode_record(an_answer(run="r", index=2**31)),
+    ):
         client.xadd(key, {"a": data})
     client.xadd(key, {"not": "ours"})
 
@@ -160,7 +165,11 @@ def test_a_producer_does_not_wait_for_what_is_nowhere(
 
 
 def test_records_that_somebody_took_are_noticed(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, asked: list[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    redis_server: PrivateRedis,
+    client: redis.Redis,
+    asked: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """All is answered, but the answers were taken out of Redis before the producer had them."""
     ids = write_questions(tmp_path / "questions.jsonl", 20)
@@ -181,7 +190,11 @@ def test_records_that_somebody_took_are_noticed(
 
 
 def test_dead_letters_are_tried_again_or_say_why_not(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, asked: list[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    redis_server: PrivateRedis,
+    client: redis.Redis,
+    asked: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A whole batch that can be read by now is queued again; a letter that was cut, is a whole key, or is nobody's, says so."""
 
@@ -199,8 +212,12 @@ def test_dead_letters_are_tried_again_or_say_why_not(
         batch: Any = client.lpop(KEYS.rq_queue("stub"))
         data: Any = client.hget(f"rq:job:{batch.decode()}", "data")
         client.delete(f"rq:job:{batch.decode()}")
-        whole: Any = client.xadd(KEYS.dead, {"batch": batch, "reason": "of a newer version", "data": data, "where": "?", "bytes": len(data)})
-        cut: Any = client.xadd(KEYS.dead, {"batch": batch, "reason": "?", "data": data[:100], "where": "?", "bytes": len(data)})
+        whole: Any = client.xadd(
+            KEYS.dead, {"batch": batch, "reason": "of a newer version", "data": data, "where": "?", "bytes": len(data)}
+        )
+        cut: Any = client.xadd(
+            KEYS.dead, {"batch": batch, "reason": "?", "data": data[:100], "where": "?", "bytes": len(data)}
+        )
         foreign: Any = client.xadd(KEYS.dead, {"batch": "", "reason": "?", "data": packed(), "where": "?"})
         client.rpush(KEYS.pending, "x") if not client.exists(KEYS.pending) else damage_type(client, KEYS.pending)
         wait_until(lambda: client.xlen(KEYS.dead) == 4, "the key is a letter")

@@ -15,12 +15,20 @@ import pytest
 import redis
 import redis.asyncio
 
-from fleet.private_redis import PrivateRedis
-from gpu_worker.intake import Intake
+from batchfleet.supervisor.private_server import PrivateRedis
+from gpu_worker.claims import Intake
 from gpu_worker.options import WorkerOptions
 from tests.builders import a_question, an_answer
 from tests.hostile.attacks import KEYS, MODEL, QUEUE, packed
-from wire.codec import decode_batch, decode_question, decode_record, encode_batch, encode_question, encode_record, identify_question
+from wire.codec import (
+    decode_batch,
+    decode_question,
+    decode_record,
+    encode_batch,
+    encode_question,
+    encode_record,
+    identify_question,
+)
 from wire.errors import MalformedMessageError
 from wire.keys import RQ_JOB_PREFIX
 
@@ -28,9 +36,35 @@ CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.bin"))
 MUTANTS = 10_000
 JOBS_WRITTEN = 2_000
 HALF = 0.5
-KINDS_OF_MESSAGE: list[tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = [(decode_question, encode_question), (decode_record, encode_record)]
+KINDS_OF_MESSAGE: list[tuple[Callable[[bytes], Any], Callable[[Any], bytes]]] = [
+    (decode_question, encode_question),
+    (decode_record, encode_record),
+]
 SEED = int(os.environ.get("HOSTILE_SEED", "0")) or random.SystemRandom().randrange(2**32)
-INTERESTING = (0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xC0, 0xC1, 0xC4, 0xC6, 0xC7, 0xCA, 0xCB, 0xCF, 0xD3, 0xD6, 0xD9, 0xDB, 0xDD, 0xDF, 0xFF)
+INTERESTING = (
+    0x00,
+    0x7F,
+    0x80,
+    0x8F,
+    0x90,
+    0x9F,
+    0xA0,
+    0xC0,
+    0xC1,
+    0xC4,
+    0xC6,
+    0xC7,
+    0xCA,
+    0xCB,
+    0xCF,
+    0xD3,
+    0xD6,
+    0xD9,
+    0xDB,
+    0xDD,
+    0xDF,
+    0xFF,
+)
 """First bytes of each kind of msgpack value, and the one that means nothing."""
 
 
@@ -84,7 +118,11 @@ def mutants(count: int) -> Iterator[bytes]:
     print(f"HOSTILE_SEED={SEED}")
     chance, known = random.Random(SEED), seeds()  # noqa: S311 (not a secret)
     for _ in range(count):
-        yield damaged(chance.choice(known), chance) if chance.random() < HALF else misfilled(chance.choice(known[:3]), chance)
+        yield (
+            damaged(chance.choice(known), chance)
+            if chance.random() < HALF
+            else misfilled(chance.choice(known[:3]), chance)
+        )
 
 
 def test_the_codec_gives_a_message_or_says_that_there_is_none() -> None:
@@ -108,7 +146,9 @@ def test_the_codec_gives_a_message_or_says_that_there_is_none() -> None:
     assert decoded > MUTANTS / 50
 
 
-async def test_a_workers_intake_takes_what_is_good_and_puts_aside_the_rest(redis_server: PrivateRedis, client: redis.Redis) -> None:
+async def test_a_workers_intake_takes_what_is_good_and_puts_aside_the_rest(
+    redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """Thousands of damaged jobs: each is claimed or a dead letter, and a good one behind them is still found."""
     good = encode_batch([encode_question(a_question("the good one"))])
     with client.pipeline(transaction=False) as pipe:

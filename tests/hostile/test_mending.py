@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import redis
 
-from batcher.mending import Mender
-from fleet.dead_letters import DeadLetters
+from batcher.maintenance.key_repair import Mender
+from batchfleet.admin.dead_letters import DeadLetters
 from tests.hostile.attacks import KEYS, TYPED, wrong
 
 

@@ -39,7 +39,9 @@ class FaultyProxy:
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -86,5 +88,7 @@ async def _read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     head = await reader.readuntil(b"\r\n\r\n")
     first, *fields = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
     kept = [field for field in fields if not field.lower().startswith(b"connection:")]
-    length = next((int(field.partition(b":")[2]) for field in fields if field.lower().startswith(b"content-length:")), 0)
+    length = next(
+        (int(field.partition(b":")[2]) for field in fields if field.lower().startswith(b"content-length:")), 0
+    )
     return b"\r\n".join([first, *kept, b"connection: close", b"", b""]), await reader.readexactly(length)

@@ -7,9 +7,9 @@ import signal
 import sys
 from pathlib import Path
 
-from fleet.cli import main
+from batchfleet.cli.main import main
 from gpu_worker.engines.engine import Completion, Refusal
-from gpu_worker.engines.vllm import VllmEngine
+from gpu_worker.engines.vllm.engine import VllmEngine
 from wire.messages import Question
 
 MARKER = "KILLER"
@@ -35,8 +35,8 @@ class FragileEngine(VllmEngine):
 
 
 if __name__ == "__main__":
-    # `fleet.building` imports the engine only when it makes one, and finds this one then.
-    import gpu_worker.engines.vllm
+    # `batchfleet.settings.to_options` imports the engine only when it makes one, and finds this one then.
+    import gpu_worker.engines.vllm.engine
 
-    setattr(gpu_worker.engines.vllm, "VllmEngine", FragileEngine)  # noqa: B010 (mypy forbids the plain assignment, rightly)
+    setattr(gpu_worker.engines.vllm.engine, "VllmEngine", FragileEngine)  # noqa: B010 (mypy forbids the plain assignment, rightly)
     sys.exit(main(sys.argv[1:]))

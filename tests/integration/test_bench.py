@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fleet.bench.questions import LONGEST, MEDIAN_CHARS, SHORTEST, make_questions
-from fleet.bench.report import Table, percentile
-from fleet.bench.tracing import STAGES
+from batchfleet.tuning.questions import LONGEST, MEDIAN_CHARS, SHORTEST, make_questions
+from batchfleet.tuning.table_report import Table, percentile
+from benchmarks.stage_trace import STAGES
 from tests.integration import tiny_model
 from tests.processes import TREES, write_questions
 
@@ -23,7 +23,7 @@ from tests.processes import TREES, write_questions
 def bench(*arguments: str, timeout_s: float = 100, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run one benchmark to its end, as a user would."""
     env = {**os.environ, "PYTHONPATH": TREES, **environ}
-    command = [sys.executable, "-m", "fleet.bench", *arguments]
+    command = [sys.executable, "-m", "benchmarks", *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603 (ours)
 
 
@@ -39,7 +39,18 @@ def test_throughput_accounts_for_every_program(tmp_path: Path) -> None:
     """A rate for each count and batch size, CPU and memory of all four programs, and what Redis was asked."""
     write_questions(tmp_path / "questions.jsonl", 50)
 
-    found = measured("throughput", "--count", "600", "--batch", "16", "64", "--rounds", "1", "--questions", str(tmp_path / "questions.jsonl"))
+    found = measured(
+        "throughput",
+        "--count",
+        "600",
+        "--batch",
+        "16",
+        "64",
+        "--rounds",
+        "1",
+        "--questions",
+        str(tmp_path / "questions.jsonl"),
+    )
 
     one = found["measurements"][-1]
     assert [(each["questions"], each["batch_size"]) for each in found["measurements"]] == [(600, 16), (600, 64)]
@@ -54,7 +65,22 @@ def test_throughput_accounts_for_every_program(tmp_path: Path) -> None:
 
 def test_batching_compares_fleets_with_other_ways_to_feed(tmp_path: Path) -> None:
     """Each size is answered in full and set against the ideal; the ways to feed come out in the order that logic demands, and in a drawing."""
-    arguments = ("--count", "240", "--batch", "1", "16", "--rounds", "1", "--step-s", "0.002", "--sequences", "8", "--tokens", "2", "20")
+    arguments = (
+        "--count",
+        "240",
+        "--batch",
+        "1",
+        "16",
+        "--rounds",
+        "1",
+        "--step-s",
+        "0.002",
+        "--sequences",
+        "8",
+        "--tokens",
+        "2",
+        "20",
+    )
 
     found = measured("batching", *arguments, "--fed-by", "1", "8", "--save", str(tmp_path / "found"))
 
@@ -74,14 +100,31 @@ def test_engine_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path) -> None:
     """Two real engines in turn: raw vLLM fed in every way, and a fleet at each batch size; only what has no barriers counts as raw at its best."""
     generator = {"hf_model_id": str(tiny_model.cached()), "vllm_args": tiny_model.ENGINE_ARGUMENTS}
     (tmp_path / "tiny.yaml").write_text(json.dumps({"model": {"generator_settings": generator}}), encoding="utf-8")
-    arguments = ("--config", str(tmp_path / "tiny.yaml"), "--count", "64", "--batch", "8", "512", "--fed-by", "1", "16", "--rounds", "1")
+    arguments = (
+        "--config",
+        str(tmp_path / "tiny.yaml"),
+        "--count",
+        "64",
+        "--batch",
+        "8",
+        "512",
+        "--fed-by",
+        "1",
+        "16",
+        "--rounds",
+        "1",
+    )
 
     found = measured("engine", *arguments, "--tokens", "2", "8", "--save", str(tmp_path / "found"), timeout_s=500)
 
     (rows,) = found["tables"].values()
     ways = ["64 in flight", "96 in flight", "all at once", "one question at a time", "two questions at a time"]
     ways += ["one batch of 16 at a time", "two batches of 16 at a time"]
-    assert [row["fed"] for row in rows] == [*(f"raw: {way}" for way in ways), "fleet: batches of 8", "fleet: batches of 512"]
+    assert [row["fed"] for row in rows] == [
+        *(f"raw: {way}" for way in ways),
+        "fleet: batches of 8",
+        "fleet: batches of 512",
+    ]
     assert max(row["of the best raw"] for row in rows[:3]) == 1
     assert [one["questions"] for one in found["measurements"]] == [64] * 3 + [8, 8, 64, 64] + [64] * 2
     assert (tmp_path / "found" / "engine.svg").read_text(encoding="utf-8").startswith("<svg")
@@ -89,7 +132,22 @@ def test_engine_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path) -> None:
 
 def test_scale_sets_simulated_workers_against_the_ideal() -> None:
     """Every number of workers answers its questions; the busiest program is named with what to do about it."""
-    arguments = ("--workers", "1", "3", "--per-worker", "60", "--batch", "8", "--step-s", "0.002", "--sequences", "8", "--tokens", "2", "20")
+    arguments = (
+        "--workers",
+        "1",
+        "3",
+        "--per-worker",
+        "60",
+        "--batch",
+        "8",
+        "--step-s",
+        "0.002",
+        "--sequences",
+        "8",
+        "--tokens",
+        "2",
+        "20",
+    )
 
     found = measured("scale", *arguments)
 
@@ -131,7 +189,13 @@ def test_profile_names_the_functions_of_each_program() -> None:
     found = measured("profile", "--count", "3000", "--top", "5")
 
     tables = found["tables"]
-    assert [row["program"] for row in tables["CPU microseconds per question"]] == ["producer", "batcher", "worker", "redis", "all"]
+    assert [row["program"] for row in tables["CPU microseconds per question"]] == [
+        "producer",
+        "batcher",
+        "worker",
+        "redis",
+        "all",
+    ]
     for program in ("producer", "batcher", "worker"):
         rows = tables[f"{program}, us per question"]
         assert 0 < len(rows) <= 5

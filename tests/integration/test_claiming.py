@@ -7,10 +7,10 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from batcher.handing_over import HandOver
-from batcher.leading import Leadership
+from batcher.handover import HandOver
+from batcher.leadership import Leadership
 from batcher.packing import Waiting
-from gpu_worker.intake import Intake
+from gpu_worker.claims import Intake
 from gpu_worker.options import WorkerOptions, default_capacity
 from tests.builders import a_question
 from wire.codec import encode_question
@@ -49,7 +49,9 @@ async def test_without_room_one_batch_comes_from_a_backlog(client: redis.Redis, 
     assert [len(batch.questions) for batch in taken] == [2]
 
 
-async def test_without_room_nothing_is_taken_that_others_could_begin_at_once(client: redis.Redis, aclient: redis.asyncio.Redis) -> None:
+async def test_without_room_nothing_is_taken_that_others_could_begin_at_once(
+    client: redis.Redis, aclient: redis.asyncio.Redis
+) -> None:
     """As many batches as workers are no backlog; and a worker that is full is not hungry."""
     workers(client, 2)
     hand_over(client, 2)

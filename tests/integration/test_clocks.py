@@ -10,13 +10,13 @@ import pytest
 import redis
 import redis.asyncio
 
-from fleet.private_redis import PrivateRedis
+from batchfleet.supervisor.private_server import PrivateRedis
 from gpu_worker.engines.stub import StubEngine, StubOptions
-from gpu_worker.leases import Leases
+from gpu_worker.heartbeat import Leases
 from gpu_worker.options import WorkerOptions
-from gpu_worker.serving import GpuWorker
+from gpu_worker.worker import GpuWorker
 from producer.options import ProducerOptions
-from producer.sending import Sender
+from producer.sender import Sender
 from wire.clock import ServerClock
 from wire.connection import RedisAddress
 from wire.keys import Keys
@@ -47,7 +47,9 @@ def test_a_producer_learns_the_time_as_it_opens_its_run(client: redis.Redis) -> 
     assert is_right(sender.clock)
 
 
-def test_a_clock_that_is_set_during_a_run_changes_no_deadline(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_during_a_run_changes_no_deadline(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A producer asks the server once and then sends for hours; meanwhile its machine's clock may be put back by an hour."""
     sender = Sender(client, KEYS, "run-1", {"questions": "x"}, 1, ProducerOptions())
     sender.open()

@@ -12,22 +12,23 @@ import orjson
 import pytest
 import redis
 
-from fleet.private_redis import PrivateRedis
-from producer.asking import Asked, Invalid
-from producer.collecting import Collector
+from batchfleet.supervisor.private_server import PrivateRedis
+from producer.answers.answers_file import AnswersFile, OutputFullError
+from producer.collector import Collector
+from producer.file_run import Runner
 from producer.options import ProducerOptions
-from producer.output import AnswersFile, OutputFullError
-from producer.reading import ReadingLimits, check_questions, read_checked
-from producer.running import Runner
-from producer.sending import Sender, Sent
-from producer.sources import Source
-from producer.stock import FileRun, Tally, take_stock
+from producer.questions.parser import Invalid, ParsedQuestion
+from producer.questions.question_file import ReadingLimits, check_questions, read_checked
+from producer.questions.sources import Source
+from producer.resume import FileRun, RunTally, take_stock
+from producer.sender import Sender, Sent
 from tests.builders import an_answer
 from tests.processes import read_answers, write_questions
 from wire.codec import encode_record
-from wire.connection import RedisAddress, load_script
+from wire.connection import RedisAddress
 from wire.errors import LeaseLostError, UsageError
 from wire.keys import Keys
+from wire.scripts import load_script
 
 KEYS = Keys()
 RUN = "run-1"
@@ -64,7 +65,9 @@ def a_runner(what: FileRun, answers: AnswersFile, server: PrivateRedis) -> Runne
     return Runner(what, take_stock(what, answers), answers, RedisAddress(server.url), ProducerOptions())
 
 
-def test_what_may_not_be_on_disk_stays_in_redis(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_what_may_not_be_on_disk_stays_in_redis(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """Written is not safe: without the disk's word nothing is acknowledged, and the next attempt writes no line twice."""
     what = a_file_run(tmp_path, 20)
     Sender(client, KEYS, RUN, what.fingerprint, 20, ProducerOptions()).open()
@@ -128,7 +131,9 @@ def test_a_run_lives_as_long_as_its_producer_waits(tmp_path: Path, client: redis
 def test_a_file_is_submitted_in_pieces_that_are_bounded_in_bytes(tmp_path: Path, redis_server: PrivateRedis) -> None:
     """Chat messages weigh as much as prompts do."""
     messages = [{"role": "user", "content": "x" * 300_000}]
-    (tmp_path / "questions.jsonl").write_bytes(b"".join(orjson.dumps({"messages": messages}) + b"\n" for _ in range(10)))
+    (tmp_path / "questions.jsonl").write_bytes(
+        b"".join(orjson.dumps({"messages": messages}) + b"\n" for _ in range(10))
+    )
     source = Source((tmp_path / "questions.jsonl",))
     what = FileRun(RUN, source, check_questions(source, ReadingLimits()), ReadingLimits(), "stub", {"questions": "x"})
 
@@ -142,7 +147,10 @@ def test_a_file_is_submitted_in_pieces_that_are_bounded_in_bytes(tmp_path: Path,
 def test_large_records_are_fetched_a_few_at_a_time(client: redis.Redis) -> None:
     """Memory is bounded in bytes, whatever the answers hold."""
     for number in range(300):
-        client.xadd(KEYS.records(RUN), {"a": encode_record(an_answer(f"q{number}", index=number, run=RUN, text="x" * 1_000_000))})
+        client.xadd(
+            KEYS.records(RUN),
+            {"a": encode_record(an_answer(f"q{number}", index=number, run=RUN, text="x" * 1_000_000))},
+        )
     collector = Collector(client, KEYS, RUN, "token", ProducerOptions())
 
     sizes = []
@@ -154,7 +162,12 @@ def test_large_records_are_fetched_a_few_at_a_time(client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_answers_whose_file_was_removed_are_kept(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, replaced: bool) -> None:  # noqa: FBT001 (a parameter of the test)
+def test_answers_whose_file_was_removed_are_kept(
+    tmp_path: Path,
+    redis_server: PrivateRedis,
+    client: redis.Redis,
+    replaced: bool,  # noqa: FBT001 (a parameter of the test)
+) -> None:
     """By hand, or by an editor that saved it: what is written on would vanish with the producer, and the run would end well."""
     what = a_file_run(tmp_path, 20)
     path = tmp_path / "answers.jsonl"
@@ -198,17 +211,19 @@ class Recording(Sender):
 def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What became of the submissions of the test's producer."""
     monkeypatch.setattr(Recording, "outcomes", [])
-    monkeypatch.setattr("producer.running.Sender", Recording)
+    monkeypatch.setattr("producer.file_run.Sender", Recording)
     return Recording.outcomes
 
 
-def run_with_workers(what: FileRun, server: PrivateRedis, client: redis.Redis, options: ProducerOptions, at_once: int) -> list[str]:
+def run_with_workers(
+    what: FileRun, server: PrivateRedis, client: redis.Redis, options: ProducerOptions, at_once: int
+) -> list[str]:
     """Run it beside workers that answer so many questions while the producer turns once. Returns the ids in the answers file."""
     publish = client.register_script(load_script("wire", "publish"))
     keys = [KEYS.run(RUN), KEYS.done(RUN), KEYS.records(RUN), KEYS.pending, KEYS.runs]
     answered = 0
 
-    def work(_: Tally) -> None:
+    def work(_: RunTally) -> None:
         nonlocal answered
         accepted = int(client.hget(KEYS.run(RUN), "accepted") or 0)
         for index in range(answered, min(accepted, answered + at_once)):
@@ -222,17 +237,21 @@ def run_with_workers(what: FileRun, server: PrivateRedis, client: redis.Redis, o
 
 
 def test_a_lost_reply_does_not_have_the_file_read_again(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, outcomes: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    redis_server: PrivateRedis,
+    client: redis.Redis,
+    outcomes: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """To get back to where it was in a file of millions takes minutes, in which nothing is collected. The cursor says what was accepted."""
     read: list[int] = []
 
-    def counted(*arguments: Any) -> Iterator[Asked | Invalid]:  # noqa: ANN401 (passed on)
+    def counted(*arguments: Any) -> Iterator[ParsedQuestion | Invalid]:  # noqa: ANN401 (passed on)
         for question in read_checked(*arguments):
             read.append(question.index)
             yield question
 
-    monkeypatch.setattr("producer.running.read_checked", counted)
+    monkeypatch.setattr("producer.file_run.read_checked", counted)
     monkeypatch.setattr(Recording, "lost_before", {2})
     monkeypatch.setattr(Recording, "lost_after", {5, 9})
     what = a_file_run(tmp_path, 80)
@@ -246,7 +265,11 @@ def test_a_lost_reply_does_not_have_the_file_read_again(
 
 
 def test_a_full_window_is_not_knocked_at_with_every_record(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, outcomes: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    redis_server: PrivateRedis,
+    client: redis.Redis,
+    outcomes: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Only an acknowledgement makes room; a megabyte of questions, packed and sent to be refused whenever a record comes, would help nobody."""
     acknowledged = []
@@ -265,7 +288,9 @@ def test_a_full_window_is_not_knocked_at_with_every_record(
     assert outcomes.count("window") <= len(acknowledged)
 
 
-def test_a_disk_that_is_full_from_the_start_is_told_so_and_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_from_the_start_is_told_so_and_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half a note of whose answers they are would leave them to nobody; with room again, the same command begins."""
     what = a_file_run(tmp_path, 3)
     pwrite = os.pwrite

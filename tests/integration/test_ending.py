@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import redis
 
-from batcher.ending import Ending
-from batcher.handing_over import HandOver
-from batcher.inbox import Inbox, QueueId
-from batcher.leading import Leadership
+from batcher.handover import HandOver
+from batcher.leadership import Leadership
+from batcher.maintenance.expiry import ExpirySweep
 from batcher.packing import Waiting
-from fleet.control import cancel_run
-from fleet.forgetting import forget_run
-from fleet.ledger import read_ledger
+from batcher.stream_reader import QueueId, StreamReader
+from batchfleet.admin.control import cancel_run
+from batchfleet.admin.forget import forget_run
+from batchfleet.runs.ledger import read_ledger
 from tests.submitting import KEYS, accept
 from wire.codec import decode_batch, decode_question, decode_record
-from wire.connection import load_script
+from wire.scripts import load_script
 
 QUEUE: QueueId = ("stub", 0)
 PAST, LATER = -10.0, 3600.0
@@ -32,16 +32,18 @@ class Leader:
         self.client = client
         self.leadership = Leadership(client, KEYS, "leader", lease_s=60.0, renew_s=0.0)
         self.leadership.hold()
-        self.inbox = Inbox(client, KEYS, batch_questions=4, max_question_bytes=1_000_000, max_queues=10)
+        self.inbox = StreamReader(client, KEYS, batch_questions=4, max_question_bytes=1_000_000, max_queues=10)
         self.inbox.restart()
         self.hand_over = HandOver(client, client, KEYS, self.leadership)
         self.forgotten: set[bytes] = set()
-        self.ending = Ending(client, KEYS, self.leadership, run_ttl_s=600, forget=self._forget)
+        self.ending = ExpirySweep(client, KEYS, self.leadership, run_ttl_s=600, forget=self._forget)
 
     def hand_out(self, count: int, priority: int = 0) -> None:
         """Make a batch of the first questions."""
         entries: Any = self.client.xrange(KEYS.questions("stub", priority), count=count)
-        self.hand_over.commit("stub", priority, [[Waiting(entry_id, fields[b"q"], 0.0) for entry_id, fields in entries]])
+        self.hand_over.commit(
+            "stub", priority, [[Waiting(entry_id, fields[b"q"], 0.0) for entry_id, fields in entries]]
+        )
 
     def end_unwanted(self) -> None:
         """Look, and do all there is to do."""
@@ -140,7 +142,7 @@ def test_a_batch_that_was_claimed_during_the_look_is_not_changed(client: redis.R
     client.hset(job, "lease_token", "its")
     before = client.hgetall(job)
 
-    changed = client.eval(load_script("batcher", "shrink"), 2, KEYS.rq_queue("stub"), job, batch, "", 0)
+    changed = client.eval(load_script("batcher.maintenance", "shrink"), 2, KEYS.rq_queue("stub"), job, batch, "", 0)
 
     assert changed == 0
     assert client.hgetall(job) == before
@@ -222,7 +224,9 @@ def test_streams_are_gone_through_once_for_a_cancelled_run(client: redis.Redis, 
     assert client.sismember(KEYS.cancelled, "unwanted")
 
 
-def test_a_run_that_is_submitted_and_cancelled_once_more_is_looked_for_once_more(client: redis.Redis, leader: Leader) -> None:
+def test_a_run_that_is_submitted_and_cancelled_once_more_is_looked_for_once_more(
+    client: redis.Redis, leader: Leader
+) -> None:
     """The same questions make a run of the same id, to a batcher that has ended that one before."""
     for _ in range(2):
         accept(client, "unwanted", [None] * 6)

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from gpu_worker.engines import vllm_library, watchdog
 from gpu_worker.engines.engine import Completion
-from gpu_worker.engines.tethering import processes_below_me
-from gpu_worker.engines.vllm import VllmEngine, VllmOptions
+from gpu_worker.engines.vllm import library, watchdog
+from gpu_worker.engines.vllm.engine import VllmEngine, VllmOptions
+from gpu_worker.engines.vllm.tether import processes_below_me
 from tests.builders import a_question
 from tests.integration import tiny_model
 from tests.processes import wait_until
@@ -34,7 +34,11 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 def an_engine(model: Path | str | None = None, *, startup_timeout_s: float = 300.0, **changes: Any) -> VllmEngine:  # noqa: ANN401 (any argument of vLLM)
     """Of the tiny model; `changes`: any arguments of vLLM."""
     arguments: JsonObject = {**tiny_model.ENGINE_ARGUMENTS, **changes}
-    return VllmEngine(VllmOptions(str(model or tiny_model.cached()), "tiny", arguments, {"max_tokens": 8}, startup_timeout_s=startup_timeout_s))
+    return VllmEngine(
+        VllmOptions(
+            str(model or tiny_model.cached()), "tiny", arguments, {"max_tokens": 8}, startup_timeout_s=startup_timeout_s
+        )
+    )
 
 
 async def boot_error(engine: VllmEngine) -> str:
@@ -58,7 +62,9 @@ async def test_an_unknown_argument_is_named_before_anything_starts() -> None:
     """With the nearest that there is."""
     message = await boot_error(an_engine(tensor_paralel_size=2))
 
-    assert message == "vllm_args: vLLM has no engine argument 'tensor_paralel_size'; did you mean 'tensor_parallel_size'?"
+    assert (
+        message == "vllm_args: vLLM has no engine argument 'tensor_paralel_size'; did you mean 'tensor_parallel_size'?"
+    )
 
 
 async def test_a_model_without_weights(tmp_path: Path) -> None:
@@ -69,7 +75,10 @@ async def test_a_model_without_weights(tmp_path: Path) -> None:
     message = await boot_error(an_engine(folder))
 
     first, advice, *lines = message.splitlines()
-    assert first == f"vLLM did not start with model {str(folder)!r}: RuntimeError: Cannot find any model weights with `{folder}`"
+    assert (
+        first
+        == f"vLLM did not start with model {str(folder)!r}: RuntimeError: Cannot find any model weights with `{folder}`"
+    )
     assert advice.startswith(f"What to change: {str(folder)!r} has no weights")
     assert lines[0] == "The engine's last lines:"
     assert any("Cannot find any model weights" in line for line in lines)
@@ -79,7 +88,10 @@ async def test_a_model_without_weights(tmp_path: Path) -> None:
     ("model", "advice"),
     [
         ("/no/such/folder", "check model.generator_settings.hf_model_id (now '/no/such/folder')"),
-        ("no-such-org/no-such-model", "the Hugging Face hub cannot be reached, and 'no-such-org/no-such-model' is not in this machine's cache"),
+        (
+            "no-such-org/no-such-model",
+            "the Hugging Face hub cannot be reached, and 'no-such-org/no-such-model' is not in this machine's cache",
+        ),
     ],
 )
 async def test_a_model_that_is_not_there(model: str, advice: str) -> None:
@@ -101,7 +113,7 @@ async def test_gpus_that_do_not_divide_the_model() -> None:
     """With the sizes that would; on a host that has fewer GPUs, vLLM looks at these first."""
     message = await boot_error(an_engine(tensor_parallel_size=3))
 
-    gpus = 3 if vllm_library.is_for_cpu() else vllm_library.gpu_count()
+    gpus = 3 if library.is_for_cpu() else library.gpu_count()
     what_fits = "to a divisor of the model's 4 attention heads: 1, 2, 4"
     too_few = f"x pipeline_parallel_size (now 1) is the number of GPUs that one worker needs; this one sees {gpus}"
     assert f"tensor_parallel_size (now 3) {what_fits if gpus is None or gpus >= 3 else too_few}" in message
@@ -109,7 +121,7 @@ async def test_gpus_that_do_not_divide_the_model() -> None:
 
 async def test_more_gpus_than_there_are() -> None:
     """With the sizes to lower, and how many there are; on CPUs, vLLM counts NUMA nodes instead."""
-    there = NODES if vllm_library.is_for_cpu() else vllm_library.gpu_count() or 0
+    there = NODES if library.is_for_cpu() else library.gpu_count() or 0
     if there >= 4:
         pytest.skip(f"this machine has {there}")
 
@@ -135,11 +147,13 @@ async def test_an_adapter_that_is_not_there(tmp_path: Path) -> None:
     assert message.startswith("the LoRA adapter 'poet' (lora_modules in vllm_args) cannot be loaded from ")
 
 
-async def test_starting_takes_no_longer_than_allowed(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_starting_takes_no_longer_than_allowed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its processes are ended, and what it was at is told; meanwhile the log shows that it is still starting."""
-    monkeypatch.setattr("gpu_worker.engines.vllm_booting.PROGRESS_EVERY_S", 0.5)
+    monkeypatch.setattr("gpu_worker.engines.vllm.boot.PROGRESS_EVERY_S", 0.5)
     caplog.set_level(logging.INFO, "gpu_worker")
-    vllm_library.engine_argument_names()  # Imported, vLLM starts its process at once; and no machine is ready in four seconds then.
+    library.engine_argument_names()  # Imported, vLLM starts its process at once; and no machine is ready in four seconds then.
     began = time.monotonic()
 
     message = await boot_error(an_engine(startup_timeout_s=4.0))
@@ -173,7 +187,10 @@ async def test_a_killed_engine_is_noticed_by_everyone_and_stops_cleanly() -> Non
     before = processes_below_me()
     await engine.start()
     assert isinstance(await engine.answer(a_question()), Completion)
-    answers = [asyncio.create_task(engine.answer(a_question(params={"max_tokens": 400, "ignore_eos": True}))) for _ in range(100)]
+    answers = [
+        asyncio.create_task(engine.answer(a_question(params={"max_tokens": 400, "ignore_eos": True})))
+        for _ in range(100)
+    ]
     steps = engine.progress()
     await until(lambda: engine.progress() != steps, *answers)
 
@@ -192,7 +209,11 @@ async def test_a_killed_engine_is_noticed_by_everyone_and_stops_cleanly() -> Non
     with pytest.raises(EngineDeadError):
         await engine.answer(a_question())
     await engine.stop()
-    wait_until(lambda: not {process for process in processes_below_me() - before if not watchdog.is_resource_tracker(process)}, "the engine's end", 5)
+    wait_until(
+        lambda: not {process for process in processes_below_me() - before if not watchdog.is_resource_tracker(process)},
+        "the engine's end",
+        5,
+    )
 
 
 def _title(process: watchdog.Process) -> str:

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gpu_worker.engines import vllm_library
 from gpu_worker.engines.engine import Completion, Engine, Refusal
-from gpu_worker.engines.openai import OpenAIEngine, OpenAIOptions
+from gpu_worker.engines.openai.engine import OpenAIEngine, OpenAIOptions
 from gpu_worker.engines.stub import StubEngine, StubOptions
-from gpu_worker.engines.vllm import VllmEngine, VllmOptions
-from gpu_worker.engines.vllm_arguments import Serving
-from gpu_worker.engines.vllm_requests import Requests
+from gpu_worker.engines.vllm import library
+from gpu_worker.engines.vllm.arguments import Serving
+from gpu_worker.engines.vllm.engine import VllmEngine, VllmOptions
+from gpu_worker.engines.vllm.requests import Requests
 from tests.builders import a_question
 from tests.integration import tiny_model
 from tests.integration.faulty_proxy import CUT, FORWARD, HOLD, Fate, FaultyProxy
@@ -40,7 +40,14 @@ every_engine = pytest.mark.parametrize("kind", ["stub", IN_PROCESS, OVER_HTTP])
 every_vllm = pytest.mark.parametrize("kind", [IN_PROCESS, OVER_HTTP])
 
 DEFAULTS: JsonObject = {"temperature": 0.0, "max_tokens": 16}
-RECORDED: JsonObject = {"temperature": 0.0, "max_tokens": 16, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+RECORDED: JsonObject = {
+    "temperature": 0.0,
+    "max_tokens": 16,
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+}
 ADAPTERS = ("--enable-lora", "--max-loras=2", "--max-lora-rank", str(tiny_model.ADAPTER_RANK), "--lora-modules")
 
 KEY = "sk-of-nobody-5e1c8a90"
@@ -61,7 +68,9 @@ class Engines:
     async def get(self, kind: str) -> Engine:
         """Started, and stopped when the module is through. One that did not start is not tried again: that takes minutes, each time."""
         if kind in self._failed:
-            pytest.fail(f"the engine ({kind}) did not start, as an earlier test shows: {self._failed[kind]}", pytrace=False)
+            pytest.fail(
+                f"the engine ({kind}) did not start, as an earlier test shows: {self._failed[kind]}", pytrace=False
+            )
         if kind not in self._started:
             try:
                 engine = {"stub": self._stub, "in process": self._in_process, "over HTTP": self._over_http}[kind]()
@@ -101,14 +110,35 @@ class Engines:
         lora: JsonObject = {"lora_modules": {"poet": str(self._adapter())}, "max_lora_rank": tiny_model.ADAPTER_RANK}
         plain = str(tiny_model.cached(chat_template=False))
         return VllmEngine(
-            VllmOptions(plain, "tiny", {**tiny_model.ENGINE_ARGUMENTS, **lora}, sampling_defaults=DEFAULTS, chat_template=tiny_model.CHAT_TEMPLATE)
+            VllmOptions(
+                plain,
+                "tiny",
+                {**tiny_model.ENGINE_ARGUMENTS, **lora},
+                sampling_defaults=DEFAULTS,
+                chat_template=tiny_model.CHAT_TEMPLATE,
+            )
         )
 
     def _over_http(self) -> Engine:
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in tiny_model.ENGINE_ARGUMENTS.items() if value is not True]
-        arguments = (*flags, "--enforce-eager", "--served-model-name=tiny", *ADAPTERS, f"poet={self._adapter()}", f"--api-key={KEY}")
-        self._server = server = self._stack.enter_context(VllmServer(tiny_model.cached(), self._folder / "server.log", *arguments))
-        return OpenAIEngine(OpenAIOptions("127.0.0.1", "tiny", server.port, KEY, sampling_defaults=DEFAULTS, startup_timeout_s=200))
+        flags = [
+            f"--{name.replace('_', '-')}={value}"
+            for name, value in tiny_model.ENGINE_ARGUMENTS.items()
+            if value is not True
+        ]
+        arguments = (
+            *flags,
+            "--enforce-eager",
+            "--served-model-name=tiny",
+            *ADAPTERS,
+            f"poet={self._adapter()}",
+            f"--api-key={KEY}",
+        )
+        self._server = server = self._stack.enter_context(
+            VllmServer(tiny_model.cached(), self._folder / "server.log", *arguments)
+        )
+        return OpenAIEngine(
+            OpenAIOptions("127.0.0.1", "tiny", server.port, KEY, sampling_defaults=DEFAULTS, startup_timeout_s=200)
+        )
 
     def _adapter(self) -> Path:
         folder = self._folder / "poet"
@@ -161,7 +191,9 @@ async def test_many_are_answered_at_once(engines: Engines, kind: str) -> None:
 
     together = await asyncio.gather(*(completed(engine, question) for question in questions))
 
-    assert [completion.params["max_tokens"] for completion in together] == [question.params["max_tokens"] for question in questions]
+    assert [completion.params["max_tokens"] for completion in together] == [
+        question.params["max_tokens"] for question in questions
+    ]
     assert all(completion.usage.completion_tokens <= 7 for completion in together)
 
 
@@ -219,7 +251,9 @@ async def test_a_chat_is_answered(engines: Engines, kind: str) -> None:
 async def test_an_answer_can_be_begun(engines: Engines, kind: str) -> None:
     """continue_final_message goes on where the last message ends."""
     engine = await engines.get(kind)
-    begun = chatting({"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Well"}, continue_final_message=True)
+    begun = chatting(
+        {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Well"}, continue_final_message=True
+    )
 
     completion = await completed(engine, begun)
 
@@ -269,7 +303,10 @@ async def test_logprobs(engines: Engines, kind: str) -> None:
     """For each token of the answer, it and the likeliest; greedy takes the likeliest."""
     engine = await engines.get(kind)
 
-    for question in (asking(logprobs=2, max_tokens=4), chatting({"role": "user", "content": "Hi."}, logprobs=True, top_logprobs=2, max_tokens=4)):
+    for question in (
+        asking(logprobs=2, max_tokens=4),
+        chatting({"role": "user", "content": "Hi."}, logprobs=True, top_logprobs=2, max_tokens=4),
+    ):
         completion = await completed(engine, question)
         details: Any = completion.details
         (positions,) = details["logprobs"]
@@ -283,7 +320,12 @@ async def test_logprobs(engines: Engines, kind: str) -> None:
 async def test_structured_output(engines: Engines, kind: str) -> None:
     """A model that babbles says what the structure allows, whatever spelling asks for it."""
     engine = await engines.get(kind)
-    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["x", "y"]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
     wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
 
     choice, regex, old, new, chat = await asyncio.gather(
@@ -291,7 +333,12 @@ async def test_structured_output(engines: Engines, kind: str) -> None:
         completed(engine, asking(structured_outputs={"regex": "[0-9]{3}"})),
         completed(engine, asking(guided_json=schema, max_tokens=200, seed=5, temperature=1.0)),
         completed(engine, asking(response_format=wanted, max_tokens=200, seed=5, temperature=1.0)),
-        completed(engine, chatting({"role": "user", "content": "Hi."}, response_format=wanted, max_tokens=200, seed=5, temperature=1.0)),
+        completed(
+            engine,
+            chatting(
+                {"role": "user", "content": "Hi."}, response_format=wanted, max_tokens=200, seed=5, temperature=1.0
+            ),
+        ),
     )
 
     assert choice.texts[0] in {"yes", "no"}
@@ -322,8 +369,16 @@ async def test_an_answer_that_would_not_fit_is_made_shorter(engines: Engines, ki
     completion = await completed(engine, asking(max_tokens=100_000, ignore_eos=True))
     brim = await completed(engine, asking("x" * (MAX_MODEL_LEN - 1), max_tokens=100))
 
-    assert completion.params["max_tokens"] == completion.usage.completion_tokens == MAX_MODEL_LEN - completion.usage.prompt_tokens
-    assert (brim.usage.prompt_tokens, brim.usage.completion_tokens, brim.params["max_tokens"]) == (MAX_MODEL_LEN - 1, 1, 1)
+    assert (
+        completion.params["max_tokens"]
+        == completion.usage.completion_tokens
+        == MAX_MODEL_LEN - completion.usage.prompt_tokens
+    )
+    assert (brim.usage.prompt_tokens, brim.usage.completion_tokens, brim.params["max_tokens"]) == (
+        MAX_MODEL_LEN - 1,
+        1,
+        1,
+    )
 
 
 USER: JsonObject = {"role": "user", "content": "Hi."}
@@ -341,8 +396,16 @@ REFUSED: dict[str, tuple[Question, str, str]] = {
     ),
     "chat too long": (chatting({"role": "user", "content": "x" * 5000}), "prompt_too_long", "the prompt has 50"),
     "empty": (asking(""), "empty_prompt", "the prompt is empty"),
-    "unknown name": (asking(temprature=1), "bad_parameter", "unknown parameter 'temprature'; did you mean 'temperature'?"),
-    "wrong value": (asking(top_p=2), "bad_parameter", "parameter 'top_p' must be a number above 0 and at most 1, not 2"),
+    "unknown name": (
+        asking(temprature=1),
+        "bad_parameter",
+        "unknown parameter 'temprature'; did you mean 'temperature'?",
+    ),
+    "wrong value": (
+        asking(top_p=2),
+        "bad_parameter",
+        "parameter 'top_p' must be a number above 0 and at most 1, not 2",
+    ),
     "greedy n": (asking(n=2), "bad_parameter", "n must be 1 when using greedy sampling, got 2."),
     "too many logprobs": (asking(logprobs=1000), "bad_parameter", ""),
     "min above max": (asking(min_tokens=20), "bad_parameter", ""),
@@ -350,14 +413,40 @@ REFUSED: dict[str, tuple[Question, str, str]] = {
     "no such token to like": (asking(logit_bias={"99999": 1}), "bad_parameter", ""),
     "no such token to allow": (asking(allowed_token_ids=[99999]), "bad_parameter", ""),
     "bad regex": (asking(guided_regex="[0-9"), "bad_schema", "the structured output asked for cannot be used: "),
-    "bad schema": (asking(guided_json={"type": "nosuch"}), "bad_schema", "the structured output asked for cannot be used: "),
-    "bad reference": (asking(guided_json={"$ref": "#/nowhere"}), "bad_schema", "the structured output asked for cannot be used: "),
-    "bad grammar": (asking(guided_grammar="root ::= nosuch"), "bad_schema", "the structured output asked for cannot be used: "),
-    "unknown adapter": (asking(lora="pot"), "unknown_adapter", "no LoRA adapter 'pot' here; did you mean 'poet'?; this engine has 'poet'"),
-    "no role": (chatting({"content": "Hi."}), "bad_messages", "the chat messages cannot be used: message 1 has no role"),
-    "template says no": (chatting({"role": "wizard", "content": "Hi."}), "bad_messages", "the chat messages cannot be used: no such role: wizard"),
+    "bad schema": (
+        asking(guided_json={"type": "nosuch"}),
+        "bad_schema",
+        "the structured output asked for cannot be used: ",
+    ),
+    "bad reference": (
+        asking(guided_json={"$ref": "#/nowhere"}),
+        "bad_schema",
+        "the structured output asked for cannot be used: ",
+    ),
+    "bad grammar": (
+        asking(guided_grammar="root ::= nosuch"),
+        "bad_schema",
+        "the structured output asked for cannot be used: ",
+    ),
+    "unknown adapter": (
+        asking(lora="pot"),
+        "unknown_adapter",
+        "no LoRA adapter 'pot' here; did you mean 'poet'?; this engine has 'poet'",
+    ),
+    "no role": (
+        chatting({"content": "Hi."}),
+        "bad_messages",
+        "the chat messages cannot be used: message 1 has no role",
+    ),
+    "template says no": (
+        chatting({"role": "wizard", "content": "Hi."}),
+        "bad_messages",
+        "the chat messages cannot be used: no such role: wizard",
+    ),
     "an image": (
-        chatting({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x.png"}}]}),
+        chatting(
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x.png"}}]}
+        ),
         "bad_messages",
         "the chat messages cannot be used: ",
     ),
@@ -375,9 +464,11 @@ async def test_a_bad_question_harms_only_itself(engines: Engines, kind: str, nam
     engine = await engines.get(kind)
     question, refused_as, message = REFUSED[name]
 
-    before, outcome, after = await asyncio.gather(engine.answer(asking()), engine.answer(question), engine.answer(asking()))
+    before, outcome, after = await asyncio.gather(
+        engine.answer(asking()), engine.answer(question), engine.answer(asking())
+    )
 
-    if (name, kind) in IGNORED_BY_OLD_VLLM and str(vllm_library.installed_version()).startswith("0.26."):
+    if (name, kind) in IGNORED_BY_OLD_VLLM and str(library.installed_version()).startswith("0.26."):
         assert isinstance(outcome, Completion), outcome
         return
     assert isinstance(outcome, Refusal), outcome
@@ -437,9 +528,18 @@ async def test_a_model_without_a_chat_template(engines: Engines) -> None:
 
 
 @contextlib.asynccontextmanager
-async def failing(engines: Engines, decide: Callable[[bytes], Fate], **changes: Any) -> AsyncIterator[tuple[OpenAIEngine, FaultyProxy]]:  # noqa: ANN401
+async def failing(
+    engines: Engines,
+    decide: Callable[[bytes], Fate],
+    **changes: Any,  # noqa: ANN401
+) -> AsyncIterator[tuple[OpenAIEngine, FaultyProxy]]:
     """An engine that asks vLLM's server through a proxy, whose faults `decide` says, and loses patience after a second."""
-    impatient: dict[str, Any] = {"retry_total_s": 1.0, "first_pause_s": 0.05, "longest_pause_s": 0.2, "sampling_defaults": DEFAULTS}
+    impatient: dict[str, Any] = {
+        "retry_total_s": 1.0,
+        "first_pause_s": 0.05,
+        "longest_pause_s": 0.2,
+        "sampling_defaults": DEFAULTS,
+    }
     async with FaultyProxy(await engines.server_port(), decide) as proxy:
         engine = OpenAIEngine(OpenAIOptions("127.0.0.1", "tiny", proxy.port, KEY, **{**impatient, **changes}))
         await engine.start()
@@ -468,19 +568,28 @@ async def test_a_fault_of_the_server_that_passes_is_not_noticed(engines: Engines
 KEPT_FAILING: dict[str, tuple[Fate, str, str]] = {
     "429": (429, "server_busy", "last: HTTP 429: made by a test"),
     "500": (500, "server_error", "last: HTTP 500: made by a test"),
-    "connection lost": (CUT, "server_error", "last: the connection was lost before the whole answer had come (Server disconnected"),
+    "connection lost": (
+        CUT,
+        "server_error",
+        "last: the connection was lost before the whole answer had come (Server disconnected",
+    ),
     "no answer": (HOLD, "server_error", "last: no answer within 5 s"),
 }
 
 
 @pytest.mark.vllm
 @pytest.mark.parametrize("name", KEPT_FAILING)
-async def test_a_question_at_which_the_server_keeps_failing_is_refused_alone(engines: Engines, name: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_question_at_which_the_server_keeps_failing_is_refused_alone(
+    engines: Engines, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Others are answered meanwhile; whoever asks it again may be luckier. The key appears in no log, however talkative, and in no record."""
     caplog.set_level(logging.DEBUG)
     fate, refused_as, message = KEPT_FAILING[name]
 
-    async with failing(engines, lambda body: fate if b"unlucky" in body else FORWARD, request_timeout_s=5.0) as (engine, proxy):
+    async with failing(engines, lambda body: fate if b"unlucky" in body else FORWARD, request_timeout_s=5.0) as (
+        engine,
+        proxy,
+    ):
         unlucky = asyncio.create_task(engine.answer(asking("unlucky")))
         while not unlucky.done():
             await completed(await engines.get("over HTTP"), asking())
@@ -514,14 +623,26 @@ async def test_a_server_that_goes_away_takes_no_question_with_it(engines: Engine
 
 
 UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
-    "wrong key": ({"api_key": "sk-wrong"}, r"http://127.0.0.1:\d+/v1 refuses the API key \(HTTP 401\): set model.generator_settings.api_key"),
-    "no key": ({"api_key": None}, r"http://127.0.0.1:\d+/v1 refuses the API key \(HTTP 401\): set model.generator_settings.api_key"),
+    "wrong key": (
+        {"api_key": "sk-wrong"},
+        r"http://127.0.0.1:\d+/v1 refuses the API key \(HTTP 401\): set model.generator_settings.api_key",
+    ),
+    "no key": (
+        {"api_key": None},
+        r"http://127.0.0.1:\d+/v1 refuses the API key \(HTTP 401\): set model.generator_settings.api_key",
+    ),
     "wrong model": (
         {"model": "tinny"},
         r"does not serve a model 'tinny'; did you mean 'tiny'\?; it serves 'tiny', 'poet': set model.generator_settings.model",
     ),
-    "no API": ({"server": "http://127.0.0.1/elsewhere"}, r"there is no OpenAI-compatible API at http://127.0.0.1:\d+/elsewhere \(HTTP 404: "),
-    "nobody": ({"port": 9}, r"no answer from http://127.0.0.1:9/v1 within 1 s .*: connection refused: nothing listens there; check server and port"),
+    "no API": (
+        {"server": "http://127.0.0.1/elsewhere"},
+        r"there is no OpenAI-compatible API at http://127.0.0.1:\d+/elsewhere \(HTTP 404: ",
+    ),
+    "nobody": (
+        {"port": 9},
+        r"no answer from http://127.0.0.1:9/v1 within 1 s .*: connection refused: nothing listens there; check server and port",
+    ),
 }
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gpu_worker.engines import watchdog
-from gpu_worker.engines.tethering import ENDING_S
+from gpu_worker.engines.vllm import watchdog
+from gpu_worker.engines.vllm.tether import ENDING_S
 from tests.integration import tiny_model
 from tests.processes import TREES, wait_until
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
 OWNER = """
 import asyncio, sys
-from gpu_worker.engines.vllm import VllmEngine, VllmOptions
+from gpu_worker.engines.vllm.engine import VllmEngine, VllmOptions
 from tests.builders import a_question
 from tests.integration import tiny_model
 from tests.waiting import until
@@ -68,7 +68,9 @@ def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[subp
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_the_engine_does_not_outlive_its_owner(owners: list[tuple[subprocess.Popen[str], Path]], number: signal.Signals) -> None:
+def test_the_engine_does_not_outlive_its_owner(
+    owners: list[tuple[subprocess.Popen[str], Path]], number: signal.Signals
+) -> None:
     """Killed, or ended by a signal that nobody handles, in the middle of its work."""
     owner, temporary = owners.pop()
     assert owner.stdout is not None

@@ -9,19 +9,19 @@ import pytest
 import redis
 import redis.asyncio
 
-from batcher.handing_over import HandOver
-from batcher.leading import Leadership
+from batcher.handover import HandOver
+from batcher.leadership import Leadership
+from batcher.maintenance.reaper import Reaper
 from batcher.packing import Waiting
-from batcher.reaping import Reaper
-from fleet.ledger import read_ledger
-from fleet.private_redis import PrivateRedis
-from gpu_worker.intake import HeldBatch, Intake
-from gpu_worker.leases import Leases
+from batchfleet.runs.ledger import read_ledger
+from batchfleet.supervisor.private_server import PrivateRedis
+from gpu_worker.claims import HeldBatch, Intake
+from gpu_worker.heartbeat import Leases
 from gpu_worker.options import WorkerOptions
-from gpu_worker.publishing import Publisher
-from producer.asking import Asked
+from gpu_worker.publisher import Publisher
 from producer.options import ProducerOptions
-from producer.sending import Sender
+from producer.questions.parser import ParsedQuestion
+from producer.sender import Sender
 from tests.builders import a_question, an_answer
 from wire.clock import ServerClock
 from wire.codec import decode_batch, encode_question
@@ -93,7 +93,9 @@ def test_a_batcher_that_lost_its_lease_changes_nothing(client: redis.Redis) -> N
     assert not paused.held
 
 
-def test_a_lease_that_changes_hands_in_the_middle_of_a_hand_over_stops_it(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_that_changes_hands_in_the_middle_of_a_hand_over_stops_it(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While a batcher makes up its changes, another one takes over: none of them is made."""
     leader = leadership(client, "one")
     leader.hold()
@@ -158,7 +160,9 @@ def publisher(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> Publi
     return Publisher(aclient, RedisAddress(redis_server.url), KEYS, "stub", run_ttl_s=60)
 
 
-async def test_a_lapsed_batch_goes_to_another_worker_with_everything_in_it(client: redis.Redis, aclient: redis.asyncio.Redis) -> None:
+async def test_a_lapsed_batch_goes_to_another_worker_with_everything_in_it(
+    client: redis.Redis, aclient: redis.asyncio.Redis
+) -> None:
     """Nothing of it is lost, and the second worker knows that it is the second."""
     first = await claim_one(client, aclient, "slow")
     assert reap(client) == 0
@@ -202,7 +206,9 @@ async def test_a_worker_that_lost_its_lease_cannot_end_the_batch(
     assert not client.exists(f"rq:job:{current.batch_id}")
 
 
-async def test_a_worker_that_lost_its_lease_can_neither_renew_nor_return_it(client: redis.Redis, aclient: redis.asyncio.Redis) -> None:
+async def test_a_worker_that_lost_its_lease_can_neither_renew_nor_return_it(
+    client: redis.Redis, aclient: redis.asyncio.Redis
+) -> None:
     """Renewing would steal the batch back from the worker that answers it now; returning would have it answered a third time."""
     zombie = await claim_one(client, aclient, "zombie")
     await let_lapse(client)
@@ -217,7 +223,9 @@ async def test_a_worker_that_lost_its_lease_can_neither_renew_nor_return_it(clie
     assert batch_jobs(client) == []
 
 
-async def test_a_lapsed_batch_is_nobodys_until_it_is_claimed(client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
+async def test_a_lapsed_batch_is_nobodys_until_it_is_claimed(
+    client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+) -> None:
     """Its old worker may wake up before the next one has it; it can do nothing with the batch then either."""
     zombie = await claim_one(client, aclient, "zombie")
     await let_lapse(client)
@@ -241,7 +249,9 @@ async def test_renewing_keeps_a_batch_beyond_its_lease(client: redis.Redis, acli
         assert reap(client) == 0
 
 
-async def test_a_batch_that_is_given_back_is_next_and_was_no_attempt(client: redis.Redis, aclient: redis.asyncio.Redis) -> None:
+async def test_a_batch_that_is_given_back_is_next_and_was_no_attempt(
+    client: redis.Redis, aclient: redis.asyncio.Redis
+) -> None:
     """A worker that merely stops costs its questions nothing."""
     batch = await claim_one(client, aclient, "leaving")
 
@@ -268,11 +278,16 @@ def accept_two(client: redis.Redis) -> None:
     """Open run-1 and have questions 0 and 1 accepted."""
     sender = Sender(client, KEYS, "run-1", {"questions": "x"}, 2, ProducerOptions())
     sender.open()
-    asked = [Asked(number, number + 1, f"q{number + 1}", "What?", None, None, {}, 0, None, None) for number in range(2)]
+    asked = [
+        ParsedQuestion(number, number + 1, f"q{number + 1}", "What?", None, None, {}, 0, None, None)
+        for number in range(2)
+    ]
     assert sender.send(0, 2, asked, "stub").outcome == "ok"
 
 
-async def test_the_first_record_of_a_question_wins(client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
+async def test_the_first_record_of_a_question_wins(
+    client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+) -> None:
     """The second is counted, not shown, and the ledger stays true."""
     accept_two(client)
     writer = publisher(aclient, redis_server)
@@ -296,7 +311,7 @@ def test_a_submission_sent_twice_is_accepted_once(client: redis.Redis) -> None:
     """A producer that lost its connection before the reply may send again: the cursor says that it was heard."""
     accept_two(client)
     sender = Sender(client, KEYS, "run-1", {"questions": "x"}, 2, ProducerOptions())
-    asked = [Asked(0, 1, "q1", "What?", None, None, {}, 0, None, None)]
+    asked = [ParsedQuestion(0, 1, "q1", "What?", None, None, {}, 0, None, None)]
 
     assert sender.send(0, 1, asked, "stub").outcome == "cursor"
 
@@ -305,8 +320,13 @@ def test_a_submission_sent_twice_is_accepted_once(client: redis.Redis) -> None:
 
 def test_the_window_of_a_run_and_the_bound_of_the_fleet_hold_a_producer_back(client: redis.Redis) -> None:
     """What exceeds a bound is not accepted, and says so."""
-    asked = [Asked(number, number + 1, f"q{number}", "What?", None, None, {}, 0, None, None) for number in range(4)]
-    for options, expected in ((ProducerOptions(run_window=3), "window"), (ProducerOptions(max_pending_questions=3), "pending")):
+    asked = [
+        ParsedQuestion(number, number + 1, f"q{number}", "What?", None, None, {}, 0, None, None) for number in range(4)
+    ]
+    for options, expected in (
+        (ProducerOptions(run_window=3), "window"),
+        (ProducerOptions(max_pending_questions=3), "pending"),
+    ):
         sender = Sender(client, KEYS, f"run-{expected}", {"questions": "x"}, 4, options)
         sender.open()
         assert sender.send(0, 3, asked[:3], "stub").outcome == "ok"

@@ -8,8 +8,8 @@ from typing import Any
 
 import redis
 
-from batchfleet._statuses import read_run
-from fleet.private_redis import PrivateRedis
+from batchfleet.client.run_status import read_run
+from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, read_answers, wait_until
 from tests.submitting import Submitter
 from wire.keys import Keys
@@ -28,7 +28,11 @@ def used(client: redis.Redis) -> int:
 def test_a_full_redis_empties_itself(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
     """A producer fills it up to its maxmemory. A batcher and a worker that come then answer all, and the producer goes on as there is room."""
     questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
-    questions.write_text("".join(json.dumps({"id": f"q{number}", "question": f"{number} {PROMPT}"}) + "\n" for number in range(QUESTIONS)))
+    questions.write_text(
+        "".join(
+            json.dumps({"id": f"q{number}", "question": f"{number} {PROMPT}"}) + "\n" for number in range(QUESTIONS)
+        )
+    )
     client.config_set("maxmemory", used(client) + ROOM_BYTES)
 
     with Processes(redis_server.url, tmp_path) as fleet:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import redis
 
-from producer.asking import Asked
-from producer.backlog import Backlog, Given
+from producer.backlog import Backlog, PendingQuestion
 from producer.options import ProducerOptions
-from producer.sending import CHUNK_BYTES, CHUNK_QUESTIONS, Sender
+from producer.questions.parser import ParsedQuestion
+from producer.sender import CHUNK_BYTES, CHUNK_QUESTIONS, Sender
 from tests.submitting import KEYS, Submitter
 from wire.codec import decode_record
 from wire.errors import UsageError
@@ -20,9 +20,9 @@ from wire.messages import Failure
 ROOMY = ProducerOptions(run_window=1_000_000)
 
 
-def asked(number: int, model: str | None = None) -> Asked:
+def asked(number: int, model: str | None = None) -> ParsedQuestion:
     """A question at this position, for this model."""
-    return Asked(number, number + 1, f"q{number}", "What?", None, model, {}, 0, None, None)
+    return ParsedQuestion(number, number + 1, f"q{number}", "What?", None, model, {}, 0, None, None)
 
 
 def test_questions_for_more_models_than_allowed_are_an_error(client: redis.Redis) -> None:
@@ -93,6 +93,6 @@ def test_a_submission_is_bounded_in_bytes_wherever_they_are(field: str) -> None:
         "params": {"guided_regex": text},
     }
     backlog = Backlog()
-    backlog.add(Given(replace(asked(number), **{field: contents[field]})) for number in range(10))
+    backlog.add(PendingQuestion(replace(asked(number), **{field: contents[field]})) for number in range(10))
 
     assert 2 <= len(backlog.chunk(CHUNK_QUESTIONS, CHUNK_BYTES)) <= 4

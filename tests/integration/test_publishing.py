@@ -12,14 +12,15 @@ import pytest
 import redis
 import redis.asyncio
 
-from fleet.private_redis import PrivateRedis
-from gpu_worker.intake import HeldBatch
-from gpu_worker.publishing import Publisher
+from batchfleet.supervisor.private_server import PrivateRedis
+from gpu_worker.claims import HeldBatch
+from gpu_worker.publisher import Publisher
 from tests.builders import a_question, an_answer
 from wire.codec import encode_record
-from wire.connection import RedisAddress, load_script
+from wire.connection import RedisAddress
 from wire.errors import QueueUnavailableError
 from wire.keys import Keys
+from wire.scripts import load_script
 
 KEYS = Keys()
 
@@ -97,7 +98,15 @@ async def test_records_that_redis_lost_are_written_again_before_their_batch_ends
         await aclient.set(KEYS.accepted("run-1"), b"\xc0")
         (log,) = Path(redis_server.url.removeprefix("unix://")).parent.rglob("*.aof")
         length = log.stat().st_size
-        await writer.write({"run-1": [part for record, size in batch.records for part in (record.index, "answered", size, encode_record(record))]})
+        await writer.write(
+            {
+                "run-1": [
+                    part
+                    for record, size in batch.records
+                    for part in (record.index, "answered", size, encode_record(record))
+                ]
+            }
+        )
         assert await aclient.xlen(KEYS.records("run-1")) == 2
 
         assert redis_server.process is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.cli import main
+from batchfleet.cli.main import main
 from tests.processes import Processes, read_answers, write_questions
 from tests.redis_servers import behind_proxy, free_port, make_certificates, pretending, running, speaks_tls, with_tls
 
@@ -60,7 +60,9 @@ def tls(certificates: Path) -> dict[str, str]:
     return {f"BATCHFLEET_REDIS_TLS_{name}": str(certificates / file) for name, file in files.items()}
 
 
-own_tls = pytest.param(with_tls, id="own", marks=pytest.mark.skipif(not speaks_tls(), reason="this redis-server has no TLS built in"))
+own_tls = pytest.param(
+    with_tls, id="own", marks=pytest.mark.skipif(not speaks_tls(), reason="this redis-server has no TLS built in")
+)
 each_tls = pytest.mark.parametrize("served", [own_tls, pytest.param(behind_proxy, id="proxy")])
 TlsServer = Callable[[Path, Path], AbstractContextManager[str]]
 
@@ -74,7 +76,11 @@ def test_a_fleet_works_over_tls_with_client_certificates(folder: Path, certifica
 
 @each_tls
 def test_tls_that_does_not_come_about_says_what_to_set(
-    folder: Path, certificates: Path, served: TlsServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    certificates: Path,
+    served: TlsServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """An authority that is not ours, a missing client certificate, and a missing file."""
     good = tls(certificates)
@@ -89,7 +95,9 @@ def test_tls_that_does_not_come_about_says_what_to_set(
 
     with served(folder, certificates) as url:
         assert "redis.tls_ca_file" in said(url, 2, without="CA_FILE")
-        assert "no client certificate" in said(url, 2, BATCHFLEET_REDIS_TLS_CERT_FILE=str(certificates / "no client certificate"))
+        assert "no client certificate" in said(
+            url, 2, BATCHFLEET_REDIS_TLS_CERT_FILE=str(certificates / "no client certificate")
+        )
         for name in ("CERT_FILE", "KEY_FILE"):
             good.pop(f"BATCHFLEET_REDIS_TLS_{name}")
         # 3 where the end of the connection overtook the server's word.
@@ -124,7 +132,9 @@ def no_password(folder: Path) -> Iterator[str]:
 @contextlib.contextmanager
 def no_permission(folder: Path) -> Iterator[str]:
     """A user who may do little."""
-    (folder / "users.acl").write_text(f"user default on nopass -@all +ping\nuser little on >{PASSWORD} ~* -@all +ping +info\n")
+    (folder / "users.acl").write_text(
+        f"user default on nopass -@all +ping\nuser little on >{PASSWORD} ~* -@all +ping +info\n"
+    )
     with running(folder, "--aclfile", str(folder / "users.acl")) as server:
         yield server.url
 
@@ -202,7 +212,10 @@ def test_a_redis_that_cannot_be_used_is_one_clear_line(
         for name, command in COMMANDS.items():
             if code == 3 and name in {"batcher", "worker"}:
                 continue
-            arguments = [part.format(questions=tmp_path / "questions.jsonl", answers=tmp_path / "answers.jsonl") for part in command]
+            arguments = [
+                part.format(questions=tmp_path / "questions.jsonl", answers=tmp_path / "answers.jsonl")
+                for part in command
+            ]
             assert main([*arguments, "--redis", url]) == code, name
             assert words in one_line(capsys), name
     assert not (tmp_path / "answers.jsonl").exists()

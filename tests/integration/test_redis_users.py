@@ -15,8 +15,8 @@ from typing import Any, Self
 import pytest
 import redis
 
-from batcher.handing_over import HandOver
-from batcher.leading import Leadership
+from batcher.handover import HandOver
+from batcher.leadership import Leadership
 from tests.hostile.attacks import JOBS, KEYS, MODEL
 from tests.integration.test_fences import put_question
 from tests.processes import ROOT, Processes, batchfleet, read_answers, wait_until, write_questions
@@ -57,7 +57,9 @@ def folder() -> Iterator[Path]:
 def guarded(folder: Path) -> Iterator[Guarded]:
     """Nothing is in it."""
     assert USERS.count(">change-this") == 2
-    (folder / "users.acl").write_text(USERS.replace(">change-this-too", f">{PASSWORD}2").replace(">change-this", f">{PASSWORD}"))
+    (folder / "users.acl").write_text(
+        USERS.replace(">change-this-too", f">{PASSWORD}2").replace(">change-this", f">{PASSWORD}")
+    )
     port = free_port()
     with running(folder, "--aclfile", str(folder / "users.acl"), "--bind", "127.0.0.1", "--port", str(port)) as server:
         yield Guarded(server, port)
@@ -77,7 +79,9 @@ class Recorded:
         assert self._begun.wait(30)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._admin.echo("that was all")
         self._thread.join(30)
 
@@ -110,7 +114,14 @@ def everyday(guarded: Guarded, fleet: Processes) -> None:
     fleet.worker()
     assert [fleet.finish(name) for name in ("r", "urgent")] == [0, 0]
     workers: Any = guarded.admin.zrange(KEYS.workers, 0, 0)
-    for command in (["status"], ["verify", "r"], ["health"], ["cancel", "r"], ["forget", "r"], ["drain", workers[0].decode()]):
+    for command in (
+        ["status"],
+        ["verify", "r"],
+        ["health"],
+        ["cancel", "r"],
+        ["forget", "r"],
+        ["drain", workers[0].decode()],
+    ):
         assert guarded.command(*command) == 0, command
     assert fleet.finish("worker") == 0
 
@@ -125,7 +136,13 @@ def damage(guarded: Guarded, fleet: Processes) -> None:
     wait_until(lambda: guarded.admin.xlen(KEYS.dead) == 2, "two dead letters")
     entries: Any = guarded.admin.xrange(KEYS.dead)
     letters = [entry.decode() for entry, _ in entries]
-    said = {"list": 0, f"show {letters[0]}": 0, f"retry {letters[0]}": 2, f"drop {letters[1]}": 0, f"drop {letters[0]}": 0}
+    said = {
+        "list": 0,
+        f"show {letters[0]}": 0,
+        f"retry {letters[0]}": 2,
+        f"drop {letters[1]}": 0,
+        f"drop {letters[0]}": 0,
+    }
     for words, code in said.items():
         assert guarded.command("dead", *words.split()) == code, words
     # A second signal gives back what it holds, be it nothing.

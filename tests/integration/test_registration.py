@@ -6,9 +6,9 @@ import pytest
 import redis
 from rq import Worker
 
-from fleet.private_redis import PrivateRedis
-from fleet.processes import stop_all
-from gpu_worker.registration import RqIdentity
+from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.processes import stop_all
+from gpu_worker.reports.rq_identity import RqIdentity
 from wire.keys import Keys
 
 

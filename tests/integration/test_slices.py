@@ -16,11 +16,11 @@ import pytest
 import redis
 import redis.asyncio
 
-from fleet.private_redis import PrivateRedis
-from fleet.status_reading import read_status
-from gpu_worker.gpus import GpuUse, Links, imagine
-from gpu_worker.health import illness
-from gpu_worker.slices import SliceClaim, SliceOptions
+from batchfleet.status.read import read_status
+from batchfleet.supervisor.private_server import PrivateRedis
+from gpu_worker.gpus.devices import GpuUse, Links, imagine
+from gpu_worker.gpus.slices import SliceClaim, SliceOptions
+from gpu_worker.reports.health import health_problem
 from tests.processes import Processes, wait_until
 from wire.connection import RedisAddress
 from wire.errors import EngineBootError, EngineDeadError
@@ -74,7 +74,9 @@ class Worker:
         return self.claim.claimed(self.stopping, self.waits_for.append, self.lost.append)
 
 
-def a_worker(aclient: redis.asyncio.Redis, server: PrivateRedis, name: str, options: SliceOptions, lease_s: float = 0.3) -> Worker:
+def a_worker(
+    aclient: redis.asyncio.Redis, server: PrivateRedis, name: str, options: SliceOptions, lease_s: float = 0.3
+) -> Worker:
     """One that renews every 50 ms."""
     address = RedisAddress(server.url)
     return Worker(SliceClaim(aclient, address, name, options, lease_s=lease_s, heartbeat_s=0.05))
@@ -87,7 +89,9 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_slices_are_disjoint_and_visible_to_cuda(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
+async def test_slices_are_disjoint_and_visible_to_cuda(
+    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+) -> None:
     """Each worker has its own GPUs, those that NVLink joins; the engine will see these only."""
     options = SliceOptions(2, imagine(f"{FOUR};GPU-0-GPU-3"))
     async with a_worker(aclient, redis_server, "one", options).hold() as one:
@@ -97,14 +101,18 @@ async def test_slices_are_disjoint_and_visible_to_cuda(aclient: redis.asyncio.Re
     assert not await aclient.keys("*")
 
 
-async def test_a_lease_outlives_its_length_while_its_worker_lives(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
+async def test_a_lease_outlives_its_length_while_its_worker_lives(
+    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+) -> None:
     """An engine may take minutes to boot; its GPUs stay its worker's."""
     async with a_worker(aclient, redis_server, "one", SliceOptions(4, imagine(FOUR)), lease_s=0.2).hold() as gpus:
         await asyncio.sleep(0.6)
         assert await aclient.mget([KEYS.gpu(gpu) for gpu in gpus]) == [b"one"] * 4
 
 
-async def test_who_finds_no_slice_waits_visibly_and_takes_the_first(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
+async def test_who_finds_no_slice_waits_visibly_and_takes_the_first(
+    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+) -> None:
     """All or none: one free GPU of two is left alone. It says what it waits for, once, and that it waits no more."""
     options = SliceOptions(2, imagine("GPU-0,GPU-1,GPU-2"))
     second = a_worker(aclient, redis_server, "two", options)
@@ -122,7 +130,9 @@ async def test_who_finds_no_slice_waits_visibly_and_takes_the_first(aclient: red
     assert second.waits_for == ["needs 2 GPUs, 2 of 3 leased", ""]
 
 
-async def test_a_lapsed_lease_is_taken_over_only_once_the_gpu_is_empty(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
+async def test_a_lapsed_lease_is_taken_over_only_once_the_gpu_is_empty(
+    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+) -> None:
     """A worker that is cut off from Redis loses its lease, but its engine is still on the GPUs."""
     gpus = OccupiedGpus(("GPU-0", "GPU-1"), {"GPU-1"})
     worker = a_worker(aclient, redis_server, "two", SliceOptions(2, gpus))
@@ -138,7 +148,9 @@ async def test_a_lapsed_lease_is_taken_over_only_once_the_gpu_is_empty(aclient: 
     assert await asyncio.wait_for(waiting, 10) == ("GPU-0", "GPU-1")
 
 
-async def test_of_many_workers_at_once_no_two_get_the_same(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
+async def test_of_many_workers_at_once_no_two_get_the_same(
+    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+) -> None:
     """Five workers of two GPUs start together on eight: four have disjoint slices at once, the fifth stands by."""
     options = SliceOptions(2, imagine(EIGHT))
     workers = [a_worker(aclient, redis_server, f"w{number}", options) for number in range(5)]
@@ -158,7 +170,9 @@ async def test_of_many_workers_at_once_no_two_get_the_same(aclient: redis.asynci
     await asyncio.gather(*tasks)
 
 
-async def test_who_is_told_to_stop_while_it_waits_holds_nothing(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
+async def test_who_is_told_to_stop_while_it_waits_holds_nothing(
+    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+) -> None:
     """Scaling down reaches a worker in standby too, at once."""
     options = SliceOptions(1, imagine("GPU-0"))
     second = a_worker(aclient, redis_server, "two", options)
@@ -169,7 +183,9 @@ async def test_who_is_told_to_stop_while_it_waits_holds_nothing(aclient: redis.a
         assert await aclient.get(KEYS.gpu("GPU-0")) == b"one"
 
 
-async def test_a_worker_hears_that_another_has_its_gpus(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
+async def test_a_worker_hears_that_another_has_its_gpus(
+    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+) -> None:
     """And leaves the other's lease alone when it goes."""
     worker = a_worker(aclient, redis_server, "one", SliceOptions(1, imagine("GPU-0")))
     async with worker.hold():
@@ -182,7 +198,9 @@ async def test_a_worker_hears_that_another_has_its_gpus(aclient: redis.asyncio.R
 async def test_a_slice_that_can_never_be_is_refused(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
     """Waiting would not help; both numbers are named."""
     options = SliceOptions(16, imagine(EIGHT), "tensor_parallel_size 8 x pipeline_parallel_size 2")
-    with pytest.raises(EngineBootError, match=r"needs 16 GPUs \(tensor_parallel_size 8 x pipeline_parallel_size 2\).* 8;"):
+    with pytest.raises(
+        EngineBootError, match=r"needs 16 GPUs \(tensor_parallel_size 8 x pipeline_parallel_size 2\).* 8;"
+    ):
         async with a_worker(aclient, redis_server, "one", options).hold():
             pass
 
@@ -195,7 +213,9 @@ def workers_by_state(client: redis.Redis) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def test_a_killed_workers_gpus_go_to_the_one_that_waits(redis_server: PrivateRedis, client: redis.Redis, tmp_path: Path) -> None:
+def test_a_killed_workers_gpus_go_to_the_one_that_waits(
+    redis_server: PrivateRedis, client: redis.Redis, tmp_path: Path
+) -> None:
     """Whole processes: two hold the four GPUs, the third stands by and says so; one is killed; the third runs on its GPUs within 15 s."""
     environ = {"BATCHFLEET_GPUS": FOUR, VLLM_ARGS: "{tensor_parallel_size: 2}", "BATCHFLEET_LEASES_BATCH_S": "3"}
     with Processes(redis_server.url, tmp_path, environ) as processes:
@@ -205,12 +225,16 @@ def test_a_killed_workers_gpus_go_to_the_one_that_waits(redis_server: PrivateRed
         processes.worker("three")
         wait_until(lambda: len(workers_by_state(client).get("standby", [])) == 1, "the third stands by")
         wait_until(lambda: "standby: needs 2 GPUs, 4 of 4 leased" in processes.log("three"), "it says so")
-        assert illness(client, KEYS, socket.gethostname(), patience_s=6) is None
-        assert sorted(gpu for worker in workers_by_state(client)["running"] for gpu in worker["gpus"]) == FOUR.split(",")
+        assert health_problem(client, KEYS, socket.gethostname(), patience_s=6) is None
+        assert sorted(gpu for worker in workers_by_state(client)["running"] for gpu in worker["gpus"]) == FOUR.split(
+            ","
+        )
 
         processes.kill("one")
         wait_until(
-            lambda: "has leased 2 GPUs" in processes.log("three") and not workers_by_state(client).get("standby"), "it takes over", within_s=15
+            lambda: "has leased 2 GPUs" in processes.log("three") and not workers_by_state(client).get("standby"),
+            "it takes over",
+            within_s=15,
         )
         for name in ("two", "three"):
             processes.kill(name, signal.SIGTERM)
@@ -220,22 +244,26 @@ def test_a_killed_workers_gpus_go_to_the_one_that_waits(redis_server: PrivateRed
 
 def test_a_worker_that_needs_too_many_gpus_says_so_and_ends(redis_server: PrivateRedis, tmp_path: Path) -> None:
     """One line, both numbers, exit code 2: nothing that starting it again would mend."""
-    with Processes(redis_server.url, tmp_path, {"BATCHFLEET_GPUS": EIGHT, VLLM_ARGS: "{tensor_parallel_size: 9}"}) as processes:
+    with Processes(
+        redis_server.url, tmp_path, {"BATCHFLEET_GPUS": EIGHT, VLLM_ARGS: "{tensor_parallel_size: 9}"}
+    ) as processes:
         processes.worker("worker")
         assert processes.finish("worker") == 2
-        assert "the engine needs 9 GPUs (tensor_parallel_size 9), and this host lets it have 8" in processes.log("worker")
+        assert "the engine needs 9 GPUs (tensor_parallel_size 9), and this host lets it have 8" in processes.log(
+            "worker"
+        )
 
 
 def test_health_is_a_fresh_report_of_a_worker_at_work(client: redis.Redis) -> None:
     """Nothing reported, an old report, and a dead engine are illnesses; another host's worker does not count."""
     time_there: Any = client.time()
     seconds = time_there[0]
-    assert illness(client, KEYS, "host", patience_s=6) == "no worker or batcher of host reports"
+    assert health_problem(client, KEYS, "host", patience_s=6) == "no worker or batcher of host reports"
     client.hset(KEYS.worker("host-x-abc"), "state", "running")
     client.zadd(KEYS.workers, {"host-x-abc": 1000 * seconds})
-    assert illness(client, KEYS, "host", patience_s=6) == "no worker or batcher of host reports"
-    assert illness(client, KEYS, "host-x", patience_s=6) is None
+    assert health_problem(client, KEYS, "host", patience_s=6) == "no worker or batcher of host reports"
+    assert health_problem(client, KEYS, "host-x", patience_s=6) is None
     client.hset(KEYS.worker("host-x-abc"), "state", "dead")
-    assert illness(client, KEYS, "host-x", patience_s=6) == "host-x-abc is dead"
+    assert health_problem(client, KEYS, "host-x", patience_s=6) == "host-x-abc is dead"
     client.zadd(KEYS.workers, {"host-x-abc": 1000 * (seconds - 60)})
-    assert "has not reported for" in str(illness(client, KEYS, "host-x", patience_s=6))
+    assert "has not reported for" in str(health_problem(client, KEYS, "host-x", patience_s=6))

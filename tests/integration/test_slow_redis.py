@@ -11,16 +11,16 @@ import pytest
 import redis
 import redis.asyncio
 
-from batcher.handing_over import HandOver
-from batcher.inbox import READ_BYTES, Inbox
-from batcher.leading import Leadership
-from batcher.mending import Mender
+from batcher.handover import HandOver
+from batcher.leadership import Leadership
+from batcher.maintenance.key_repair import Mender
 from batcher.packing import Waiting
-from fleet.private_redis import PrivateRedis
+from batcher.stream_reader import READ_BYTES, StreamReader
+from batchfleet.supervisor.private_server import PrivateRedis
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.options import WorkerOptions
-from gpu_worker.publishing import Publisher
-from gpu_worker.serving import GpuWorker
+from gpu_worker.publisher import Publisher
+from gpu_worker.worker import GpuWorker
 from tests.builders import a_question
 from tests.submitting import Submitter
 from tests.waiting import until
@@ -51,15 +51,17 @@ def hand_over(client: redis.Redis, batches: int) -> None:
     waiting = [Waiting(entry, fields[b"q"], 0.0) for entry, fields in entries]
     leader = Leadership(client, KEYS, "leader", lease_s=60.0, renew_s=0.0)
     leader.hold()
-    HandOver(client, client, KEYS, leader).commit("stub", 0, [waiting[start : start + 2] for start in range(0, len(waiting), 2)])
+    HandOver(client, client, KEYS, leader).commit(
+        "stub", 0, [waiting[start : start + 2] for start in range(0, len(waiting), 2)]
+    )
 
 
 @contextlib.asynccontextmanager
 async def a_worker(server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncio.Task[None]]:
     """A worker whose records do not come through, with an engine whose answers cost nothing."""
     monkeypatch.setattr(Stalled, "let_through", asyncio.Event())
-    monkeypatch.setattr("gpu_worker.serving.Publisher", Stalled)
-    monkeypatch.setattr("gpu_worker.publishing.AT_ONCE", AT_ONCE)
+    monkeypatch.setattr("gpu_worker.worker.Publisher", Stalled)
+    monkeypatch.setattr("gpu_worker.publisher.AT_ONCE", AT_ONCE)
     options = WorkerOptions(capacity=CAPACITY, lease_s=LEASE_S, heartbeat_s=LEASE_S / 10)
     worker = GpuWorker(RedisAddress(server.url), StubEngine(StubOptions(max_num_seqs=CAPACITY)), options)
     running = asyncio.create_task(worker.run())
@@ -129,7 +131,7 @@ def test_the_first_read_of_giants_is_bounded_too(client: redis.Redis) -> None:
     for _ in range(60):
         client.xadd(KEYS.questions("stub", 0), {"q": encoded})
     client.sadd(KEYS.queues, "stub:0")
-    inbox = Inbox(client, KEYS, batch_questions=16, max_question_bytes=4_000_000, max_queues=10)
+    inbox = StreamReader(client, KEYS, batch_questions=16, max_question_bytes=4_000_000, max_queues=10)
     inbox.restart()
 
     inbox.read(0.0)

@@ -8,14 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fleet.settings.loading import load_settings
+from batchfleet.settings.load import load_settings
 from tests.processes import ROOT
 
 
 def tune(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run it to its end, as a user would."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHFLEET_STUB_STEP_S": "0.002", **environ}
-    command = [sys.executable, "-m", "fleet", "tune", *arguments]
+    command = [sys.executable, "-m", "batchfleet", "tune", *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603 (ours)
 
 
@@ -23,7 +23,18 @@ def test_the_file_it_writes_is_faster_and_can_be_used(tmp_path: Path) -> None:
     """An engine of 4 sequences is enlarged, and the settings say so. The budget is for a busy machine: the search ends when nothing gets better."""
     written = tmp_path / "tuned.yaml"
 
-    done = tune("--engine", "stub", "-o", str(written), "--seconds", "0.15", "--budget", "20", "--json", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
+    done = tune(
+        "--engine",
+        "stub",
+        "-o",
+        str(written),
+        "--seconds",
+        "0.15",
+        "--budget",
+        "20",
+        "--json",
+        BATCHFLEET_STUB_MAX_NUM_SEQS="4",
+    )
 
     assert done.returncode == 0, done.stderr
     settings = load_settings(written, {}, {}).settings
@@ -37,12 +48,27 @@ def test_the_file_it_writes_is_faster_and_can_be_used(tmp_path: Path) -> None:
 
 def test_what_was_found_is_set_against_every_combination() -> None:
     """Both are measured again, and so is every combination near what was there."""
-    done = tune("--engine", "stub", "--seconds", "0.5", "--budget", "15", "--json", "--exhaustive", BATCHFLEET_STUB_MAX_NUM_SEQS="4")
+    done = tune(
+        "--engine",
+        "stub",
+        "--seconds",
+        "0.5",
+        "--budget",
+        "15",
+        "--json",
+        "--exhaustive",
+        BATCHFLEET_STUB_MAX_NUM_SEQS="4",
+    )
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     tried, whole = found["tables"].values()
-    assert {row["max_num_seqs"] for row in whole} >= {4, 8, 16, max(row["max_num_seqs"] for row in tried if row[""] == "chosen")}
+    assert {row["max_num_seqs"] for row in whole} >= {
+        4,
+        8,
+        16,
+        max(row["max_num_seqs"] for row in tried if row[""] == "chosen"),
+    }
     assert "Measured 3 times more" in found["notes"][-1]
 
 
@@ -71,4 +97,6 @@ def test_no_time_for_a_single_measurement_is_said() -> None:
     done = tune("--engine", "stub", "--seconds", "0.5", "--budget", "0.01")
 
     assert done.returncode == 2
-    assert done.stderr.endswith("batchfleet: there was no time for a single measurement within 0.01 s; give it a longer --budget\n")
+    assert done.stderr.endswith(
+        "batchfleet: there was no time for a single measurement within 0.01 s; give it a longer --budget\n"
+    )

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import redis
 
-from batcher.handing_over import HandOver
-from batcher.leading import Leadership
+from batcher.handover import HandOver
+from batcher.leadership import Leadership
 from batcher.packing import Waiting
 from tests.submitting import KEYS
 
@@ -25,9 +25,13 @@ class Queue:
 
     def add(self, runs: str, priority: int = 0) -> None:
         """A hand-over of one batch of each of these runs, a letter each."""
-        questions = [Waiting(f"{self._number + place}-1".encode(), b"q", 0.0, run.encode()) for place, run in enumerate(runs)]
+        questions = [
+            Waiting(f"{self._number + place}-1".encode(), b"q", 0.0, run.encode()) for place, run in enumerate(runs)
+        ]
         self._number += len(runs)
-        self._hand_over.commit("stub", priority, [[question] for question in questions], [question.run for question in questions])
+        self._hand_over.commit(
+            "stub", priority, [[question] for question in questions], [question.run for question in questions]
+        )
 
     def take(self, count: int) -> str:
         """As a worker would."""

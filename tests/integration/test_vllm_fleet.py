@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from batchfleet import AsyncFleet, Fleet, QuestionFailedError
-from fleet.private_redis import PrivateRedis
-from fleet.processes import spawn
+from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.processes import spawn
 from tests.integration.tiny_model import ENGINE_ARGUMENTS, cached
 from tests.processes import ROOT, TREES, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
@@ -77,10 +77,15 @@ def test_a_file_is_answered_by_vllm(tmp_path: Path, config: Path) -> None:
     with (tmp_path / "questions.jsonl").open("a") as file:
         file.write(json.dumps({"id": "long", "question": "word " * 2000}) + "\n")
         file.write(json.dumps({"id": "typo", "question": "Why?", "params": {"temprature": 1}}) + "\n")
-        file.write(json.dumps({"id": "chat", "messages": [{"role": "user", "content": "Why?"}], "params": {"max_tokens": 5}}) + "\n")
+        file.write(
+            json.dumps({"id": "chat", "messages": [{"role": "user", "content": "Why?"}], "params": {"max_tokens": 5}})
+            + "\n"
+        )
     answers = tmp_path / "answers.jsonl"
 
-    done = batchfleet("run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(config), timeout_s=BOOT_S + 120)
+    done = batchfleet(
+        "run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(config), timeout_s=BOOT_S + 120
+    )
 
     assert done.returncode == 1, done.stderr
     by_id = {line["id"]: line for line in read_answers(answers)}
@@ -122,7 +127,15 @@ def test_a_worker_that_cannot_boot_says_why_and_takes_nothing(tmp_path: Path, co
     settings["model"]["generator_settings"]["hf_model_id"] = str(tmp_path / "model")
     config.write_text(json.dumps(settings))
 
-    done = batchfleet("run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "a.jsonl"), "--config", str(config), timeout_s=BOOT_S)
+    done = batchfleet(
+        "run",
+        str(tmp_path / "questions.jsonl"),
+        "-o",
+        str(tmp_path / "a.jsonl"),
+        "--config",
+        str(config),
+        timeout_s=BOOT_S,
+    )
 
     assert done.returncode == 2
     told = [line.strip() for line in done.stderr.splitlines() if " engine boots (" not in line]
@@ -154,16 +167,22 @@ async def test_the_python_client_asks_vllm(tmp_path: Path, config: Path, redis_s
         fleet.batcher()
         fleet.start("worker", "worker", "--config", str(config))
         with Fleet(redis_server.url, model=str(cached())) as client:
-            run = await asyncio.to_thread(client.submit, [f"Count to {number}:" for number in range(40)], params={"max_tokens": 8})
+            run = await asyncio.to_thread(
+                client.submit, [f"Count to {number}:" for number in range(40)], params={"max_tokens": 8}
+            )
             status = await asyncio.to_thread(run.wait, BOOT_S)
             answers = await asyncio.to_thread(list, run.results())
         async with AsyncFleet(redis_server.url, model=str(cached())) as asynchronous:
-            asked = await asyncio.gather(*(asynchronous.ask(f"Count to {number}:", params={"max_tokens": 8}) for number in range(40)))
+            asked = await asyncio.gather(
+                *(asynchronous.ask(f"Count to {number}:", params={"max_tokens": 8}) for number in range(40))
+            )
             chat = await asynchronous.ask({"messages": [{"role": "user", "content": "Why?"}]})
             with pytest.raises(QuestionFailedError, match="prompt_too_long"):
                 await asynchronous.ask("word " * 2000)
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(asynchronous.ask("Go on:", params={"max_tokens": 48, "ignore_eos": True, "n": 4}), 0.001)
+                await asyncio.wait_for(
+                    asynchronous.ask("Go on:", params={"max_tokens": 48, "ignore_eos": True, "n": 4}), 0.001
+                )
 
     assert (status.answered, status.failed) == (40, 0)
     assert {answer.usage.completion_tokens <= 8 for answer in [*answers, *asked]} == {True}
@@ -183,7 +202,9 @@ def test_a_question_that_kills_its_engine_is_found(tmp_path: Path, config: Path,
     starts = 0
     with Processes(redis_server.url, tmp_path) as fleet:
         fleet.batcher()
-        producer = fleet.start("producer", "submit", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(config))
+        producer = fleet.start(
+            "producer", "submit", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(config)
+        )
         deadline = time.monotonic() + 10 * BOOT_S
         while producer.poll() is None and time.monotonic() < deadline:
             worker = fleet.started.get("worker")
@@ -204,4 +225,8 @@ def test_a_question_that_kills_its_engine_is_found(tmp_path: Path, config: Path,
 def a_killing_worker(fleet: Processes, log: Path, config: Path) -> subprocess.Popen[bytes]:
     """A worker whose engine dies of the marker."""
     environ = {**os.environ, "PYTHONPATH": TREES, "BATCHFLEET_REDIS_URL": fleet.url}
-    return spawn([sys.executable, str(ROOT / "tests/integration/killing_worker.py"), "worker", "--config", str(config)], environ, log)
+    return spawn(
+        [sys.executable, str(ROOT / "tests/integration/killing_worker.py"), "worker", "--config", str(config)],
+        environ,
+        log,
+    )

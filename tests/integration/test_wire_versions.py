@@ -12,20 +12,20 @@ import redis
 import redis.asyncio
 from rich.console import Console
 
-from batcher.ending import Ending
-from batcher.handing_over import HandOver
-from batcher.leading import Leadership
+from batcher.handover import HandOver
+from batcher.leadership import Leadership
+from batcher.maintenance.expiry import ExpirySweep
+from batcher.maintenance.quarantine import Quarantine
 from batcher.packing import Waiting
-from batcher.quarantine import Quarantine
-from fleet.advice import advise, waiting_for_newer
-from fleet.private_redis import PrivateRedis
-from fleet.status import WorkerStatus
-from fleet.status_reading import read_status
-from fleet.status_view import draw
-from gpu_worker.intake import HeldBatch, Intake
+from batchfleet.status.advice import advise, waiting_for_newer
+from batchfleet.status.model import WorkerStatus
+from batchfleet.status.read import read_status
+from batchfleet.status.view import draw
+from batchfleet.supervisor.private_server import PrivateRedis
+from gpu_worker.claims import HeldBatch, Intake
 from gpu_worker.options import WorkerOptions
-from gpu_worker.publishing import Publisher
-from producer.collecting import Collector
+from gpu_worker.publisher import Publisher
+from producer.collector import Collector
 from producer.options import ProducerOptions
 from tests.builders import a_question, an_answer
 from wire.codec import encode_question, encode_record
@@ -63,7 +63,7 @@ def hand_over(client: redis.Redis, *questions: Question) -> None:
 def upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on, this process is of the next version."""
     monkeypatch.setattr("wire.codec.WIRE_VERSION", NEXT)
-    monkeypatch.setattr("gpu_worker.intake.WIRE_VERSION", NEXT)
+    monkeypatch.setattr("gpu_worker.claims.WIRE_VERSION", NEXT)
 
 
 class AWorker:
@@ -80,7 +80,12 @@ class AWorker:
     async def finish(self, batch: HeldBatch) -> None:
         """Answer what is readable, and end the batch."""
         for question, size in batch.questions:
-            written: Any = [question.index, "answered", size, encode_record(an_answer(question.request_id, index=question.index, v=question.v))]
+            written: Any = [
+                question.index,
+                "answered",
+                size,
+                encode_record(an_answer(question.request_id, index=question.index, v=question.v)),
+            ]
             await self._publisher.write({question.run: written})
         await self._publisher.end([batch])
 
@@ -115,7 +120,9 @@ async def test_what_an_old_worker_cannot_read_waits_for_a_new_one(
     assert client.exists(KEYS.dead, KEYS.newer("stub"), KEYS.leases("stub")) == 0
 
 
-async def test_an_old_workers_neighbours_are_served_first_come_first_served(client: redis.Redis, aclient: redis.asyncio.Redis) -> None:
+async def test_an_old_workers_neighbours_are_served_first_come_first_served(
+    client: redis.Redis, aclient: redis.asyncio.Redis
+) -> None:
     """Batches that wait for a newer worker are in nobody's way."""
     hand_over(client, a_question("new", v=NEXT))
     hand_over(client, a_question("old"))
@@ -146,7 +153,10 @@ async def test_status_says_what_waits_for_a_newer_worker(client: redis.Redis, ac
     shown.print(draw(status, advise(status)))
     assert isinstance(shown.file, io.StringIO)
     assert "0 and 2 newer" in shown.file.getvalue()
-    assert f"2 batches of stub can only be read by workers of wire version {NEXT + 1} or newer (none that runs does)" in shown.file.getvalue()
+    assert (
+        f"2 batches of stub can only be read by workers of wire version {NEXT + 1} or newer (none that runs does)"
+        in shown.file.getvalue()
+    )
     speaks = WorkerStatus("new", "running", "stub", wire_version=NEXT + 1)
     assert list(waiting_for_newer(replace(status, workers=(speaks,)))) == []
 
@@ -162,8 +172,10 @@ def test_an_old_batcher_neither_judges_nor_cancels_what_it_cannot_read(client: r
     client.hset(KEYS.run("run-1"), mapping={"accepted": 3, "answered": 0, "failed": 0})
     leadership = lead(client)
 
-    Quarantine(client, KEYS, leadership, HandOver(client, client, KEYS, leadership), max_bytes=1024, run_ttl_s=60).judge_all({"stub"})
-    ending = Ending(client, KEYS, leadership, run_ttl_s=60, forget=lambda *_: None)
+    Quarantine(
+        client, KEYS, leadership, HandOver(client, client, KEYS, leadership), max_bytes=1024, run_ttl_s=60
+    ).judge_all({"stub"})
+    ending = ExpirySweep(client, KEYS, leadership, run_ttl_s=60, forget=lambda *_: None)
     ending.look([("stub", 0)])
     while ending.go_on(1.0):
         pass
@@ -173,7 +185,9 @@ def test_an_old_batcher_neither_judges_nor_cancels_what_it_cannot_read(client: r
     assert client.xlen(KEYS.questions("stub", 0)) == 1
 
 
-def test_an_old_producer_leaves_records_of_the_next_version_to_the_next(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_producer_leaves_records_of_the_next_version_to_the_next(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It takes those before, stops, and acknowledges no more than it has."""
     for index, version in enumerate((WIRE_VERSION, NEXT, WIRE_VERSION)):
         client.xadd(KEYS.records("run-1"), {"a": encode_record(an_answer(f"q{index}", index=index, v=version))})
@@ -188,7 +202,9 @@ def test_an_old_producer_leaves_records_of_the_next_version_to_the_next(client: 
     old.acknowledge()
     upgrade(monkeypatch)
 
-    assert [record.request_id for record in Collector(client, KEYS, "run-1", "token", ProducerOptions()).receive(0.0)] == ["q1", "q2"]
+    assert [
+        record.request_id for record in Collector(client, KEYS, "run-1", "token", ProducerOptions()).receive(0.0)
+    ] == ["q1", "q2"]
 
 
 async def test_a_record_is_written_in_the_version_of_its_question(
@@ -206,4 +222,6 @@ async def test_a_record_is_written_in_the_version_of_its_question(
     await worker.finish(batch)
     monkeypatch.undo()
 
-    assert [record.request_id for record in Collector(client, KEYS, "run-1", "token", ProducerOptions()).receive(0.0)] == ["old"]
+    assert [
+        record.request_id for record in Collector(client, KEYS, "run-1", "token", ProducerOptions()).receive(0.0)
+    ] == ["old"]

@@ -115,7 +115,9 @@ def _save_model(folder: Path, vocabulary_tokens: int) -> None:
         initializer_range=INITIALIZER_RANGE,
     )
     model = transformers.LlamaForCausalLM(config)
-    model.generation_config.update(do_sample=True, temperature=1.9, top_k=3, repetition_penalty=1.5, eos_token_id=[1, SECOND_END_ID])
+    model.generation_config.update(
+        do_sample=True, temperature=1.9, top_k=3, repetition_penalty=1.5, eos_token_id=[1, SECOND_END_ID]
+    )
     model.save_pretrained(folder)
 
 
@@ -123,8 +125,14 @@ def make_tokenizer(folder: Path, chat_template: str | None = CHAT_TEMPLATE) -> i
     """Write a byte-level tokenizer into `folder`; returns how many tokens it knows."""
     tokenizers = import_module("tokenizers")
     bpe = tokenizers.ByteLevelBPETokenizer()
-    bpe.train_from_iterator(TRAINING_LINES, vocab_size=MAX_VOCABULARY_TOKENS, special_tokens=["<s>", "</s>"], show_progress=False)
-    fast = import_module("transformers").PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token="<s>", eos_token="</s>")  # noqa: S106 - token names; the wrapper has no public way to its tokenizer
+    bpe.train_from_iterator(
+        TRAINING_LINES, vocab_size=MAX_VOCABULARY_TOKENS, special_tokens=["<s>", "</s>"], show_progress=False
+    )
+    fast = import_module("transformers").PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer,  # The wrapper has no public way to its tokenizer.
+        bos_token="<s>",  # noqa: S106 (a name of a token)
+        eos_token="</s>",  # noqa: S106 (a name of a token)
+    )
     fast.chat_template = chat_template
     fast.save_pretrained(folder)
     return len(fast)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gpu_worker.engines import watchdog
+from gpu_worker.engines.vllm import watchdog
 from tests.processes import wait_until
 
 
@@ -33,7 +33,9 @@ class VllmServer:
             )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         family = watchdog.descendants({self._process.pid})
         self._process.terminate()
         try:

@@ -31,7 +31,11 @@ def main() -> int:
     if arguments.table:
         print(as_table())
         return 0
-    chosen = [one for one in MUTATIONS if not arguments.words or any(word in f"{one.what} {one.file} {one.test}" for word in arguments.words)]
+    chosen = [
+        one
+        for one in MUTATIONS
+        if not arguments.words or any(word in f"{one.what} {one.file} {one.test}" for word in arguments.words)
+    ]
     if not chosen:
         print(f"no mutation has any of {', '.join(arguments.words)}", file=sys.stderr)
         return 2
@@ -70,7 +74,13 @@ def _survives(mutation: Mutation) -> str | None:
 
 
 def _copy(folder: Path) -> None:
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     for name in listed.stdout.splitlines():
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 FENCES = "tests/integration/test_fences.py::"
 DELIVERY = "tests/integration/test_delivery.py::"
 CLOCKS = "tests/integration/test_clocks.py::"
-ANSWERING = "tests/unit/test_answering.py::"
+ANSWERING = "tests/unit/gpu_worker/test_answering.py::"
 FILE = "tests/story/test_answering_a_file.py::"
 LIFECYCLE = "tests/story/test_lifecycle.py::"
 
@@ -61,18 +61,18 @@ MUTATIONS = (
         f"{FENCES}test_a_submission_sent_twice_is_accepted_once",
     ),
     Mutation(
-        "records are acknowledged before their lines are on disk", "conservation", "producer/running.py",
+        "records are acknowledged before their lines are on disk", "conservation", "producer/file_run.py",
         "        if self._unsettled:\n            self._answers.sync()\n        self._collector.acknowledge()\n",
         "        self._collector.acknowledge()\n        if self._unsettled:\n            self._answers.sync()\n",
         f"{DELIVERY}test_what_may_not_be_on_disk_stays_in_redis",
     ),
     Mutation(
-        "a record that comes twice becomes two lines", "conservation", "producer/running.py",
+        "a record that comes twice becomes two lines", "conservation", "producer/file_run.py",
         "and not is_set(self._written, record.index):", "and True:",
         f"{DELIVERY}test_a_record_that_comes_twice_is_one_line",
     ),
     Mutation(
-        "a batch is ended before its records are written", "conservation", "gpu_worker/publishing.py",
+        "a batch is ended before its records are written", "conservation", "gpu_worker/publisher.py",
         "                    if by_run:\n", "                    await self.end(finished)\n                    if by_run:\n",
         "tests/integration/test_publishing.py::test_a_batch_outlives_records_that_redis_refuses",
     ),
@@ -82,9 +82,9 @@ MUTATIONS = (
         "tests/integration/test_publishing.py::test_records_that_redis_lost_are_written_again_before_their_batch_ends",
     ),
     Mutation(
-        "what is handed over stays in the stream", "hand-over", "batcher/handing_over.py",
-        "                pipe.xdel(self._keys.questions(model, priority), *(question.entry_id for question in batch[start : start + AT_ONCE]))\n",
-        "                pass\n",
+        "what is handed over stays in the stream", "hand-over", "batcher/handover.py",
+        "                    *(question.entry_id for question in batch[start : start + AT_ONCE]),\n",
+        '                    "0-1",\n',
         f"{FENCES}test_a_question_is_in_the_stream_or_in_one_batch",
     ),
     Mutation(
@@ -98,7 +98,7 @@ MUTATIONS = (
         "tests/integration/test_full_redis.py::test_a_full_redis_empties_itself",
     ),
     Mutation(
-        "two batchers lead", "fences", "batcher/leading.py",
+        "two batchers lead", "fences", "batcher/leadership.py",
         "if holder and left >= 0 and left <= 10 * ARGV[2] then return 0 end", "",
         f"{FENCES}test_only_one_batcher_leads_and_a_released_lease_is_free_at_once",
     ),
@@ -118,7 +118,7 @@ MUTATIONS = (
         f"{FENCES}test_a_worker_that_lost_its_lease_can_neither_renew_nor_return_it",
     ),
     Mutation(
-        "a batch that is taken back keeps its token", "fences", "batcher/reap.lua",
+        "a batch that is taken back keeps its token", "fences", "batcher/maintenance/reap.lua",
         "    redis.call('HDEL', job, 'lease_token')\n", "",
         f"{FENCES}test_a_lapsed_batch_is_nobodys_until_it_is_claimed",
     ),
@@ -133,24 +133,24 @@ MUTATIONS = (
         f"{FENCES}test_a_lapsed_batch_goes_to_another_worker_with_everything_in_it",
     ),
     Mutation(
-        "the reaper takes back and tells nobody", "recovery", "batcher/reap.lua",
+        "the reaper takes back and tells nobody", "recovery", "batcher/maintenance/reap.lua",
         "    redis.call('LPUSH', (was[3] or deaths >= tonumber(ARGV[3])) and KEYS[3] or KEYS[2], id)\n", "",
         f"{FENCES}test_a_lapsed_batch_goes_to_another_worker_with_everything_in_it",
     ),
     Mutation(
-        "a child outlives its parent", "recovery", "fleet/processes.py",
+        "a child outlives its parent", "recovery", "batchfleet/supervisor/processes.py",
         "_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)", "pass",
-        "tests/unit/test_processes.py::test_a_child_dies_with_its_parent",
+        "tests/unit/batchfleet/test_processes.py::test_a_child_dies_with_its_parent",
     ),
     Mutation(
-        "a worker takes nothing more while anything is in flight", "no barrier", "gpu_worker/taking.py",
+        "a worker takes nothing more while anything is in flight", "no barrier", "gpu_worker/claim_loop.py",
         "full = self._report.in_flight >= self._report.capacity or", "full = self._report.in_flight > 0 or",
         f"{FILE}test_a_batch_is_no_barrier",
     ),
     Mutation(
         "a job may name any function", "nothing executed", "wire/codec.py",
         "if name == BATCH_FUNCTION and not kwargs:", "if True:",
-        "tests/unit/test_codec.py::test_a_job_that_names_another_function_is_refused",
+        "tests/unit/wire/test_codec.py::test_a_job_that_names_another_function_is_refused",
     ),
     Mutation(
         "a dead engine is a failure of the question", "no false answers", "gpu_worker/answering.py",
@@ -173,39 +173,39 @@ MUTATIONS = (
         f"{FENCES}test_what_a_run_leaves_ends_by_itself",
     ),
     Mutation(
-        "a stall is never found out", "progress", "gpu_worker/leases.py",
+        "a stall is never found out", "progress", "gpu_worker/heartbeat.py",
         "if self._still_s >= self._stall_s:", "if False:",
         f"{ANSWERING}test_a_stalled_engine_is_found_out",
     ),
     Mutation(
-        "progress does not count", "progress", "gpu_worker/leases.py",
+        "progress does not count", "progress", "gpu_worker/heartbeat.py",
         "if count != self._count or not busy:", "if not busy:",
         f"{ANSWERING}test_half_an_hour_of_generation_with_progress_is_no_stall",
     ),
     Mutation(
-        "a process that was stopped is blamed for the time", "progress", "gpu_worker/leases.py",
+        "a process that was stopped is blamed for the time", "progress", "gpu_worker/heartbeat.py",
         "min(self._now() - self._looked_at, LONGEST_LOOK_S)", "self._now() - self._looked_at",
         f"{ANSWERING}test_a_process_that_was_stopped_for_an_hour_has_not_seen_an_hour_of_stall",
     ),
     Mutation(
-        "a producer believes its own clock", "progress", "producer/sending.py",
+        "a producer believes its own clock", "progress", "producer/sender.py",
         "        self.clock.learn(counts[6] + counts[7] / 1e6)\n", "",
         f"{CLOCKS}test_a_producer_learns_the_time_as_it_opens_its_run",
     ),
     Mutation(
-        "a worker believes its own clock", "progress", "gpu_worker/leases.py",
+        "a worker believes its own clock", "progress", "gpu_worker/heartbeat.py",
         "        self._clock.learn(int(seconds) + int(micros) / 1e6)\n", "",
         f"{CLOCKS}test_a_worker_learns_the_time_with_every_heartbeat",
     ),
     Mutation(
-        "one question is convicted on little evidence", "isolation", "batcher/quarantine.py",
+        "one question is convicted on little evidence", "isolation", "batcher/maintenance/quarantine.py",
         "DEATHS_ALONE = 3", "DEATHS_ALONE = 1",
-        "tests/unit/test_quarantine.py::test_an_innocent_question_survives_four_workers_killed_from_outside",
+        "tests/unit/batcher/test_quarantine.py::test_an_innocent_question_survives_four_workers_killed_from_outside",
     ),
     Mutation(
-        "suspects are not divided", "isolation", "batcher/quarantine.py",
+        "suspects are not divided", "isolation", "batcher/maintenance/quarantine.py",
         "    size = -(-len(questions) // PARTS)\n", "    size = max(1, len(questions) - 1)\n",
-        "tests/unit/test_quarantine.py::test_the_culprit_is_found_within_the_promised_deaths",
+        "tests/unit/batcher/test_quarantine.py::test_the_culprit_is_found_within_the_promised_deaths",
     ),
     Mutation(
         "what kills engines goes on to the next one", "isolation", "gpu_worker/give_back.lua",
@@ -218,7 +218,7 @@ MUTATIONS = (
         f"{ANSWERING}test_a_question_without_end_times_out",
     ),
     Mutation(
-        "a worker that stops does not finish what it holds", "stopping", "gpu_worker/serving.py",
+        "a worker that stops does not finish what it holds", "stopping", "gpu_worker/worker.py",
         "            await self._drain()\n", "",
         f"{LIFECYCLE}test_a_drained_worker_finishes_what_it_holds_and_ends",
     ),
@@ -233,7 +233,7 @@ MUTATIONS = (
         f"{FENCES}test_a_run_made_of_something_else_is_refused",
     ),
     Mutation(
-        "a torn line stays", "resume", "producer/output.py",
+        "a torn line stays", "resume", "producer/answers/answers_file.py",
         "        if end < size:\n", "        if end < 0:\n",
         f"{FILE}test_a_torn_last_line_is_mended",
     ),

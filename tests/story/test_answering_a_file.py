@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from rq import Queue, Worker
 
-from fleet.private_redis import PrivateRedis
+from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 SLOW_ENVIRON = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BATCHFLEET_STUB_MAX_TOKENS": "25"}
@@ -28,7 +28,14 @@ def ledger(url: str, run: str) -> dict[str, object]:
 def assert_conserved(url: str, run: str, answers: Path, ids: list[str], client: redis.Redis) -> None:
     """Every id exactly once in the file and in the ledger, and nothing left anywhere in the queue path."""
     assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
-    assert ledger(url, run) == {"run": run, "accepted": len(ids), "answered": len(ids), "failed": 0, "missing": 0, "duplicates": 0}
+    assert ledger(url, run) == {
+        "run": run,
+        "accepted": len(ids),
+        "answered": len(ids),
+        "failed": 0,
+        "missing": 0,
+        "duplicates": 0,
+    }
     wait_until(lambda: not client.keys("rq:job:*"), "batch jobs are gone", 15)
     assert client.xlen("batchfleet:questions:stub:0") == 0
     assert client.llen("rq:queue:batchfleet:stub") == 0
@@ -41,14 +48,26 @@ def test_a_file_is_answered_by_one_command(tmp_path: Path) -> None:
     """`batchfleet run` starts a fleet with its own Redis, answers every question once, reports, and leaves nothing behind."""
     ids = write_questions(tmp_path / "questions.jsonl", 500)
 
-    done = batchfleet("run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl"), "--engine", "stub", "--workers", "2", "--json")
+    done = batchfleet(
+        "run",
+        str(tmp_path / "questions.jsonl"),
+        "-o",
+        str(tmp_path / "answers.jsonl"),
+        "--engine",
+        "stub",
+        "--workers",
+        "2",
+        "--json",
+    )
 
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert (summary["accepted"], summary["answered"], summary["failed"]) == (500, 500, 0)
     answers = read_answers(tmp_path / "answers.jsonl")
     assert Counter(line["id"] for line in answers) == Counter(ids)
-    assert all(line["status"] == "answered" and line["text"] and line["params"]["temperature"] == 0.0 for line in answers)
+    assert all(
+        line["status"] == "answered" and line["text"] and line["params"]["temperature"] == 0.0 for line in answers
+    )
     assert "500 questions, 500 answered, 0 failed" in done.stderr
     assert "0 missing, 0 duplicates" in done.stderr
 
@@ -68,7 +87,9 @@ def test_a_failed_question_is_not_an_answer_and_its_neighbours_are_answered(tmp_
     assert all(line["status"] == "answered" for name, line in by_id.items() if name != "q7")
 
 
-def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_a_killed_worker_costs_nothing_but_time(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """SIGKILL with batches in flight: another worker has them within 10 s, and every question is answered once."""
     ids = write_questions(tmp_path / "questions.jsonl", 600)
     answers = tmp_path / "answers.jsonl"
@@ -81,14 +102,20 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, redis_server: Pr
         held: Any = client.zrange("batchfleet:leases:stub", 0, -1)
         fleet.kill("doomed")
         fleet.worker("successor")
-        wait_until(lambda: not any(client.exists(f"rq:job:{batch.decode()}") for batch in held), "the dead worker's batches are answered", 15)
+        wait_until(
+            lambda: not any(client.exists(f"rq:job:{batch.decode()}") for batch in held),
+            "the dead worker's batches are answered",
+            15,
+        )
         assert fleet.finish("producer") == 0
         assert_conserved(redis_server.url, "kill-worker", answers, ids, client)
     # What it held was answered by the other; its first life shows in no line twice, but in the count of attempts.
     assert max(line["attempts"] for line in read_answers(answers)) == 2
 
 
-def test_a_killed_batcher_is_replaced_by_its_standby(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_a_killed_batcher_is_replaced_by_its_standby(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """Within 10 s of the kill the standby leads and hands over what waited; nothing is handed over twice."""
     ids = write_questions(tmp_path / "questions.jsonl", 3000)
     answers = tmp_path / "answers.jsonl"
@@ -128,7 +155,9 @@ def test_worker_and_batcher_killed_at_once(tmp_path: Path, redis_server: Private
         assert_conserved(redis_server.url, "kill-both", answers, ids, client)
 
 
-def test_a_killed_producer_goes_on_where_it_stopped(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_a_killed_producer_goes_on_where_it_stopped(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """The same command again keeps every line that was there, asks nothing twice, and ends with one line per question."""
     ids = write_questions(tmp_path / "questions.jsonl", 600)
     answers = tmp_path / "answers.jsonl"
@@ -162,7 +191,9 @@ def test_a_torn_last_line_is_mended(tmp_path: Path) -> None:
     assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
 
 
-def test_a_stopped_worker_finishes_or_gives_back_within_its_grace(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_a_stopped_worker_finishes_or_gives_back_within_its_grace(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """SIGTERM: no lease has to lapse, no question is begun twice by another unless it was given back."""
     ids = write_questions(tmp_path / "questions.jsonl", 400)
     answers = tmp_path / "answers.jsonl"
@@ -184,14 +215,18 @@ def test_a_batch_is_no_barrier(tmp_path: Path, redis_server: PrivateRedis) -> No
     """While one question goes on and on, its own batch and all batches behind it are answered by the same worker."""
     write_questions(tmp_path / "questions.jsonl", 400)
     answers = tmp_path / "answers.jsonl"
-    with Processes(redis_server.url, tmp_path, {"BATCHFLEET_STUB_HANG_ON": "Question q3.", "BATCHFLEET_STUB_STEP_S": "0.001"}) as fleet:
+    with Processes(
+        redis_server.url, tmp_path, {"BATCHFLEET_STUB_HANG_ON": "Question q3.", "BATCHFLEET_STUB_STEP_S": "0.001"}
+    ) as fleet:
         fleet.batcher()
         fleet.worker()
         fleet.submit(tmp_path / "questions.jsonl", answers)
         wait_until(lambda: lines_in(answers) == 399, "all but one are answered", 30)
 
 
-def test_rq_tools_see_the_queue_and_the_workers(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_rq_tools_see_the_queue_and_the_workers(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """RQ carries the batches: its own listings show them while a run is on."""
     write_questions(tmp_path / "questions.jsonl", 2000)
     with Processes(redis_server.url, tmp_path, SLOW_ENVIRON) as fleet:
@@ -202,7 +237,9 @@ def test_rq_tools_see_the_queue_and_the_workers(tmp_path: Path, redis_server: Pr
         queue = Queue("batchfleet:stub", connection=client)
         wait_until(lambda: queue.count > 0, "batch jobs wait in RQ")
         wait_until(lambda: len(Worker.all(connection=client)) == 2, "both workers are registered")
-        assert [name for worker in Worker.all(connection=client) for name in worker.queue_names()] == ["batchfleet:stub"] * 2
+        assert [name for worker in Worker.all(connection=client) for name in worker.queue_names()] == [
+            "batchfleet:stub"
+        ] * 2
 
 
 def test_nothing_without_owner_or_ttl_is_left(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
@@ -213,7 +250,14 @@ def test_nothing_without_owner_or_ttl_is_left(tmp_path: Path, redis_server: Priv
         fleet.worker()
         fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl", "--run", "tidy")
         assert fleet.finish("producer") == 0
-    names = ("batchfleet:queues", "batchfleet:wake", "batchfleet:epoch", "batchfleet:pending", "batchfleet:runs", "rq:queues")
+    names = (
+        "batchfleet:queues",
+        "batchfleet:wake",
+        "batchfleet:epoch",
+        "batchfleet:pending",
+        "batchfleet:runs",
+        "rq:queues",
+    )
     # One stream per model and priority; limits.max_models bounds them.
     fleet_owned = {name.encode() for name in (*names, "batchfleet:questions:stub:0")}
     keys: Any = client.keys()

@@ -8,20 +8,24 @@ from pathlib import Path
 
 import redis
 
-from fleet.private_redis import PrivateRedis
+from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 from tests.submitting import accept
 
 SMALL = {"BATCHFLEET_LIMITS_MAX_PENDING_QUESTIONS": "500", "BATCHFLEET_LIMITS_RUN_WINDOW": "500"}
 
 
-def test_a_producer_that_finds_no_room_waits_says_so_and_goes_on(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_a_producer_that_finds_no_room_waits_says_so_and_goes_on(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """With the figures and the names of the settings; when there is room again everything is answered."""
     ids = write_questions(tmp_path / "questions.jsonl", 2000)
     accept(client, "others", [None] * 500)
     with Processes(redis_server.url, tmp_path, SMALL) as fleet:
         fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
-        wait_until(lambda: "waits for room in the fleet: 500 questions" in fleet.log("producer"), "it says that it waits")
+        wait_until(
+            lambda: "waits for room in the fleet: 500 questions" in fleet.log("producer"), "it says that it waits"
+        )
         assert "limits.max_pending_questions" in fleet.log("producer")
         fleet.batcher()
         fleet.worker()
@@ -29,11 +33,21 @@ def test_a_producer_that_finds_no_room_waits_says_so_and_goes_on(tmp_path: Path,
     assert Counter(line["id"] for line in read_answers(tmp_path / "answers.jsonl")) == Counter(ids)
 
 
-def test_submit_no_wait_ends_when_the_fleet_is_full(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_submit_no_wait_ends_when_the_fleet_is_full(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """Exit code 3, what is full, and what to do; the same command continues the run when there is room."""
     ids = write_questions(tmp_path / "questions.jsonl", 100)
     others = accept(client, "others", [None] * 500)
-    arguments = ["submit", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl"), "--model", "stub", "--no-wait"]
+    arguments = [
+        "submit",
+        str(tmp_path / "questions.jsonl"),
+        "-o",
+        str(tmp_path / "answers.jsonl"),
+        "--model",
+        "stub",
+        "--no-wait",
+    ]
     environ = {**SMALL, "BATCHFLEET_REDIS_URL": redis_server.url}
 
     refused = batchfleet(*arguments, environ=environ)
@@ -52,14 +66,21 @@ def test_submit_no_wait_ends_when_the_fleet_is_full(tmp_path: Path, redis_server
     assert Counter(line["id"] for line in read_answers(tmp_path / "answers.jsonl")) == Counter(ids)
 
 
-def test_two_producers_end_at_about_the_same_time(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_two_producers_end_at_about_the_same_time(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """Each with as many questions, and room for a fraction of them: neither lives on the other's account."""
     count = 4000
-    with Processes(redis_server.url, tmp_path, {**SMALL, "BATCHFLEET_STUB_STEP_S": "0.005", "BATCHFLEET_STUB_MAX_TOKENS": "10"}) as fleet:
+    with Processes(
+        redis_server.url, tmp_path, {**SMALL, "BATCHFLEET_STUB_STEP_S": "0.005", "BATCHFLEET_STUB_MAX_TOKENS": "10"}
+    ) as fleet:
         for name in ("left", "right"):
             write_questions(tmp_path / f"{name}.jsonl", count, prefix=name)
             fleet.submit(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.out", "--run", name, name=name)
-        wait_until(lambda: all(client.exists(f"batchfleet:run:{name}:producer") for name in ("left", "right")), "both have begun")
+        wait_until(
+            lambda: all(client.exists(f"batchfleet:run:{name}:producer") for name in ("left", "right")),
+            "both have begun",
+        )
         fleet.batcher()
         fleet.worker()
         began, ended = time.monotonic(), dict[str, float]()
@@ -73,22 +94,30 @@ def test_two_producers_end_at_about_the_same_time(tmp_path: Path, redis_server: 
     assert first_s > 0.8 * last_s
 
 
-def test_ten_questions_do_not_wait_behind_a_hundred_thousand(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_ten_questions_do_not_wait_behind_a_hundred_thousand(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """Of the same priority. They begin within three batch times, although stream, queue and engine are full of an earlier run's."""
     step_s, longest = 0.02, 40
     clock = {"STUB_STEP_S": step_s, "STUB_MIN_TOKENS": 10, "STUB_MAX_TOKENS": longest, "STUB_MAX_NUM_SEQS": 32}
     accept(client, "huge", [None] * 100_000)
-    with Processes(redis_server.url, tmp_path, {f"BATCHFLEET_{key}": str(value) for key, value in clock.items()}) as fleet:
+    with Processes(
+        redis_server.url, tmp_path, {f"BATCHFLEET_{key}": str(value) for key, value in clock.items()}
+    ) as fleet:
         fleet.batcher()
         fleet.worker()
         # By then the batcher has read what waits.
-        wait_until(lambda: int(client.hget("batchfleet:run:huge", "answered") or 0) > 300, "the huge run is being answered")
+        wait_until(
+            lambda: int(client.hget("batchfleet:run:huge", "answered") or 0) > 300, "the huge run is being answered"
+        )
         assert client.llen("rq:queue:batchfleet:stub") > 60
         small = accept(client, "small", [None] * 10)
         wait_until(lambda: len(small.records()) == 10, "the small run is answered")
     answers = [record for record in small.records() if record.status == "answered"]
     waited_s = sorted((answer.latency_s or 0.0) - step_s * answer.usage.completion_tokens for answer in answers)
-    print(f"ten late questions waited {waited_s[0]:.2f} to {waited_s[-1]:.2f} s; a batch takes up to {step_s * longest:.2f} s")
+    print(
+        f"ten late questions waited {waited_s[0]:.2f} to {waited_s[-1]:.2f} s; a batch takes up to {step_s * longest:.2f} s"
+    )
     assert len(waited_s) == 10
     assert waited_s[-1] < 3 * step_s * longest
 

@@ -24,11 +24,11 @@ import pyarrow as pa
 import pytest
 import redis
 
-from fleet.private_redis import PrivateRedis
-from fleet.processes import spawn, stop_all
-from fleet.state_folder import default_folder, redis_url
-from fleet.status import FleetStatus
-from fleet.status_reading import read_status
+from batchfleet.status.model import FleetStatus
+from batchfleet.status.read import read_status
+from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.processes import spawn, stop_all
+from batchfleet.supervisor.state_folder import default_folder, redis_url
 from tests.documented import PAGES, ROOT, Shown, commands_of
 from tests.processes import wait_until, write_questions
 from tests.unit.scripted_server import ScriptedServer, a_text
@@ -39,7 +39,10 @@ NOT_RUN = {
     ("README.md ## With Docker", ""): "needs Docker: tests/compose/test_readme.py runs it in a fresh clone",
     ("docs/docker.md", ""): "needs Docker: tests/compose",
     ("docs/operations.md ## Several hosts", ""): "needs several hosts: tests/compose/test_two_hosts.py",
-    ("docs/tuning.md", "batchfleet tune"): "takes up to ten minutes: tests/integration/test_tune.py runs it with less time",
+    (
+        "docs/tuning.md",
+        "batchfleet tune",
+    ): "takes up to ten minutes: tests/integration/test_tune.py runs it with less time",
     ("docs/engines.md", "python3 -m venv"): "what follows installs vLLM: 10 GB",
     ("docs/chaos.md", "scripts/chaos"): "takes from minutes to an hour: CI runs `scripts/chaos --fixed --seeds 2`",
     ("docs/guarantees.md", "batchfleet forget"): "docs/operations.md has the same, with a fleet",
@@ -71,7 +74,9 @@ PATIENCE_S = 100.0
 def reason(shown: Shown) -> str | None:
     """Why a command is not run; None if it is."""
     places = (shown.page, f"{shown.page} {shown.section}")
-    return next((why for (place, start), why in NOT_RUN.items() if place in places and shown.text.startswith(start)), None)
+    return next(
+        (why for (place, start), why in NOT_RUN.items() if place in places and shown.text.startswith(start)), None
+    )
 
 
 def first_word(line: str) -> str:
@@ -103,11 +108,20 @@ class Reader:
         self._own_url = self._url = url
         kept = {name: value for name, value in os.environ.items() if not name.startswith("BATCHFLEET_")}
         path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        self.environ = {**kept, "PATH": path, "HOME": str(folder), "XDG_STATE_HOME": str(folder), "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
+        self.environ = {
+            **kept,
+            "PATH": path,
+            "HOME": str(folder),
+            "XDG_STATE_HOME": str(folder),
+            "TMPDIR": str(folder),
+            "PYTHONPATH": str(ROOT),
+        }
 
     def read(self, shown: Shown) -> None:
         """Do what it says, and compare what comes of it with what it says."""
-        if (output := re.search(r"batchfleet (?:run|submit) .*-o (\S+)", shown.text)) and self._made.get(output[1]) != shown.section:
+        if (output := re.search(r"batchfleet (?:run|submit) .*-o (\S+)", shown.text)) and self._made.get(
+            output[1]
+        ) != shown.section:
             # Whoever reads a section need not have done what stands before it: answers of before would be taken for its own.
             self._made[output[1]] = shown.section
             for path in self.folder.glob(f"{output[1]}*"):
@@ -134,7 +148,9 @@ class Reader:
 
     def _typed(self, shown: Shown, text: str) -> tuple[int, str]:
         command = [sys.executable, "-c", text] if shown.is_program else ["bash", "-euo", "pipefail", "-c", text]
-        done = subprocess.run(command, cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False)  # noqa: S603 (ours)
+        done = subprocess.run(  # noqa: S603 (ours)
+            command, cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
         return done.returncode, done.stdout + done.stderr
 
     def _watch(self, text: str) -> tuple[int, str]:
@@ -176,7 +192,9 @@ class Reader:
         """With what the page leaves to the reader: host, run, worker, letter."""
         if "redis://HOST" in shown.text:
             self._url = self._own_url
-        text = re.sub(r"(?<!\S)scripts/", f"{ROOT}/scripts/", shown.text).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+        text = re.sub(r"(?<!\S)scripts/", f"{ROOT}/scripts/", shown.text).replace(
+            ".venv/bin/", f"{Path(sys.executable).parent}/"
+        )
         text = text.replace("redis://HOST:6379/0", self._url).replace("redis://localhost", self._url)
         if re.search(r"\bRUN\b", text):
             text = text.replace("RUN", self._run)
@@ -207,16 +225,23 @@ def write_data_set(folder: Path) -> None:
     """As `save_to_disk` of Hugging Face's datasets writes one."""
     folder.mkdir()
     table = pa.table({"question": ["Is 7 prime?", "Is 8 prime?"], "answer": ["yes", "no"]})
-    with pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+    with (
+        pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file,
+        pa.ipc.new_stream(file, table.schema) as stream,
+    ):
         stream.write_table(table)
-    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": "test"}))
+    (folder / "state.json").write_text(
+        json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": "test"})
+    )
 
 
 def make_zstd(folder: Path) -> None:
     """A `zstd` that compresses from standard input: not every machine has the program, and it is not what is tested."""
     folder.mkdir()
     program = folder / "zstd"
-    program.write_text(f"#!{sys.executable}\nimport sys, zstandard\nsys.stdout.buffer.write(zstandard.compress(sys.stdin.buffer.read()))\n")
+    program.write_text(
+        f"#!{sys.executable}\nimport sys, zstandard\nsys.stdout.buffer.write(zstandard.compress(sys.stdin.buffer.read()))\n"
+    )
     program.chmod(0o755)
 
 
@@ -248,13 +273,20 @@ def reader(redis_server: PrivateRedis, served: int) -> Iterator[Reader]:
     """With the files that the pages speak of; everything is stopped afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="bf-docs-"))
     (folder / "examples").symlink_to(ROOT / "examples")
-    server_block = re.search(r"^    model:\n(?:     .*\n)*     .*server:(?:.*\n     )+.*\n", (ROOT / "README.md").read_text(), re.MULTILINE)
+    server_block = re.search(
+        r"^    model:\n(?:     .*\n)*     .*server:(?:.*\n     )+.*\n", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
     assert server_block is not None
     # README's own words, with the port of the stand-in.
     (folder / "fleet.yaml").write_text(re.sub(r"port: \d+", f"port: {served}", textwrap.dedent(server_block[0])))
     (folder / "sweep.yaml").write_text(paragraph_file("docs/sweeps.md", "sweep.yaml"))
     ids = write_questions(folder / "questions.jsonl", 20)
-    failed = {"id": ids[0], "status": "failed", "error": {"kind": "timed_out", "message": "too late", "retryable": True}, "attempts": 1}
+    failed = {
+        "id": ids[0],
+        "status": "failed",
+        "error": {"kind": "timed_out", "message": "too late", "retryable": True},
+        "attempts": 1,
+    }
     (folder / "answers.jsonl").write_text(json.dumps(failed) + "\n")
     write_data_set(folder / "questions-on-disk")
     make_zstd(folder / "bin")
@@ -269,7 +301,10 @@ def reader(redis_server: PrivateRedis, served: int) -> Iterator[Reader]:
 def test_every_command_of_a_page_works(page: str, reader: Reader) -> None:
     """In their order, with the exit code that is promised; where the page shows what is printed, that is printed."""
     if page in FLEET_OF_ITS_OWN:
-        for command in ("batchfleet batcher --redis redis://HOST:6379/0", "batchfleet worker --redis redis://HOST:6379/0 --engine stub"):
+        for command in (
+            "batchfleet batcher --redis redis://HOST:6379/0",
+            "batchfleet worker --redis redis://HOST:6379/0 --engine stub",
+        ):
             reader.read(Shown(page, "", 0, command))
     for shown in commands_of(page):
         if reason(shown) is None:
@@ -282,5 +317,8 @@ def test_what_is_not_run_is_still_on_its_page() -> None:
     shown = [shown for page in PAGES for shown in commands_of(page)]
 
     for place, start in NOT_RUN:
-        assert any(one.text.startswith(start) and place in (one.page, f"{one.page} {one.section}") for one in shown), (place, start)
+        assert any(one.text.startswith(start) and place in (one.page, f"{one.page} {one.section}") for one in shown), (
+            place,
+            start,
+        )
     assert all(any(one.text.startswith(start) for one in shown) for start in EXIT_CODES)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 
-from fleet.private_redis import PrivateRedis
+from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import ROOT, Processes, batchfleet, lines_in, read_answers, wait_until
 
 SLOW = {"STUB_STEP_S": "0.05", "STUB_MIN_TOKENS": "5", "STUB_MAX_TOKENS": "25", "STUB_MAX_NUM_SEQS": "16"}
@@ -23,8 +23,26 @@ def test_a_table_becomes_a_table(tmp_path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["number", "text", "gold"])
         writer.writerows([str(number), f'Is "{number}" even,\nor odd?', "even"] for number in range(300))
-    command = ["run", str(tmp_path / "*.csv"), "-o", str(tmp_path / "answers.parquet"), "--ordered", "--engine", "stub", "--json"]
-    command += ["--id-column", "number", "--answer-column", "gold", "--template", "Q: {{ text }} A:", "--metadata-columns", ""]
+    command = [
+        "run",
+        str(tmp_path / "*.csv"),
+        "-o",
+        str(tmp_path / "answers.parquet"),
+        "--ordered",
+        "--engine",
+        "stub",
+        "--json",
+    ]
+    command += [
+        "--id-column",
+        "number",
+        "--answer-column",
+        "gold",
+        "--template",
+        "Q: {{ text }} A:",
+        "--metadata-columns",
+        "",
+    ]
 
     done, again = batchfleet(*command), batchfleet(*command)
 
@@ -40,14 +58,16 @@ def test_a_table_becomes_a_table(tmp_path: Path) -> None:
 
 def test_standard_input_survives_a_kill(tmp_path: Path, redis_server: PrivateRedis) -> None:
     """A producer that is killed goes on from the questions that it kept; nothing is asked twice, and nothing is left beside the answers."""
-    questions = "".join(json.dumps({"id": f"q{number}", "question": f"What is {number}?"}) + "\n" for number in range(400))
+    questions = "".join(
+        json.dumps({"id": f"q{number}", "question": f"What is {number}?"}) + "\n" for number in range(400)
+    )
     answers = tmp_path / "answers.json"
     journal, kept = tmp_path / "answers.json.journal", tmp_path / "answers.json.journal.questions"
     with Processes(redis_server.url, tmp_path) as processes:
         processes.start("batcher", "batcher")
         processes.start("worker", "worker", "--engine", "stub", **SLOW)
         command = ["submit", "-", "-o", str(answers), "--redis", redis_server.url, "--model", "stub"]
-        whole = [sys.executable, "-m", "fleet", *command]
+        whole = [sys.executable, "-m", "batchfleet", *command]
         with subprocess.Popen(whole, stdin=subprocess.PIPE, cwd=ROOT, stderr=subprocess.DEVNULL) as first:  # noqa: S603 (ours)
             assert first.stdin
             first.stdin.write(questions.encode())
@@ -76,26 +96,41 @@ def test_convert_writes_answers_once_more(tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text(line % "b" + line % "a")
     convert = ["convert", str(tmp_path / "answers.jsonl"), "-o"]
 
-    done = batchfleet(*convert, str(tmp_path / "out.csv"), "--ordered", "--questions", str(tmp_path / "questions.jsonl"))
+    done = batchfleet(
+        *convert, str(tmp_path / "out.csv"), "--ordered", "--questions", str(tmp_path / "questions.jsonl")
+    )
     unordered = batchfleet(*convert, str(tmp_path / "out.csv"), "--ordered")
     itself = batchfleet(*convert, str(tmp_path / "answers.jsonl"))
     (tmp_path / "other.csv").touch()
     (tmp_path / "other.csv.journal.run").touch()
     others = batchfleet(*convert, str(tmp_path / "other.csv"))
-    questions = batchfleet(*convert, str(tmp_path / "questions.jsonl"), "--questions", str(tmp_path / "questions.jsonl"))
+    questions = batchfleet(
+        *convert, str(tmp_path / "questions.jsonl"), "--questions", str(tmp_path / "questions.jsonl")
+    )
 
     assert done.returncode == 0, done.stderr
     assert done.stderr == f"{tmp_path}/out.csv: 2 answers, 2 of them failures\n"
     assert [row["id"] for row in csv.DictReader((tmp_path / "out.csv").read_text().splitlines())] == ["a", "b"]
-    assert (unordered.returncode, unordered.stderr) == (2, "batchfleet: --ordered needs the order: give --questions as well\n")
-    assert (itself.returncode, itself.stderr) == (2, f"batchfleet: {tmp_path}/answers.jsonl holds the answers; choose another -o\n")
+    assert (unordered.returncode, unordered.stderr) == (
+        2,
+        "batchfleet: --ordered needs the order: give --questions as well\n",
+    )
+    assert (itself.returncode, itself.stderr) == (
+        2,
+        f"batchfleet: {tmp_path}/answers.jsonl holds the answers; choose another -o\n",
+    )
     assert (others.returncode, others.stderr.partition(" (")[0]) == (2, f"batchfleet: {tmp_path}/other.csv is of a run")
-    assert (questions.returncode, questions.stderr) == (2, f"batchfleet: {tmp_path}/questions.jsonl holds the questions; choose another -o\n")
+    assert (questions.returncode, questions.stderr) == (
+        2,
+        f"batchfleet: {tmp_path}/questions.jsonl holds the questions; choose another -o\n",
+    )
 
 
 def test_a_configuration_of_distllm_is_a_whole_command(tmp_path: Path) -> None:
     """Questions and output are where it says; the result is where its readers look, and the same command again finds everything answered."""
-    (tmp_path / "mc.json").write_text(json.dumps([{"question": f"{number}?", "answer": "B", "question_hash": f"h{number}"} for number in range(20)]))
+    (tmp_path / "mc.json").write_text(
+        json.dumps([{"question": f"{number}?", "answer": "B", "question_hash": f"h{number}"} for number in range(20)])
+    )
     output = f"output: {{output_directory: {tmp_path}/out, output_prefix: first, save_incorrect: true}}"
     config = f"questions_file: {tmp_path}/mc.json\n{output}\nrag: {{enabled: true}}\n"
     (tmp_path / "fleet.yaml").write_text(config)
@@ -106,7 +141,9 @@ def test_a_configuration_of_distllm_is_a_whole_command(tmp_path: Path) -> None:
     assert (done.returncode, again.returncode) == (0, 0), done.stderr + again.stderr
     assert "these have no meaning here and are ignored: output.save_incorrect (answers are scored apart" in done.stderr
     results = json.loads((tmp_path / "out" / "first_org_small.json").read_text())["results"]
-    assert [one["metadata"] for one in results] == [{"answer": "B", "question_hash": f"h{number}"} for number in range(20)]
+    assert [one["metadata"] for one in results] == [
+        {"answer": "B", "question_hash": f"h{number}"} for number in range(20)
+    ]
     assert json.loads(again.stdout)["questions_per_s"] == 0.0
     nothing = batchfleet("run", "--engine", "stub")
     assert (nothing.returncode, nothing.stderr.count("\n")) == (2, 1)

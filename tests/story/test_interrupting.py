@@ -15,14 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from fleet.private_redis import PrivateRedis
-from fleet.processes import spawn
+from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.processes import spawn
 from tests.processes import ROOT, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 SLOW = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BATCHFLEET_STUB_MAX_TOKENS": "25"}
 
 
-def test_an_interrupted_submission_goes_on_with_the_command_that_it_names(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_an_interrupted_submission_goes_on_with_the_command_that_it_names(
+    tmp_path: Path, redis_server: PrivateRedis
+) -> None:
     """It says how many are where, exits with 130, and the fleet goes on meanwhile."""
     ids = write_questions(tmp_path / "questions.jsonl", 1200)
     answers = tmp_path / "answers.jsonl"
@@ -39,9 +41,15 @@ def test_an_interrupted_submission_goes_on_with_the_command_that_it_names(tmp_pa
 
         assert fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "stopped", name="again").wait(60) == 0
 
-    assert f"{done} of 1 200 questions have their line in {answers}".replace(f"{done}", f"{done:,}".replace(",", " ")) in told
+    assert (
+        f"{done} of 1 200 questions have their line in {answers}".replace(f"{done}", f"{done:,}".replace(",", " "))
+        in told
+    )
     assert "are queued or in work; the fleet goes on with them" in told
-    assert f"to go on:    python -m fleet submit {tmp_path}/questions.jsonl -o {answers} --model stub --run stopped" in told
+    assert (
+        f"to go on:    python -m batchfleet submit {tmp_path}/questions.jsonl -o {answers} --model stub --run stopped"
+        in told
+    )
     assert "to give up:  batchfleet cancel stopped" in told
     assert (summary["finished"], summary["this_call"]["records"]) == (False, done)
     assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
@@ -57,9 +65,25 @@ def tmp_path() -> Iterator[Path]:
 def start_run(folder: Path, *, step_s: str) -> subprocess.Popen[bytes]:
     """`batchfleet run` of 2 000 questions, with its temporary files under `folder`."""
     write_questions(folder / "questions.jsonl", 2000)
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), **SLOW, "BATCHFLEET_STUB_STEP_S": step_s, "TMPDIR": str(folder / "tmp")}
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        **SLOW,
+        "BATCHFLEET_STUB_STEP_S": step_s,
+        "TMPDIR": str(folder / "tmp"),
+    }
     (folder / "tmp").mkdir()
-    command = [sys.executable, "-m", "fleet", "run", str(folder / "questions.jsonl"), "-o", str(folder / "answers.jsonl"), "--engine", "stub"]
+    command = [
+        sys.executable,
+        "-m",
+        "batchfleet",
+        "run",
+        str(folder / "questions.jsonl"),
+        "-o",
+        str(folder / "answers.jsonl"),
+        "--engine",
+        "stub",
+    ]
     return spawn(command, environ, folder / "log")
 
 
@@ -89,7 +113,7 @@ def test_a_second_interruption_ends_at_once(tmp_path: Path) -> None:
     told = (tmp_path / "log").read_text()
     assert "Traceback" not in told
     assert "killed" not in told
-    assert "to go on:    python -m fleet run" in told
+    assert "to go on:    python -m batchfleet run" in told
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
@@ -102,7 +126,12 @@ def test_an_interruption_before_anything_is_asked_is_quiet(tmp_path: Path) -> No
 
     assert "Traceback" not in (tmp_path / "log").read_text()
     assert list((tmp_path / "tmp").iterdir()) == []
-    assert batchfleet("run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl"), "--engine", "stub").returncode == 0
+    assert (
+        batchfleet(
+            "run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl"), "--engine", "stub"
+        ).returncode
+        == 0
+    )
 
 
 def test_a_long_path_for_temporary_files_is_no_obstacle(tmp_path: Path) -> None:

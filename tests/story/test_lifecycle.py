@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from fleet.private_redis import PrivateRedis
+from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 from tests.submitting import Submitter, accept
 from wire.codec import decode_question
@@ -33,7 +33,10 @@ def test_a_cancelled_run_ends_and_another_goes_on(tmp_path: Path, redis_server: 
         fleet.batcher()
         fleet.worker()
         fleet.submit(tmp_path / "unwanted.jsonl", tmp_path / "unwanted.out", "--run", "unwanted", name="unwanted")
-        wait_until(lambda: any(worker["in_flight"] for worker in status(redis_server.url)["workers"]), "questions are in flight")
+        wait_until(
+            lambda: any(worker["in_flight"] for worker in status(redis_server.url)["workers"]),
+            "questions are in flight",
+        )
         assert batchfleet("cancel", "unwanted", "--redis", redis_server.url).returncode == 0
         assert fleet.finish("unwanted") == 1, fleet.log("unwanted")
         fleet.submit(tmp_path / "wanted.jsonl", tmp_path / "wanted.out", name="wanted", STUB_MAX_TOKENS="40")
@@ -55,10 +58,14 @@ def test_a_cancelled_run_leaves_the_engine_within_two_seconds(
     """From the cancellation to the last record of a question that an engine had, both by Redis' clock, however rare heartbeats are."""
     unwanted = accept(client, "unwanted", [None] * 200)
     entries: Any = client.xrange("batchfleet:questions:stub:0")
-    submitted_at = {question.index: question.submitted_at for question in (decode_question(fields[b"q"]) for _, fields in entries)}
+    submitted_at = {
+        question.index: question.submitted_at for question in (decode_question(fields[b"q"]) for _, fields in entries)
+    }
     leases = {"LEASES_HEARTBEAT_S": heartbeat_s, "LEASES_BATCH_S": 60, "LEASES_LEADER_S": 60}
     endless = {"STUB_STEP_S": 0.05, "STUB_MIN_TOKENS": 100_000, "STUB_MAX_TOKENS": 100_000, "STUB_MAX_NUM_SEQS": 32}
-    with Processes(redis_server.url, tmp_path, {f"BATCHFLEET_{key}": str(value) for key, value in {**leases, **endless}.items()}) as fleet:
+    with Processes(
+        redis_server.url, tmp_path, {f"BATCHFLEET_{key}": str(value) for key, value in {**leases, **endless}.items()}
+    ) as fleet:
         fleet.batcher()
         fleet.worker()
         # And 16 more in its line, if there was a backlog when it looked for one.
@@ -69,14 +76,18 @@ def test_a_cancelled_run_leaves_the_engine_within_two_seconds(
     failures = [record for record in unwanted.records() if record.status == "failed"]
     executed = [failure for failure in failures if failure.attempts]
     took_s = max(submitted_at[failure.index] + (failure.latency_s or 0.0) for failure in executed) - cancelled_at
-    print(f"{len(executed)} questions had left the engine {1000 * took_s:.0f} ms after their run was cancelled, with a heartbeat of {heartbeat_s} s")
+    print(
+        f"{len(executed)} questions had left the engine {1000 * took_s:.0f} ms after their run was cancelled, with a heartbeat of {heartbeat_s} s"
+    )
     assert {failure.error.kind for failure in failures} == {"cancelled"}
     assert len(failures) == 200
     assert len(executed) >= 32
     assert took_s < 2
 
 
-def test_a_drained_worker_finishes_what_it_holds_and_ends(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_a_drained_worker_finishes_what_it_holds_and_ends(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """Nothing is generated twice, and the other worker does the rest."""
     write_questions(tmp_path / "questions.jsonl", 600)
     answers = tmp_path / "answers.jsonl"
@@ -96,7 +107,9 @@ def test_a_drained_worker_finishes_what_it_holds_and_ends(tmp_path: Path, redis_
     assert client.hget("batchfleet:run:drained", "regenerated") == b"0"
 
 
-def test_100_000_queued_questions_are_cancelled_at_once(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_100_000_queued_questions_are_cancelled_at_once(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """Without any worker; and the batcher goes on leading and handing over meanwhile."""
     accept(client, "unwanted", [None] * 100_000)
     wanted = accept(client, "wanted", [None] * 100)
@@ -104,7 +117,9 @@ def test_100_000_queued_questions_are_cancelled_at_once(tmp_path: Path, redis_se
         fleet.batcher()
         wait_until(lambda: client.llen("rq:queue:batchfleet:stub") == 64, "batches wait")
         assert batchfleet("cancel", "unwanted", "--redis", redis_server.url).returncode == 0
-        took_s = wait_until(lambda: client.hget("batchfleet:run:unwanted", "failed") == b"100000", "all have their record")
+        took_s = wait_until(
+            lambda: client.hget("batchfleet:run:unwanted", "failed") == b"100000", "all have their record"
+        )
         fleet.worker()
         wait_until(lambda: len(wanted.records()) == 100, "the other run is answered")
         assert client.get("batchfleet:epoch") == b"1"
@@ -113,16 +128,25 @@ def test_100_000_queued_questions_are_cancelled_at_once(tmp_path: Path, redis_se
     assert {record.status for record in wanted.records()} == {"answered"}
 
 
-def test_urgent_questions_overtake_a_backlog_of_100_000(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_urgent_questions_overtake_a_backlog_of_100_000(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """95 of 100 wait less than one batch takes, although RQ's queue and the engine are full of others."""
     step_s, longest = 0.05, 40
     accept(client, "backlog", [None] * 100_000)
     urgent = Submitter(client, "urgent", 40)
-    clock = {"BATCHFLEET_STUB_STEP_S": str(step_s), "BATCHFLEET_STUB_MIN_TOKENS": "10", "BATCHFLEET_STUB_MAX_TOKENS": str(longest)}
+    clock = {
+        "BATCHFLEET_STUB_STEP_S": str(step_s),
+        "BATCHFLEET_STUB_MIN_TOKENS": "10",
+        "BATCHFLEET_STUB_MAX_TOKENS": str(longest),
+    }
     with Processes(redis_server.url, tmp_path, clock) as fleet:
         fleet.batcher()
         fleet.worker()
-        wait_until(lambda: client.hget("batchfleet:run:backlog", "answered") not in {None, b"0"}, "the backlog is being answered")
+        wait_until(
+            lambda: client.hget("batchfleet:run:backlog", "answered") not in {None, b"0"},
+            "the backlog is being answered",
+        )
         wait_until(lambda: client.llen("rq:queue:batchfleet:stub") == 64, "the queue is full")
         for _ in range(40):
             assert urgent.offer(1, priority=9).outcome == "ok"
@@ -131,7 +155,9 @@ def test_urgent_questions_overtake_a_backlog_of_100_000(tmp_path: Path, redis_se
     answers = [record for record in urgent.records() if record.status == "answered"]
     waits_s = sorted((answer.latency_s or 0.0) - step_s * answer.usage.completion_tokens for answer in answers)
     p95_s = waits_s[int(len(waits_s) * 0.95)]
-    print(f"urgent questions waited p50 {waits_s[len(waits_s) // 2]:.2f} s, p95 {p95_s:.2f} s; a batch takes {step_s * longest:.2f} s")
+    print(
+        f"urgent questions waited p50 {waits_s[len(waits_s) // 2]:.2f} s, p95 {p95_s:.2f} s; a batch takes {step_s * longest:.2f} s"
+    )
     assert len(waits_s) == 40
     assert p95_s < step_s * longest
 
@@ -156,7 +182,10 @@ def test_an_urgent_question_overtakes_the_backlog(tmp_path: Path, redis_server: 
 
 def test_a_question_past_its_deadline_is_not_generated(tmp_path: Path, redis_server: PrivateRedis) -> None:
     """It ends as `expired`; the others are answered."""
-    lines = [{"id": f"q{number}", "question": f"Number {number}?", **({"deadline_s": 0.05} if number % 2 else {})} for number in range(20)]
+    lines = [
+        {"id": f"q{number}", "question": f"Number {number}?", **({"deadline_s": 0.05} if number % 2 else {})}
+        for number in range(20)
+    ]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with Processes(redis_server.url, tmp_path) as fleet:
         fleet.batcher()
@@ -166,7 +195,9 @@ def test_a_question_past_its_deadline_is_not_generated(tmp_path: Path, redis_ser
         time.sleep(0.1)  # The deadline itself: nothing else tells that it has passed.
         fleet.worker()
         assert fleet.finish("producer") == 1
-    outcome = {line["id"]: line.get("error", {}).get("kind", "answered") for line in read_answers(tmp_path / "answers.jsonl")}
+    outcome = {
+        line["id"]: line.get("error", {}).get("kind", "answered") for line in read_answers(tmp_path / "answers.jsonl")
+    }
     assert outcome == {f"q{number}": "expired" if number % 2 else "answered" for number in range(20)}
 
 
@@ -183,7 +214,9 @@ def test_a_run_ends_by_its_deadlines_without_any_worker(tmp_path: Path, redis_se
     assert Counter((line["error"]["kind"], line["attempts"]) for line in answers) == {("expired", 0): 3000}
 
 
-def test_a_run_that_is_submitted_again_is_generated_once(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_a_run_that_is_submitted_again_is_generated_once(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """While it is queued, while it runs, and when it is done: no id twice in the queue, in an engine, or among the records."""
     ids = write_questions(tmp_path / "questions.jsonl", 400)
     answers, run = tmp_path / "answers.jsonl", "batchfleet:run:again"
@@ -209,7 +242,10 @@ def test_a_run_that_is_submitted_again_is_generated_once(tmp_path: Path, redis_s
 
 def test_each_model_has_its_queue_and_its_workers(tmp_path: Path, redis_server: PrivateRedis) -> None:
     """Questions name the model; a worker answers for its own only."""
-    lines = [{"id": f"q{number}", "question": f"Number {number}?", "model": "left" if number % 2 else "right"} for number in range(60)]
+    lines = [
+        {"id": f"q{number}", "question": f"Number {number}?", "model": "left" if number % 2 else "right"}
+        for number in range(60)
+    ]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with Processes(redis_server.url, tmp_path) as fleet:
         fleet.batcher()

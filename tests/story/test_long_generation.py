@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from fleet.private_redis import PrivateRedis
+from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, read_answers, write_questions
 
 STEP_S = 0.05
@@ -30,7 +30,9 @@ def load() -> Iterator[None]:
 
 
 # 30 minutes are 300 of the default leases of 6 s. The short one is for every day; scripts/test -m slow runs the long one.
-@pytest.mark.parametrize(("lease_s", "leases"), [(2.0, 10), pytest.param(1.0, 300, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize(
+    ("lease_s", "leases"), [(2.0, 10), pytest.param(1.0, 300, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+)
 @pytest.mark.usefixtures("load")
 def test_a_generation_of_many_leases_is_never_taken_over(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, lease_s: float, leases: int

@@ -9,8 +9,8 @@ from pathlib import Path
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from fleet.metrics import names
-from fleet.private_redis import PrivateRedis
+from batchfleet.metrics import names
+from batchfleet.supervisor.private_server import PrivateRedis
 from gpu_worker.options import default_capacity
 from tests.processes import Processes, batchfleet, wait_until, write_questions
 
@@ -21,7 +21,11 @@ def scrape(address: str) -> dict[tuple[str, ...], float]:
     """Every sample: (name, label values in the order of the labels' names ...) -> value."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as reply:
         families = list(text_string_to_metric_families(reply.read().decode()))
-    return {(sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value for family in families for sample in family.samples}
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def test_the_figures_of_a_scrape_add_up(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
@@ -47,7 +51,8 @@ def test_the_figures_of_a_scrape_add_up(tmp_path: Path, redis_server: PrivateRed
     assert batcher["batchfleet_batcher_leading",] == 1
     assert batcher["batchfleet_batcher_batch_questions_sum", "stub"] == 400
     assert (
-        batcher["batchfleet_batcher_batches_total", "stub", "full"] + batcher["batchfleet_batcher_batches_total", "stub", "time"]
+        batcher["batchfleet_batcher_batches_total", "stub", "full"]
+        + batcher["batchfleet_batcher_batches_total", "stub", "time"]
         == (worker["batchfleet_worker_claimed_batches_total", "stub"])
     )
     assert batcher["batchfleet_queue_waiting_questions", "stub"] == 0

@@ -33,9 +33,9 @@ from batchfleet import (
     RunBusyError,
     UsageError,
 )
-from fleet.private_redis import PrivateRedis
-from fleet.processes import spawn
-from producer.streaming import StreamRun
+from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.processes import spawn
+from producer.stream_run import StreamRun
 from tests.processes import ROOT, Processes, wait_until
 
 SLOW_ENVIRON = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BATCHFLEET_STUB_MAX_TOKENS": "25"}
@@ -96,7 +96,12 @@ def test_questions_of_every_form_are_answered(redis_server: PrivateRedis) -> Non
     questions: list[QuestionLike] = [
         "Why?",
         {"id": "line", "question": "How?", "metadata": {"set": "A"}},
-        {"custom_id": "batch", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "Who?"}]}},
+        {
+            "custom_id": "batch",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"messages": [{"role": "user", "content": "Who?"}]},
+        },
         Question(messages=[{"role": "user", "content": "When?"}], id="chat", params={"max_tokens": 3}, priority=2),
     ]
 
@@ -104,19 +109,35 @@ def test_questions_of_every_form_are_answered(redis_server: PrivateRedis) -> Non
         answers = {answer.id: answer for answer in fleet.answer(questions, params={"max_tokens": 5})}
         asked = fleet.ask("Where?", timeout_s=PATIENCE_S)
 
-    assert all(isinstance(answer, Answer) and answer.text and answer.model == "stub" for answer in [*answers.values(), asked])
+    assert all(
+        isinstance(answer, Answer) and answer.text and answer.model == "stub" for answer in [*answers.values(), asked]
+    )
     assert set(answers) > {"line", "batch", "chat"}
     assert answers["line"].metadata == {"set": "A"}
-    assert {name: answers[name].params["max_tokens"] for name in ("line", "batch", "chat")} == {"line": 5, "batch": 5, "chat": 3}
+    assert {name: answers[name].params["max_tokens"] for name in ("line", "batch", "chat")} == {
+        "line": 5,
+        "batch": 5,
+        "chat": 3,
+    }
     assert answers["line"].as_dict()["status"] == "answered"
 
 
 def test_a_failure_is_raised_or_returned_as_the_caller_likes(redis_server: PrivateRedis, tmp_path: Path) -> None:
     """It is never an answer. Raised, it carries its record, and what was not taken yet can still be taken."""
-    with Processes(redis_server.url, tmp_path, {"BATCHFLEET_STUB_REFUSE_ON": "bad"}) as processes, Fleet(redis_server.url, model="stub") as fleet:
+    with (
+        Processes(redis_server.url, tmp_path, {"BATCHFLEET_STUB_REFUSE_ON": "bad"}) as processes,
+        Fleet(redis_server.url, model="stub") as fleet,
+    ):
         processes.batcher()
         processes.worker()
-        questions: list[Any] = ["good", "bad", {"id": "typo", "quesiton": "?"}, {"id": 1.5, "question": "?"}, {"prompt": object()}, "also good"]
+        questions: list[Any] = [
+            "good",
+            "bad",
+            {"id": "typo", "quesiton": "?"},
+            {"id": 1.5, "question": "?"},
+            {"prompt": object()},
+            "also good",
+        ]
 
         found = list(fleet.answer(questions, errors="return"))
         submitted = fleet.submit(["bad", "good"], run="raising")
@@ -129,7 +150,11 @@ def test_a_failure_is_raised_or_returned_as_the_caller_likes(redis_server: Priva
 
     kinds = Counter(result.kind if isinstance(result, Failure) else "answered" for result in found)
     assert kinds == {"answered": 2, "refused": 1, "invalid_question": 3}
-    assert (caught.value.failure.kind, caught.value.failure.run, caught.value.failure.retryable) == ("refused", "raising", False)
+    assert (caught.value.failure.kind, caught.value.failure.run, caught.value.failure.retryable) == (
+        "refused",
+        "raising",
+        False,
+    )
     assert len(rest) <= 1
     assert isinstance(asked, Failure)
     assert asked.as_dict()["error"]["kind"] == "refused"
@@ -217,10 +242,15 @@ def test_a_generator_may_wait_for_answers_of_its_own(redis_server: PrivateRedis)
     assert count == 60
 
 
-def test_a_killed_worker_costs_nothing_but_time(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+def test_a_killed_worker_costs_nothing_but_time(
+    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+) -> None:
     """SIGKILL during `answer`: another worker has what it held, and every answer comes once."""
     taken: Counter[str] = Counter()
-    with Processes(redis_server.url, tmp_path, SLOW_ENVIRON) as processes, Fleet(redis_server.url, model="stub") as fleet:
+    with (
+        Processes(redis_server.url, tmp_path, SLOW_ENVIRON) as processes,
+        Fleet(redis_server.url, model="stub") as fleet,
+    ):
         processes.batcher()
         processes.worker("doomed")
         for answer in fleet.answer(numbered(600), run="kill", timeout_s=PATIENCE_S):
@@ -254,7 +284,9 @@ def test_a_redis_that_is_killed_and_comes_back_loses_nothing(redis_server: Priva
 SLOW_WORKER = {name.removeprefix("BATCHFLEET_"): value for name, value in SLOW_ENVIRON.items()}
 
 
-def test_a_redis_that_lost_everything_costs_time_and_no_answer(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+def test_a_redis_that_lost_everything_costs_time_and_no_answer(
+    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+) -> None:
     """All questions were accepted, and are forgotten: who still has them asks again, instead of taking the silence for the end."""
     taken: Counter[str] = Counter()
     with Processes(redis_server.url, tmp_path) as processes, Fleet(redis_server.url, model="stub") as fleet:
@@ -269,7 +301,9 @@ def test_a_redis_that_lost_everything_costs_time_and_no_answer(redis_server: Pri
     assert taken == ids(1500)
 
 
-def test_who_only_collects_is_told_that_redis_lost_the_run(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+def test_who_only_collects_is_told_that_redis_lost_the_run(
+    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+) -> None:
     """The questions are nowhere any more; an end like any other would pass for all answers."""
     with Processes(redis_server.url, tmp_path) as processes, Fleet(redis_server.url, model="stub") as fleet:
         fleet.submit(numbered(1500), run="mine")
@@ -285,11 +319,15 @@ def test_who_only_collects_is_told_that_redis_lost_the_run(redis_server: Private
                 list(results)
 
 
-async def test_asks_survive_a_redis_that_lost_everything(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+async def test_asks_survive_a_redis_that_lost_everything(
+    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+) -> None:
     """Whoever awaits an answer holds the question; it is asked again, though nothing else is asked that would show the loss."""
     async with AsyncFleet(redis_server.url, model="stub") as fleet:
         asked = [asyncio.create_task(fleet.ask(f"Number {number}?")) for number in range(20)]
-        await asyncio.to_thread(wait_until, lambda: client.xlen("batchfleet:questions:stub:0") == 20, "all are accepted")
+        await asyncio.to_thread(
+            wait_until, lambda: client.xlen("batchfleet:questions:stub:0") == 20, "all are accepted"
+        )
         client.flushall()
         with Processes(redis_server.url, tmp_path) as processes:
             processes.batcher()
@@ -320,7 +358,9 @@ def test_a_killed_program_is_gone_on_with(redis_server: PrivateRedis, tmp_path: 
 
 @pytest.mark.usefixtures("workers")
 @pytest.mark.usefixtures("workers")
-def test_a_killed_program_that_asked_leaves_nothing_for_ever(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+def test_a_killed_program_that_asked_leaves_nothing_for_ever(
+    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+) -> None:
     """What was asked is answered for nobody; every key of the run has an end, and nothing counts as pending."""
     code = """
 import threading
@@ -332,12 +372,17 @@ print("asked", flush=True)
 """
     program = Program(redis_server.url, tmp_path, code)
     wait_until(
-        lambda: any(int(client.hget(run, "accepted") or 0) for run in client.scan_iter("batchfleet:run:ask-*", _type="hash")), "questions are sent"
+        lambda: any(
+            int(client.hget(run, "accepted") or 0) for run in client.scan_iter("batchfleet:run:ask-*", _type="hash")
+        ),
+        "questions are sent",
     )
 
     program.end(signal.SIGKILL)
 
-    wait_until(lambda: {int(count) for count in client.hvals("batchfleet:pending")} == {0}, "what was accepted is answered")
+    wait_until(
+        lambda: {int(count) for count in client.hvals("batchfleet:pending")} == {0}, "what was accepted is answered"
+    )
     left = {key: client.ttl(key) for key in client.scan_iter("batchfleet:run:ask-*")}
     assert left
     assert all(0 < ttl <= 7 * 86_400 for ttl in left.values()), left
@@ -387,10 +432,15 @@ def test_a_run_is_resumed_with_its_own_questions_only(redis_server: PrivateRedis
     with Fleet(redis_server.url, model="stub") as fleet:
         assert len(list(fleet.answer(numbered(100), run="ours"))) == 100
         for others in (changed, numbered(50)):
-            with pytest.raises(UsageError, match="the first 100 questions that it was given are not the first of these"):
+            with pytest.raises(
+                UsageError, match="the first 100 questions that it was given are not the first of these"
+            ):
                 list(fleet.answer(others, run="ours", timeout_s=PATIENCE_S))
         assert Counter(answer.id for answer in fleet.answer(numbered(120), run="ours")) == ids(120) - ids(100)
-    with Fleet(redis_server.url, model="another") as fleet, pytest.raises(UsageError, match="or were for another model"):
+    with (
+        Fleet(redis_server.url, model="another") as fleet,
+        pytest.raises(UsageError, match="or were for another model"),
+    ):
         list(fleet.answer(numbered(100), run="ours"))
     with Processes(redis_server.url, tmp_path) as processes:
         processes.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl", "--run", "files")
@@ -434,7 +484,10 @@ def test_a_cancelled_run_ends(redis_server: PrivateRedis, tmp_path: Path) -> Non
             made += 1
             yield f"Number {made}?"
 
-    with Processes(redis_server.url, tmp_path, SLOW_ENVIRON) as processes, Fleet(redis_server.url, model="stub") as fleet:
+    with (
+        Processes(redis_server.url, tmp_path, SLOW_ENVIRON) as processes,
+        Fleet(redis_server.url, model="stub") as fleet,
+    ):
         processes.batcher()
         processes.worker()
         doomed = fleet.submit(endless(), window=1000)
@@ -457,7 +510,10 @@ def test_a_cancelled_run_ends(redis_server: PrivateRedis, tmp_path: Path) -> Non
 def test_a_full_fleet_makes_the_client_wait(redis_server: PrivateRedis, tmp_path: Path) -> None:
     """It says why, and gives up only where a time-out was asked for."""
     bounds = {"limits.max_pending_questions": 100, "limits.run_window": 60}
-    with Processes(redis_server.url, tmp_path) as processes, Fleet(redis_server.url, model="stub", config=bounds) as fleet:
+    with (
+        Processes(redis_server.url, tmp_path) as processes,
+        Fleet(redis_server.url, model="stub", config=bounds) as fleet,
+    ):
         first = fleet.submit(numbered(1000))
         wait_until(lambda: "as many as the window" in first.status().waiting_for, "the first run has its share")
         run = fleet.submit(numbered(1000))
@@ -486,10 +542,14 @@ def test_waiting_for_a_run_whose_window_is_full_is_an_error(redis_server: Privat
         assert small.wait(PATIENCE_S).answered == 50
 
 
-async def test_thousands_of_asks_share_a_run_and_two_connections(redis_server: PrivateRedis, workers: Processes, client: redis.Redis) -> None:
+async def test_thousands_of_asks_share_a_run_and_two_connections(
+    redis_server: PrivateRedis, workers: Processes, client: redis.Redis
+) -> None:
     """Each gets its own answer; they travel together."""
     async with AsyncFleet(redis_server.url) as fleet:
-        answers = await asyncio.gather(*(fleet.ask({"id": f"q{number}", "question": f"Number {number}?"}) for number in range(3000)))
+        answers = await asyncio.gather(
+            *(fleet.ask({"id": f"q{number}", "question": f"Number {number}?"}) for number in range(3000))
+        )
         during: Any = client.client_list()
         runs: Any = client.zrange("batchfleet:runs", 0, -1)
         status = await fleet.status()
@@ -502,7 +562,9 @@ async def test_thousands_of_asks_share_a_run_and_two_connections(redis_server: P
     assert workers.started["worker"].poll() is None
 
 
-async def test_a_cancelled_ask_is_taken_out_of_the_engine(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> None:
+async def test_a_cancelled_ask_is_taken_out_of_the_engine(
+    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+) -> None:
     """Whether it runs, waits in a batch or was never sent: no GPU works for nobody. Its neighbours are answered."""
     # An answer takes 50 s here, four at a time: not to wait for.
     slow = {
@@ -517,22 +579,32 @@ async def test_a_cancelled_ask_is_taken_out_of_the_engine(redis_server: PrivateR
         async with AsyncFleet(redis_server.url, model="stub") as fleet:
             asked = [asyncio.create_task(fleet.ask(f"Number {number}?")) for number in range(200)]
             wanted = asyncio.create_task(fleet.ask({"question": "Short?", "params": {"max_tokens": 1}}))
-            await asyncio.to_thread(wait_until, lambda: client.zcard("batchfleet:leases:stub"), "questions in the engine")
+            await asyncio.to_thread(
+                wait_until, lambda: client.zcard("batchfleet:leases:stub"), "questions in the engine"
+            )
             for task in asked:
                 task.cancel()
             outcome = await asyncio.gather(*asked, return_exceptions=True)
             assert (await asyncio.wait_for(wanted, PATIENCE_S)).usage.completion_tokens == 1
             runs: Any = client.zrange("batchfleet:runs", 0, -1)
-            await asyncio.to_thread(wait_until, lambda: client.hget(f"batchfleet:run:{runs[0].decode()}", "failed") == b"200", "all have ended")
-            await asyncio.to_thread(wait_until, lambda: not client.exists("batchfleet:withdrawn"), "the note of it is gone")
+            await asyncio.to_thread(
+                wait_until,
+                lambda: client.hget(f"batchfleet:run:{runs[0].decode()}", "failed") == b"200",
+                "all have ended",
+            )
+            await asyncio.to_thread(
+                wait_until, lambda: not client.exists("batchfleet:withdrawn"), "the note of it is gone"
+            )
 
     assert all(isinstance(result, asyncio.CancelledError) for result in outcome)
 
 
 @pytest.mark.usefixtures("workers")
-async def test_asks_go_on_in_a_new_run_when_theirs_is_full(redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch, client: redis.Redis) -> None:
+async def test_asks_go_on_in_a_new_run_when_theirs_is_full(
+    redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch, client: redis.Redis
+) -> None:
     """So that no ledger grows without end."""
-    monkeypatch.setattr("batchfleet._asks.MOST_IN_A_RUN", 100)
+    monkeypatch.setattr("batchfleet.client.single_questions.MOST_IN_A_RUN", 100)
     async with AsyncFleet(redis_server.url) as fleet:
         answers = await asyncio.gather(*(fleet.ask(f"Number {number}?") for number in range(950)))
 
@@ -550,11 +622,13 @@ def streams_in_memory() -> int:
 @pytest.mark.usefixtures("workers")
 async def test_nothing_stays_of_runs_that_are_over(redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service asks for months; what it has asked must not fill its memory."""
-    monkeypatch.setattr("batchfleet._asks.MOST_IN_A_RUN", 5)
+    monkeypatch.setattr("batchfleet.client.single_questions.MOST_IN_A_RUN", 5)
     async with AsyncFleet(redis_server.url) as fleet:
         for number in range(60):
             await fleet.ask(f"Number {number}?")
-        await asyncio.to_thread(wait_until, lambda: sum("ask-" in thread.name for thread in threading.enumerate()) <= 2, "earlier runs end")
+        await asyncio.to_thread(
+            wait_until, lambda: sum("ask-" in thread.name for thread in threading.enumerate()) <= 2, "earlier runs end"
+        )
         for number in range(6):
             await fleet.ask(f"Number {number}?")
 
@@ -629,14 +703,24 @@ def test_a_fleet_of_its_own_answers_and_is_gone() -> None:
         names = [worker.name for worker in fleet.status().workers]
         answered = list(fleet.answer(numbered(200), timeout_s=PATIENCE_S))
         refused = fleet.ask("bad", errors="return")
-        children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True, check=False).stdout  # noqa: S603, S607
+        children = subprocess.run(  # noqa: S603  # noqa: S603
+            ["ps", "--ppid", str(os.getpid()), "-o", "args="],  # noqa: S607  # noqa: S607 # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
 
-    after = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "args="], capture_output=True, text=True, check=False).stdout  # noqa: S603, S607
+    after = subprocess.run(  # noqa: S603
+        ["ps", "--ppid", str(os.getpid()), "-o", "args="],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
     assert names
     assert len(answered) == 200
     assert isinstance(refused, Failure)
-    assert children.count("-m fleet worker") == 2
-    assert "-m fleet" not in after
+    assert children.count("-m batchfleet worker") == 2
+    assert "-m batchfleet" not in after
 
 
 def test_a_local_fleet_that_cannot_start_says_why() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.private_redis import PrivateRedis
+from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import PATIENCE_S, ROOT, Processes
 
 
@@ -32,6 +32,13 @@ def test_every_program_on_the_page_runs(redis_server: PrivateRedis, tmp_path: Pa
         processes.worker()
         for code in found:
             program = code.replace("redis://localhost", redis_server.url)
-            done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)  # noqa: S603 (ours)
+            done = subprocess.run(  # noqa: S603 (ours)
+                [sys.executable, "-c", program],
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_S,
+                check=False,
+            )
             assert done.returncode == 0, f"{code}\n{done.stderr}"
             assert not done.stderr or "left run sums before its end" in done.stderr, done.stderr

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from fleet.private_redis import PrivateRedis
+from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, batchfleet, read_answers, wait_until, write_questions
 
 SHORT_LEASES = {
@@ -26,7 +26,9 @@ WORKERS = ("one", "two", "three")
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("batch_size", "culprits"), [("64", ["q1234"]), ("1", ["q400", "q410", "q1700"])])
-def test_a_question_that_kills_its_engine_is_found_and_its_neighbours_are_answered(tmp_path: Path, batch_size: str, culprits: list[str]) -> None:
+def test_a_question_that_kills_its_engine_is_found_and_its_neighbours_are_answered(
+    tmp_path: Path, batch_size: str, culprits: list[str]
+) -> None:
     """Each ends as a failure with the evidence, after at most log2(in flight) + 2 deaths, however large the batches are."""
     ids = write_questions(tmp_path / "questions.jsonl", 2000)
     text = (tmp_path / "questions.jsonl").read_text()
@@ -34,7 +36,12 @@ def test_a_question_that_kills_its_engine_is_found_and_its_neighbours_are_answer
         text = text.replace(f"Question {culprit}.", f"Question {culprit}. KILLER")
     (tmp_path / "questions.jsonl").write_text(text)
     answers = tmp_path / "answers.jsonl"
-    environ = {**SHORT_LEASES, "BATCHFLEET_STUB_CRASH_ON": "KILLER", "BATCHFLEET_STUB_STEP_S": "0.001", "BATCHFLEET_BATCH_SIZE": batch_size}
+    environ = {
+        **SHORT_LEASES,
+        "BATCHFLEET_STUB_CRASH_ON": "KILLER",
+        "BATCHFLEET_STUB_STEP_S": "0.001",
+        "BATCHFLEET_BATCH_SIZE": batch_size,
+    }
 
     arguments = ["run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--engine", "stub", "--workers", "3"]
     done = batchfleet(*arguments, environ=environ, timeout_s=280)
@@ -54,7 +61,9 @@ def holder_of_a_batch(client: redis.Redis, fleet: Processes, deaths: int) -> str
     names = {last: name for name in WORKERS for last in re.findall(r"worker (\S+) serves ", fleet.log(name))[-1:]}
     leased: Any = client.zrange("batchfleet:leases:stub", 0, -1)
     held: list[Any] = [client.hmget(f"rq:job:{batch.decode()}", "deaths", "worker_name") for batch in leased]
-    return next((names.get(worker.decode()) for died, worker in held if worker is not None and int(died or 0) == deaths), None)
+    return next(
+        (names.get(worker.decode()) for died, worker in held if worker is not None and int(died or 0) == deaths), None
+    )
 
 
 def stopped_holder(client: redis.Redis, fleet: Processes, deaths: int) -> str | None:
@@ -70,11 +79,18 @@ def stopped_holder(client: redis.Redis, fleet: Processes, deaths: int) -> str | 
 
 
 @pytest.mark.timeout(300)
-def test_workers_killed_from_outside_cost_no_question_its_answer(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_workers_killed_from_outside_cost_no_question_its_answer(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """Whoever holds it is killed four times in a row, twice of them while it runs alone, and still it is answered like all others."""
     ids = write_questions(tmp_path / "questions.jsonl", 200)
     answers = tmp_path / "answers.jsonl"
-    environ = {**SHORT_LEASES, "BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MAX_NUM_SEQS": "8", "BATCHFLEET_BATCH_SIZE": "1"}
+    environ = {
+        **SHORT_LEASES,
+        "BATCHFLEET_STUB_STEP_S": "0.02",
+        "BATCHFLEET_STUB_MAX_NUM_SEQS": "8",
+        "BATCHFLEET_BATCH_SIZE": "1",
+    }
     environ["BATCHFLEET_STUB_MIN_TOKENS"] = "64"
     with Processes(redis_server.url, tmp_path, environ) as fleet:
         fleet.batcher()
@@ -114,14 +130,22 @@ def test_a_hanging_question_times_out_and_its_neighbours_are_answered(tmp_path: 
     done = batchfleet("run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--engine", "stub", environ=environ)
 
     assert done.returncode == 1, done.stderr
-    assert [(line["id"], line["error"]["kind"]) for line in read_answers(answers) if line["status"] == "failed"] == [("q77", "timed_out")]
+    assert [(line["id"], line["error"]["kind"]) for line in read_answers(answers) if line["status"] == "failed"] == [
+        ("q77", "timed_out")
+    ]
 
 
-def test_a_worker_whose_engine_stalls_gives_its_work_up(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_a_worker_whose_engine_stalls_gives_its_work_up(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """Alive is not enough: without progress it loses its work, and another answers it."""
     write_questions(tmp_path / "questions.jsonl", 40)
     answers = tmp_path / "answers.jsonl"
-    with Processes(redis_server.url, tmp_path, {**SHORT_LEASES, "BATCHFLEET_STUB_STEP_S": "0.001", "BATCHFLEET_LEASES_STALL_S": "2"}) as fleet:
+    with Processes(
+        redis_server.url,
+        tmp_path,
+        {**SHORT_LEASES, "BATCHFLEET_STUB_STEP_S": "0.001", "BATCHFLEET_LEASES_STALL_S": "2"},
+    ) as fleet:
         fleet.batcher()
         fleet.worker("stuck", STUB_HANG_ON="What is")
         fleet.submit(tmp_path / "questions.jsonl", answers)

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import redis
 
-from fleet import building
-from fleet.asking import Asking, prepare
-from fleet.private_redis import PrivateRedis
-from fleet.processes import stop_all
-from fleet.settings.loading import load_settings
-from producer import running
-from producer.output import AnswersFile
-from producer.running import Runner
-from producer.stock import Tally, take_stock
+from batchfleet.runs.run_file import RunRequest, prepare
+from batchfleet.settings import to_options
+from batchfleet.settings.load import load_settings
+from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.processes import stop_all
+from producer import file_run
+from producer.answers.answers_file import AnswersFile
+from producer.file_run import Runner
+from producer.resume import RunTally, take_stock
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 
@@ -32,7 +32,13 @@ def test_a_run_id_that_was_used_for_something_else_is_refused(tmp_path: Path, re
         first = batchfleet(*submit, str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "a.jsonl"))
         same = batchfleet(*submit, str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "a.jsonl"))
         others = batchfleet(*submit, str(tmp_path / "others.jsonl"), "-o", str(tmp_path / "b.jsonl"))
-        warmer = batchfleet(*submit, str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "c.jsonl"), environ={"BATCHFLEET_TEMPERATURE": "0.5"})
+        warmer = batchfleet(
+            *submit,
+            str(tmp_path / "questions.jsonl"),
+            "-o",
+            str(tmp_path / "c.jsonl"),
+            environ={"BATCHFLEET_TEMPERATURE": "0.5"},
+        )
 
     assert (first.returncode, same.returncode, others.returncode, warmer.returncode) == (0, 0, 2, 2)
     assert "run mine exists and was made of something else; different: questions (" in others.stderr
@@ -43,7 +49,16 @@ def test_another_template_under_the_same_file_name_is_another_run(tmp_path: Path
     """What a template says counts, not what its file is called."""
     write_questions(tmp_path / "questions.jsonl", 3)
     template = tmp_path / "template.jinja"
-    arguments = ("run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl"), "--engine", "stub", "--run", "mine")
+    arguments = (
+        "run",
+        str(tmp_path / "questions.jsonl"),
+        "-o",
+        str(tmp_path / "answers.jsonl"),
+        "--engine",
+        "stub",
+        "--run",
+        "mine",
+    )
     environ = {"BATCHFLEET_CHAT_TEMPLATE": str(template)}
 
     template.write_text("{{ messages[0].content }}")
@@ -67,7 +82,10 @@ def test_sampling_that_the_producer_sets_is_used(tmp_path: Path, redis_server: P
         assert fleet.finish("set") == fleet.finish("unset") == 0
 
     def used(name: str) -> dict[str, tuple[int, float]]:
-        return {line["id"]: (line["params"]["max_tokens"], line["params"]["temperature"]) for line in read_answers(tmp_path / name)}
+        return {
+            line["id"]: (line["params"]["max_tokens"], line["params"]["temperature"])
+            for line in read_answers(tmp_path / name)
+        }
 
     assert used("set.jsonl") == {"plain": (7, 0.3), "own": (9, 0.3)}
     assert used("unset.jsonl") == {"plain": (50, 0.3), "own": (9, 0.3)}
@@ -77,25 +95,34 @@ def test_a_redis_that_goes_before_the_last_settle_does_not_spoil_a_complete_run(
     tmp_path: Path, redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every line is on disk; that Redis could not be told so is no failure of the run."""
-    monkeypatch.setattr(running, "LAST_SETTLE_S", 0.2)
+    monkeypatch.setattr(file_run, "LAST_SETTLE_S", 0.2)
     (tmp_path / "questions.jsonl").write_text("not JSON\n" * 50)
     settings = load_settings(None, {"BATCHFLEET_REDIS_URL": redis_server.url}, {}).settings
-    asking = Asking((str(tmp_path / "questions.jsonl"),), tmp_path / "answers.jsonl", skip_invalid=True)
+    asking = RunRequest((str(tmp_path / "questions.jsonl"),), tmp_path / "answers.jsonl", skip_invalid=True)
     what = prepare(asking, settings, "stub", {})
 
-    def kill_redis_at_the_end(tally: Tally) -> None:
+    def kill_redis_at_the_end(tally: RunTally) -> None:
         if tally.on_disk == tally.questions and redis_server.process is not None:
             stop_all([redis_server.process], grace_s=5)
 
     with AnswersFile(asking.answers) as answers:
         stock = take_stock(what, answers)
-        runner = Runner(what, stock, answers, building.redis_address(settings), building.producer_options(settings), observe=kill_redis_at_the_end)
+        runner = Runner(
+            what,
+            stock,
+            answers,
+            to_options.redis_address(settings),
+            to_options.producer_options(settings),
+            observe=kill_redis_at_the_end,
+        )
         tally = runner.run()
 
     assert (tally.on_disk, lines_in(asking.answers)) == (50, 50)
 
 
-def test_a_producer_waits_for_a_redis_that_is_away_says_so_and_stops_in_the_end(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_a_producer_waits_for_a_redis_that_is_away_says_so_and_stops_in_the_end(
+    tmp_path: Path, redis_server: PrivateRedis
+) -> None:
     """After `redis.patience_s`, with exit code 3; the same command continues the run once Redis is back."""
     ids = write_questions(tmp_path / "questions.jsonl", 400)
     slow = {"BATCHFLEET_STUB_STEP_S": "0.02"}
@@ -116,7 +143,9 @@ def test_a_producer_waits_for_a_redis_that_is_away_says_so_and_stops_in_the_end(
     assert Counter(line["id"] for line in read_answers(tmp_path / "answers.jsonl")) == Counter(ids)
 
 
-def test_a_cancelled_run_says_how_to_ask_the_rest(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_a_cancelled_run_says_how_to_ask_the_rest(
+    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+) -> None:
     """Its window was smaller than the file, so that some was never accepted: exit code 3, and what to do."""
     write_questions(tmp_path / "questions.jsonl", 300)
     with Processes(redis_server.url, tmp_path, {"BATCHFLEET_LIMITS_RUN_WINDOW": "100"}) as fleet:
@@ -126,4 +155,7 @@ def test_a_cancelled_run_says_how_to_ask_the_rest(tmp_path: Path, redis_server: 
         assert batchfleet("cancel", "unwanted", "--redis", redis_server.url).returncode == 0
         assert fleet.finish("producer") == 3
         said = fleet.log("producer")
-    assert "run unwanted was cancelled; 100 of 300 questions have a line. To ask the rest, choose another --run and -o" in said
+    assert (
+        "run unwanted was cancelled; 100 of 300 questions have a line. To ask the rest, choose another --run and -o"
+        in said
+    )

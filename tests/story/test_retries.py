@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from fleet.private_redis import PrivateRedis
+from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, read_answers
 from tests.unit.scripted_server import MODEL, Asked, Reply, ScriptedServer, a_text, an_error
 
@@ -28,8 +28,14 @@ async def test_what_may_pass_is_tried_again(tmp_path: Path, redis_server: Privat
         return a_text()
 
     names = ["fickle", "never", *(f"fine {number}" for number in range(20))]
-    (tmp_path / "questions.jsonl").write_text("".join(json.dumps({"id": name, "prompt": name}) + "\n" for name in names))
-    environ = {"BATCHFLEET_BOOT_LOCAL": "false", "BATCHFLEET_SERVER": "127.0.0.1", "BATCHFLEET_MODEL_GENERATOR_SETTINGS_MODEL": MODEL}
+    (tmp_path / "questions.jsonl").write_text(
+        "".join(json.dumps({"id": name, "prompt": name}) + "\n" for name in names)
+    )
+    environ = {
+        "BATCHFLEET_BOOT_LOCAL": "false",
+        "BATCHFLEET_SERVER": "127.0.0.1",
+        "BATCHFLEET_MODEL_GENERATOR_SETTINGS_MODEL": MODEL,
+    }
     async with ScriptedServer(script) as server:
         with Processes(redis_server.url, tmp_path, {**environ, "BATCHFLEET_PORT": str(server.port)}) as fleet:
             fleet.batcher()

@@ -32,7 +32,9 @@ class Home:
         return f"unix://{self.folder}/redis.sock"
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(batchfleet("status", "--redis", self.url, "--json").stdout or '{"workers": [], "batchers": []}')
+        found: dict[str, Any] = json.loads(
+            batchfleet("status", "--redis", self.url, "--json").stdout or '{"workers": [], "batchers": []}'
+        )
         return found
 
     def running(self) -> int:
@@ -106,7 +108,9 @@ def test_it_grows_shrinks_and_ends_in_order_under_load(machine: Processes, home:
     assert list(home.folder.glob("appendonlydir/*")) or list(home.folder.glob("*.aof"))
 
 
-def test_a_killed_worker_is_started_again_and_a_killed_head_leaves_no_process(machine: Processes, home: Home, tmp_path: Path) -> None:
+def test_a_killed_worker_is_started_again_and_a_killed_head_leaves_no_process(
+    machine: Processes, home: Home, tmp_path: Path
+) -> None:
     """SIGKILL of a worker, of the head, and `up` again on the same folder: the same command fetches the rest, each answer once."""
     ids = write_questions(tmp_path / "questions.jsonl", 3000)
     answers = tmp_path / "answers.jsonl"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet.cli import main
-from producer.running import Runner, StuckError
-from producer.stock import Tally
+from batchfleet.cli.main import main
+from producer.file_run import Runner, StuckError
+from producer.resume import RunTally
 from tests.processes import ROOT, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 CONFIG = """
@@ -93,7 +93,7 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     ]
     first = tmp_path / "out" / "max_tokens-20.jsonl"
 
-    command = [sys.executable, "-m", "fleet", *arguments, "--engine", "stub"]
+    command = [sys.executable, "-m", "batchfleet", *arguments, "--engine", "stub"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)  # noqa: S603 (ours)
     wait_until(lambda: lines_in(first) > 20, "the first answers")
@@ -128,7 +128,9 @@ def test_standard_input_cannot_be_swept(tmp_path: Path, capsys: pytest.CaptureFi
     """It could be read for the first run only."""
     (tmp_path / "sweep.yaml").write_text("sweep: {grid: {max_tokens: [1, 2]}}")
 
-    code = main(["sweep", "-", "-o", str(tmp_path / "out"), "--config", str(tmp_path / "sweep.yaml"), "--engine", "stub"])
+    code = main(
+        ["sweep", "-", "-o", str(tmp_path / "out"), "--config", str(tmp_path / "sweep.yaml"), "--engine", "stub"]
+    )
 
     assert code == 2
     assert "put them into a file" in capsys.readouterr().err
@@ -146,7 +148,9 @@ def test_standard_input_cannot_be_swept(tmp_path: Path, capsys: pytest.CaptureFi
         ("batch_size: 4", "nothing is swept"),
     ],
 )
-def test_a_wrong_sweep_is_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str], sweep: str, complaint: str) -> None:
+def test_a_wrong_sweep_is_one_clear_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sweep: str, complaint: str
+) -> None:
     """Before any engine boots or any file is made."""
     write_questions(tmp_path / "questions.jsonl", 3)
     (tmp_path / "sweep.yaml").write_text(sweep)
@@ -158,13 +162,15 @@ def test_a_wrong_sweep_is_one_clear_error(tmp_path: Path, capsys: pytest.Capture
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_that_is_stuck_leaves_others_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_stuck_leaves_others_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A question among the dead letters keeps one run from its end; the sweep may have a night's runs behind it."""
     write_questions(tmp_path / "questions.jsonl", 10)
     (tmp_path / "sweep.yaml").write_text("sweep: {grid: {temperature: [0.0, 0.7]}}\n")
     run = Runner.run
 
-    def stuck_once(_: Runner) -> Tally:
+    def stuck_once(_: Runner) -> RunTally:
         monkeypatch.setattr(Runner, "run", run)
         msg = "10 questions have no record"
         raise StuckError(msg)
@@ -175,4 +181,7 @@ def test_a_run_that_is_stuck_leaves_others_their_turn(tmp_path: Path, monkeypatc
 
     rows = json.loads(capsys.readouterr().out)["runs"]
     assert code == 3
-    assert [(row["status"], row["reason"]) for row in rows] == [("not finished", "10 questions have no record"), ("complete", "")]
+    assert [(row["status"], row["reason"]) for row in rows] == [
+        ("not finished", "10 questions have no record"),
+        ("complete", ""),
+    ]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.cli import main
-from producer.output import AnswersFile
+from batchfleet.cli.main import main
+from producer.answers.answers_file import AnswersFile
 from tests.processes import batchfleet, read_answers, write_questions
 
 BAD_LINES = {
@@ -93,13 +93,17 @@ def test_an_output_folder_that_is_not_writable(tmp_path: Path, capsys: pytest.Ca
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o500)
 
-    code, said = run(capsys, "run", str(tmp_path / "questions.jsonl"), "-o", str(closed / "a.jsonl"), "--engine", "stub")
+    code, said = run(
+        capsys, "run", str(tmp_path / "questions.jsonl"), "-o", str(closed / "a.jsonl"), "--engine", "stub"
+    )
 
     assert code == 2
     assert str(closed) in said
 
 
-def test_a_changed_configuration_does_not_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_configuration_does_not_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Answers made with other parameters are not mixed into one file; the difference is named."""
     questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     write_questions(questions, 10)
@@ -120,8 +124,13 @@ def test_a_changed_configuration_does_not_resume(tmp_path: Path, capsys: pytest.
     assert "count (10 then, 11 now)" in said_again
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.jsonl", "my notes\n"), ("a.jsonl", '{"no": "newline at the end"}'), ("a.csv", "my,table\n1,2\n")])
-def test_an_answers_file_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", "my notes\n"), ("a.jsonl", '{"no": "newline at the end"}'), ("a.csv", "my,table\n1,2\n")],
+)
+def test_an_answers_file_of_somebody_else_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str
+) -> None:
     """A file that no run of ours wrote is neither overwritten, nor appended to, nor taken for a torn line."""
     write_questions(tmp_path / "questions.jsonl", 3)
     answers = tmp_path / name
@@ -152,7 +161,9 @@ def test_two_names_of_one_answers_file_are_one_file(tmp_path: Path, capsys: pyte
     (tmp_path / "link.jsonl").symlink_to(tmp_path / "answers.jsonl")
 
     with AnswersFile(tmp_path / "answers.jsonl"):
-        code, said = run(capsys, "run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "link.jsonl"), "--engine", "stub")
+        code, said = run(
+            capsys, "run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "link.jsonl"), "--engine", "stub"
+        )
 
     assert code == 2
     assert "another batchfleet process is writing" in said
@@ -174,14 +185,18 @@ def test_a_fleet_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
     write_questions(tmp_path / "questions.jsonl", 3)
     url = "redis://user:hush@127.0.0.1:9/0"
 
-    code, said = run(capsys, "submit", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "a.jsonl"), "--redis", url)
+    code, said = run(
+        capsys, "submit", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "a.jsonl"), "--redis", url
+    )
 
     assert code == 3
     assert "127.0.0.1:9" in said
     assert "hush" not in said
 
 
-@pytest.mark.parametrize("arguments", [[], ["run"], ["run", "q.jsonl"], ["fly"], ["run", "q", "-o", "a", "--workers", "0"], ["status"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["run"], ["run", "q.jsonl"], ["fly"], ["run", "q", "-o", "a", "--workers", "0"], ["status"]]
+)
 def test_a_wrong_command_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """Usage errors end with exit code 2."""
     code, said = run(capsys, *arguments)

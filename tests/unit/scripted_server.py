@@ -33,7 +33,12 @@ class Reply:
 
 def a_text(text: str = "42", **fields: Any) -> Reply:  # noqa: ANN401 (any field of a response)
     """A response that will do as a completion and as a chat completion."""
-    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "text": text, "message": {"role": "assistant", "content": text}}
+    choice: dict[str, Any] = {
+        "index": 0,
+        "finish_reason": "stop",
+        "text": text,
+        "message": {"role": "assistant", "content": text},
+    }
     body = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
     return Reply(body={**body, **fields})
 
@@ -66,7 +71,9 @@ class ScriptedServer:
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -120,7 +127,11 @@ async def _read(reader: asyncio.StreamReader) -> Asked:
 async def _write(writer: asyncio.StreamWriter, reply: Reply) -> None:
     is_text = isinstance(reply.body, str)
     content = (reply.body if is_text else json.dumps(reply.body)).encode()
-    headers = {"content-type": "text/plain" if is_text else "application/json", "content-length": str(len(content)), **reply.headers}
+    headers = {
+        "content-type": "text/plain" if is_text else "application/json",
+        "content-length": str(len(content)),
+        **reply.headers,
+    }
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     writer.write(f"HTTP/1.1 {reply.status} Whatever\r\n{lines}\r\n".encode() + content)
     await writer.drain()

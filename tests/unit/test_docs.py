@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from fleet import records_reference, reference
-from fleet.cli import command_parser
-from fleet.commands import reference as command_reference
-from fleet.settings.loading import load_settings
+from batchfleet.cli.main import command_parser
+from batchfleet.settings.load import load_settings
+from scripts.reference import commands as command_reference
+from scripts.reference import records, settings
 from tests.hostile import attacks
 from wire.failures import KINDS
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("wire", "producer", "batcher", "gpu_worker", "fleet", "batchfleet")
+PACKAGES = ("wire", "producer", "batcher", "gpu_worker", "batchfleet", "benchmarks")
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -40,12 +40,12 @@ def source_files(suffix: str) -> Iterator[Path]:
 
 
 def test_the_reference_of_settings_is_current() -> None:
-    """It is what `python -m fleet.reference >docs/configuration.md` writes."""
-    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == reference.text()
+    """It is what `python -m scripts.reference.settings >docs/configuration.md` writes."""
+    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == settings.text()
 
 
 def test_the_reference_of_commands_is_current() -> None:
-    """It is what `python -m fleet.commands >docs/commands.md` writes."""
+    """It is what `python -m scripts.reference.commands >docs/commands.md` writes."""
     assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == command_reference.text()
 
 
@@ -114,14 +114,18 @@ def parse(parser: argparse.ArgumentParser, text: str, page: Path) -> None:
 
 def subcommands(parser: argparse.ArgumentParser) -> set[str]:
     """`run`, `submit` and so on."""
-    return {name for action in parser._subparsers._group_actions for name in action.choices or ()} if parser._subparsers else set()
+    return (
+        {name for action in parser._subparsers._group_actions for name in action.choices or ()}
+        if parser._subparsers
+        else set()
+    )
 
 
 def test_the_tables_of_records_are_current() -> None:
-    """They are what `python -m fleet.records_reference docs/records.md` writes."""
+    """They are what `python -m scripts.reference.records docs/records.md` writes."""
     page = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
 
-    assert page == records_reference.renewed(page)
+    assert page == records.renewed(page)
 
 
 def test_the_failure_kinds_are_those_of_the_code() -> None:
@@ -133,14 +137,25 @@ def kinds_in(path: Path) -> Iterator[str]:
     """Kinds that a module gives to refusals and failures, as texts or by a name that stands for texts there."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     assigned = [
-        (node.target.id, node.value) for node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value
+        (node.target.id, node.value)
+        for node in nodes
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value
     ]
     for node in nodes:
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Refusal", "error_of"}):
+        if not (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Refusal", "error_of"}
+        ):
             continue
-        kind = next((keyword.value for keyword in node.keywords if keyword.arg == "kind"), node.args[0] if node.args else node)
+        kind = next(
+            (keyword.value for keyword in node.keywords if keyword.arg == "kind"), node.args[0] if node.args else node
+        )
         values = [value for name, value in assigned if name == kind.id] if isinstance(kind, ast.Name) else [kind]
-        texts = [part.value for value in values for part in ast.walk(value) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+        texts = [
+            part.value
+            for value in values
+            for part in ast.walk(value)
+            if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        ]
         # `error_of(refusal.kind, ...)` hands on what was found elsewhere.
         assert texts or isinstance(kind, ast.Attribute), f"{path}:{node.lineno}: write the kind as a text"
         yield from texts
@@ -185,12 +200,12 @@ def test_the_way_of_a_question_passes_every_script() -> None:
 
 
 NOT_ON_THE_WAY = {
-    "batcher/forget_queues.lua",
-    "batcher/set_aside.lua",
-    "batcher/tidy.lua",
-    "gpu_worker/announce.lua",
-    "gpu_worker/slice_claim.lua",
-    "gpu_worker/slice_release.lua",
+    "batcher/maintenance/forget_queues.lua",
+    "batcher/maintenance/set_aside.lua",
+    "batcher/maintenance/tidy.lua",
+    "gpu_worker/reports/announce.lua",
+    "gpu_worker/gpus/slice_claim.lua",
+    "gpu_worker/gpus/slice_release.lua",
 }
 """Scripts that no question passes: what workers say of themselves which GPUs they own, what strangers wrote, and what is empty."""
 

@@ -1,0 +1,55 @@
+"""Takes back the batches of workers that stopped making progress."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import redis
+
+from wire.keys import RQ_JOB_PREFIX, SUSPECT_AFTER_DEATHS, Keys
+from wire.scripts import load_script
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 100
+GRACE_HEARTBEATS = 3
+"""Who looks less often than this has seen nothing: Redis was away, or nobody led. Then workers get as long to be heard before they count as dead.
+
+By the server's clock, as leases are: then a clock that is set there, or a machine that slept, costs nobody's work either."""
+
+
+class Reaper:
+    """Run by the leading batcher. The script is atomic, so that a second reaper would do no harm."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, *, heartbeat_s: float) -> None:
+        self._client = client
+        self._keys = keys
+        self._reap = client.register_script(load_script("batcher.maintenance", "reap"))
+        self._grace_s = GRACE_HEARTBEATS * heartbeat_s
+        self._looked_at = float("-inf")
+        self._not_before = 0.0
+
+    def take_back(self, models: set[str]) -> int:
+        """Put every batch with a lapsed lease back to the front of its queue, or among the suspects if that keeps happening.
+
+        Returns:
+            How many there were.
+        """
+        clock: Any = self._client.time()
+        now = clock[0] + clock[1] / 1e6
+        if abs(now - self._looked_at) > self._grace_s:
+            self._not_before = now + self._grace_s
+        self._looked_at = now
+        if now < self._not_before:
+            return 0
+        taken = 0
+        for model in sorted(models):
+            keys = [self._keys.leases(model), self._keys.rq_queue(model), self._keys.suspects(model)]
+            lapsed = self._reap(keys=keys, args=[RQ_JOB_PREFIX, AT_ONCE, SUSPECT_AFTER_DEATHS])
+            for batch, worker, deaths in lapsed:
+                words = "worker %s stopped making progress; batch %s of %s goes to another (workers that died of it or with it: %d)"
+                who = {"batch": batch.decode(), "worker": worker.decode(), "model": model}
+                log.warning(words, who["worker"], who["batch"], model, deaths, extra=who)
+            taken += len(lapsed)
+        return taken

@@ -1,0 +1,8 @@
+"""`python -m batchfleet` is `batchfleet`."""
+
+import sys
+
+from batchfleet.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

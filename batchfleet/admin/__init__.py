@@ -1,0 +1,1 @@
+"""Changes to a running fleet: cancel, drain, forget, dead letters."""

@@ -1,0 +1,1 @@
+"""The `batchfleet` command: a module for each group of commands. Each has `add_commands(commands, shared)`."""

@@ -1,0 +1,89 @@
+"""Flags that say how answers are written, and `convert`, which writes them once more."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from batchfleet.cli import question_flags
+from batchfleet.cli.flags import Commands, Shared
+from batchfleet.humanize import count
+from batchfleet.runs.deliver import about_run
+from batchfleet.settings import to_options
+from batchfleet.settings.schema import Settings
+from producer.answers.destination import Destination, OutputFormat, destination
+from producer.answers.exporter import export
+from producer.answers.reader import as_they_came
+from producer.questions.question_file import Source, check_questions, read_checked
+from producer.questions.sources import find_files
+from wire.errors import UsageError
+
+ENDINGS = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, .openai.jsonl, and .gz or .zst after it"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format", choices=get_args(OutputFormat), help="format of the answers, if the ending is not to say it"
+    )
+    parser.add_argument(
+        "--ordered", action="store_true", help="in the end, put the answers in the order of the questions"
+    )
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
+    convert = commands.add_parser("convert", parents=[shared.common], help="write answers in another format")
+    convert.add_argument("answers", metavar="ANSWERS", help="answers as JSONL, as run and submit keep them")
+    convert.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help=f"what to write; its ending says the format: {ENDINGS}"
+    )
+    add_flags(convert)
+    convert.add_argument(
+        "--questions", nargs="+", default=[], metavar="FILE", help="the questions, for their order and their texts"
+    )
+    question_flags.add_flags(convert)
+    convert.set_defaults(command=_convert)
+
+
+def _convert(arguments: argparse.Namespace, settings: Settings) -> int:
+    answers, output = Path(arguments.answers), Path(arguments.output)
+    to = destination(output, arguments.format, is_ordered=arguments.ordered)
+    _ensure_expendable(to, answers, arguments.questions)
+    if arguments.ordered and not arguments.questions:
+        msg = "--ordered needs the order: give --questions as well"
+        raise UsageError(msg)
+    counts = Counter(answered.fields["status"] for answered in as_they_came(answers))
+    about = about_run(None, counts.total(), counts["answered"], counts["failed"])
+    if arguments.questions:
+        source, limits = (
+            Source(find_files(arguments.questions), question_flags.shape(arguments), arguments.input_format),
+            to_options.reading_limits(settings),
+        )
+        checked = check_questions(source, limits, skip_invalid=True)
+        export(answers, to, about, lambda: read_checked(source, limits, checked))
+    else:
+        export(answers, to, about)
+    print(f"{output}: {count(counts.total())} answers, {count(counts['failed'])} of them failures", file=sys.stderr)
+    return 0
+
+
+def _ensure_expendable(to: Destination, answers: Path, questions: Sequence[str]) -> None:
+    """What is there may be replaced, but for what cannot be made again.
+
+    Raises:
+        UsageError: It holds the answers, the questions, or the answers of a run.
+    """
+    if not to.path.exists():
+        return
+    held = {"answers": [answers], "questions": [Path(name) for name in questions]}
+    for what, paths in held.items():
+        if any(path.exists() and to.path.samefile(path) for path in paths):
+            msg = f"{to.path} holds the {what}; choose another -o"
+            raise UsageError(msg)
+    about_it = Path(f"{to.journal}.run")
+    if about_it.exists() and not (answers.exists() and to.journal.exists() and answers.samefile(to.journal)):
+        msg = f"{to.path} is of a run ({about_it} says which); choose another -o"
+        raise UsageError(msg)

@@ -1,0 +1,72 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from batchfleet import logs
+
+Commands = argparse._SubParsersAction  # noqa: SLF001 (argparse gives the type of its own return value no public name)
+ENGINES = ("stub", "vllm", "openai")
+RUN = "its name, as the summary and ANSWERS.run have it"
+EXIT_CODES = "exit codes: 0 every question answered; 1 some failed; 2 usage, configuration or input error; 3 not finished; 130 interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Parents of the commands' parsers: `common` for all of them, `queue` for those that reach a Redis of the user's."""
+
+    common: argparse.ArgumentParser
+    queue: argparse.ArgumentParser
+
+    @property
+    def both(self) -> list[argparse.ArgumentParser]:
+        return [self.common, self.queue]
+
+
+def shared_flags() -> Shared:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", metavar="FILE", help="YAML configuration")
+    common.add_argument(
+        "--log-level", choices=["debug", "info", "warning", "error"], help="services: info by default; others: warning"
+    )
+    common.add_argument(
+        "--log-format",
+        choices=logs.FORMATS,
+        default="text",
+        help="lines for people, or one JSON object a line (default: text)",
+    )
+    queue = argparse.ArgumentParser(add_help=False)
+    words = (
+        "redis://, rediss:// or unix:// URL; or set BATCHFLEET_REDIS_URL; "
+        "by default that of this user's `batchfleet up` on this host, if one is up"
+    )
+    queue.add_argument("--redis", metavar="URL", help=words)
+    queue.set_defaults(finds_fleet=True)
+    return Shared(common, queue)
+
+
+def add_json(parser: argparse.ArgumentParser, words: str = "one JSON object on stdout") -> None:
+    parser.add_argument("--json", action="store_true", help=words)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", choices=ENGINES, help="what answers (default: what the configuration describes)")
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
+    return _whole_number(text, 1)
+
+
+def not_negative(text: str) -> int:
+    """A whole number, 0 or more."""
+    return _whole_number(text, 0)
+
+
+def _whole_number(text: str, least: int) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        msg = f"{text!r} is not a whole number, {least} or more"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)

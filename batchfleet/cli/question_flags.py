@@ -1,0 +1,75 @@
+"""Flags that say how files of questions are read."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, get_args
+
+from producer.questions.column_mapping import Shape, columns_from_flags
+from producer.questions.sources import InputFormat
+
+if TYPE_CHECKING:
+    from producer.questions.templates import PromptTemplate
+
+QUESTIONS = "files of questions: JSONL, JSON array, OpenAI batch, CSV, TSV, Parquet, Arrow, a data set's folder; .gz and .zst; patterns such as 'a*.csv'"
+
+_COLUMNS = {
+    "question": "the text that is asked",
+    "messages": "the chat messages, in OpenAI's form",
+    "id": "the id of a question",
+    "answer": "the known answer; it goes into the metadata as `answer`",
+    "model": "the model that is to answer",
+}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("reading questions", "Other columns become metadata. See docs/formats.md.")
+    for name, holds in _COLUMNS.items():
+        group.add_argument(f"--{name}-column", metavar="NAME", help=f"column that holds {holds}")
+    group.add_argument(
+        "--metadata-columns", metavar="A,B", type=_names, help="only these columns become metadata ('' for none)"
+    )
+    group.add_argument(
+        "--template",
+        metavar="TEXT|FILE",
+        help="Jinja template that makes the prompt of a row's columns, such as 'Q: {{ question }}'",
+    )
+    group.add_argument(
+        "--system", metavar="TEXT", help="system message before each question; text then becomes a chat message"
+    )
+    group.add_argument(
+        "--chat",
+        action="store_true",
+        help="ask text as a chat message, with the model's chat template, without a system message",
+    )
+    group.add_argument(
+        "--input-format", choices=get_args(InputFormat), default="auto", help="what files are whose name does not tell"
+    )
+
+
+def shape(arguments: argparse.Namespace) -> Shape:
+    """What the flags say.
+
+    Raises:
+        UsageError: The template is none.
+    """
+    return Shape(
+        columns=columns_from_flags((name, getattr(arguments, f"{name}_column")) for name in _COLUMNS),
+        metadata_columns=arguments.metadata_columns,
+        template=_template(arguments.template),
+        system=arguments.system,
+        chat=arguments.chat,
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _template(text: str | None) -> PromptTemplate | None:
+    if text is None:
+        return None
+    # Only here: importing Jinja takes a tenth of a second.
+    from producer.questions.templates import PromptTemplate  # noqa: PLC0415
+
+    return PromptTemplate.of(text)

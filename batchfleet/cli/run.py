@@ -1,0 +1,107 @@
+"""`run` and `submit`, and `convert`, which writes their answers once more."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from batchfleet.cli import convert, question_flags
+from batchfleet.cli.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
+from batchfleet.runs import run_file
+from batchfleet.runs.resume_hint import command_again
+from batchfleet.settings import to_options
+from batchfleet.settings.schema import Settings
+from wire.errors import UsageError
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
+    run = commands.add_parser(
+        "run", parents=shared.both, help="the whole fleet on this machine, for one file", epilog=EXIT_CODES
+    )
+    _add_asking(run)
+    add_engine(run)
+    run.add_argument("--workers", type=positive, default=1, metavar="N", help="worker processes (default: 1)")
+    run.set_defaults(command=_run, finds_fleet=False)
+
+    submit = commands.add_parser(
+        "submit", parents=shared.both, help="ask a fleet that runs elsewhere", epilog=EXIT_CODES
+    )
+    _add_asking(submit)
+    submit.add_argument(
+        "--no-wait",
+        action="store_true",
+        help="end with exit code 3, instead of waiting, when the fleet has no room for more questions",
+    )
+    submit.set_defaults(command=_submit)
+
+    convert.add_commands(commands, shared)
+
+
+def _add_asking(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("questions", nargs="*", metavar="QUESTIONS", help=question_flags.QUESTIONS)
+    parser.add_argument(
+        "-o", "--output", metavar="ANSWERS", help=f"file of answers; its ending says the format: {convert.ENDINGS}"
+    )
+    convert.add_flags(parser)
+    parser.add_argument(
+        "--run",
+        metavar="ID",
+        help="name of the run (default: derived from what is asked, so that the same command resumes)",
+    )
+    parser.add_argument("--model", metavar="NAME", help="the model for questions that name none")
+    parser.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
+    question_flags.add_flags(parser)
+    add_json(parser, "print the summary as one JSON object on stdout")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no summary on stderr")
+
+
+def _run(arguments: argparse.Namespace, settings: Settings) -> int:
+    return run_file.run_file(
+        _asking(arguments, settings), settings, to_options.engine_kind(settings, arguments.engine), arguments.workers
+    )
+
+
+def _submit(arguments: argparse.Namespace, settings: Settings) -> int:
+    return run_file.submit_file(_asking(arguments, settings), settings)
+
+
+def _asking(arguments: argparse.Namespace, settings: Settings) -> run_file.RunRequest:
+    return run_file.RunRequest(
+        questions=tuple(arguments.questions) or _configured_questions(settings),
+        answers=_configured_answers(settings) if arguments.output is None else Path(arguments.output),
+        run=arguments.run,
+        skip_invalid=arguments.skip_invalid,
+        wait_for_room=not getattr(arguments, "no_wait", False),
+        quiet=arguments.quiet,
+        as_json=arguments.json,
+        again=command_again(sys.argv),
+        shape=question_flags.shape(arguments),
+        input_format=arguments.input_format,
+        output_format=arguments.format,
+        is_ordered=arguments.ordered,
+    )
+
+
+def _configured_questions(settings: Settings) -> tuple[str, ...]:
+    if settings.input.questions_file is None:
+        msg = "what is to be asked? Name a file of questions, or set questions_file in the configuration"
+        raise UsageError(msg)
+    return (settings.input.questions_file,)
+
+
+def _configured_answers(settings: Settings) -> Path:
+    """Always the same name for the same settings, so that the same command goes on with it."""
+    output = settings.output
+    if output.output_directory is None and output.output_prefix is None:
+        msg = "where shall the answers go? Give -o FILE, or set output_directory in the configuration"
+        raise UsageError(msg)
+    folder = Path(output.output_directory or ".")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"output.output_directory: {folder} cannot be made: {error.strerror}; choose another"
+        raise UsageError(msg) from None
+    words = [output.output_prefix or "answers", *([settings.model_name] if settings.model_name else [])]
+    return folder / (re.sub(r"[^A-Za-z0-9._-]+", "_", "_".join(words)) + ".json")

@@ -1,0 +1,138 @@
+"""`score`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from batchfleet.cli import question_flags
+from batchfleet.cli.flags import EXIT_CODES, Commands, Shared, add_json
+from batchfleet.scoring.report import as_dict, as_text
+from batchfleet.scoring.score import Score, ScoredQuestion, ScoringPlan, score
+from batchfleet.settings import to_options
+from batchfleet.settings.schema import Settings
+from producer.questions.sources import Source, find_files
+from wire.errors import UsageError
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
+    command = commands.add_parser(
+        "score",
+        parents=[shared.common],
+        help="compare answers with the known answers",
+        description="Reads the letter or number that each answer gives, by the rules of docs/scoring.md, and compares it with the known one.",
+        epilog=EXIT_CODES,
+    )
+    command.add_argument(
+        "answers",
+        nargs="+",
+        metavar="ANSWERS",
+        help="answers as JSONL; several files to the same questions are compared",
+    )
+    command.add_argument(
+        "--key",
+        nargs="+",
+        required=True,
+        metavar="QUESTIONS",
+        help="the questions, with their `answer`; any format that `run` reads",
+    )
+    command.add_argument(
+        "--by", metavar="FIELD", help="also by the values of this field of the metadata, such as metadata.subject"
+    )
+    command.add_argument(
+        "--tolerance",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="how far numbers may differ, as a part of the known one (default: 0)",
+    )
+    command.add_argument(
+        "--details",
+        metavar="FILE",
+        help="write a JSON line for each question, with what was extracted and by which rule",
+    )
+    command.add_argument(
+        "--disagreements",
+        metavar="FILE",
+        help="the same for those that some answers files have right and others have not",
+    )
+    add_json(command)
+    question_flags.add_flags(command)
+    command.set_defaults(command=_score)
+
+
+def _score(arguments: argparse.Namespace, settings: Settings) -> int:
+    files = tuple(Path(name) for name in arguments.answers)
+    if arguments.disagreements and len(files) == 1:
+        msg = "--disagreements compares files of answers; name two or more"
+        raise UsageError(msg)
+    key = find_files(arguments.key)
+    outputs = [Path(name) for name in (arguments.details, arguments.disagreements) if name]
+    _ensure_apart(outputs, [*files, *key])
+    source = Source(key, question_flags.shape(arguments), arguments.input_format)
+    plan = ScoringPlan(files, source, to_options.reading_limits(settings), arguments.tolerance, arguments.by)
+    with ExitStack() as closing:
+        details = closing.enter_context(_lines_to(arguments.details, files))
+        disputed = closing.enter_context(_lines_to(arguments.disagreements, files))
+
+        def see(line: ScoredQuestion) -> None:
+            details(line)
+            if line.is_disputed:
+                disputed(line)
+
+        result = score(plan, see)
+    print(json.dumps(as_dict(result, files, arguments.by)) if arguments.json else as_text(result, files, arguments.by))
+    return _exit_code(result)
+
+
+def _exit_code(result: Score) -> int:
+    """As for the run that gave the answers: whether they are right is a finding, not a failure."""
+    if any(tally.outcomes["unanswered"] for tally in result.tallies):
+        return 3
+    return 1 if any(tally.outcomes["failed"] for tally in result.tallies) else 0
+
+
+def _ensure_apart(outputs: list[Path], inputs: list[Path]) -> None:
+    for number, output in enumerate(outputs):
+        others = [*inputs, *outputs[:number]]
+        if any(
+            output.absolute() == other.absolute() or (output.exists() and other.exists() and output.samefile(other))
+            for other in others
+        ):
+            msg = f"{output} is read or written already; choose another name"
+            raise UsageError(msg)
+
+
+@contextmanager
+def _lines_to(name: str | None, files: tuple[Path, ...]) -> Iterator[Callable[[ScoredQuestion], None]]:
+    if name is None:
+        yield lambda _: None
+        return
+    try:
+        with Path(name).open("wb") as file:
+            yield lambda line: _write(line, file, files)
+    except OSError as error:
+        msg = f"cannot write {name}: {error.strerror}"
+        raise UsageError(msg) from None
+
+
+def _write(line: ScoredQuestion, file: BinaryIO, files: tuple[Path, ...]) -> None:
+    file.write(orjson.dumps(line.as_dict(files), option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        msg = f"{text!r} is not a number from 0 up to 1"
+        raise argparse.ArgumentTypeError(msg)
+    return value

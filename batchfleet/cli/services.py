@@ -1,0 +1,25 @@
+"""`batcher` and `worker`: what supervisors start."""
+
+from __future__ import annotations
+
+import argparse
+
+from batchfleet.cli.flags import Commands, Shared, add_engine
+from batchfleet.settings.schema import Settings
+from batchfleet.supervisor.services import serve_batcher, serve_worker
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
+    batcher = commands.add_parser("batcher", parents=shared.both, help="serve: put questions into batches")
+    batcher.set_defaults(command=_batcher, usual_log_level="info")
+    worker = commands.add_parser("worker", parents=shared.both, help="serve: answer batches")
+    add_engine(worker)
+    worker.set_defaults(command=_worker, usual_log_level="info")
+
+
+def _batcher(_arguments: argparse.Namespace, settings: Settings) -> int:
+    return serve_batcher(settings)
+
+
+def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
+    return serve_worker(settings, arguments.engine)

@@ -1,0 +1,70 @@
+"""`status`, `verify` and `config`: they change nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from batchfleet.cli.flags import RUN, Commands, Shared, add_json
+from batchfleet.runs.ledger import read_ledger
+from batchfleet.settings import to_options
+from batchfleet.settings.mask import show_settings
+from batchfleet.settings.schema import Settings
+from batchfleet.status.advice import advise
+from batchfleet.status.read import read_status
+from batchfleet.status.watch import show, watch
+from wire.connection import opened
+from wire.errors import UsageError
+from wire.keys import Keys
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
+    status = commands.add_parser("status", parents=shared.both, help="what the fleet is doing")
+    add_json(status)
+    status.add_argument("--watch", action="store_true", help="keep showing it, until Ctrl-C")
+    status.set_defaults(command=_status)
+    verify = commands.add_parser(
+        "verify", parents=shared.both, help="the ledger of a run; exit code 3 if anything is missing or double"
+    )
+    verify.add_argument("run", metavar="RUN", help=RUN)
+    add_json(verify)
+    verify.set_defaults(command=_verify)
+    config = commands.add_parser(
+        "config", parents=shared.both, help="print the settings that take effect, secrets masked"
+    )
+    config.set_defaults(command=_config)
+
+
+def _status(arguments: argparse.Namespace, settings: Settings) -> int:
+    address = to_options.redis_address(settings)
+    if arguments.watch and arguments.json:
+        msg = "--watch is for people and --json for programs; give one of them"
+        raise UsageError(msg)
+    with opened(address) as client:
+        status = read_status(client, Keys(address.namespace))
+    if arguments.watch:
+        watch(address)
+    elif arguments.json:
+        print(json.dumps({**status.as_dict(), "advice": advise(status)}))
+    else:
+        show(status)
+    return 0
+
+
+def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
+    address = to_options.redis_address(settings)
+    with opened(address) as client:
+        ledger = read_ledger(client, Keys(address.namespace), arguments.run)
+    if arguments.json:
+        print(json.dumps(ledger.as_dict()))
+    else:
+        print(
+            f"run {ledger.run}: {ledger.accepted} accepted, {ledger.answered} answered, {ledger.failed} failed, "
+            f"{ledger.missing} missing, {ledger.duplicates} duplicates"
+        )
+    return 3 if ledger.missing or ledger.duplicates else 0
+
+
+def _config(_arguments: argparse.Namespace, settings: Settings) -> int:
+    print(show_settings(settings), end="")
+    return 0

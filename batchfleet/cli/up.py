@@ -1,0 +1,120 @@
+"""`up`, `scale` and `down`: a fleet on this host that stays."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from batchfleet.cli.flags import Commands, Shared, add_engine, not_negative
+from batchfleet.humanize import plural
+from batchfleet.settings import to_options
+from batchfleet.settings.schema import Settings
+from batchfleet.supervisor.hosts import Host, find_host, known_hosts, scale_host, stop_hosts
+from batchfleet.supervisor.state_folder import default_folder
+from batchfleet.supervisor.up import MOST_WORKERS, UpPlan, grace_s, stay_up
+from wire.connection import connect, translated
+from wire.errors import UsageError
+from wire.keys import Keys
+
+HEARING_S = 30.0
+"""Beyond what workers may take to go: for the request to be heard, and for a machine that is busy."""
+
+
+def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
+    up = commands.add_parser(
+        "up",
+        parents=shared.both,
+        help="a fleet on this host that stays: Redis unless one is named, batchers and workers",
+    )
+    add_engine(up)
+    up.add_argument(
+        "--workers", type=not_negative, default=1, metavar="N", help="worker processes at first (default: 1)"
+    )
+    up.add_argument(
+        "--batchers",
+        type=not_negative,
+        default=2,
+        metavar="N",
+        help="one leads, the others stand by (default: 2); 0: on another host",
+    )
+    _add_state(up)
+    up.set_defaults(command=_up, usual_log_level="info", finds_fleet=False)
+
+    scale = commands.add_parser(
+        "scale",
+        parents=shared.both,
+        help="change the number of workers of an `up`; those that go finish what they hold",
+    )
+    scale.add_argument("workers", type=not_negative, metavar="N", help="how many there are to be")
+    _add_host(scale)
+    scale.set_defaults(command=_scale)
+
+    down = commands.add_parser("down", parents=shared.both, help="stop an `up`; what is queued stays queued")
+    _add_host(down)
+    down.add_argument(
+        "--all", action="store_true", help="every one on that Redis: first those with workers, then the others"
+    )
+    down.set_defaults(command=_down)
+
+
+def _add_state(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--state", metavar="FOLDER", help="where queue and logs are kept (default: ~/.local/state/batchfleet/HOST)"
+    )
+
+
+def _add_host(parser: argparse.ArgumentParser) -> None:
+    _add_state(parser)
+    parser.add_argument("--host", metavar="NAME", help="which one, if several share a Redis")
+
+
+def _up(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.workers:
+        # What is wrong with the settings is said before anything is started.
+        to_options.model_name(settings, to_options.engine_kind(settings, arguments.engine))
+    folder = Path(arguments.state) if arguments.state else default_folder(os.environ)
+    return stay_up(
+        UpPlan(
+            arguments.engine, arguments.workers, arguments.batchers, folder, arguments.log_level, arguments.log_format
+        ),
+        settings,
+    )
+
+
+def _scale(arguments: argparse.Namespace, settings: Settings) -> int:
+    if arguments.workers > MOST_WORKERS:
+        msg = f"{arguments.workers} workers on one host? {MOST_WORKERS} is the most"
+        raise UsageError(msg)
+    address = to_options.redis_address(settings)
+    keys, said = Keys(address.namespace), set[str]()
+
+    def show(host: Host) -> None:
+        line = f"{host.name}: {host.workers} workers" + (
+            f", {host.leaving} finish what they hold" if host.leaving else ""
+        )
+        if line not in said:
+            said.add(line)
+            print(line, file=sys.stderr)
+
+    with connect(address) as client, translated(address):
+        host = find_host(client, keys, arguments.host)
+        scale_host(client, keys, host, arguments.workers, patience_s=grace_s(settings) + HEARING_S, show=show)
+    return 0
+
+
+def _down(arguments: argparse.Namespace, settings: Settings) -> int:
+    address = to_options.redis_address(settings)
+    keys = Keys(address.namespace)
+    with connect(address) as client, translated(address):
+        hosts = known_hosts(client, keys) if arguments.all else [find_host(client, keys, arguments.host)]
+        # Those without workers have the batchers, and perhaps the Redis that workers need to the end.
+        for some in ([host for host in hosts if host.workers], [host for host in hosts if not host.workers]):
+            for host in some:
+                if host.workers:
+                    print(f"{host.name}: {plural(host.workers, 'worker')} to finish what they hold", file=sys.stderr)
+            stop_hosts(client, keys, some, patience_s=grace_s(settings) + HEARING_S)
+            for host in some:
+                print(f"{host.name} is down", file=sys.stderr)
+    return 0

@@ -1,0 +1,1 @@
+"""A fleet as a Python program sees it. What `batchfleet` exports is defined here."""

@@ -1,0 +1,134 @@
+"""What comes back for a question: an `Answer` or a `Failure`, never one that looks like the other."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from wire import messages
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one answer; of all its texts together where there are several."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The model answered.
+
+    Attributes:
+        id: The question's.
+        run: The run that it was asked in.
+        text: The answer; the first one if several were asked for (`n` above 1).
+        texts: All of them, if several were asked for.
+        finish_reason: As the engine names it: `stop`, `length`, ...
+        usage: Token counts.
+        model: The model that answered.
+        params: The sampling parameters that were really used, defaults included.
+        details: What else the engine returned because the question asked for it, logprobs for one.
+        worker: Name of the worker.
+        attempts: How many workers were given the question, this one included.
+        latency_s: From submission to record, in seconds.
+        metadata: The question's, untouched.
+    """
+
+    id: str
+    run: str
+    text: str
+    finish_reason: str
+    usage: Usage
+    model: str
+    params: dict[str, Any]
+    texts: list[str] | None = None
+    details: dict[str, Any] | None = None
+    worker: str | None = None
+    attempts: int = 1
+    latency_s: float | None = None
+    metadata: dict[str, Any] | None = None
+    status: Literal["answered"] = "answered"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a line of an answers file has it: what is None is left out."""
+        fields = {
+            name: value for name, value in asdict(self).items() if value is not None and name not in {"run", "status"}
+        }
+        return {"id": fields.pop("id"), "status": self.status, **fields}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The question has no answer and will not get one.
+
+    Attributes:
+        id, run, worker, attempts, latency_s, metadata: As in `Answer`.
+        kind: One word for programs, such as `prompt_too_long`; docs/records.md lists them.
+        message: A sentence for people.
+        retryable: Whether asking the same again could help.
+        evidence: What was seen, where that helps to believe it.
+    """
+
+    id: str
+    run: str
+    kind: str
+    message: str
+    retryable: bool = False
+    evidence: dict[str, Any] | None = None
+    worker: str | None = None
+    attempts: int = 0
+    latency_s: float | None = None
+    metadata: dict[str, Any] | None = None
+    status: Literal["failed"] = "failed"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a line of an answers file has it: what is None is left out."""
+        error = {"kind": self.kind, "message": self.message, "retryable": self.retryable, "evidence": self.evidence}
+        rest = {
+            "worker": self.worker,
+            "attempts": self.attempts,
+            "latency_s": self.latency_s,
+            "metadata": self.metadata,
+        }
+        given = {name: value for name, value in rest.items() if value is not None}
+        return {
+            "id": self.id,
+            "status": self.status,
+            "error": {name: value for name, value in error.items() if value is not None},
+            **given,
+        }
+
+
+def from_record(record: messages.Answer | messages.Failure) -> Answer | Failure:
+    """What a caller gets for a record of the fleet."""
+    if isinstance(record, messages.Failure):
+        error = record.error
+        return Failure(
+            id=record.request_id,
+            run=record.run,
+            kind=error.kind,
+            message=error.message,
+            retryable=error.retryable,
+            evidence=error.evidence,
+            worker=record.worker,
+            attempts=record.attempts,
+            latency_s=record.latency_s,
+            metadata=record.metadata,
+        )
+    return Answer(
+        id=record.request_id,
+        run=record.run,
+        text=record.text,
+        texts=record.texts,
+        finish_reason=record.finish_reason,
+        usage=Usage(record.usage.prompt_tokens, record.usage.completion_tokens),
+        model=record.model,
+        params=dict(record.params),
+        details=record.details,
+        worker=record.worker,
+        attempts=record.attempts,
+        latency_s=record.latency_s,
+        metadata=record.metadata,
+    )

@@ -1,0 +1,1 @@
+"""One run of a file, from reading it to the summary."""

@@ -1,0 +1,118 @@
+"""What a person sees while a run is on: a live view on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from batchfleet.runs.eta import EtaEstimator, Sample
+from batchfleet.runs.progress_text import ProgressSnapshot, beside_bar, counts, one_line, speed, times, waits_for
+from batchfleet.runs.status_poller import StatusPoller
+from producer.resume import RunTally
+from wire.connection import RedisAddress
+
+FIRST_LINE_S = 5.0
+LONGEST_PAUSE_S = 60.0
+PAUSE_SHARE = 0.05
+"""Of the time gone by: a run of a month is not to fill a disk with lines."""
+LOOK_EVERY_S = 0.25
+REFRESH_PER_S = 8
+
+
+class ProgressView:
+    """To be used in a `with` statement; `say` and `show` may be called as often as one likes."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True)
+        self._quiet = quiet
+        self._live: Live | None = None
+        self._spinner = Spinner("dots")
+        self._glance: StatusPoller | None = None
+        self._pace = EtaEstimator()
+        self._standing: ProgressSnapshot | None = None
+        self._said = "starting"
+        self._began = self._latest = time.monotonic()
+        self._looked_at = 0.0
+        self._line_at = self._began + FIRST_LINE_S
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        if not self._quiet and self._console.is_terminal:
+            self._live = Live(
+                get_renderable=self._drawn, console=self._console, refresh_per_second=REFRESH_PER_S, transient=True
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def follow(self, address: RedisAddress) -> None:
+        """Look at the fleet there as well, from now on."""
+        self._glance = StatusPoller(address)
+        self._glance.start()
+
+    @property
+    def gpu_s(self) -> float:
+        """Seconds times GPUs that the fleet's workers held while it was followed."""
+        return self._glance.gpu_s if self._glance else 0.0
+
+    def close(self) -> None:
+        """Leave the terminal to others."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        if self._glance is not None:
+            self._glance.stop()
+        self._quiet = True
+
+    def say(self, what: str) -> None:
+        """Before there are questions to count: what is going on."""
+        self._said = what
+        self._print_line(what)
+
+    def show(self, tally: RunTally) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        if tally.done != self._done or not tally.with_fleet:
+            self._done, self._latest = tally.done, now
+        left, status = tally.questions - tally.on_disk, self._glance.status if self._glance else None
+        in_engines = sum(min(worker.in_flight, worker.max_num_seqs) for worker in status.workers) if status else 0
+        self._pace.observe(Sample(now, tally.done, tally.completion_tokens), left, in_engines, tally.ends)
+        left_s = self._pace.left_s(tally.done + left, left)
+        standing = ProgressSnapshot.of(tally, status, self._pace, left_s, silent_s=now - self._latest)
+        self._standing = standing
+        self._print_line(one_line(standing))
+
+    def _print_line(self, line: str) -> None:
+        now = time.monotonic()
+        if self._quiet or self._live is not None or now < self._line_at:
+            return
+        self._line_at = now + min(LONGEST_PAUSE_S, max(FIRST_LINE_S, PAUSE_SHARE * (now - self._began)))
+        print(line, file=sys.stderr, flush=True)
+
+    def _drawn(self) -> RenderableType:
+        standing = self._standing
+        if standing is None:
+            self._spinner.update(text=Text(f"{self._said}"))
+            return self._spinner
+        head = Text(beside_bar(times(standing), standing.on_disk, standing.questions, self._console.width))
+        waits = waits_for(standing)
+        lines: list[RenderableType] = [
+            head,
+            Text(counts(standing)),
+            Text(speed(standing)),
+            *([Text(f"waiting: {waits}", style="yellow")] if waits else []),
+        ]
+        return Group(*lines)

@@ -1,0 +1,48 @@
+"""What is said when a run was stopped before its end: what is where, and how to go on."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from batchfleet.humanize import count, duration, plural
+from batchfleet.settings.mask import MASK
+from producer.resume import RunTally
+
+_PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s@/]+@")
+
+
+def command_again(argv: Sequence[str]) -> str:
+    """The command line that was given, to be given again; a password in it is masked, for it would stay on the screen."""
+    program = Path(argv[0])
+    start = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
+    return f"{start} {_PASSWORD.sub(rf'{chr(92)}1{MASK}@', shlex.join(argv[1:]))}"
+
+
+def how_to_go_on(tally: RunTally, answers: Path, again: str, give_up: str, *, kept_s: float | None) -> str:
+    """Lines for the person who stopped it.
+
+    Args:
+        again: The command that goes on.
+        give_up: The command that cancels what is queued.
+        kept_s: How long the fleet keeps what is queued, in seconds; None if the fleet ends with the command.
+    """
+    return "\n".join(f"  {line}" for line in _lines(tally, answers, again, give_up, kept_s))
+
+
+def _lines(tally: RunTally, answers: Path, again: str, give_up: str, kept_s: float | None) -> Iterator[str]:
+    yield f"{count(tally.on_disk)} of {plural(tally.questions, 'question')} have their line in {answers}"
+    not_sent = tally.questions - tally.on_disk - tally.with_fleet
+    if kept_s is None:
+        yield f"{count(tally.questions - tally.on_disk)} are open; this fleet and its queue end with the command, and going on asks them again"
+    else:
+        if tally.with_fleet:
+            kept = f"the fleet goes on with them and keeps their records for {duration(kept_s)}"
+            yield f"{count(tally.with_fleet)} are queued or in work; {kept}"
+        if not_sent > 0:
+            yield f"{count(not_sent)} were not sent yet"
+    yield f"to go on:    {again}"
+    if kept_s is not None and tally.with_fleet:
+        yield f"to give up:  {give_up}"

@@ -1,0 +1,277 @@
+"""`run` and `submit`: files of questions become a file of answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from pydantic import JsonValue
+
+from batchfleet.runs import summary
+from batchfleet.runs.deliver import deliver
+from batchfleet.runs.ledger import Ledger, read_ledger
+from batchfleet.runs.progress import ProgressView
+from batchfleet.runs.resume_hint import how_to_go_on
+from batchfleet.runs.signals import Interruption
+from batchfleet.runs.summary import Outcome
+from batchfleet.settings import to_options
+from batchfleet.settings.mask import child_environment, to_file_text
+from batchfleet.settings.schema import Settings
+from batchfleet.status.served import served_models
+from batchfleet.supervisor.local_fleet import LocalFleet, LocalPlan
+from batchfleet.supervisor.services import collect_garbage_rarely
+from gpu_worker.engines.vllm.arguments import read_template
+from producer.answers.answers_file import AnswersFile
+from producer.answers.destination import Destination, OutputFormat, destination
+from producer.answers.exporter import ensure_writable
+from producer.file_run import NotFinishedError, RunCancelledError, Runner, StuckError
+from producer.questions.column_mapping import AS_IT_STANDS, Shape
+from producer.questions.question_file import Checked, Source, check_questions
+from producer.questions.sources import InputFormat, find_files
+from producer.questions.stdin_spool import spool, spool_path
+from producer.resume import FileRun, ResumeState, take_stock
+from wire.connection import RedisAddress, connect, opened, translated
+from wire.errors import EngineBootError, FleetError, UsageError
+from wire.keys import Keys
+from wire.messages import JsonObject
+
+STDIN = "-"
+"""What people write for standard input."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What the user asked for.
+
+    Attributes:
+        questions: Files, folders of data sets, and patterns; or `-` alone for standard input.
+        answers: The file that is to hold the answers in the end.
+        run: Id of the run; None to derive it from the fingerprint.
+        skip_invalid: Bad lines become failure records instead of an error.
+        wait_for_room: Wait while the fleet is full, instead of giving up.
+        quiet, as_json: How to talk to the user.
+        again: The command that was given, for whoever stops it and wants to go on.
+    """
+
+    questions: tuple[str, ...]
+    answers: Path
+    run: str | None = None
+    skip_invalid: bool = False
+    wait_for_room: bool = True
+    quiet: bool = False
+    as_json: bool = False
+    again: str = "the same command"
+    shape: Shape = AS_IT_STANDS
+    input_format: InputFormat = "auto"
+    output_format: OutputFormat | None = None
+    is_ordered: bool = False
+
+    @property
+    def to(self) -> Destination:
+        """Where the answers go."""
+        return destination(self.answers, self.output_format, is_ordered=self.is_ordered)
+
+
+def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonObject) -> FileRun:
+    """Check all of the questions and name the run; nothing is sent yet.
+
+    Args:
+        sampling: What is used where a question says nothing, as far as it is known here.
+
+    Raises:
+        UsageError: A file, or a line of it, is unusable.
+    """
+    limits = to_options.reading_limits(settings)
+    ensure_writable(asking.to)
+    source = Source(_files(asking, settings), asking.shape, asking.input_format)
+    if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
+        msg = f"{asking.answers} holds the questions; choose another -o"
+        raise UsageError(msg)
+    checked = check_questions(source, limits, skip_invalid=asking.skip_invalid)
+    fingerprint = fingerprint_of(checked, settings, model, sampling)
+    if described := asking.shape.described():
+        # What it makes of the questions is in their own fingerprint already; here it is named, so that a difference can be told.
+        fingerprint["asked as"] = described
+    run = (
+        asking.run
+        or f"run-{hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()}"
+    )
+    return FileRun(run, source, checked, limits, model, fingerprint)
+
+
+def _files(asking: RunRequest, settings: Settings) -> tuple[Path, ...]:
+    if asking.questions == (STDIN,):
+        return (spool(sys.stdin.buffer, asking.to.journal, settings.limits.max_stdin_bytes),)
+    if STDIN in asking.questions:
+        msg = f"{STDIN} is standard input, and stands alone; name it or files"
+        raise UsageError(msg)
+    return find_files(asking.questions)
+
+
+def fingerprint_of(checked: Checked, settings: Settings, model: str, sampling: JsonObject) -> dict[str, str]:
+    """What makes two runs the same: the questions, the model, and what is used where a question says nothing."""
+    generator = settings.model.generator_settings
+    template = generator.chat_template or generator.vllm_args.get("chat_template")
+    return {
+        "questions": checked.fingerprint,
+        "count": str(checked.count),
+        "model": model,
+        "parameters": json.dumps(sampling, sort_keys=True) if sampling else "the workers' own",
+        "template": hashlib.blake2b(_template_text(template).encode(), digest_size=8).hexdigest()
+        if template
+        else "the model's own",
+    }
+
+
+def _template_text(template: JsonValue) -> str:
+    """A file that is called the same and says something else is another template."""
+    try:
+        return read_template(template)
+    except EngineBootError:
+        # It may lie on the workers' machines alone.
+        return str(template)
+
+
+def run_file(asking: RunRequest, settings: Settings, engine: str, workers: int) -> int:
+    """`batchfleet run`: the whole fleet on this machine, for one file.
+
+    Returns:
+        The exit code: 0 every question answered, 1 some failed, 3 not finished, 130 interrupted.
+    """
+    if settings.redis.url:
+        # Before a fleet is started on it, of which each part would say so in its own words.
+        with opened(to_options.redis_address(settings)):
+            pass
+    what = prepare(
+        asking, settings, to_options.model_name(settings, engine), settings.model.generator_settings.sampling_defaults
+    )
+    with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
+        stock = _stock_of(what, answers, asking.to)
+        if stock.is_complete:
+            # Not worth booting an engine for.
+            return _report(asking, what, Outcome(what.run, what.default_model, stock.tally))
+        environ = child_environment(settings, os.environ)
+        plan = LocalPlan(
+            engine=engine,
+            workers=workers,
+            batchers=1,
+            redis_url=settings.redis.url,
+            config=to_file_text(settings),
+            environ=environ,
+        )
+        with LocalFleet(plan) as fleet, ProgressView(quiet=asking.quiet) as view:
+            address = to_options.redis_address(settings, url=fleet.redis_url)
+            fleet.wait_until_serving(address, view.say, interruption.check)
+            options = to_options.producer_options(settings)
+            runner = Runner(what, stock, answers, address, options, observe=view.show, check_fleet=fleet.check)
+            # A private queue ends with its fleet.
+            kept_s = None if settings.redis.url is None else options.run_ttl_s
+            return _ask(runner, what, asking, address, view, interruption, kept_s)
+
+
+def submit_file(asking: RunRequest, settings: Settings) -> int:
+    """`batchfleet submit`: one file, to a fleet that runs elsewhere. Returns the exit code, as `run_file`."""
+    address = to_options.redis_address(settings)
+    with opened(address):
+        pass
+    # What nobody has set here is the workers' to say.
+    what = prepare(asking, settings, served_model(address, settings), settings.model.generator_settings.given_sampling)
+    with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
+        stock = _stock_of(what, answers, asking.to)
+        with ProgressView(quiet=asking.quiet) as view:
+            options = to_options.producer_options(settings, wait_for_room=asking.wait_for_room)
+            runner = Runner(what, stock, answers, address, options, observe=view.show)
+            return _ask(runner, what, asking, address, view, interruption, options.run_ttl_s)
+
+
+def _stock_of(what: FileRun, answers: AnswersFile, to: Destination) -> ResumeState:
+    """What is there already. A file that will take the place of another must be our own."""
+    is_new = answers.size() == 0
+    stock = take_stock(what, answers)
+    if is_new and to.path != to.journal and to.path.exists() and to.path.stat().st_size:
+        msg = f"{to.path} exists already, and no {to.journal.name} says that it holds answers of ours; move it away, or choose another -o"
+        raise UsageError(msg)
+    return stock
+
+
+def _ask(
+    runner: Runner,
+    what: FileRun,
+    asking: RunRequest,
+    address: RedisAddress,
+    view: ProgressView,
+    interruption: Interruption,
+    kept_s: float | None,
+) -> int:
+    interruption.calls(runner.stop)
+    collect_garbage_rarely()
+    view.follow(address)
+    try:
+        runner.run()
+    except (NotFinishedError, RunCancelledError, StuckError) as error:
+        view.close()
+        runner.tally.ended = time.monotonic()
+        if asking.as_json:
+            print(json.dumps(summary.as_dict(what.run, runner.tally)))
+        summary.save(Outcome(what.run, what.default_model, runner.tally, view.gpu_s), asking.answers)
+        print(f"batchfleet: {'interrupted' if interruption.asked else error}", file=sys.stderr)
+        if isinstance(error, NotFinishedError):
+            cancel = f"batchfleet cancel {what.run} --redis {address.shown()}"
+            print(how_to_go_on(runner.tally, asking.to.journal, asking.again, cancel, kept_s=kept_s), file=sys.stderr)
+        return 130 if interruption.asked else 3
+    except KeyboardInterrupt:
+        # A second Ctrl-C: no time to count.
+        view.close()
+        print(
+            f"batchfleet: stopped at once\n  what is in {asking.to.journal} stays\n  to go on:    {asking.again}",
+            file=sys.stderr,
+        )
+        raise
+    view.close()
+    return _report(
+        asking, what, Outcome(what.run, what.default_model, runner.tally, view.gpu_s, _ledger(address, what.run))
+    )
+
+
+def _report(asking: RunRequest, what: FileRun, outcome: Outcome) -> int:
+    """Deliver the answers of a finished run, and say how it went; returns the exit code."""
+    deliver(what, outcome.tally, asking.to)
+    if asking.questions == (STDIN,):
+        spool_path(asking.to.journal).unlink(missing_ok=True)
+    saved = summary.save(outcome, asking.answers)
+    if asking.as_json:
+        print(json.dumps(summary.as_dict(outcome.run, outcome.tally)))
+    if not asking.quiet:
+        print(summary.as_text(outcome, asking.answers, saved), file=sys.stderr)
+    return 1 if outcome.tally.failed else 0
+
+
+def served_model(address: RedisAddress, settings: Settings) -> str:
+    """The model for questions that name none: the configured one, else the only one that workers serve.
+
+    Raises:
+        UsageError: There is none, or more than one.
+    """
+    if settings.model_name is not None:
+        return settings.model_name
+    models = served_models(address)
+    if len(models) == 1:
+        return models[0]
+    known = f"workers serve {', '.join(models)}" if models else "no worker has reported yet"
+    msg = f"which model shall answer? {known}; give --model NAME"
+    raise UsageError(msg)
+
+
+def _ledger(address: RedisAddress, run: str) -> Ledger | None:
+    try:
+        with translated(address), connect(address) as client:
+            return read_ledger(client, Keys(address.namespace), run)
+    except (FleetError, redis.RedisError):
+        # The run is done and on disk; its ledger is a courtesy.
+        return None

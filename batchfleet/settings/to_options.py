@@ -1,0 +1,241 @@
+"""Settings -> what each program is told. The only place that knows both."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from batcher.options import BatcherOptions, BatchLimits
+from batchfleet.settings.redis_address import redis_address as redis_address  # noqa: PLC0414 (callers find all of this here)
+from batchfleet.settings.schema import Settings
+from gpu_worker.engines.stub import StubEngine, StubOptions
+from gpu_worker.engines.vllm.arguments import VllmOptions
+from gpu_worker.gpus.devices import IMAGINARY, find_gpus
+from gpu_worker.gpus.slices import SliceOptions
+from gpu_worker.options import WorkerOptions
+from producer.options import ProducerOptions
+from producer.questions.question_file import ReadingLimits
+from wire.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpu_worker.engines.engine import Engine
+
+STUB_MODEL = "stub"
+
+
+def batcher_options(settings: Settings) -> BatcherOptions:
+    generator, limits, leases = settings.model.generator_settings, settings.limits, settings.leases
+    return BatcherOptions(
+        limits=BatchLimits(generator.batch_size if generator.enable_batching else 1, limits.max_batch_bytes),
+        timeout_s=generator.batch_timeout,
+        linger_s=leases.linger_s,
+        max_waiting_batches=limits.max_waiting_batches,
+        max_models=limits.max_models,
+        run_ttl_s=limits.run_ttl_s,
+        leader_s=leases.leader_s,
+        heartbeat_s=leases.heartbeat_s,
+        max_dead_letters=limits.max_dead_letters,
+        max_question_bytes=most_question_bytes(settings),
+    )
+
+
+def most_question_bytes(settings: Settings) -> int:
+    """Above this, something is no question.
+
+    Generous: its run, model and times come on top of what the limit counts, and a short number such as 0.5 takes 9 bytes in place of 4.
+    """
+    return 3 * settings.limits.max_question_bytes + 64 * 1024
+
+
+def worker_options(settings: Settings) -> WorkerOptions:
+    limits, leases = settings.limits, settings.leases
+    return WorkerOptions(
+        capacity=settings.capacity,
+        lease_s=leases.batch_s,
+        heartbeat_s=leases.heartbeat_s,
+        stall_s=leases.stall_s,
+        drain_s=leases.drain_s,
+        question_timeout_s=limits.question_timeout_s,
+        max_attempts=limits.max_attempts,
+        run_ttl_s=limits.run_ttl_s,
+        max_dead_letters=limits.max_dead_letters,
+        max_dead_letter_bytes=limits.max_dead_letter_bytes,
+        max_batch_bytes=2 * limits.max_batch_bytes + most_question_bytes(settings),
+    )
+
+
+PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
+
+def slice_options(settings: Settings, kind: str, environ: Mapping[str, str]) -> SliceOptions:
+    """The GPUs that a worker claims: the product of vLLM's parallel sizes.
+
+    The stub claims imaginary ones only, and only where there are some; an engine outside of this process has its own.
+
+    Raises:
+        UsageError: A size is no whole number above 0 or cannot be meant, or `BATCHFLEET_GPUS` cannot be read.
+    """
+    if kind == "openai" or (kind == "stub" and not environ.get(IMAGINARY)):
+        return SliceOptions()
+    given = {name.replace("-", "_"): size for name, size in settings.model.generator_settings.vllm_args.items()}
+    sizes: dict[str, int] = {}
+    for name in PARALLEL_SIZES:
+        size = given.get(name)
+        if size is None:
+            continue
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            msg = f"vllm_args: {name} is {size!r}; it must be a whole number, 1 or more"
+            raise UsageError(msg)
+        sizes[name] = size
+    gpus = find_gpus(environ)
+    _check_division(sizes.get("tensor_parallel_size", 1), len(gpus.uuids))
+    return SliceOptions(math.prod(sizes.values()), gpus, " x ".join(f"{name} {size}" for name, size in sizes.items()))
+
+
+def _check_division(tensor_parallel_size: int, present: int) -> None:
+    """Sizes such as 3 divide the heads of hardly any model, which vLLM says only after minutes. Where they divide the GPUs, they may be meant.
+
+    Powers of two always may: on a host with 8 GPUs of which one has failed, too.
+    """
+    size = tensor_parallel_size
+    if size > present or size & (size - 1) == 0 or present % size == 0:
+        return
+    msg = f"vllm_args: tensor_parallel_size {size} does not divide the {present} GPUs of this host; take 1, 2, 4 or 8"
+    raise UsageError(
+        msg
+        + f", or, if {size} divides the model's attention heads, let CUDA_VISIBLE_DEVICES name a multiple of {size} GPUs"
+    )
+
+
+def producer_options(settings: Settings, *, wait_for_room: bool = True) -> ProducerOptions:
+    limits = settings.limits
+    return ProducerOptions(
+        max_pending_questions=limits.max_pending_questions,
+        max_pending_bytes=limits.max_pending_bytes,
+        run_window=limits.run_window,
+        max_models=limits.max_models,
+        max_packed_bytes=most_question_bytes(settings),
+        run_ttl_s=limits.run_ttl_s,
+        patience_s=settings.redis.patience_s,
+        wait_for_room=wait_for_room,
+        sampling=settings.model.generator_settings.given_sampling,
+    )
+
+
+def reading_limits(settings: Settings) -> ReadingLimits:
+    return ReadingLimits(max_question_bytes=settings.limits.max_question_bytes)
+
+
+def engine_kind(settings: Settings, asked: str | None) -> str:
+    """Which engine answers: the one asked for, else the one that the configuration describes. Never the stub unasked.
+
+    Raises:
+        UsageError: Nothing says which.
+    """
+    if asked is not None:
+        return asked
+    generator = settings.model.generator_settings
+    if not generator.boot_local:
+        return "openai"
+    if settings.model_name is not None:
+        return "vllm"
+    msg = "no model is named: set model.generator_settings.hf_model_id (vLLM), or boot_local: false with server (an existing server), "
+    raise UsageError(msg + "or try it with --engine stub")
+
+
+def model_name(settings: Settings, engine: str) -> str:
+    """The name under which questions are addressed to the model.
+
+    Raises:
+        UsageError: Nothing says which.
+    """
+    name = settings.model_name
+    if name is None and engine == "stub":
+        return STUB_MODEL
+    if name is None:
+        msg = f"engine {engine} needs a model; set model.generator_settings.hf_model_id, or `model` with boot_local: false"
+        raise UsageError(msg)
+    return name
+
+
+def build_engine(settings: Settings, kind: str) -> Engine:
+    """Make the engine, not yet started. Imports what it needs only here, so that the stub runs where vLLM is not installed."""
+    generator = settings.model.generator_settings
+    defaults = generator.sampling_defaults
+    model = model_name(settings, kind)
+    if kind == "stub":
+        stub = settings.stub
+        return StubEngine(
+            StubOptions(
+                model=model,
+                max_num_seqs=stub.max_num_seqs,
+                step_s=stub.step_s,
+                min_tokens=stub.min_tokens,
+                max_tokens=stub.max_tokens,
+                sampling_defaults=defaults,
+                refuse_on=stub.refuse_on,
+                crash_on=stub.crash_on,
+                hang_on=stub.hang_on,
+            )
+        )
+    return _vllm(settings, model) if kind == "vllm" else _openai(settings, model)
+
+
+def _vllm(settings: Settings, model: str) -> Engine:
+    # Imported only where it is used: it looks for vLLM, which is not installed everywhere.
+    from gpu_worker.engines.vllm.engine import VllmEngine  # noqa: PLC0415
+
+    return VllmEngine(vllm_options(settings, model))
+
+
+def vllm_options(settings: Settings, model: str) -> VllmOptions:
+    """How to start vLLM.
+
+    Raises:
+        UsageError: Nothing says what to load.
+    """
+    generator = settings.model.generator_settings
+    if generator.hf_model_id is None and "model" not in generator.vllm_args:
+        msg = "engine vllm needs to know what to load; set model.generator_settings.hf_model_id"
+        raise UsageError(msg)
+    return VllmOptions(
+        model=generator.hf_model_id or str(generator.vllm_args["model"]),
+        served_name=model,
+        vllm_args=generator.vllm_args,
+        sampling_defaults=generator.sampling_defaults,
+        chat_template=generator.chat_template,
+        startup_timeout_s=generator.server_startup_timeout,
+    )
+
+
+def _openai(settings: Settings, model: str) -> Engine:
+    # Only here: the client library takes half a second to import.
+    from gpu_worker.engines.openai.engine import OpenAIEngine, OpenAIOptions  # noqa: PLC0415
+
+    generator = settings.model.generator_settings
+    if generator.server is None and generator.port is None:
+        msg = "engine openai needs to know its server; set model.generator_settings.server, with boot_local: false"
+        raise UsageError(msg)
+    return OpenAIEngine(
+        OpenAIOptions(
+            server=generator.server or "127.0.0.1",
+            port=generator.port,
+            api_key=generator.api_key.get_secret_value() if generator.api_key else None,
+            model=model,
+            sampling_defaults=generator.sampling_defaults,
+            max_in_flight=settings.capacity or 64,
+            request_timeout_s=settings.limits.question_timeout_s,
+            startup_timeout_s=generator.server_startup_timeout,
+        )
+    )
+
+
+def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """The loop of a worker: uvloop where it is installed, asyncio's own where not (a tree on PYTHONPATH may lack it)."""
+    try:
+        import uvloop  # noqa: PLC0415 (only workers need it)
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

@@ -1,0 +1,139 @@
+"""What the fleet is doing: values. `status.read` reads them from Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """The questions of one model that have no record yet.
+
+    Attributes:
+        waiting_questions: Accepted, and in no batch yet.
+        waiting_batches: In RQ's queue, not taken by a worker yet.
+        in_flight_questions: In the engines of its workers, as these said last.
+        batch_fill: Questions in a batch against the most that fit, lately (else since the batchers started); None before the first batch.
+        oldest_s: How long the first of `waiting_questions` has waited; 0.0 if there are none.
+        suspect_batches: Batches that are run alone, or wait for it, because their workers keep dying.
+        newer_batches: Put aside by workers that could not read all of it, until one comes that can; in no other of these counts.
+        newer_version: The wire version that such a worker has to speak to read them all; 0 if there are none.
+        batches_lately, questions_lately, full_lately: Handed over in the last half minute, and how many of the batches were full.
+    """
+
+    model: str
+    waiting_questions: int = 0
+    waiting_batches: int = 0
+    in_flight_questions: int = 0
+    batch_fill: float | None = None
+    oldest_s: float = 0.0
+    suspect_batches: int = 0
+    newer_batches: int = 0
+    newer_version: int = 0
+    batches_lately: int = 0
+    questions_lately: int = 0
+    full_lately: int = 0
+
+    def unread_by(self, workers: Sequence[WorkerStatus]) -> bool:
+        """Whether batches wait for a version that none of these speaks."""
+        return self.newer_batches > 0 and not any(
+            worker.model == self.model and worker.wire_version >= self.newer_version for worker in workers
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GpuStatus:
+    """One GPU, as its worker saw it a few seconds ago."""
+
+    uuid: str
+    memory_used_bytes: int
+    memory_bytes: int
+    busy_percent: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """What a worker last said of itself; see `gpu_worker.reports.report`. A worker that was killed is shown until its report lapses.
+
+    `wire_version`: the newest that it reads; 0 if it does not say.
+    """
+
+    name: str
+    state: str
+    model: str = "?"
+    engine: str = "?"
+    waits_for: str = ""
+    gpus: tuple[str, ...] = ()
+    capacity: int = 0
+    in_flight: int = 0
+    answered: int = 0
+    failed: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    answers_per_s: float = 0.0
+    tokens_per_s: float = 0.0
+    max_num_seqs: int = 0
+    idle_s: float = 0.0
+    gpu_use: tuple[GpuStatus, ...] = ()
+    wire_version: int = 0
+    metrics: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherStatus:
+    """What a batcher last said of itself. `models` has, for each model, what it handed over, in all and lately."""
+
+    name: str
+    state: str
+    at: float = 0.0
+    batch_size: int = 1
+    batches: int = 0
+    questions: int = 0
+    by_reason: Mapping[str, int] = field(default_factory=dict)
+    models: Mapping[str, Any] = field(default_factory=dict)
+    metrics: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RedisStatus:
+    """Its memory. `max_bytes`: 0 for no limit. `policy`: what it does at the limit; empty if it does not say."""
+
+    used_bytes: int = 0
+    max_bytes: int = 0
+    policy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """An engine that died (`engine_dead`) or did not boot (`engine_boot`), and how many seconds ago."""
+
+    kind: str
+    ago_s: float
+    worker: str
+    model: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStatus:
+    """All of it.
+
+    Attributes:
+        pending_questions: Accepted and without a record, of all runs.
+        engine_deaths: By model, since the fleet exists.
+        leader: Name of the batcher that leads; empty for none.
+    """
+
+    queues: tuple[QueueStatus, ...] = ()
+    workers: tuple[WorkerStatus, ...] = ()
+    batchers: tuple[BatcherStatus, ...] = ()
+    pending_questions: int = 0
+    dead_letters: int = 0
+    redis: RedisStatus = RedisStatus()
+    troubles: tuple[Trouble, ...] = ()
+    engine_deaths: Mapping[str, int] = field(default_factory=dict)
+    leader: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,214 @@
+"""The fleet's state as tables for people: what `batchfleet status` prints, and `--watch` keeps showing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from batchfleet.humanize import GIB, count, duration, gib, plural, rate
+from batchfleet.status.model import BatcherStatus, FleetStatus, GpuStatus, QueueStatus, WorkerStatus
+from batchfleet.status.table import Column, Fitted, Kind, fit
+
+STATE_STYLES = {
+    "running": "green",
+    "leading": "green",
+    "standby": "cyan",
+    "booting": "yellow",
+    "draining": "yellow",
+    "dead": "red",
+}
+KINDS_SHOWN = 4
+
+
+def draw(
+    status: FleetStatus, advice: Sequence[str], *, width: int | None = None, most_workers: int | None = None
+) -> RenderableType:
+    """All of it.
+
+    Args:
+        width: Columns of the terminal; None for as many as it takes.
+        most_workers: So many are shown, first those that are not running, and how many more there are; None for all.
+    """
+    # By name, so that nothing moves from one look to the next.
+    shown = sorted(status.workers, key=lambda worker: (worker.state == "running", worker.name))[:most_workers]
+    queues, workers = fit(_queues(status), width), fit(_workers(shown), width)
+    parts: list[RenderableType] = [Text(_first_line(status))]
+    parts += [_table(queues), Text()] if status.queues else [Text("no questions were ever sent to this fleet\n")]
+    parts += [_table(workers)] if shown else [Text("no worker reports")]
+    if len(shown) < len(status.workers):
+        parts.append(Text(f"... and {plural(len(status.workers) - len(shown), 'more worker')}", style="dim"))
+    parts.append(Text())
+    parts += (
+        [Text(f"no room here for: {left_out}", style="dim")]
+        if (left_out := _left_out(queues.dropped, workers.dropped))
+        else []
+    )
+    parts += [Text(line) for line in _failures(status)]
+    parts += [Text.assemble(("advice  ", "bold yellow"), line) for line in advice] or [
+        Text("nothing needs you", style="green")
+    ]
+    return Group(*parts)
+
+
+def _left_out(of_queues: Sequence[str], of_workers: Sequence[str]) -> str:
+    return "; ".join(filter(None, (", ".join(of_queues), "of workers " + ", ".join(of_workers) if of_workers else "")))
+
+
+def _first_line(status: FleetStatus) -> str:
+    states = Counter(worker.state for worker in status.workers)
+    workers = ", ".join(f"{number} {state}" for state, number in states.most_common()) or "none"
+    memory = status.redis
+    of = f" of {gib(memory.max_bytes)}" if memory.max_bytes else ""
+    words = [
+        f"workers: {workers}",
+        _batchers(status.batchers, status.leader),
+        f"Redis: {memory.used_bytes / 2**20:.0f} MiB{of}",
+    ]
+    return "   ".join([*words, *([plural(status.dead_letters, "dead letter")] if status.dead_letters else [])]) + "\n"
+
+
+def _batchers(batchers: Sequence[BatcherStatus], leader: str) -> str:
+    others = sum(batcher.name != leader for batcher in batchers)
+    return f"batchers: {'1 leads' if leader else 'none leads'}" + (f", {others} standing by" if others else "")
+
+
+def _queues(status: FleetStatus) -> list[Column]:
+    return _columns(
+        [
+            ("model", Kind.NAME, None),
+            ("waiting", Kind.NUMBER, None),
+            ("longest wait", Kind.NUMBER, 3),
+            ("batches waiting", Kind.NUMBER, 4),
+            ("in flight", Kind.NUMBER, None),
+            ("batches full", Kind.NUMBER, 5),
+            ("answers", Kind.NUMBER, 1),
+            ("tokens", Kind.NUMBER, 2),
+        ],
+        [
+            _queue(queue, [worker for worker in status.workers if worker.model == queue.model])
+            for queue in status.queues
+        ],
+    )
+
+
+def _queue(queue: QueueStatus, workers: Sequence[WorkerStatus]) -> tuple[str, ...]:
+    room = sum(worker.capacity for worker in workers if worker.state in {"running", "draining"})
+    return (
+        queue.model,
+        count(queue.waiting_questions),
+        duration(queue.oldest_s) if queue.waiting_questions else "-",
+        count(queue.waiting_batches) + (f" and {count(queue.newer_batches)} newer" if queue.newer_batches else ""),
+        _full(queue.in_flight_questions, room),
+        "-" if queue.batch_fill is None else f"{queue.batch_fill:.0%}",
+        _rate(sum(worker.answers_per_s for worker in workers)),
+        _rate(sum(worker.tokens_per_s for worker in workers)),
+    )
+
+
+def _full(in_flight: int, room: int) -> str:
+    """A worker takes a last batch while there is room for one question, so it may hold more than its capacity: full, and nothing wrong."""
+    return f"full ({count(in_flight)})" if in_flight >= room > 0 else f"{count(in_flight)} of {count(room)}"
+
+
+def _workers(workers: Sequence[WorkerStatus]) -> list[Column]:
+    """What goes first in a narrow terminal: what is the same for all of them."""
+    one_model = len({worker.model for worker in workers}) == 1
+    none_failed = not any(worker.failed for worker in workers)
+    columns = [
+        ("worker", Kind.NAME, None),
+        ("state", Kind.WORDS, None),
+        ("model", Kind.NAME, 10 if one_model else 2),
+        ("in flight", Kind.NUMBER, None),
+        ("answers", Kind.NUMBER, 1),
+        ("tokens", Kind.NUMBER, 4),
+        ("answered", Kind.NUMBER, 7),
+        ("failed", Kind.NUMBER, 8 if none_failed else 3),
+    ]
+    if any(worker.gpu_use or worker.gpus for worker in workers):
+        columns += [("GPUs", Kind.NUMBER, 9), ("busy", Kind.NUMBER, 5), ("memory", Kind.NUMBER, 6)]
+    made = _columns(columns, [_worker(worker)[: len(columns)] for worker in workers])
+    styles = tuple(STATE_STYLES.get(worker.state, "") for worker in workers)
+    return [replace(column, styles=styles) if column.heading == "state" else column for column in made]
+
+
+def _worker(worker: WorkerStatus) -> tuple[str, ...]:
+    works = worker.answered or worker.failed
+    return (
+        worker.name,
+        _state(worker),
+        worker.model,
+        _full(worker.in_flight, worker.capacity),
+        _rate(worker.answers_per_s, none="0.0/s") if works else "-",
+        _rate(worker.tokens_per_s, none="0.0/s") if works else "-",
+        count(worker.answered),
+        count(worker.failed),
+        str(len(worker.gpus)),
+        _busy(worker.gpu_use),
+        _memory(worker.gpu_use),
+    )
+
+
+def _columns(headings: Sequence[tuple[str, Kind, int | None]], rows: Sequence[tuple[str, ...]]) -> list[Column]:
+    """Nothing for no rows."""
+    return [
+        Column(heading, cells, kind, drop)
+        for (heading, kind, drop), cells in zip(headings, zip(*rows, strict=True), strict=bool(rows))
+    ]
+
+
+def _rate(per_s: float, none: str = "-") -> str:
+    return rate(per_s, "").replace(" /", "/") if per_s else none
+
+
+def _state(worker: WorkerStatus) -> str:
+    if worker.waits_for:
+        return f"{worker.state}: {worker.waits_for}"
+    return f"{worker.state}, idle {duration(worker.idle_s)}" if worker.idle_s >= 1 else worker.state
+
+
+def _busy(use: Sequence[GpuStatus]) -> str:
+    return f"{sum(one.busy_percent for one in use) / len(use):.0f}%" if use else "?"
+
+
+def _memory(use: Sequence[GpuStatus]) -> str:
+    used = sum(one.memory_used_bytes for one in use) / GIB
+    return f"{used:.1f} of {gib(sum(one.memory_bytes for one in use))}" if use else "?"
+
+
+def _failures(status: FleetStatus) -> Iterator[str]:
+    kinds: Counter[str] = Counter()
+    for worker in status.workers:
+        kinds.update(worker.failures)
+    if kinds:
+        yield (
+            "failed  "
+            + ", ".join(f"{count(number)} {kind}" for kind, number in kinds.most_common(KINDS_SHOWN))
+            + "  (by the workers that report)"
+        )
+
+
+def _table(fitted: Fitted) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, fitted.gap, 0, 0), header_style="bold")
+    for column, width in zip(fitted.columns, fitted.widths, strict=True):
+        # Folded, where not even the columns that always stay have room: a number that was cut would be another one.
+        table.add_column(
+            Text(column.heading),
+            justify="right" if column.kind is Kind.NUMBER else "left",
+            overflow="fold",
+            width=width,
+        )
+    for row in zip(*(_cells(column) for column in fitted.columns), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _cells(column: Column) -> list[Text]:
+    return [
+        Text(cell, style=style)
+        for cell, style in zip(column.cells, column.styles or [""] * len(column.cells), strict=True)
+    ]

@@ -1,0 +1,40 @@
+"""What workers last said of themselves, as far as whoever started them wants to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from wire.keys import Keys
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSnapshot:
+    """One worker. `pid`: of its process on its own host; 0 if it does not say."""
+
+    name: str
+    pid: int
+    state: str
+    waits_for: str
+
+
+def see_workers(client: redis.Redis, keys: Keys, host: str | None = None) -> list[WorkerSnapshot]:
+    """Those that report; only those of `host` (as `socket.gethostname()` has it there) if one is given."""
+    names: Any = client.zrange(keys.workers, 0, -1)
+    known = [name for name in map(_text, names) if host is None or name.rpartition("-")[0] == host]
+    reports: Any = [client.hmget(keys.worker(name), "pid", "state", "waits_for") for name in known]
+    return [
+        WorkerSnapshot(name, _number(pid), _text(state), _text(waits_for))
+        for name, (pid, state, waits_for) in zip(known, reports, strict=True)
+        if state
+    ]
+
+
+def _text(found: bytes | None) -> str:
+    return (found or b"").decode("utf-8", "replace")
+
+
+def _number(found: bytes | None) -> int:
+    return int(found) if found and found.isdigit() else 0

@@ -1,0 +1,195 @@
+"""The hosts on which `batchfleet up` keeps a part of the fleet: what each says of itself, and how it is asked to change."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from wire.errors import FleetError, UsageError
+from wire.keys import Keys
+
+REPORT_LIVES_FOR_HEARTBEATS = 10
+ASKED_FOR_S = 60
+"""How long a request waits for its host to hear of it."""
+LOOK_S = 0.1
+STOP = "stop"
+SCALE = "scale"
+
+
+class HostSilentError(FleetError):
+    """A host stopped reporting, or did not do in time what it was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a host last said.
+
+    Attributes:
+        name: Unique for ever: HOST-TOKEN.
+        workers: How many it is to have; those that are just being started again included.
+        leaving: How many finish what they hold, and go.
+        heard: Token of the last request that it took; empty before the first.
+    """
+
+    name: str
+    workers: int
+    leaving: int
+    heard: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`what` is SCALE or STOP; `token` tells it from others."""
+
+    what: str
+    workers: int
+    token: str
+
+
+class HostReporter:
+    """A host's side: it reports, and is told what somebody asked for."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, heartbeat_s: float) -> None:
+        self.name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self._client = client
+        self._keys = keys
+        self._ttl_ms = int(1000 * heartbeat_s * REPORT_LIVES_FOR_HEARTBEATS)
+        self.heard = ""
+
+    def report(self, workers: int, leaving: int) -> Request | None:
+        """Say what there is now; returns what is asked for, once."""
+        fields: dict[Any, Any] = {"workers": workers, "leaving": leaving, "heard": self.heard}
+        seconds, micros = self._client.time()
+        now_ms = seconds * 1000 + micros // 1000
+        with self._client.pipeline(transaction=True) as pipe:
+            # Hosts that were switched off take no leave.
+            pipe.zremrangebyscore(self._keys.hosts, "-inf", now_ms - self._ttl_ms)
+            pipe.zadd(self._keys.hosts, {self.name: now_ms})
+            pipe.pexpire(self._keys.hosts, self._ttl_ms)
+            pipe.hset(self._keys.host(self.name), mapping=fields)
+            pipe.pexpire(self._keys.host(self.name), self._ttl_ms)
+            pipe.getdel(self._keys.control(self.name))
+            asked: Any = pipe.execute()[-1]
+        request = _read(asked or b"")
+        if request is not None:
+            self.heard = request.token
+        return request
+
+    def leave(self) -> None:
+        with self._client.pipeline(transaction=True) as pipe:
+            pipe.zrem(self._keys.hosts, self.name)
+            pipe.delete(self._keys.host(self.name), self._keys.control(self.name))
+            pipe.execute()
+
+
+def known_hosts(client: redis.Redis, keys: Keys) -> list[Host]:
+    """All that report, at least one.
+
+    Raises:
+        UsageError: There is none.
+    """
+    names: Any = client.zrange(keys.hosts, 0, -1)
+    known = [host for name in names if (host := _host(client, keys, name.decode("utf-8", "replace"))) is not None]
+    if not known:
+        msg = "no `batchfleet up` reports in this Redis; containers are scaled by `docker compose up --detach --scale gpu-worker=N`"
+        raise UsageError(msg)
+    return known
+
+
+def find_host(client: redis.Redis, keys: Keys, wanted: str | None) -> Host:
+    """The host of that name, whole or without its token; without a name, the only one.
+
+    Raises:
+        UsageError: There is none, or more than one.
+    """
+    known = known_hosts(client, keys)
+    found = [host for host in known if wanted is None or wanted in {host.name, host.name.rpartition("-")[0]}]
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(host.name for host in known)
+    msg = f"which one? give --host NAME: {shown}" if found else f"no host {wanted!r} reports; there are: {shown}"
+    raise UsageError(msg)
+
+
+def scale_host(
+    client: redis.Redis, keys: Keys, host: Host, workers: int, *, patience_s: float, show: Callable[[Host], None]
+) -> None:
+    """Have a host keep that many workers; returns when those that go have gone.
+
+    Raises:
+        HostSilentError: Not within `patience_s` seconds.
+    """
+    token = _ask(client, keys, host, SCALE, workers)
+    deadline = time.monotonic() + patience_s
+    while True:
+        now = _host(client, keys, host.name)
+        if now is None:
+            msg = f"{host.name} stopped reporting"
+            raise HostSilentError(msg)
+        if now.heard == token:
+            show(now)
+            if not now.leaving:
+                return
+        if time.monotonic() > deadline:
+            msg = f"{host.name} has not done it within {patience_s:.0f} s: {now.workers} workers, {now.leaving} on their way out"
+            raise HostSilentError(msg)
+        time.sleep(LOOK_S)
+
+
+def stop_hosts(client: redis.Redis, keys: Keys, hosts: Sequence[Host], *, patience_s: float) -> None:
+    """Have hosts finish what they hold and stop, all at once; returns when they have taken leave.
+
+    With a Redis of its own, that is the end of the Redis too.
+
+    Raises:
+        HostSilentError: Not within `patience_s` seconds.
+    """
+    for host in hosts:
+        _ask(client, keys, host, STOP, 0)
+    deadline = time.monotonic() + patience_s
+    try:
+        for host in hosts:
+            while client.exists(keys.host(host.name)):
+                if time.monotonic() > deadline:
+                    msg = f"{host.name} has not stopped within {patience_s:.0f} s"
+                    raise HostSilentError(msg)
+                time.sleep(LOOK_S)
+    except (redis.ConnectionError, OSError):
+        # Its Redis is gone, so it is.
+        return
+
+
+def _ask(client: redis.Redis, keys: Keys, host: Host, what: str, workers: int) -> str:
+    token = secrets.token_hex(4)
+    client.set(keys.control(host.name), f"{what} {workers} {token}", ex=ASKED_FOR_S)
+    return token
+
+
+def _host(client: redis.Redis, keys: Keys, name: str) -> Host | None:
+    found: Any = client.hmget(keys.host(name), "workers", "leaving", "heard")
+    if found[0] is None:
+        return None
+    workers, leaving, heard = ((value or b"").decode("utf-8", "replace") for value in found)
+    return Host(name, _count(workers), _count(leaving), heard)
+
+
+def _count(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def _read(asked: bytes) -> Request | None:
+    """Whatever is no request of ours is none."""
+    parts = asked.decode("utf-8", "replace").split(" ")
+    if (
+        len(parts) != len(("what", "workers", "token"))
+        or parts[0] not in {SCALE, STOP}
+        or not (parts[1].isascii() and parts[1].isdigit())
+    ):
+        return None
+    return Request(parts[0], int(parts[1]), parts[2])

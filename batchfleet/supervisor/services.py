@@ -1,0 +1,55 @@
+"""`batcher` and `worker`: the services, from settings to exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+
+from batcher.batcher import Batcher
+from batchfleet.metrics.batcher import BatcherMetrics
+from batchfleet.metrics.exposition import expose
+from batchfleet.metrics.worker import WorkerMetrics
+from batchfleet.settings import to_options
+from batchfleet.settings.schema import Settings
+from gpu_worker.worker import GpuWorker
+from wire.connection import RedisAddress
+
+
+def serve_batcher(settings: Settings) -> int:
+    """Run a batcher until SIGTERM or SIGINT."""
+    address = to_options.redis_address(settings)
+    batcher = Batcher(address, to_options.batcher_options(settings))
+    batcher.metrics = expose(BatcherMetrics(batcher, address), settings.metrics)
+    # A handler that only sets a flag: whatever is under way ends in order.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: batcher.stop())
+    batcher.serve()
+    return 0
+
+
+def serve_worker(settings: Settings, engine: str | None) -> int:
+    """Run a worker until SIGTERM or SIGINT; a second signal gives back at once what is in flight."""
+    kind = to_options.engine_kind(settings, engine)
+    address = to_options.redis_address(settings)
+    with asyncio.Runner(loop_factory=to_options.event_loop()) as runner:
+        runner.run(_serve(address, settings, kind))
+    return 0
+
+
+async def _serve(address: RedisAddress, settings: Settings, kind: str) -> None:
+    gpus = to_options.slice_options(settings, kind, os.environ)
+    worker = GpuWorker(address, to_options.build_engine(settings, kind), to_options.worker_options(settings), gpus)
+    worker.report.metrics = expose(WorkerMetrics(worker.report), settings.metrics)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    collect_garbage_rarely()
+    await worker.run()
+
+
+def collect_garbage_rarely() -> None:
+    """For processes through which records go by the thousand: those are hardly ever part of a cycle, and what is there by now stays."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)

@@ -1,0 +1,181 @@
+"""`up`: a fleet on this host that stays until it is told to go, and changes its size on the way."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from batchfleet.settings import to_options
+from batchfleet.settings.mask import child_environment, to_file_text
+from batchfleet.settings.schema import Settings
+from batchfleet.status.workers import WorkerSnapshot, see_workers
+from batchfleet.supervisor.hosts import STOP, HostReporter, Request
+from batchfleet.supervisor.local_fleet import LocalFleet, LocalPlan
+from batchfleet.supervisor.state_folder import held
+from wire.connection import RedisAddress, connect, translated
+from wire.errors import FleetError, QueueUnavailableError
+from wire.keys import Keys
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.2
+ENGINE_STOP_S = 20.0
+"""How long an engine may take to end, after the questions in it."""
+MOST_WORKERS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class UpPlan:
+    """What is to be up.
+
+    Attributes:
+        engine: `stub`, `vllm` or `openai`; None for what each worker finds in the configuration.
+        workers, batchers: How many of each at first.
+        folder: For the state; see `supervisor.state_folder`.
+        log_level, log_format: Of all processes.
+    """
+
+    engine: str | None
+    workers: int
+    batchers: int
+    folder: Path
+    log_level: str
+    log_format: str = "text"
+
+
+def grace_s(settings: Settings) -> float:
+    """How long a worker may take to go: to finish what it holds, and to end its engine."""
+    return settings.leases.drain_s + ENGINE_STOP_S
+
+
+def stay_up(what: UpPlan, settings: Settings) -> int:
+    """Keep the fleet up until SIGTERM, SIGINT, or `batchfleet down`; a second signal gives back at once what workers hold.
+
+    Returns:
+        0: it was told to stop, and everything has ended in order.
+
+    Raises:
+        ChildGaveUpError: It cannot work; with the last words of what cannot.
+        UsageError: The state folder cannot be used, or a fleet is up with it.
+    """
+    with held(what.folder, for_socket=settings.redis.url is None) as folder:
+        plan = LocalPlan(
+            engine=what.engine,
+            workers=what.workers,
+            batchers=what.batchers,
+            redis_url=settings.redis.url,
+            config=to_file_text(settings),
+            environ=child_environment(settings, os.environ),
+            log_level=what.log_level,
+            log_format=what.log_format,
+            folder=folder,
+            grace_s=grace_s(settings),
+        )
+        stopping = threading.Event()
+        with LocalFleet(plan) as fleet:
+            _stop_on_signals(stopping, fleet)
+            address = to_options.redis_address(settings, url=fleet.redis_url)
+            log.info(
+                "up with Redis at %s; logs are in %s; `batchfleet scale N` changes the number of workers, Ctrl-C stops",
+                address.shown(),
+                folder,
+            )
+            _Keeper(fleet, address, settings.leases.heartbeat_s, stopping).keep()
+    log.info("stopped")
+    return 0
+
+
+class _Keeper:
+    """Looks after the fleet, reports, and does what it is asked for."""
+
+    def __init__(self, fleet: LocalFleet, address: RedisAddress, heartbeat_s: float, stopping: threading.Event) -> None:
+        self._fleet = fleet
+        self._address = address
+        self._heartbeat_s = heartbeat_s
+        self._stopping = stopping
+        self._keys = Keys(address.namespace)
+        self._said = ""
+        self._next_report = 0.0
+
+    def keep(self) -> None:
+        """Until told to stop; then until the last worker has gone."""
+        with connect(self._address) as client:
+            post = HostReporter(client, self._keys, self._heartbeat_s)
+            while not self._stopping.wait(LOOK_S):
+                self._look(client, post)
+            log.info("stopping: workers finish what they hold; a second signal stops at once")
+            self._fleet.scale(0, {})
+            while self._fleet.leaving:
+                time.sleep(LOOK_S)
+                self._look(client, post)
+            self._take_leave(post)
+
+    def _look(self, client: redis.Redis, post: HostReporter) -> None:
+        self._fleet.check()
+        if time.monotonic() < self._next_report:
+            return
+        self._next_report = time.monotonic() + self._heartbeat_s
+        try:
+            with translated(self._address):
+                seen = [
+                    worker
+                    for worker in see_workers(client, self._keys, post.name.rpartition("-")[0])
+                    if worker.pid in self._fleet.pids
+                ]
+                self._say(seen)
+                request = post.report(self._fleet.workers, self._fleet.leaving)
+                if request is not None and not self._stopping.is_set():
+                    self._do(request, seen)
+                    # At once: somebody waits for it.
+                    post.report(self._fleet.workers, self._fleet.leaving)
+        except QueueUnavailableError as error:
+            log.warning("not reported: %s", error)
+
+    def _do(self, request: Request, seen: list[WorkerSnapshot]) -> None:
+        if request.what == STOP:
+            log.info("asked to stop")
+            self._stopping.set()
+            return
+        log.info("asked for %d workers", request.workers)
+        self._fleet.scale(min(request.workers, MOST_WORKERS), {worker.pid: worker for worker in seen})
+
+    def _say(self, seen: list[WorkerSnapshot]) -> None:
+        """Tell, when it changes, how many workers do what."""
+        states = sorted(worker.state for worker in seen)
+        if "running" in states:
+            self._fleet.has_served()
+        waits_for = next((f" ({worker.waits_for})" for worker in seen if worker.state == "standby"), "")
+        counts = ", ".join(
+            f"{states.count(state)} {state}{waits_for if state == 'standby' else ''}" for state in dict.fromkeys(states)
+        )
+        said = f"workers: {counts or 'none yet'}"
+        if said != self._said:
+            log.info("%s", said)
+            self._said = said
+
+    def _take_leave(self, post: HostReporter) -> None:
+        try:
+            with translated(self._address):
+                post.leave()
+        except FleetError as error:
+            log.info("left without saying goodbye: %s", error)
+
+
+def _stop_on_signals(stopping: threading.Event, fleet: LocalFleet) -> None:
+    def stop(_number: int, _frame: object) -> None:
+        if stopping.is_set():
+            fleet.send_sigterm()
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    # A terminal that was closed; `nohup` has it ignored, and so it stays.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, stop)

@@ -1,0 +1,182 @@
+"""How the runs of a sweep compare: a table for people, JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import JsonValue
+
+from batchfleet.humanize import count
+
+LATENCIES_KEPT = 100_000
+"""Of each run; percentiles of the latest hundred thousand are good enough to compare."""
+
+Accuracy = Callable[[Path], float | None]
+"""Says which part of the answers in a file is right, 0 to 1; None if that cannot be said."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One run of a sweep.
+
+    Attributes:
+        status: `complete`, `not finished` or `not started`; `reason` says why, where it is not complete.
+        elapsed_s, measured_questions: How long questions were asked, and how many got their line in that time, all calls of the sweep together; a
+            call that was killed has left its lines, and not its time.
+        latency_p50_s, latency_p95_s: From submission to answer, in seconds, queueing included.
+        accuracy: 0 to 1; None if nobody has scored.
+    """
+
+    name: str
+    overrides: Mapping[str, JsonValue]
+    answers: str
+    run: str = ""
+    status: str = "not started"
+    reason: str = ""
+    questions: int = 0
+    answered: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    elapsed_s: float = 0.0
+    measured_questions: int = 0
+    latency_p50_s: float | None = None
+    latency_p95_s: float | None = None
+    accuracy: float | None = None
+
+    @property
+    def questions_per_s(self) -> float | None:
+        return round(self.measured_questions / self.elapsed_s, 2) if self.elapsed_s > 0 else None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "elapsed_s": round(self.elapsed_s, 3), "questions_per_s": self.questions_per_s}
+
+
+@dataclass(slots=True)
+class Comparison:
+    """All runs of a sweep, in its order, and the folder in which they are written down."""
+
+    folder: Path
+    rows: list[Row] = field(default_factory=list)
+
+    def take_over(self) -> None:
+        """Take in how long earlier calls of the same sweep took; what they counted is counted anew from the answers."""
+        try:
+            stored = {row["name"]: row for row in orjson.loads((self.folder / "comparison.json").read_bytes())["runs"]}
+            for row in self.rows:
+                before = stored.get(row.name, {})
+                if before.get("run") == row.run:
+                    row.elapsed_s, row.measured_questions = (
+                        float(before["elapsed_s"]),
+                        int(before["measured_questions"]),
+                    )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            # None there, or somebody else's: it is only about times, and will be written anew.
+            return
+
+    def write(self) -> None:
+        """Write `comparison.json` and `comparison.csv`, each as a whole or not at all."""
+        _replace(
+            self.folder / "comparison.json", json.dumps({"runs": [row.as_dict() for row in self.rows]}, indent=2) + "\n"
+        )
+        _replace(self.folder / "comparison.csv", self.as_csv())
+
+    def as_csv(self) -> str:
+        text = io.StringIO()
+        rows = [row.as_dict() for row in self.rows]
+        swept = _swept(self.rows)
+        names = [name for name in rows[0] if name != "overrides"] if rows else []
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow([names[0], *swept, *names[1:]] if names else [])
+        for row in rows:
+            settings = ["" if (value := row["overrides"].get(key)) is None else _plain(value) for key in swept]
+            table.writerow([row["name"], *settings, *("" if row[name] is None else row[name] for name in names[1:])])
+        return text.getvalue()
+
+    def as_text(self) -> str:
+        """A table for people."""
+        scored = any(row.accuracy is not None for row in self.rows)
+        head = [
+            "run",
+            "answered",
+            "failed",
+            "tokens read",
+            "written",
+            "questions/s",
+            "latency p50",
+            "p95",
+            *(["accuracy"] if scored else []),
+        ]
+        lines = [head]
+        for row in self.rows:
+            cells = [
+                row.name,
+                count(row.answered),
+                count(row.failed),
+                count(row.prompt_tokens),
+                count(row.completion_tokens),
+            ]
+            cells += [
+                _shown(row.questions_per_s, "{:.1f}"),
+                _shown(row.latency_p50_s, "{:.2f} s"),
+                _shown(row.latency_p95_s, "{:.2f} s"),
+            ]
+            lines.append([*cells, *([_shown(row.accuracy, "{:.1%}")] if scored else [])])
+        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+        text = [
+            f"{line[0]:<{widths[0]}}"
+            + "".join(f"  {cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))
+            for line in lines
+        ]
+        text += [
+            f"{row.name}: {row.status}{': ' if row.reason else ''}{row.reason}"
+            for row in self.rows
+            if row.status != "complete"
+        ]
+        return "\n".join(line.rstrip() for line in text)
+
+
+def count_answers(row: Row, lines: Iterable[bytes]) -> None:
+    """Fill in what the lines of an answers file say: however often a sweep was stopped, they are all that counts."""
+    row.answered = row.failed = row.prompt_tokens = row.completion_tokens = 0
+    latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+    for line in lines:
+        answer = orjson.loads(line)
+        if answer["status"] != "answered":
+            row.failed += 1
+            continue
+        row.answered += 1
+        row.prompt_tokens += answer["usage"]["prompt_tokens"]
+        row.completion_tokens += answer["usage"]["completion_tokens"]
+        if answer.get("latency_s") is not None:
+            latencies.append(answer["latency_s"])
+    ordered = sorted(latencies)
+    row.latency_p50_s = ordered[len(ordered) // 2] if ordered else None
+    row.latency_p95_s = ordered[int(len(ordered) * 0.95)] if ordered else None
+
+
+def _swept(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row.overrides))
+
+
+def _plain(value: JsonValue) -> JsonValue:
+    return value if isinstance(value, str | int | float) else json.dumps(value)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)  # noqa: PTH105 (Path.replace does the same and says less)

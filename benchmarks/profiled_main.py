@@ -1,0 +1,19 @@
+"""`python -m benchmarks.profiled_main FILE ARGUMENTS` is `batchfleet ARGUMENTS`, with its samples in FILE at the end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from batchfleet.cli.main import main as batchfleet
+from benchmarks.cpu_profiler import sampling
+
+
+def main() -> int:
+    path, *arguments = sys.argv[1:]
+    with sampling(Path(path)):
+        return batchfleet(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

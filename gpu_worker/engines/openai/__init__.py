@@ -1,0 +1,1 @@
+"""An engine that is a server with OpenAI's API."""

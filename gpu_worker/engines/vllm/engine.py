@@ -1,0 +1,187 @@
+"""vLLM in this process: one engine per worker, each question fed by itself as it arrives, finished outputs only."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import logging
+import threading
+from typing import Any
+
+from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.refusals import engine_failed, refusal_of
+from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, canonical
+from gpu_worker.engines.vllm import library, tether
+from gpu_worker.engines.vllm.arguments import Serving, VllmOptions, serving_of
+from gpu_worker.engines.vllm.boot import Booted, boot
+from gpu_worker.engines.vllm.boot_advice import last_words, plain
+from gpu_worker.engines.vllm.requests import Request, Requests, completion_of
+from wire.errors import EngineBootError, EngineDeadError
+from wire.messages import JsonObject, Question
+
+__all__ = ["VllmEngine", "VllmOptions"]
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_S = 10.0
+"""How long vLLM may take to shut down before its processes are ended."""
+
+_UNSTARTED_MAX_NUM_SEQS = 256
+
+
+class VllmEngine:
+    """Answers with an `AsyncLLM`. Its processes do not outlive this one: see `tethering`."""
+
+    kind = "vllm"
+
+    def __init__(self, options: VllmOptions) -> None:
+        self.model = options.name
+        self.max_num_seqs = _UNSTARTED_MAX_NUM_SEQS
+        """The engine's own, known once it is started."""
+        self._options = options
+        self._tether = tether.Tether()
+        self._booted: Booted | None = None
+        self._boot_over = threading.Event()
+        self._boot_over.set()
+        self._stopped = False
+        self._reported = False
+        self._steps = 0
+        self._numbers = itertools.count()
+
+    async def start(self) -> None:
+        library.check_version(library.installed_version())
+        serving = serving_of(self._options)
+        defaults = canonical(self._options.sampling_defaults)
+        if isinstance(defaults, Refusal):
+            msg = f"the sampling defaults of the configuration cannot be used: {defaults.message}"
+            raise EngineBootError(msg)
+        self._tether.start()
+        library.set_environment(self._options.startup_timeout_s, self._tether.folder)
+        try:
+            self._booted = await boot(self._options, serving, self._boot_over)
+            await self._get_ready(self._booted.llm, serving, defaults)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def answer(self, question: Question) -> Completion | Refusal:
+        llm = self._running().llm
+        request = await self._requests.request_for(question)
+        if isinstance(request, Refusal):
+            return request
+        try:
+            output = await self._generate(llm, request, question)
+        except library.dead_errors() as error:
+            raise self._dead_error() from error
+        except library.busy_errors() as error:
+            return engine_failed(str(error))
+        except library.generate_errors() as error:
+            reason = error.__cause__
+            if isinstance(reason, library.request_errors()):
+                return refusal_of(str(reason), request.params, chat=question.messages is not None)
+            return engine_failed(f"{type(reason or error).__name__}: {reason or error}")
+        except library.request_errors() as error:
+            return refusal_of(str(error), request.params, chat=question.messages is not None)
+        return completion_of(output, request.params)
+
+    def progress(self) -> int:
+        return self._steps
+
+    def check(self) -> None:
+        self._tether.check()
+        self._running()
+
+    async def stop(self) -> None:
+        self._stopped = True
+        booted, self._booted = self._booted, None
+        if booted is not None:
+            await _shut_down(booted)
+            # AsyncLLM is part of a cycle, and complains if it is collected only when Python exits.
+            del booted
+            gc.collect()
+        # A boot that still hangs in its thread might yet start a process; then the watchdog stays, and ends it when this process ends.
+        if self._boot_over.is_set():
+            await asyncio.to_thread(self._tether.stop)
+
+    async def _get_ready(self, llm: Any, serving: Serving, defaults: JsonObject) -> None:  # noqa: ANN401
+        config = llm.vllm_config
+        self.max_num_seqs = int(config.scheduler_config.max_num_seqs) * int(config.parallel_config.data_parallel_size)
+        self._by_priority = config.scheduler_config.policy == "priority"
+        adapters = await self._load_adapters(llm, serving)
+        generation_config = (
+            dict(config.model_config.get_diff_sampling_param()) if serving.uses_generation_config else {}
+        )
+        complete = {**DEFAULTS, **NEUTRAL, **generation_config, **defaults}
+        self._requests = Requests(llm, serving, complete, adapters)
+        library.count_steps(llm, self._count_step)
+
+    async def _load_adapters(self, llm: Any, serving: Serving) -> dict[str, Any]:  # noqa: ANN401
+        """Load each now: an adapter that cannot be loaded is for a person to mend, not a failure of every question that names it."""
+        adapters = {
+            name: library.lora_request(name, number, path)
+            for number, (name, path) in enumerate(serving.adapters.items(), start=1)
+        }
+        for name, adapter in adapters.items():
+            try:
+                await llm.add_lora(adapter)
+            except Exception as error:
+                msg = f"the LoRA adapter {name!r} (lora_modules in vllm_args) cannot be loaded from {serving.adapters[name]!r}: {error}"
+                raise EngineBootError(msg) from error
+        return adapters
+
+    async def _generate(self, llm: Any, request: Request, question: Question) -> Any:  # noqa: ANN401
+        output = None
+        # vLLM's lower numbers go first.
+        priority = -question.priority if self._by_priority else 0
+        async for finished in llm.generate(
+            request.prompt, request.sampling, str(next(self._numbers)), lora_request=request.lora, priority=priority
+        ):
+            output = finished
+        # A cancelled call never comes here: vLLM takes the request out of the engine and passes the cancellation on.
+        return output
+
+    def _count_step(self) -> None:
+        self._steps += 1
+
+    def _running(self) -> Booted:
+        if self._booted is None:
+            msg = "the vLLM engine was stopped" if self._stopped else "the vLLM engine was not started"
+            raise EngineDeadError(msg)
+        if self._booted.llm.errored:
+            raise self._dead_error()
+        return self._booted
+
+    def _dead_error(self) -> EngineDeadError:
+        lines = (
+            last_words([line for line in map(plain, self._booted.output.lines()) if line])
+            if self._booted is not None
+            else []
+        )
+        if lines and not self._reported:
+            self._reported = True
+            log.error("the vLLM engine died; its last lines:\n%s", "\n".join(f"  | {line}" for line in lines))
+        return EngineDeadError(
+            f"the vLLM engine died; the last that was heard of it: {lines[-1] if lines else 'nothing'}"
+        )
+
+
+async def _shut_down(booted: Booted) -> None:
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    def shut_down() -> None:
+        try:
+            booted.llm.shutdown()
+        except Exception as error:  # noqa: BLE001 - its processes are ended below in any case
+            log.warning("vLLM did not shut down cleanly: %s", error)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=shut_down, name="vllm-shutdown", daemon=True).start()
+    try:
+        async with asyncio.timeout(SHUTDOWN_S):
+            await done.wait()
+    except TimeoutError:
+        log.warning("vLLM did not shut down within %g s; its processes are ended", SHUTDOWN_S)
+    await asyncio.to_thread(tether.end, set(booted.processes))

@@ -1,0 +1,1 @@
+"""The GPUs of a host, and which of them are whose."""

@@ -1,0 +1,209 @@
+"""The GPUs of one worker: a slice, claimed by lease before the engine starts, given back after it has ended.
+
+Compose gives every replica of a scaled service the same GPUs, and so does a host without containers: who uses which is settled in Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+
+from gpu_worker.gpus.devices import NO_GPUS, VISIBLE, Gpus, Links
+from wire.connection import RedisAddress, translated
+from wire.errors import EngineBootError, EngineDeadError, QueueUnavailableError
+from wire.keys import Keys
+from wire.scripts import load_script
+
+log = logging.getLogger(__name__)
+
+RELEASE_S = 2.0
+"""How long a worker that leaves tries to give back its GPUs; then their leases lapse."""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceOptions:
+    """What a worker needs, and where it is to be had.
+
+    Attributes:
+        count: GPUs that the engine needs; 0: it claims none.
+        gpus: Those that this process may use. Without any, none are claimed either: what the engine does then is its own affair.
+        why: How `count` came about, for messages.
+    """
+
+    count: int = 0
+    gpus: Gpus = NO_GPUS
+    why: str = ""
+
+
+def choose(free: Sequence[str], links: Links, count: int) -> tuple[str, ...]:
+    """Which `count` of the free GPUs make the best slice: those with the most NVLinks among themselves.
+
+    Of several equally good ones, the one that leaves the most links among the rest, for the next worker; then the first in order.
+
+    Returns:
+        `count` GPUs in the order of `free`; none if there are not that many.
+    """
+    if count > len(free):
+        return ()
+
+    def links_among(gpus: Sequence[str]) -> int:
+        return sum(frozenset(pair) in links for pair in itertools.combinations(gpus, 2))
+
+    def merit(chosen: tuple[str, ...]) -> tuple[int, int]:
+        return links_among(chosen), links_among([gpu for gpu in free if gpu not in chosen])
+
+    # max takes the first of equals. A host has 16 GPUs at most: 12 870 ways to choose 8.
+    return max(itertools.combinations(free, count), key=merit)
+
+
+class SliceClaim:
+    """One worker's claim to a slice.
+
+    Args:
+        worker: Unique for ever, so that a lease can be told from that of a predecessor.
+        lease_s: How long the GPUs stay ours without being renewed.
+        heartbeat_s: How often they are renewed and, while there is no free slice, looked for.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        address: RedisAddress,
+        worker: str,
+        options: SliceOptions,
+        *,
+        lease_s: float,
+        heartbeat_s: float,
+    ) -> None:
+        self._client = client
+        self._address = address
+        self._keys = Keys(address.namespace)
+        self._worker = worker
+        self._options = options
+        self._lease_ms = int(1000 * lease_s)
+        self._heartbeat_s = heartbeat_s
+        self._claim = client.register_script(load_script("gpu_worker.gpus", "slice_claim"))
+        self._release = client.register_script(load_script("gpu_worker.gpus", "slice_release"))
+        self._waits_for = ""
+
+    @contextlib.asynccontextmanager
+    async def claimed(
+        self, stopping: asyncio.Event, stand_by: Callable[[str], None], lose: Callable[[EngineDeadError], None]
+    ) -> AsyncIterator[tuple[str, ...]]:
+        """Hold a slice, from when there is one until the end of the block; the engine belongs inside, from its start to its end.
+
+        On entry the environment's CUDA_VISIBLE_DEVICES names the slice. Nothing is held, and nothing set, if none is needed or `stopping`
+        was set before there was one.
+
+        Args:
+            stand_by: Told what is waited for, whenever that changes; "" once nothing is.
+            lose: Told, inside of the block, if another worker has our GPUs. Their processes would be in each other's way.
+
+        Raises:
+            EngineBootError: No such slice can ever be had here.
+        """
+        gpus = await self._wait_for_slice(stopping, stand_by)
+        if not gpus:
+            yield ()
+            return
+        os.environ[VISIBLE] = ",".join(gpus)
+        log.info("worker %s has leased %d GPUs: %s", self._worker, len(gpus), ", ".join(gpus))
+        renewing = asyncio.create_task(self._keep(gpus, lose))
+        try:
+            yield gpus
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            await self._give_back(gpus)
+
+    async def _wait_for_slice(self, stopping: asyncio.Event, stand_by: Callable[[str], None]) -> tuple[str, ...]:
+        count, present = self._options.count, len(self._options.gpus.uuids)
+        if not count or not present:
+            return ()
+        if count > present:
+            why = f" ({self._options.why})" if self._options.why else ""
+            msg = f"the engine needs {count} GPUs{why}, and this host lets it have {present}; lower tensor_parallel_size or use a larger host"
+            raise EngineBootError(msg)
+        while not stopping.is_set():
+            try:
+                with translated(self._address):
+                    gpus, waits_for = await self._look()
+            except QueueUnavailableError as error:
+                gpus, waits_for = (), str(error)
+            self._tell(waits_for, stand_by)
+            if gpus:
+                return gpus
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), self._heartbeat_s)
+        return ()
+
+    def _tell(self, waits_for: str, stand_by: Callable[[str], None]) -> None:
+        if waits_for == self._waits_for:
+            return
+        self._waits_for = waits_for
+        stand_by(waits_for)
+        if waits_for:
+            log.warning("standby: %s", waits_for)
+
+    async def _look(self) -> tuple[tuple[str, ...], str]:
+        """A slice, now ours; or none, and why."""
+        count, host = self._options.count, self._options.gpus
+        # In a thread: NVML may take its time, and what else happens here must not wait for it.
+        occupied = await asyncio.to_thread(host.occupied)
+        while True:
+            leased = await self._leased()
+            # A lease that lapsed says nothing of the processes: those of a worker that was cut off may still be there, and so may anybody else's.
+            chosen = choose([gpu for gpu in host.uuids if gpu not in leased and gpu not in occupied], host.links, count)
+            if not chosen:
+                break
+            if await self._claim(keys=self._names(chosen), args=[self._worker, self._lease_ms]):
+                return chosen, ""
+            # Another worker was quicker, so there are fewer to choose from now: this ends.
+        busy = len(occupied - leased)
+        others = f", {busy} in use by processes without a lease" if busy else ""
+        return (), f"needs {count} GPUs, {len(leased)} of {len(host.uuids)} leased{others}"
+
+    async def _leased(self) -> frozenset[str]:
+        uuids = self._options.gpus.uuids
+        holders: Any = await self._client.mget(self._names(uuids))
+        # Not those that are ours: we may have claimed them without hearing of it.
+        return frozenset(
+            gpu for gpu, holder in zip(uuids, holders, strict=True) if holder not in {None, self._worker.encode()}
+        )
+
+    async def _keep(self, gpus: Sequence[str], lose: Callable[[EngineDeadError], None]) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            try:
+                with translated(self._address):
+                    # Claiming anew renews; it also brings back what lapsed while Redis or we were away and nobody took.
+                    kept = await self._claim(keys=self._names(gpus), args=[self._worker, self._lease_ms])
+            except QueueUnavailableError as error:
+                log.warning("the lease of GPUs %s is not renewed: %s", ", ".join(gpus), error)
+                continue
+            if not kept:
+                lose(
+                    EngineDeadError(
+                        f"the lease of GPUs {', '.join(gpus)} lapsed and another worker has taken some of them"
+                    )
+                )
+                return
+
+    async def _give_back(self, gpus: Sequence[str]) -> None:
+        try:
+            async with asyncio.timeout(RELEASE_S):
+                with translated(self._address):
+                    await self._release(keys=self._names(gpus), args=[self._worker])
+        except (QueueUnavailableError, TimeoutError) as error:
+            log.info("GPUs %s were not given back (%s); their lease will lapse", ", ".join(gpus), error or "timeout")
+
+    def _names(self, gpus: Sequence[str]) -> list[str]:
+        return [self._keys.gpu(gpu) for gpu in gpus]

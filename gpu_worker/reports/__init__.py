@@ -1,0 +1,1 @@
+"""What a worker tells others of itself: counts, rates, boot, failures, health."""

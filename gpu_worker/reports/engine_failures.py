@@ -1,0 +1,42 @@
+"""An engine that died or could not boot is written down in Redis: its worker ends, and nobody could ask it any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import redis.asyncio
+
+from wire.connection import RedisAddress, translated
+from wire.errors import EngineBootError, EngineDeadError, QueueUnavailableError
+from wire.keys import Keys
+
+log = logging.getLogger(__name__)
+
+KEPT = 100
+KEPT_S = 86_400
+MESSAGE_CHARS = 500
+TELL_S = 2.0
+
+
+async def record_engine_failure(
+    client: redis.asyncio.Redis,
+    address: RedisAddress,
+    worker: str,
+    model: str,
+    error: EngineDeadError | EngineBootError,
+) -> None:
+    """Write down what befell an engine; without Redis, not at all."""
+    keys = Keys(address.namespace)
+    kind = "engine_dead" if isinstance(error, EngineDeadError) else "engine_boot"
+    entry = {"kind": kind, "worker": worker, "model": model, "message": str(error)[:MESSAGE_CHARS]}
+    try:
+        async with asyncio.timeout(TELL_S):
+            with translated(address):
+                async with client.pipeline(transaction=False) as pipe:
+                    pipe.xadd(keys.troubles, entry, maxlen=KEPT, approximate=True)  # type: ignore[arg-type]  # a dict of texts is one of fields
+                    pipe.expire(keys.troubles, KEPT_S)
+                    pipe.hincrby(keys.engine_deaths, model, 1)
+                    await pipe.execute()
+    except (TimeoutError, QueueUnavailableError) as failed:
+        log.info("not written down: %s", failed or "timeout")

@@ -1,0 +1,260 @@
+"""The answers file: one JSON line per question, appended as records come, whole after any crash."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from wire.errors import UsageError
+from wire.messages import Answer, Failure
+
+
+class OutputFullError(UsageError):
+    """The answers file could not be written, or is not there any more; what was acknowledged before is in it, the rest waits in Redis."""
+
+
+class AnswersFile:
+    """Owns the answers file and, beside it, `NAME.run`, which says what the answers are to. One producer at a time may have it open.
+
+    Args:
+        path: Where the answers go; made if missing, continued if there.
+
+    Raises:
+        UsageError: The folder is missing or not writable, the path is no regular file, or another producer has it open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._sidecar = path.with_name(path.name + ".run")
+        self._file = self._opened(path, os.O_APPEND)
+        try:
+            # Both: one file may have several names, each with a sidecar of its own.
+            self._hold(self._file)
+            self._lock = self._opened(self._sidecar)
+            self._hold(self._lock)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Closing the descriptor releases the lock.
+        os.close(self._file)
+        os.close(self._lock)
+
+    def claim(self, run: str, fingerprint: dict[str, str]) -> None:
+        """Make the file that of one run.
+
+        Raises:
+            UsageError: It holds answers of another run, or of this run made of something else; or the disk is full.
+        """
+        stored = self._stored()
+        ours = {"run": run, "fingerprint": fingerprint}
+        if stored == ours:
+            self._drop_torn_line()
+        if self.size() == 0:
+            # Of whatever it was before, nothing is left.
+            stored = None
+        elif stored is None:
+            msg = f"{self.path} has lines already, and no {self._sidecar.name} says of which run; move it away, or choose another -o"
+            raise UsageError(msg)
+        if stored is not None and stored != ours:
+            theirs = stored.get("fingerprint", {})
+            changed = [name for name in {**fingerprint, **theirs} if theirs.get(name) != fingerprint.get(name)]
+            differing = [
+                f"{name} ({theirs.get(name, 'nothing')} then, {fingerprint.get(name, 'nothing')} now)"
+                for name in changed
+            ]
+            what = f"different: {', '.join(differing)}" if differing else f"run {stored.get('run')} then, {run} now"
+            msg = f"{self.path} holds answers of something else: {what}. Give what it was made of to go on with it, or choose another -o"
+            raise UsageError(msg)
+        if stored is None:
+            self._store(orjson.dumps(ours) + b"\n")
+
+    def _store(self, what: bytes) -> None:
+        """Half of it would leave answers that are nobody's."""
+        try:
+            os.ftruncate(self._lock, 0)
+            while (written := os.fstat(self._lock).st_size) < len(what):
+                os.pwrite(self._lock, what[written:], written)
+            os.fsync(self._lock)
+        except OSError as error:
+            msg = f"cannot write to {self._sidecar}: {error.strerror}; make room and give the same command again"
+            raise OutputFullError(msg) from None
+
+    def size(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self._file).st_size
+
+    def ids(self) -> Iterator[tuple[str, bool]]:
+        """The request ids in the file, in its order, each with whether it was answered."""
+        with self.path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                found = _id_and_status(line)
+                if found is None:
+                    msg = f"{self.path}:{number}: not an answer line; mend or move the file, or choose another -o"
+                    raise UsageError(msg)
+                yield found[0], found[1] == "answered"
+
+    def write(self, records: Sequence[Answer | Failure]) -> None:
+        """Append records. What was written survives this process; `sync` makes it survive the machine.
+
+        Raises:
+            OutputFullError: The disk is full, or fails.
+        """
+        data = memoryview(b"".join(map(answer_line, records)))
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError as error:
+            msg = f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is lost"
+            raise OutputFullError(msg) from None
+
+    def sync(self) -> None:
+        """Make what was written survive the machine.
+
+        Raises:
+            OutputFullError: The disk fails, or the file is not there any more; then a copy of it is.
+        """
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            msg = f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is lost"
+            raise OutputFullError(msg) from None
+        if not self._is_in_place():
+            raise OutputFullError(self._rescued())
+
+    def _is_in_place(self) -> bool:
+        """Whether what we write to is still what has the name: an editor that saves a file puts another in its place."""
+        try:
+            return os.path.samestat(os.fstat(self._file), self.path.stat())
+        except OSError:
+            return False
+
+    def _rescued(self) -> str:
+        """Copy what would vanish with this process; returns what to tell the user."""
+        copy = self.path.with_name(f"{self.path.name}.{os.getpid()}.rescued")
+        what = f"{self.path} was removed, moved or replaced while answers were written to it"
+        try:
+            with open(os.dup(self._file), "rb") as ours, copy.open("xb") as file:  # noqa: PTH123 (a descriptor, not a path)
+                ours.seek(0)
+                shutil.copyfileobj(ours, file)
+                os.fsync(file.fileno())
+            if not self._sidecar.exists():
+                self._sidecar.write_bytes(os.pread(self._lock, os.fstat(self._lock).st_size, 0))
+        except OSError as error:
+            return f"{what}, and they could not be kept ({error.strerror})"
+        return f"{what}; they are all in {copy}: put that in its place, and give the same command again"
+
+    def _opened(self, path: Path, more_flags: int = 0) -> int:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | more_flags, 0o644)
+        except OSError as error:
+            msg = f"cannot write answers to {self.path}: {error.strerror}; choose another -o"
+            raise UsageError(msg) from None
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            msg = f"cannot write answers to {path}: it is no regular file, and answers are read again to go on with a run; choose another -o"
+            raise UsageError(msg)
+        return file
+
+    def _hold(self, file: int) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+                raise
+            msg = f"another batchfleet process is writing {self.path}; wait for it, or choose another -o"
+            raise UsageError(msg) from None
+
+    def _stored(self) -> dict[str, Any] | None:
+        with contextlib.suppress(orjson.JSONDecodeError):
+            found = orjson.loads(os.pread(self._lock, 65536, 0))
+            if isinstance(found, dict):
+                return found
+        return None
+
+    def _drop_torn_line(self) -> None:
+        """A line without its end was being written when the machine or the disk gave out; its record is still in Redis."""
+        end = size = self.size()
+        while end > 0:
+            start = max(0, end - 65536)
+            newline = os.pread(self._file, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            os.ftruncate(self._file, end)
+
+
+ANSWER_FIELDS = {
+    "id": "the question's id",
+    "status": "`answered` or `failed`; an error is never in the place of an answer",
+    "text": "the answer; the first one if `n` asked for several",
+    "texts": "all answers, only if `n` asked for several",
+    "finish_reason": "as the engine names it: `stop`, `length`, ...",
+    "usage": "tokens of the prompt, and of all texts together",
+    "model": "the model that answered",
+    "params": "the sampling parameters that were really used, defaults included",
+    "details": "what else was asked for, such as log probabilities",
+    "error": "only if failed: `kind`, `message`, `retryable`, and for some kinds `evidence`",
+    "worker": "the worker that made the record; missing if no worker did",
+    "attempts": "how many workers were given the question; 0 if none was",
+    "latency_s": "seconds from submission to record, queueing included, on the clock of the Redis server",
+    "metadata": "the question's, untouched",
+}
+"""Field of an answer line -> what it holds, for people, in Markdown."""
+
+
+def _id_and_status(line: bytes) -> tuple[str, str] | None:
+    with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+        fields = orjson.loads(line)
+        if isinstance(fields["id"], str):
+            return fields["id"], fields["status"]
+    return None
+
+
+def answer_line(record: Answer | Failure) -> bytes:
+    """A record as users see it, with the newline: `ANSWER_FIELDS`."""
+    line: dict[str, Any] = {"id": record.request_id, "status": record.status}
+    if isinstance(record, Answer):
+        line["text"] = record.text
+        if record.texts is not None:
+            line["texts"] = record.texts
+        line["finish_reason"] = record.finish_reason
+        line["usage"] = {
+            "prompt_tokens": record.usage.prompt_tokens,
+            "completion_tokens": record.usage.completion_tokens,
+        }
+        line["model"] = record.model
+        line["params"] = record.params
+        if record.details is not None:
+            line["details"] = record.details
+    else:
+        error = record.error
+        line["error"] = {"kind": error.kind, "message": error.message, "retryable": error.retryable}
+        if error.evidence is not None:
+            line["error"]["evidence"] = error.evidence
+    if record.worker is not None:
+        line["worker"] = record.worker
+    line["attempts"] = record.attempts
+    if record.latency_s is not None:
+        line["latency_s"] = record.latency_s
+    if record.metadata is not None:
+        line["metadata"] = record.metadata
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,170 @@
+"""The file that was asked for, made from the answers file: whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import orjson
+
+from producer.answers.columns import COLUMNS, ColumnType, row_of
+from producer.answers.destination import Destination, OutputFormat
+from producer.answers.openai_batch import batch_line
+from producer.answers.reader import Answered, Questions, as_they_came, in_order
+from producer.answers.results_json import result_of
+from producer.questions.arrow_rows import pyarrow_for
+from producer.questions.compression import written
+from wire.errors import UsageError
+from wire.messages import JsonObject
+
+_ROWS_AT_ONCE = 1000
+
+T = TypeVar("T")
+
+
+def export(answers: Path, to: Destination, about: JsonObject, questions: Questions | None = None) -> int:
+    """Make the file. Whatever stands at its place is replaced in one step, once all is written.
+
+    Args:
+        answers: The answers file; may be the destination itself, which is then put in order.
+        about: What the JSON format says in its `metadata`.
+        questions: Gives order and texts, where the destination wants them.
+
+    Returns:
+        The number of lines.
+
+    Raises:
+        UsageError: The answers cannot be read, the file cannot be written, or a package for its format is missing.
+    """
+    ensure_writable(to)
+    try:
+        with _replacing(to.path) as raw, written(to.path, raw) as file:
+            if questions is not None and to.wants_questions:
+                with in_order(answers, questions) as lines:
+                    return _write(lines, file, to, about, answers)
+            return _write(as_they_came(answers), file, to, about, answers)
+    except OSError as error:
+        msg = f"cannot write {to.path}: {error.strerror or error}; the answers are safe in {answers}: make room, and give the same command again"
+        raise UsageError(msg) from None
+
+
+def ensure_writable(to: Destination) -> None:
+    """Find out before a run, not after it, whether what the format needs is there.
+
+    Raises:
+        UsageError: A package is missing, or the folder.
+    """
+    if to.format in ("parquet", "arrow"):
+        pyarrow_for(to.path)
+    with written(to.path, io.BytesIO()):
+        pass
+    if to.path.is_dir() or not to.path.absolute().parent.is_dir():
+        msg = f"cannot write {to.path}: {'it is a folder' if to.path.is_dir() else 'there is no such folder'}; choose another -o"
+        raise UsageError(msg)
+
+
+def _write(lines: Iterator[Answered], file: BinaryIO, to: Destination, about: JsonObject, answers: Path) -> int:
+    created = int(answers.stat().st_mtime)
+    writers: dict[OutputFormat, Callable[[], int]] = {
+        "jsonl": lambda: _write_lines((line.line for line in lines), file),
+        "openai": lambda: _write_lines(
+            (orjson.dumps(batch_line(line, created), option=orjson.OPT_APPEND_NEWLINE) for line in lines), file
+        ),
+        "json": lambda: _write_json(lines, file, about),
+        "csv": lambda: _write_csv(lines, file, ","),
+        "tsv": lambda: _write_csv(lines, file, "\t"),
+        "parquet": lambda: _write_arrow(lines, file, to),
+        "arrow": lambda: _write_arrow(lines, file, to),
+    }
+    return writers[to.format]()
+
+
+def _write_lines(lines: Iterator[bytes], file: BinaryIO) -> int:
+    count = 0
+    for chunk in _chunks(lines):
+        file.write(b"".join(chunk))
+        count += len(chunk)
+    return count
+
+
+def _write_json(lines: Iterator[Answered], file: BinaryIO, about: JsonObject) -> int:
+    file.write(b'{"metadata": ' + orjson.dumps(about) + b',\n"results": [')
+    count = 0
+    for line in lines:
+        file.write((b",\n" if count else b"\n") + orjson.dumps(result_of(line)))
+        count += 1
+    file.write(b"\n]}\n")
+    return count
+
+
+def _write_csv(lines: Iterator[Answered], file: BinaryIO, delimiter: str) -> int:
+    count = 0
+    with _text(file) as text:
+        writer = csv.DictWriter(text, COLUMNS, delimiter=delimiter)
+        writer.writeheader()
+        for line in lines:
+            writer.writerow({name: _in_csv(value) for name, value in row_of(line.fields).items()})
+            count += 1
+    return count
+
+
+def _chunks(items: Iterator[T]) -> Iterator[list[T]]:
+    while chunk := list(itertools.islice(items, _ROWS_AT_ONCE)):
+        yield chunk
+
+
+def _in_csv(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+@contextmanager
+def _text(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=False)
+    try:
+        yield text
+    finally:
+        # The file below stays open: whoever opened it closes it.
+        text.detach()
+
+
+def _write_arrow(lines: Iterator[Answered], file: BinaryIO, to: Destination) -> int:
+    pyarrow = pyarrow_for(to.path)
+    schema = pyarrow.schema([(name, _arrow_type(pyarrow, kind)) for name, kind in COLUMNS.items()])
+    opened = (
+        pyarrow.parquet.ParquetWriter(file, schema, compression="zstd")
+        if to.format == "parquet"
+        else pyarrow.ipc.new_file(file, schema)
+    )
+    count = 0
+    with opened as writer:
+        for chunk in _chunks(lines):
+            rows = [row_of(line.fields) for line in chunk]
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+            count += len(chunk)
+    return count
+
+
+def _arrow_type(pyarrow: Any, kind: ColumnType) -> Any:  # noqa: ANN401 (pyarrow has no types)
+    types = {"integer": pyarrow.int64(), "number": pyarrow.float64(), "boolean": pyarrow.bool_()}
+    return types.get(kind, pyarrow.string())
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` if all goes well, and vanishes if not."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with scratch.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            scratch.unlink()

@@ -1,0 +1,66 @@
+"""An answer line -> a line of the file that OpenAI's batch API gives back.
+
+https://platform.openai.com/docs/api-reference/batch/request-output; failures are in the same file, with `error` in place of `response`.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+from producer.answers.reader import Answered
+from producer.questions.parser import ParsedQuestion
+
+
+def batch_line(answered: Answered, created: int) -> dict[str, Any]:
+    """The line, as an object.
+
+    Args:
+        created: Unix time in seconds that the completion is to bear.
+    """
+    fields = answered.fields
+    tag = blake2b(fields["id"].encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+    line: dict[str, Any] = {"id": f"batch_req_{tag}", "custom_id": fields["id"], "response": None, "error": None}
+    if fields["status"] == "failed":
+        line["error"] = {"code": fields["error"]["kind"], "message": fields["error"]["message"]}
+    else:
+        is_chat = not isinstance(answered.asked, ParsedQuestion) or answered.asked.messages is not None
+        body = _completion(fields, tag, created, is_chat=is_chat)
+        line["response"] = {"status_code": 200, "request_id": f"req_{tag}", "body": body}
+    return line
+
+
+def _completion(fields: dict[str, Any], tag: str, created: int, *, is_chat: bool) -> dict[str, Any]:
+    texts = fields.get("texts") or [fields["text"]]
+    details = fields.get("details") or {}
+    reasons = details.get("finish_reasons") or [fields["finish_reason"]] * len(texts)
+    logprobs = details.get("logprobs") or [None] * len(texts)
+    usage = fields["usage"]
+    choice = _chat_choice if is_chat else _text_choice
+    return {
+        "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{tag}",
+        "object": "chat.completion" if is_chat else "text_completion",
+        "created": created,
+        "model": fields["model"],
+        "choices": [choice(*parts) for parts in zip(range(len(texts)), texts, reasons, logprobs, strict=True)],
+        "usage": {**usage, "total_tokens": usage["prompt_tokens"] + usage["completion_tokens"]},
+    }
+
+
+def _chat_choice(index: int, text: str, reason: str, logprobs: list[dict[str, Any]] | None) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, "refusal": None}
+    content = None if logprobs is None else {"content": logprobs, "refusal": None}
+    return {"index": index, "message": message, "logprobs": content, "finish_reason": reason}
+
+
+def _text_choice(index: int, text: str, reason: str, logprobs: list[dict[str, Any]] | None) -> dict[str, Any]:
+    columns = None
+    if logprobs is not None:
+        columns = {
+            "tokens": [one["token"] for one in logprobs],
+            "token_logprobs": [one["logprob"] for one in logprobs],
+            "top_logprobs": [
+                {top["token"]: top["logprob"] for top in one.get("top_logprobs") or ()} for one in logprobs
+            ],
+        }
+    return {"index": index, "text": text, "logprobs": columns, "finish_reason": reason}

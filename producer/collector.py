@@ -1,0 +1,116 @@
+"""Takes a run's records as they come, and lets Redis forget those that are on disk."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import redis
+
+from producer.options import ProducerOptions
+from wire.codec import decode_record
+from wire.errors import LeaseLostError, MalformedMessageError, NewerMessageError
+from wire.keys import Keys
+from wire.messages import Answer, Failure
+from wire.scripts import load_script
+from wire.streams import entries_of
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 1000
+BYTES_AT_ONCE = 32 * 1024 * 1024
+"""About as many bytes as records to be held at once: log probabilities make megabytes of an answer."""
+
+
+class Collector:
+    """Reads the records of one run in the order in which they were made."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, run: str, token: str, options: ProducerOptions) -> None:
+        self._client = client
+        self._run = run
+        self._records = keys.records(run)
+        self._keys = [keys.run(run), self._records, keys.producer(run)]
+        self._token = token
+        self._lease_ms = int(1000 * options.lease_s)
+        self._run_ttl_s = int(options.run_ttl_s)
+        self._acknowledge = client.register_script(load_script("producer", "acknowledge"))
+        self._seen = b"0"
+        self._keep_from = ""
+        self._garbage = 0
+        # Begins with a few, since nothing is known of them.
+        self._largest_bytes = BYTES_AT_ONCE // 64
+
+    def restart(self) -> None:
+        """Read again from the oldest record that Redis still has."""
+        self._seen = b"0"
+        self._keep_from = ""
+        self._garbage = 0
+
+    def receive(self, wait_s: float) -> list[Answer | Failure]:
+        """The next records, at most `AT_ONCE`; waits up to `wait_s` seconds for the first one.
+
+        Raises:
+            NewerMessageError: One is of a wire version to come; it stays in Redis, and so do those after it.
+            QueueDamagedError: The stream has the last entry that it can ever have; call `restart` before the next try.
+        """
+        return [record for _, record in self.receive_entries(wait_s)]
+
+    def receive_entries(self, wait_s: float) -> list[tuple[bytes, Answer | Failure]]:
+        """The same, each with what `handled` is told of it."""
+        block_ms = int(1000 * wait_s) or None
+        count = max(1, min(AT_ONCE, BYTES_AT_ONCE // self._largest_bytes))
+        reply: Any = self._client.xread({self._records: self._seen}, count=count, block=block_ms)
+        entries = [entry for _, of_stream in entries_of(reply) for entry in of_stream]
+        # Halves with each look, so that one giant does not slow reading for good.
+        self._largest_bytes = max(self._largest_bytes // 2, 1, *(len(fields.get(b"a", b"")) for _, fields in entries))
+        records = []
+        for entry_id, fields in entries:
+            try:
+                records.append((entry_id, _of_run(self._run, decode_record(fields.get(b"a", b"")))))
+            except NewerMessageError:
+                if not records:
+                    raise
+                # Those before it first.
+                break
+            except MalformedMessageError as error:
+                self._garbage += 1
+                log.error("skipped an entry of %s: %s", self._records, error)  # noqa: TRY400 (nothing in the traceback would help)
+            self._seen = entry_id
+        return records
+
+    def written(self) -> None:
+        """Take note that all that `receive` has returned so far is in the answers file."""
+        self.handled(self._seen)
+
+    def handled(self, entry_id: bytes) -> None:
+        """Take note that this entry, and all before it, need not come again."""
+        milliseconds, dash, counter = entry_id.decode().partition("-")
+        if dash:
+            self._keep_from = f"{milliseconds}-{int(counter) + 1}"
+
+    def acknowledge(self) -> None:
+        """Let Redis drop what is `written`, and renew our claim to the run and its life. Call it when the file is safely on disk.
+
+        Raises:
+            LeaseLostError: Another producer has taken the run over; nothing was dropped.
+        """
+        garbage = self._garbage if self._keep_from else 0
+        if not self._acknowledge(
+            keys=self._keys, args=[self._token, self._lease_ms, self._keep_from, garbage, self._run_ttl_s]
+        ):
+            msg = "another producer has taken this run over"
+            raise LeaseLostError(msg)
+        if self._keep_from:
+            self._keep_from, self._garbage = "", 0
+
+    def release(self) -> None:
+        """Let another producer take the run at once."""
+        if self._client.get(self._keys[2]) == self._token.encode():
+            self._client.delete(self._keys[2])
+
+
+def _of_run(run: str, record: Answer | Failure) -> Answer | Failure:
+    if record.run != run:
+        msg = f"a record of run {record.run}"
+        raise MalformedMessageError(msg)
+    return record

@@ -1,1 +1,0 @@
-"""Answers as they were written -> the file that was asked for. The answers file (`producer.output`) stays what is durable; these are made from it."""

@@ -1,0 +1,1 @@
+"""Files, streams and tables -> questions, in constant memory, each checked or named as wrong."""

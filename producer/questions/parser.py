@@ -1,0 +1,235 @@
+"""One JSON object -> one question, or the reason why it is none.
+
+Three forms are understood: our own (`question`, `prompt` or `messages`, and what goes with it); the same with an `answer`, as data sets with known
+answers have it, whose other fields travel along in the metadata; and a line of an OpenAI batch file, which is turned into our own form first.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from producer.questions.column_mapping import AS_IT_STANDS, CONTENT_FIELDS, Shape, joined
+from producer.questions.fields import (
+    FIELDS,
+    INVALID_ID_PREFIX,
+    UnusableError,
+    ensure_carriable,
+    kind,
+    read_object,
+    request_id_of,
+    short,
+    shown,
+)
+from wire.messages import JsonObject
+
+_BATCH_FIELDS = ("custom_id", "method", "url", "body")
+_BESIDE_BODY = ("priority", "deadline_s", "metadata")
+_BATCH_CONTENT = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedQuestion:
+    """A question as its file has it.
+
+    Attributes:
+        index: Position among the questions of the file, from 0; unusable ones count, blank lines do not.
+        line: Number of its line, element or row in its file, from 1.
+        request_id: Its id in the file (an integer in decimal), or one derived from content and position. `reading.check_questions` tells
+            whether it is unique.
+        prompt: Text; None if `messages` is given.
+        messages: Chat messages in OpenAI's form; None if `prompt` is given.
+        model: The model that is to answer; None for whatever the run uses.
+        params: Sampling parameters, not checked beyond being JSON that msgpack can carry.
+        priority: 0 to 9; higher goes first.
+        deadline_s: Seconds from submission after which nobody wants the answer; None for never.
+        metadata: To be returned untouched; with a known `answer`, that and the unknown fields beside it are in here too.
+        file: Number of its file among those that are read, from 0.
+    """
+
+    index: int
+    line: int
+    request_id: str
+    prompt: str | None
+    messages: list[JsonObject] | None
+    model: str | None
+    params: JsonObject
+    priority: int
+    deadline_s: float | None
+    metadata: JsonObject | None
+    file: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """An entry of the file that cannot be asked.
+
+    Attributes:
+        index, line, file: As in `Asked`.
+        request_id: Its own if that could be read, else one that `invalid_id` made.
+        reason: What is wrong and what to do about it; no full stop, no place.
+    """
+
+    index: int
+    line: int
+    request_id: str
+    reason: str
+    file: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionParser:
+    """Reads the questions of one file.
+
+    Attributes:
+        file: Its number.
+        shape: How rows become questions.
+        is_table: Whether the file has columns, so that its entries are rows even if the shape says nothing.
+    """
+
+    file: int = 0
+    shape: Shape = AS_IT_STANDS
+    is_table: bool = False
+
+    def ask(self, raw: bytes, index: int, line: int) -> ParsedQuestion | Invalid:
+        """Read one question. Any bytes give one or the other, never an exception."""
+        fields: dict[str, Any] = {}
+        try:
+            fields = read_object(raw)
+            if self.shape is not AS_IT_STANDS or self.is_table:
+                return self._asked(self._shaped(fields), raw, index, line)
+            return self._asked(_in_own_form(fields), raw, index, line)
+        except UnusableError as error:
+            return Invalid(index, line, _id_of_invalid(fields, line, self.file), str(error), self.file)
+
+    def _shaped(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if self.is_table or self.shape.maps:
+            fields = self.shape.question_of(fields)
+        return self.shape.in_chat(_in_own_form(fields))
+
+    def _asked(self, fields: dict[str, Any], raw: bytes, index: int, line: int) -> ParsedQuestion:
+        given: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for name, value in fields.items():
+            field = FIELDS.get(name)
+            if field is None:
+                extra[name] = value
+            elif value is not None:
+                given[name] = field.check(value, name)
+        if extra:
+            given["metadata"] = _metadata_with(extra, given.get("metadata"))
+        content_field = _content_field(given)
+        params, metadata, messages = given.get("params", {}), given.get("metadata"), given.get("messages")
+        ensure_carriable((params, metadata, messages), raw)
+        prompt = None if content_field == "messages" else given[content_field]
+        content = (
+            prompt,
+            messages,
+            given.get("model"),
+            params,
+            given.get("priority", 0),
+            given.get("deadline_s"),
+            metadata,
+        )
+        request_id = given.get("id") or f"{index + 1:07d}-{blake2b(_canonical(*content), digest_size=4).hexdigest()}"
+        return ParsedQuestion(index, line, request_id, *content, self.file)
+
+
+def invalid_id(line: int, file: int = 0) -> str:
+    """The id of an unusable question that has none of its own. No valid question can have it."""
+    return f"{INVALID_ID_PREFIX}{line}-file-{file + 1}" if file else f"{INVALID_ID_PREFIX}{line}"
+
+
+def size_of(asked: ParsedQuestion | Invalid) -> int:
+    """Of what may be large in it, roughly, in bytes."""
+    if isinstance(asked, Invalid):
+        return len(asked.reason)
+    return len(asked.prompt or "") + len(orjson.dumps((asked.messages, asked.params, asked.metadata)))
+
+
+def canonical(asked: ParsedQuestion) -> bytes:
+    """What is asked, without id and place: equal for two questions exactly if they ask the same in the same way."""
+    return _canonical(
+        asked.prompt, asked.messages, asked.model, asked.params, asked.priority, asked.deadline_s, asked.metadata
+    )
+
+
+def _canonical(*content: object) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+
+
+def _content_field(given: dict[str, Any]) -> str:
+    found = [name for name in CONTENT_FIELDS if name in given]
+    if len(found) == 1:
+        return found[0]
+    msg = (
+        f"it has both `{found[0]}` and `{found[1]}`; keep one of them"
+        if found
+        else "it asks nothing; give it a `question`, `prompt` or `messages`"
+    )
+    raise UnusableError(msg)
+
+
+def _metadata_with(extra: dict[str, Any], metadata: JsonObject | None) -> JsonObject:
+    """Take in the fields that we do not know, if the question comes with a known answer."""
+    if "answer" not in extra:
+        raise UnusableError(_unknown_field(next(iter(extra)), FIELDS))
+    return joined(extra, metadata) if metadata else extra
+
+
+def _unknown_field(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    advice = (
+        f"did you mean `{near[0]}`?" if near else "sampling parameters go into `params`, what is yours into `metadata`"
+    )
+    return f"`{short(name)}` is not a field of a question; {advice}"
+
+
+def _in_own_form(fields: dict[str, Any]) -> dict[str, Any]:
+    """Turn a line of an OpenAI batch file into our form; leave anything else as it is."""
+    if fields.keys().isdisjoint(("custom_id", "body")) or not fields.keys().isdisjoint(CONTENT_FIELDS):
+        return fields
+    own = {name: value for name, value in fields.items() if name not in _BATCH_FIELDS}
+    if unknown := [name for name in own if name not in _BESIDE_BODY]:
+        raise UnusableError(_unknown_field(unknown[0], (*_BATCH_FIELDS, *_BESIDE_BODY)))
+    content_field, body = _content_of_batch_line(fields)
+    if body.get("stream"):
+        msg = "`body.stream` is on, but answers arrive whole; leave it out"
+        raise UnusableError(msg)
+    if "metadata" in body and "metadata" in own:
+        msg = "`metadata` is both in `body` and beside it; keep one of them"
+        raise UnusableError(msg)
+    moved = {name: body.get(name) for name in (content_field, "model", "metadata") if name in body}
+    params = {name: value for name, value in body.items() if name not in moved and name != "stream"}
+    return {**own, **moved, "id": fields.get("custom_id"), "params": params}
+
+
+def _content_of_batch_line(fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Check what is outside of the body; returns the name of the field in the body that holds the question, and the body."""
+    method, url, body = fields.get("method", "POST"), fields.get("url"), fields.get("body")
+    if method != "POST":
+        msg = f"`method` is {shown(method)}; only POST can be asked"
+        raise UnusableError(msg)
+    if not isinstance(url, str) or url not in _BATCH_CONTENT:
+        msg = f"`url` is {shown(url)}; only {' and '.join(_BATCH_CONTENT)} can be asked"
+        raise UnusableError(msg)
+    if not isinstance(body, dict):
+        msg = f"`body` is {kind(body)}, not an object with `model` and `{_BATCH_CONTENT[url]}`"
+        raise UnusableError(msg)
+    if body.get(_BATCH_CONTENT[url]) is None:
+        msg = f"`body` asks nothing; {url} wants `{_BATCH_CONTENT[url]}` in it"
+        raise UnusableError(msg)
+    return _BATCH_CONTENT[url], body
+
+
+def _id_of_invalid(fields: dict[str, Any], line: int, file: int) -> str:
+    value = fields.get("id", fields.get("custom_id"))
+    try:
+        return request_id_of(value, "id")
+    except UnusableError:
+        return invalid_id(line, file)

@@ -1,0 +1,242 @@
+"""Files of questions -> checked questions. Knows nothing of Redis.
+
+They are read twice: `check_questions` goes through all of them before anything is sent, so that a slip in the last line costs no GPU time, and
+`read_checked` then gives the questions one by one. Neither holds a file in memory. Which files are meant is in `sources`, how a file is cut into
+entries in `formats`, what an entry may say in `shaping` and `asking`, how equal ids are found in `identity`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import orjson
+
+from producer.questions.duplicates import DuplicateFinder
+from producer.questions.entries import Unreadable
+from producer.questions.formats import FileId, Form, find_form, identify, read_entries
+from producer.questions.parser import Invalid, ParsedQuestion, QuestionParser, canonical, invalid_id
+from producer.questions.sources import Source
+from wire.errors import UsageError
+
+__all__ = [
+    "Checked",
+    "Invalid",
+    "ParsedQuestion",
+    "ReadingLimits",
+    "Source",
+    "check_questions",
+    "read_checked",
+    "read_questions",
+]
+
+_MOST_PROBLEMS_SHOWN = 20
+_MOST_TIMES_SAID = 3
+_NOT_JSON = "it is not JSON"
+"""How a reason begins that says no more than that (`producer.questions.fields`)."""
+_LINE_BITS = 44
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingLimits:
+    """What a file may ask of this machine.
+
+    Attributes:
+        max_question_bytes: Longest entry, in bytes as it stands in the file. Longer ones are passed over without being held in memory.
+    """
+
+    max_question_bytes: int = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What one pass over the files found.
+
+    Attributes:
+        count: Questions in them, unusable ones included; their indices are 0 to count - 1.
+        invalid: How many of them are `Invalid` when read by `read_checked`, duplicates included.
+        fingerprint: What is asked, by which ids, in which order, as 32 hexadecimal digits. The same for the same questions in another format.
+        total_bytes: Size of all questions that can be used, in bytes as they stand in the file.
+        forms: What each file is.
+        file_ids: Tell whether the files are still the ones that were checked.
+        duplicates: Index of a question whose id belongs to another -> the place of that other, in words.
+    """
+
+    count: int
+    invalid: int
+    fingerprint: str
+    total_bytes: int
+    forms: tuple[Form, ...]
+    file_ids: tuple[FileId, ...]
+    duplicates: Mapping[int, str]
+
+
+def read_questions(source: Source, limits: ReadingLimits) -> Iterator[ParsedQuestion | Invalid]:
+    """Read files as they stand, question by question, in their order; repeated ids are not noticed.
+
+    Raises:
+        UsageError: A file cannot be read (when it is its turn), or there is no question (at the end).
+    """
+    return (question for question, _ in _read(source, limits, tuple(map(_form_finder(source), source.files))))
+
+
+def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool = False) -> Checked:
+    """Go through all the files.
+
+    Args:
+        source: The files; must not change meanwhile.
+        limits: Must be the same in `read_checked`.
+        skip_invalid: Only count the questions that cannot be used.
+
+    Raises:
+        UsageError: A file cannot be read, has not the columns it should, or changed meanwhile; there is no question, or far too many repeated
+            ids; or questions cannot be used and `skip_invalid` is off, with the first of them by line.
+    """
+    file_ids = tuple(map(identify, source.files))
+    forms = tuple(map(_form_finder(source), source.files))
+    first_problems: list[Invalid] = []
+    count = invalid = total_bytes = 0
+    fingerprint = blake2b(digest_size=16)
+    with DuplicateFinder() as ids:
+        for question, size in _read(source, limits, forms):
+            usable = isinstance(question, ParsedQuestion)
+            if isinstance(question, Invalid):
+                invalid += 1
+                if len(first_problems) < _MOST_PROBLEMS_SHOWN:
+                    first_problems.append(question)
+            fingerprint.update(_in_fingerprint(question))
+            ids.add(
+                question.request_id, question.index, question.file << _LINE_BITS | question.line, invalid=not usable
+            )
+            count += 1
+            total_bytes += size
+        duplicates = ids.duplicates()
+    _ensure_unchanged(source, file_ids)
+    good_duplicates = [duplicate for duplicate in duplicates if not duplicate.invalid]
+    invalid += len(good_duplicates)
+    taken = {duplicate.index: _keeper(duplicate.line, duplicate.keeper_line, source, forms) for duplicate in duplicates}
+    if invalid and not skip_invalid:
+        first_problems += [
+            _as_invalid(duplicate.index, duplicate.line, taken[duplicate.index]) for duplicate in good_duplicates
+        ]
+        raise UsageError(_report(source, forms, first_problems, invalid, count))
+    return Checked(count, invalid, fingerprint.hexdigest(), total_bytes, forms, file_ids, taken)
+
+
+def read_checked(source: Source, limits: ReadingLimits, checked: Checked) -> Iterator[ParsedQuestion | Invalid]:
+    """Read files that have been checked: `checked.count` questions in their order, no two with the same id.
+
+    Raises:
+        UsageError: The files are not those that were checked: on the first question, or as soon as it shows. Also as `read_questions` does.
+    """
+    _ensure_unchanged(source, checked.file_ids)
+    count = 0
+    for question, _ in _read(source, limits, checked.forms):
+        if count == checked.count:
+            break
+        count += 1
+        keeper = checked.duplicates.get(question.index)
+        if keeper is None:
+            yield question
+        elif isinstance(question, ParsedQuestion):
+            yield _as_invalid(question.index, question.file << _LINE_BITS | question.line, keeper)
+        else:
+            yield replace(question, request_id=invalid_id(question.line, question.file))
+    _ensure_unchanged(source, checked.file_ids)
+    if count != checked.count:
+        raise _changed(source.files[-1])
+
+
+def _form_finder(source: Source) -> Callable[[Path], Form]:
+    """Finds what a file is, and complains if it is a table that lacks a column."""
+
+    def find(path: Path) -> Form:
+        form = find_form(path, source.format)
+        if form.columns is not None:
+            source.shape.ensure_fits(form.columns, str(path))
+        return form
+
+    return find
+
+
+def _read(
+    source: Source, limits: ReadingLimits, forms: Sequence[Form]
+) -> Iterator[tuple[ParsedQuestion | Invalid, int]]:
+    """Questions, each with its size in bytes; 0 if it could not be read at all."""
+    index = 0
+    for number, (path, form) in enumerate(zip(source.files, forms, strict=True)):
+        ask = QuestionParser(number, source.shape, form.columns is not None).ask
+        wanted = None if form.columns is None else source.shape.wanted_of(form.columns)
+        for line, entry in read_entries(path, limits.max_question_bytes, form, wanted):
+            if isinstance(entry, Unreadable):
+                yield Invalid(index, line, invalid_id(line, number), entry.reason, number), 0
+            else:
+                yield ask(entry, index, line), len(entry)
+            index += 1
+    if not index:
+        msg = f"{source}: there is no question in it"
+        raise UsageError(msg)
+
+
+def _in_fingerprint(question: ParsedQuestion | Invalid) -> bytes:
+    # The id as JSON ends where its quotes do, so that no id can run into the content behind it.
+    request_id = orjson.dumps(question.request_id)
+    return request_id + canonical(question) if isinstance(question, ParsedQuestion) else request_id
+
+
+def _spot(packed: int) -> tuple[int, int]:
+    """(number of the file, line in it)."""
+    return packed >> _LINE_BITS, packed & ((1 << _LINE_BITS) - 1)
+
+
+def _keeper(packed: int, keeper: int, source: Source, forms: Sequence[Form]) -> str:
+    """In words, where the question stands that keeps an id."""
+    (file, _), (keeper_file, line) = _spot(packed), _spot(keeper)
+    return f"{forms[keeper_file].place} {line}" + ("" if file == keeper_file else f" of {source.files[keeper_file]}")
+
+
+def _as_invalid(index: int, packed: int, keeper: str) -> Invalid:
+    file, line = _spot(packed)
+    reason = f"its id is already that of {keeper}; give each question an id of its own, or none"
+    return Invalid(index, line, invalid_id(line, file), reason, file)
+
+
+def _report(source: Source, forms: Sequence[Form], problems: list[Invalid], invalid: int, count: int) -> str:
+    """Tell what is wrong with the files: one sentence, then a line for each of the first problems, the same words a few times at most."""
+    shown = list[Invalid]()
+    said = Counter[str]()
+    for problem in sorted(problems, key=lambda problem: (problem.file, problem.line))[:_MOST_PROBLEMS_SHOWN]:
+        said[problem.reason] += 1
+        if said[problem.reason] <= _MOST_TIMES_SAID:
+            shown.append(problem)
+    lines = [f"{source}: {invalid} of {count} questions cannot be used"]
+    for problem in shown:
+        place = forms[problem.file].place
+        lines.append(
+            f"{source.files[problem.file]}:{'' if place == 'line' else f' {place} '}{problem.line}: {problem.reason}"
+        )
+    if invalid > len(shown):
+        lines.append(f"... and {invalid - len(shown)} more")
+    if all(reason.startswith(_NOT_JSON) for reason in said):
+        lines.append('A question is a line such as {"question": "Why?"}; other kinds of files are in docs/formats.md.')
+    file = "file" if len(source.files) == 1 else "files"
+    instead = (
+        ", or let --skip-invalid turn these into failure records"
+        if invalid < count
+        else ", or the flags that say how to read it"
+    )
+    lines.append(f"Nothing was submitted. Correct the {file}{instead}.")
+    return "\n".join(lines)
+
+
+def _ensure_unchanged(source: Source, file_ids: Sequence[FileId]) -> None:
+    for path, file_id in zip(source.files, file_ids, strict=True):
+        if identify(path) != file_id:
+            raise _changed(path)
+
+
+def _changed(path: Path) -> UsageError:
+    return UsageError(f"{path}: it changed while it was read; run the command again when nothing writes to it any more")

@@ -1,0 +1,61 @@
+"""Standard input -> a file beside the answers, for questions are read more than once."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from producer.questions.compression import CHUNK_BYTES
+from wire.errors import UsageError
+
+
+def spool_path(answers: Path) -> Path:
+    """Where the questions of an answers file are kept that came from standard input."""
+    return answers.with_name(f"{answers.name}.questions")
+
+
+def spool(stdin: BinaryIO, answers: Path, max_bytes: int) -> Path:
+    """Read all of standard input into its file.
+
+    The file stays until every question has its answer: what made the questions may not make the same ones again. If it is there already, from an
+    attempt that was not finished, the input has to be the same.
+
+    Raises:
+        UsageError: It is not the same; there is nothing in it, or more than `max_bytes`; or the disk is full.
+    """
+    kept = spool_path(answers)
+    scratch = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
+    try:
+        if not _copy(stdin, scratch, max_bytes):
+            msg = "standard input: there is no question in it"
+            raise UsageError(msg)
+        if not kept.exists():
+            scratch.replace(kept)
+        elif not filecmp.cmp(scratch, kept, shallow=False):
+            msg = (
+                f"standard input differs from {kept}, the questions of an earlier attempt that is not finished; go on with that by naming it in "
+                f"place of -, or choose another -o, or remove it to start over"
+            )
+            raise UsageError(msg)
+    except OSError as error:
+        msg = f"cannot keep standard input in {kept}: {error.strerror or error}; make room, or write the questions to a file and name that"
+        raise UsageError(msg) from None
+    finally:
+        with suppress(OSError):
+            scratch.unlink()
+    return kept
+
+
+def _copy(stdin: BinaryIO, path: Path, max_bytes: int) -> int:
+    size = 0
+    with path.open("wb") as file:
+        while piece := stdin.read(CHUNK_BYTES):
+            size += len(piece)
+            if size > max_bytes:
+                msg = f"standard input: it is longer than limits.max_stdin_bytes ({max_bytes}); raise that, or write the questions to a file"
+                raise UsageError(msg)
+            file.write(piece)
+    return size

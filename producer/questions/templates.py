@@ -1,0 +1,111 @@
+"""A prompt template and the fields of a question -> the text that is asked.
+
+Templates are Jinja, in its sandbox: they see the fields and nothing else, can change nothing, and find no way into Python. How long they compute and
+how much they write is bounded (`template_sandbox.py`); the memory that they use on the way is bounded only roughly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, meta
+from jinja2.exceptions import SecurityError
+
+from producer.questions.fields import UnusableError, listed, no_such_column, short
+from producer.questions.template_sandbox import Sandbox, budgeted
+from wire.errors import UsageError
+
+MAX_TEMPLATE_BYTES = 1024 * 1024
+MAX_PROMPT_CHARS = 4 * 1024 * 1024
+
+
+class PromptTemplate:
+    """A template that is known to be Jinja.
+
+    Args:
+        text: The template itself.
+        name: What it is called in errors.
+
+    Raises:
+        UsageError: It is not Jinja.
+    """
+
+    def __init__(self, text: str, name: str = "--template") -> None:
+        environment = Sandbox()
+        self.name = name
+        try:
+            tree = environment.parse(text)
+            self.needs = frozenset(meta.find_undeclared_variables(tree))
+            self._template = environment.compiled(tree)
+        except TemplateSyntaxError as error:
+            msg = f"{name}: line {error.lineno}: {error.message}; templates are Jinja, such as {{{{ question }}}}"
+            raise UsageError(msg) from None
+        except TemplateError as error:
+            msg = f"{name}: {error.message}; templates are Jinja, such as {{{{ question }}}}"
+            raise UsageError(msg) from None
+        self.digest = blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @classmethod
+    def of(cls, text_or_file: str) -> PromptTemplate:
+        """What `--template` means: a file if there is one of that name, else the template itself.
+
+        Raises:
+            UsageError: It is neither, or the file cannot be read.
+        """
+        is_text = "{{" in text_or_file or "{%" in text_or_file
+        if is_text or "\n" in text_or_file:
+            return cls(text_or_file)
+        path = Path(text_or_file)
+        try:
+            with path.open("rb") as file:
+                data = file.read(MAX_TEMPLATE_BYTES + 1)
+            if len(data) > MAX_TEMPLATE_BYTES:
+                msg = f"{path}: it is larger than {MAX_TEMPLATE_BYTES} bytes; is it a template?"
+                raise UsageError(msg)
+            return cls(data.decode(), str(path))
+        except OSError as error:
+            msg = f"--template {short(text_or_file)}: {error.strerror}; give a file, or a text with a field in it, such as 'Q: {{{{ question }}}}'"
+            raise UsageError(msg) from None
+        except UnicodeDecodeError:
+            msg = f"{path}: it is not UTF-8; save it as UTF-8"
+            raise UsageError(msg) from None
+
+    def ensure_fits(self, columns: Iterable[str], place: str) -> None:
+        """Check that the columns of a table are what the template speaks of.
+
+        Raises:
+            UsageError: A column that it names is not there.
+        """
+        known = list(columns)
+        if missing := sorted(self.needs.difference(known)):
+            msg = f"{self.name}: {no_such_column(missing[0], known)} ({place})"
+            raise UsageError(msg)
+
+    def render(self, fields: Mapping[str, Any]) -> str:
+        """The text for one question.
+
+        Raises:
+            UnusableError: The template cannot be filled in from these fields, or computes or writes far too much.
+        """
+        try:
+            pieces = list(_bounded(self._template.generate(budgeted(fields.items()))))
+        except UndefinedError as error:
+            msg = f"{self.name}: {error.message}; the fields are {listed(fields)}"
+            raise UnusableError(msg) from None
+        except Exception as error:  # noqa: BLE001 (a template can do whatever Jinja can, and so fail with anything)
+            msg = f"{self.name} cannot be filled in: {str(error)[:200] or type(error).__name__}"
+            raise UnusableError(msg) from None
+        return "".join(pieces)
+
+
+def _bounded(pieces: Iterable[str]) -> Iterator[str]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_PROMPT_CHARS:
+            msg = f"it makes a prompt of more than {MAX_PROMPT_CHARS} characters"
+            raise SecurityError(msg)
+        yield piece

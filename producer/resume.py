@@ -1,0 +1,166 @@
+"""What a run is, how it stands, and what an earlier attempt has left of it on disk."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from producer.answers.answers_file import AnswersFile
+from producer.questions.duplicates import positions_answered
+from producer.questions.question_file import Checked, ReadingLimits, Source, read_checked
+from wire.errors import UsageError
+from wire.messages import Answer, Failure
+
+LATENCIES_KEPT = 10_000
+ENDS_KEPT = 8192
+
+
+class FinishedAnswer(NamedTuple):
+    """An answer: when it was written down, on a monotonic clock in seconds, its tokens, and the most that it might have had; 0 if unknown."""
+
+    at_s: float
+    tokens: int
+    most: int = 0
+
+
+@dataclass(slots=True)
+class RunTally:
+    """How a run stands.
+
+    Attributes:
+        questions: In the file.
+        on_disk: Lines in the answers file.
+        answered, failed: Of these.
+        sent: Position up to which questions were accepted.
+        settled: How many of the questions before `sent` have a line.
+        resumed: Lines that were there when this process began.
+        kinds: Failures by kind; `examples` has one (request id, message) of each.
+        prompt_tokens, completion_tokens: Of what this process wrote.
+        latencies: Seconds from submission to record of the latest answers.
+        ends: The latest answers.
+        waiting_for: Why nothing is being submitted now; empty if something is.
+    """
+
+    questions: int
+    on_disk: int = 0
+    answered: int = 0
+    failed: int = 0
+    sent: int = 0
+    settled: int = 0
+    resumed: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, tuple[str, str]] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
+    ends: deque[FinishedAnswer] = field(default_factory=lambda: deque(maxlen=ENDS_KEPT))
+    waiting_for: str = ""
+    started: float = 0.0
+    ended: float = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        """From the first push to the last line on disk, in seconds; up to now while the run is on."""
+        return (self.ended or time.monotonic()) - self.started if self.started else 0.0
+
+    @property
+    def done(self) -> int:
+        """Lines that this process has written."""
+        return self.on_disk - self.resumed
+
+    @property
+    def with_fleet(self) -> int:
+        """Questions that were accepted and have no line yet."""
+        return max(0, self.sent - self.settled)
+
+    def count(self, record: Answer | Failure) -> None:
+        self.on_disk += 1
+        self.settled += 1
+        if isinstance(record, Answer):
+            if record.latency_s is not None:
+                self.latencies.append(record.latency_s)
+            most = record.params.get("max_tokens")
+            self.ends.append(
+                FinishedAnswer(time.monotonic(), record.usage.completion_tokens, most if isinstance(most, int) else 0)
+            )
+            self.answered += 1
+            self.prompt_tokens += record.usage.prompt_tokens
+            self.completion_tokens += record.usage.completion_tokens
+        else:
+            self.failed += 1
+            self.kinds[record.error.kind] += 1
+            self.examples.setdefault(record.error.kind, (record.request_id, record.error.message))
+
+
+@dataclass(frozen=True, slots=True)
+class FileRun:
+    """What is to be run.
+
+    Attributes:
+        run: Its id.
+        questions: The files, which `checked` was made of.
+        default_model: For questions that name none.
+        fingerprint: What was asked, of which model, with which parameters, each part by itself so that a difference can be named.
+    """
+
+    run: str
+    questions: Source
+    checked: Checked
+    reading: ReadingLimits
+    default_model: str
+    fingerprint: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeState:
+    """What is there already.
+
+    Attributes:
+        written: One bit per question, in Redis' order, set if the answers file has its line.
+        tally: Begun with those lines.
+    """
+
+    written: bytearray
+    tally: RunTally
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every question has its line."""
+        return self.tally.on_disk == self.tally.questions
+
+
+def take_stock(what: FileRun, answers: AnswersFile) -> ResumeState:
+    """Make the answers file that of this run, and take in what an earlier attempt left in it. Redis is not asked.
+
+    Raises:
+        UsageError: The file is another run's, or is damaged.
+    """
+    answers.claim(what.run, what.fingerprint)
+    tally = RunTally(what.checked.count)
+    if not answers.size():
+        return ResumeState(bytearray((what.checked.count + 7) // 8), tally)
+    questions = (
+        (question.request_id, question.index) for question in read_checked(what.questions, what.reading, what.checked)
+    )
+    found = positions_answered(questions, _count_ids(answers, tally))
+    if found.unknown or found.repeated:
+        wrong = (
+            f"the id {found.unknown[0]!r}, which no question has"
+            if found.unknown
+            else f"{found.repeated} ids more than once"
+        )
+        msg = f"{answers.path} has {wrong}; mend or move it, or choose another -o"
+        raise UsageError(msg)
+    tally.resumed = tally.on_disk
+    return ResumeState(found.bitmap, tally)
+
+
+def _count_ids(answers: AnswersFile, tally: RunTally) -> Iterator[str]:
+    for request_id, answered in answers.ids():
+        tally.on_disk += 1
+        tally.answered += answered
+        tally.failed += not answered
+        yield request_id

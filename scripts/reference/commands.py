@@ -1,0 +1,99 @@
+"""docs/commands.md: every command and flag, from the parsers that read them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+from batchfleet.cli import question_flags
+from batchfleet.cli.flags import EXIT_CODES, shared_flags
+from batchfleet.cli.main import command_parser
+
+HEAD = """\
+# Commands
+
+<!-- Written by `.venv/bin/python -m scripts.reference.commands >docs/commands.md`. Edit the modules of batchfleet/cli instead. -->
+
+What `--help` says of `batchfleet` and of each of its commands. Data goes to stdout, all else to stderr.
+
+{exit_codes} ([more](records.md#exit-codes)).
+
+## Flags of many commands
+
+Every command has the first three, those that reach a Redis of yours the last one too. Their settings in files and in the environment are in
+[configuration.md](configuration.md).
+"""
+READING = """
+## How questions are read
+
+All commands that read questions have these: `run`, `submit`, `convert`, `score`, `sweep`. Other columns become metadata ([formats.md](formats.md)).
+"""
+TABLE = "\n| | what it is |\n|---|---|"
+
+
+def text() -> str:
+    """The whole reference, as Markdown."""
+    shared = [*shared_flags().both]
+    reading_flags = argparse.ArgumentParser(add_help=False)
+    question_flags.add_flags(reading_flags)
+    said_once = [*shared, reading_flags]
+    names = {flag for parser in said_once for action in parser._actions for flag in action.option_strings} | {  # noqa: SLF001 (see _commands)
+        "-h",
+        "--help",
+    }
+    lines = [
+        HEAD.format(exit_codes=_sentence(EXIT_CODES).removesuffix(".")),
+        TABLE.lstrip(),
+        *(row for parser in shared for row in _rows(parser, set())),
+        READING,
+        TABLE.lstrip(),
+        *_rows(reading_flags, set()),
+    ]
+    for name, about, parser in _commands(command_parser()):
+        lines += [f"\n## {name}\n", f"{_sentence(about)}{_description(parser)}"]
+        if rows := list(_rows(parser, names)):
+            lines += [TABLE, *rows]
+        for inner, what, nested in _commands(parser):
+            lines += [f"\n### {name} {inner}\n", _sentence(what), TABLE, *_rows(nested, names)]
+    return "\n".join(lines) + "\n"
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
+    """Name, help and parser of each, in order. argparse has no public way to look at what it was told; its names are as old as it is."""
+    for action in parser._actions:  # noqa: SLF001
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            about = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001
+            yield from ((name, about.get(name, ""), nested) for name, nested in action.choices.items())
+
+
+def _rows(parser: argparse.ArgumentParser, left_out: set[str]) -> Iterator[str]:
+    for action in parser._actions:  # noqa: SLF001
+        if isinstance(action, argparse._SubParsersAction) or left_out.intersection(action.option_strings):  # noqa: SLF001
+            continue
+        about = (action.help or "") % {"default": action.default}
+        yield f"| `{_shown(action)}` | {_escaped(about.removesuffix(' (default: None)'))} |"
+
+
+def _shown(action: argparse.Action) -> str:
+    value = action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
+    value = " ".join(value) if isinstance(value, tuple) else value
+    several = {"*": f"[{value} ...]", "+": f"{value} ...", "?": f"[{value}]"}.get(str(action.nargs), value)
+    if not action.option_strings:
+        return _escaped(several)
+    return _escaped(", ".join(action.option_strings) + ("" if action.nargs == 0 else f" {several}"))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _sentence(about: str) -> str:
+    return about[:1].upper() + about[1:] + ("" if about.endswith(".") else ".")
+
+
+def _description(parser: argparse.ArgumentParser) -> str:
+    return f" {parser.description}" if parser.description else ""
+
+
+if __name__ == "__main__":
+    print(text(), end="")

@@ -1,0 +1,104 @@
+"""What the first word of a command line may be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from batchfleet.cli.main import COMMANDS, command_parser, main
+
+
+def test_a_mistyped_command_is_told_from_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, and no list of twenty."""
+    for word, told in (
+        ("runn", "there is no command 'runn'; did you mean 'run'?"),
+        ("frobnicate", "there is no command 'frobnicate'; --help lists them"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([word, "questions.jsonl"])
+
+        assert ended.value.code == 2
+        assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("run a.jsonl -o b.jsonl --wokers 2", "batchfleet run: there is no flag --wokers; did you mean --workers?"),
+        ("run a.jsonl -o b.jsonl --engin=stub", "batchfleet run: there is no flag --engin; did you mean --engine?"),
+        ("submit a.jsonl -o b.jsonl --frobnicate", "batchfleet submit: there is no flag --frobnicate"),
+        (
+            "run a.jsonl -o b.jsonl c.jsonl",
+            "batchfleet run: what is 'c.jsonl'? File names stand together, before the flags or after them",
+        ),
+        (
+            "run a.jsonl -o b.jsonl --engine stubb",
+            "batchfleet run: argument --engine: invalid choice: 'stubb' (choose from",
+        ),
+        (
+            "bench queue",
+            "batchfleet: the benchmarks are not installed; from a checkout of batchfleet: python -m benchmarks",
+        ),
+        (
+            "--config fleet.yaml run a.jsonl",
+            "batchfleet: flags come after the command: batchfleet COMMAND --config ...",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(typed: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It names the command and what is near, and where the flags are listed; it does not list them."""
+    with pytest.raises(SystemExit) as ended:
+        main(typed.split())
+
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith(told)
+    assert said.endswith(f"see {told.partition(':')[0]} --help\n")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"), [("--version", "batchfleet "), ("help", "usage: batchfleet"), ("--help", "usage: batchfleet")]
+)
+def test_version_and_help_are_told(asked: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """On stdout, since they were asked for."""
+    with pytest.raises(SystemExit) as ended:
+        main([asked])
+
+    assert ended.value.code in {0, None}
+    assert capsys.readouterr().out.startswith(told)
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """On stderr, as stdout is for data."""
+    with pytest.raises(SystemExit):
+        main([])
+
+    said = capsys.readouterr()
+    assert "the whole fleet on this machine, for one file" in said.err
+    assert said.out == ""
+
+
+def test_every_command_is_found_alone_as_among_all() -> None:
+    """A command line gets only the parser that it needs, and that is the same one."""
+    everything = command_parser().format_help()
+    for names in COMMANDS.values():
+        for name in names:
+            assert f"    {name} " in everything or f"    {name}\n" in everything
+            assert name in command_parser([name]).format_usage() + command_parser([name]).format_help()
+
+
+def test_a_health_check_imports_no_engine_and_no_producer() -> None:
+    """It comes every few seconds, in every container."""
+    code = "import sys; from batchfleet.cli.main import command_parser; command_parser(['health']); print(*sys.modules)"
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603 (ours)
+    )
+
+    assert not {
+        name
+        for name in loaded
+        if name.partition(".")[0] in {"producer", "batcher", "rich", "rq", "openai", "jinja2", "vllm"}
+    }

@@ -1,0 +1,592 @@
+"""Questions over HTTP, at a server that fails in every way servers do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import openai
+import pytest
+
+from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.openai.client import base_url_of, connection_trouble
+from gpu_worker.engines.openai.engine import OpenAIEngine, OpenAIOptions
+from gpu_worker.engines.openai.retry import pause_s, retry_after_s
+from tests.builders import a_question
+from tests.unit.scripted_server import DROPPED, MODEL, Asked, Reply, Script, ScriptedServer, a_text, an_error
+from wire.errors import EngineBootError, EngineDeadError
+from wire.messages import Usage
+
+KEY = "sk-very-secret-0123456789"
+VLLM = [{"id": MODEL, "owned_by": "vllm", "max_model_len": 512}]
+
+
+def options(server: ScriptedServer, **changes: Any) -> OpenAIOptions:  # noqa: ANN401 (any field of the options)
+    """Impatient ones."""
+    quick: dict[str, Any] = {
+        "retry_total_s": 0.5,
+        "first_pause_s": 0.01,
+        "longest_pause_s": 0.05,
+        "startup_timeout_s": 2.0,
+        "request_timeout_s": 5.0,
+    }
+    return OpenAIOptions(
+        **{"server": "127.0.0.1", "port": server.port, "model": MODEL, "api_key": KEY, **quick, **changes}
+    )
+
+
+@contextlib.asynccontextmanager
+async def an_engine(
+    script: Script,
+    *,
+    models: list[dict[str, Any]] | None = None,
+    **changes: Any,  # noqa: ANN401 (any field of the options)
+) -> AsyncIterator[tuple[OpenAIEngine, ScriptedServer]]:
+    """Started, at a server that does as `script` says; `changes`: any field of the options."""
+    async with ScriptedServer(script, models=models) as server:
+        engine = OpenAIEngine(options(server, **changes))
+        await engine.start()
+        try:
+            yield engine, server
+        finally:
+            await engine.stop()
+
+
+def in_turn(*replies: Reply) -> Script:
+    """Each once, in order; the last one for ever."""
+    left = list(replies)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+
+def completion(outcome: Completion | Refusal) -> Completion:
+    """It must be one."""
+    assert isinstance(outcome, Completion), outcome
+    return outcome
+
+
+def refusal(outcome: Completion | Refusal) -> Refusal:
+    """It must be one."""
+    assert isinstance(outcome, Refusal), outcome
+    return outcome
+
+
+async def test_a_prompt_is_asked_as_a_completion() -> None:
+    """With the parameters that the record names, the key in its header, and nothing that only vLLM knows."""
+    async with an_engine(in_turn(a_text("forty-two"))) as (engine, server):
+        outcome = completion(
+            await engine.answer(
+                a_question(prompt="What?", params={"seed": 7, "max_completion_tokens": 9, "logprobs": 2})
+            )
+        )
+
+    (asked,) = server.asked
+    assert asked.path == "/v1/completions"
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
+    assert asked.body == {
+        "model": MODEL,
+        "prompt": "What?",
+        "temperature": 0.0,
+        "max_tokens": 9,
+        "top_p": 1.0,
+        "seed": 7,
+        "logprobs": 2,
+    }
+    assert outcome.texts == ["forty-two"]
+    assert outcome.finish_reason == "stop"
+    assert outcome.usage == Usage(prompt_tokens=3, completion_tokens=1)
+    assert outcome.params == {"temperature": 0.0, "max_tokens": 9, "top_p": 1.0, "seed": 7, "logprobs": 2}
+
+
+async def test_messages_are_asked_as_a_chat() -> None:
+    """The JSON schema in OpenAI's form; logprobs in the form of chats; the reasoning of reasoning models is kept."""
+    messages = [{"role": "user", "content": "What?"}]
+    top = [{"token": "4", "logprob": -0.1}, {"token": "5", "logprob": -2.0}, {"token": "6", "logprob": -3.0}]
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"content": "4", "reasoning_content": "hm"},
+        "logprobs": {"content": [{"token": "4", "logprob": -0.1, "bytes": [52], "top_logprobs": top}]},
+    }
+    async with an_engine(in_turn(a_text(choices=[choice]))) as (engine, server):
+        params: Any = {"guided_json": {"type": "integer"}, "logprobs": True, "top_logprobs": 2}
+        outcome = completion(await engine.answer(a_question(messages=messages, params=params)))
+
+    (asked,) = server.asked
+    assert asked.path == "/v1/chat/completions"
+    assert asked.body["messages"] == messages
+    assert (asked.body["logprobs"], asked.body["top_logprobs"]) == (True, 2)
+    assert asked.body["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": {"type": "integer"}, "strict": True},
+    }
+    assert outcome.texts == ["4"]
+    assert outcome.details == {
+        "logprobs": [[{"token": "4", "logprob": -0.1, "top_logprobs": top[:2]}]],
+        "reasoning": ["hm"],
+    }
+
+
+async def test_a_vllm_server_is_told_what_its_generation_config_may_not_change() -> None:
+    """And gets vLLM's own parameters and adapters. It lowers max_tokens to what fits, which the record says."""
+    async with an_engine(in_turn(a_text()), models=[*VLLM, {"id": "poet"}]) as (engine, server):
+        outcome = completion(
+            await engine.answer(a_question(prompt="What?", params={"guided_regex": "[0-9]", "lora": "poet"}))
+        )
+
+    (asked,) = server.asked
+    assert asked.body == {
+        "model": "poet",
+        "prompt": "What?",
+        "temperature": 0.0,
+        "max_tokens": 511,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "structured_outputs": {"regex": "[0-9]"},
+    }
+    assert (outcome.params["max_tokens"], outcome.params["lora"]) == (509, "poet")
+
+
+async def test_several_texts_come_in_their_order() -> None:
+    """With the finish reason of each."""
+    choices = [{"index": 1, "text": "b", "finish_reason": "length"}, {"index": 0, "text": "a", "finish_reason": "stop"}]
+    async with an_engine(in_turn(a_text(choices=choices))) as (engine, _):
+        outcome = completion(await engine.answer(a_question(params={"n": 2, "temperature": 1})))
+
+    assert (outcome.texts, outcome.finish_reason, outcome.details) == (
+        ["a", "b"],
+        "stop",
+        {"finish_reasons": ["stop", "length"]},
+    )
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        an_error(429),
+        an_error(500),
+        an_error(503),
+        DROPPED,
+        Reply(200, "no JSON at all"),
+        Reply(200, {"choices": []}),
+        Reply(200, "{", {"content-type": "application/json"}),
+    ],
+    ids=["429", "500", "503", "dropped", "text", "empty", "cut short"],
+)
+async def test_what_passes_is_tried_again(fault: Reply) -> None:
+    """Two failures, then an answer: nobody notices."""
+    async with an_engine(in_turn(fault, fault, a_text())) as (engine, server):
+        outcome = completion(await engine.answer(a_question()))
+
+    assert outcome.texts == ["42"]
+    assert len(server.asked) == 3
+
+
+async def test_retry_after_is_honoured() -> None:
+    """A server that says when, is not asked before."""
+    moments: list[float] = []
+
+    def script(_: Asked) -> Reply:
+        moments.append(asyncio.get_running_loop().time())
+        return an_error(429, headers={"retry-after-ms": "300"}) if len(moments) == 1 else a_text()
+
+    async with an_engine(script, retry_total_s=5.0) as (engine, _):
+        completion(await engine.answer(a_question()))
+
+    assert moments[1] - moments[0] >= 0.3
+
+
+@pytest.mark.parametrize(("status", "kind"), [(500, "server_error"), (429, "server_busy")])
+async def test_questions_that_keep_failing_are_refused_alone(status: int, kind: str) -> None:
+    """Others are answered meanwhile; somebody else may try it again."""
+
+    def script(asked: Asked) -> Reply:
+        return an_error(status, f"no, {KEY}") if asked.body["prompt"] == "bad" else a_text()
+
+    async with an_engine(script) as (engine, _):
+        bad = [asyncio.create_task(engine.answer(a_question(prompt="bad"))) for _ in range(2)]
+        while not all(task.done() for task in bad):
+            completion(await engine.answer(a_question(prompt="good")))
+            await asyncio.sleep(0.01)
+        outcomes = [refusal(task.result()) for task in bad]
+        engine.check()
+
+    for outcome in outcomes:
+        assert (outcome.kind, outcome.retryable) == (kind, True)
+        assert f"last: HTTP {status}: no, ***" in outcome.message
+
+
+async def test_a_question_that_fails_alone_at_a_living_server_is_refused() -> None:
+    """With nothing else in flight, the server is asked whether it lives."""
+    async with an_engine(in_turn(an_error(500))) as (engine, _):
+        outcome = refusal(await engine.answer(a_question()))
+        engine.check()
+
+    assert outcome.kind == "server_error"
+
+
+async def test_a_server_that_goes_away_is_dead_for_everyone() -> None:
+    """Nobody gets a failure record for it: the worker gives its work back."""
+    async with an_engine(in_turn(a_text())) as (engine, server):
+        completion(await engine.answer(a_question()))
+        await server.close()
+
+        outcomes = await asyncio.gather(*(engine.answer(a_question()) for _ in range(5)), return_exceptions=True)
+
+        assert [type(outcome) for outcome in outcomes] == [EngineDeadError] * 5
+        assert "has answered nothing for" in str(outcomes[0])
+        with pytest.raises(EngineDeadError):
+            engine.check()
+
+
+async def test_a_server_that_fails_on_everything_is_dead() -> None:
+    """Though it still says which models it serves."""
+    async with an_engine(in_turn(an_error(500))) as (engine, _):
+        outcomes = await asyncio.gather(*(engine.answer(a_question()) for _ in range(5)), return_exceptions=True)
+
+        assert EngineDeadError in {type(outcome) for outcome in outcomes}
+        with pytest.raises(EngineDeadError):
+            engine.check()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        an_error(401, "who?"),
+        an_error(403, "no"),
+        an_error(404, "The model `served` does not exist.", code="model_not_found"),
+    ],
+)
+async def test_a_server_that_does_not_want_us_any_more_is_dead(fault: Reply) -> None:
+    """A key that was revoked or a model that was replaced is no fault of the question."""
+    async with an_engine(in_turn(fault)) as (engine, server):
+        with pytest.raises(EngineDeadError):
+            await engine.answer(a_question())
+
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (
+            an_error(
+                400,
+                "This model's maximum context length is 512 tokens. However, your prompt contains 600 input tokens, which",
+            ),
+            "prompt_too_long",
+        ),
+        (an_error(400, "max_tokens must be nice", param="max_tokens"), "bad_parameter"),
+        (an_error(422, "Grammar error: invalid regex"), "bad_schema"),
+        (an_error(404, "The model `poet` does not exist."), "unknown_adapter"),
+        (Reply(404, {"detail": "Not Found"}), "unsupported"),
+    ],
+)
+async def test_the_server_s_refusals_are_ours(fault: Reply, kind: str) -> None:
+    """Asked once; the message is the server's, or says the same in our words."""
+    async with an_engine(in_turn(fault)) as (engine, server):
+        outcome = refusal(await engine.answer(a_question(params={"lora": "poet", "guided_regex": "a"})))
+
+    assert (outcome.kind, outcome.retryable, len(server.asked)) == (kind, False, 1)
+
+
+async def test_what_we_refuse_ourselves_is_never_sent() -> None:
+    """The same checks as in process."""
+    async with an_engine(in_turn(a_text())) as (engine, server):
+        kinds = [
+            refusal(await engine.answer(question)).kind
+            for question in (
+                a_question(params={"temprature": 1}),
+                a_question(params={"guided_json": "{"}),
+                a_question(prompt=""),
+                a_question(messages=[{"content": "hi"}]),
+            )
+        ]
+
+    assert kinds == ["bad_parameter", "bad_schema", "empty_prompt", "bad_messages"]
+    assert server.asked == []
+
+
+async def test_a_server_that_counts_the_answer_too_is_asked_for_less() -> None:
+    """Older vLLM servers refuse what newer ones shorten: the prompt is measured, and asked again for what still fits."""
+    told = (
+        "This model's maximum context length is 512 tokens. However, you requested 1024 output tokens and your prompt contains 500 input tokens, "
+        "for a total of 1524 tokens."
+    )
+
+    def script(asked: Asked) -> Reply:
+        if asked.path == "/tokenize":
+            return Reply(body={"count": 500, "max_model_len": 512})
+        return a_text() if asked.body["max_tokens"] <= 12 else an_error(400, told)
+
+    async with an_engine(script, models=VLLM) as (engine, _):
+        outcome = completion(await engine.answer(a_question()))
+
+    assert outcome.params["max_tokens"] == 12
+
+
+async def test_a_prompt_that_is_too_long_is_measured() -> None:
+    """A vLLM server stops counting one token above its limit; the failure has the true number."""
+
+    def script(asked: Asked) -> Reply:
+        if asked.path == "/tokenize":
+            return Reply(body={"count": 6000, "max_model_len": 512})
+        return an_error(
+            400,
+            "This model's maximum context length is 512 tokens. However, your prompt contains at least 513 input tokens, which exceeds",
+        )
+
+    async with an_engine(script, models=VLLM) as (engine, _):
+        outcome = refusal(await engine.answer(a_question()))
+
+    assert outcome.kind == "prompt_too_long"
+    assert outcome.message.startswith("the prompt has 6000 tokens, but the model takes 512 ")
+
+
+async def test_no_more_than_allowed_are_asked_at_once() -> None:
+    """However many questions the worker holds."""
+    everyone_waits = asyncio.Event()
+
+    async def script(_: Asked) -> Reply:
+        await everyone_waits.wait()
+        return a_text()
+
+    async with an_engine(script, max_in_flight=3) as (engine, server):
+        answers = [asyncio.create_task(engine.answer(a_question())) for _ in range(10)]
+        while server.at_once < 3:
+            await asyncio.sleep(0.001)
+        everyone_waits.set()
+        await asyncio.gather(*answers)
+
+    assert server.most_at_once == 3
+
+
+async def test_a_cancelled_question_frees_its_place_and_its_connection() -> None:
+    """The server sees the connection end, and can stop generating."""
+
+    async def script(asked: Asked) -> Reply:
+        if asked.body["prompt"] == "slow":
+            await asyncio.get_running_loop().create_future()
+        return a_text()
+
+    async with an_engine(script, max_in_flight=1) as (engine, server):
+        slow = asyncio.create_task(engine.answer(a_question(prompt="slow")))
+        while not server.asked:
+            await asyncio.sleep(0.001)
+        slow.cancel()
+
+        completion(await engine.answer(a_question(prompt="quick")))
+
+
+async def test_an_answer_that_takes_too_long_is_given_up() -> None:
+    """After the request's own timeout, and as often as patience allows."""
+
+    async def script(_: Asked) -> Reply:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async with an_engine(script, request_timeout_s=0.2, retry_total_s=0.1) as (engine, _):
+        outcome = refusal(await engine.answer(a_question()))
+
+    # How long two times 0.2 s take is for the machine to say.
+    assert (
+        re.sub(r"in \d+ s", "in N s", outcome.message)
+        == "the server failed on this question 2 times in N s; last: no answer within 0.2 s"
+    )
+    assert outcome.kind == "server_error"
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (
+            an_error(401, f"Incorrect API key provided: {KEY}"),
+            r"refuses the API key \(HTTP 401\): set model.generator_settings.api_key",
+        ),
+        (
+            an_error(404, "nothing here"),
+            r"there is no OpenAI-compatible API at http://127.0.0.1:\d+/v1 \(HTTP 404: nothing here\): check server and port",
+        ),
+        (
+            Reply(body={"data": [{"id": "serves"}, {"id": "other"}]}),
+            r"does not serve a model 'served'; did you mean 'serves'\?; it serves 'serves', 'other': set",
+        ),
+        (
+            an_error(503, "starting"),
+            r"no answer from http://127.0.0.1:\d+/v1 within 1 s \(server_startup_timeout\): HTTP 503: starting; check server and port",
+        ),
+    ],
+)
+async def test_a_server_that_cannot_be_used_is_a_boot_error(models: Reply, message: str) -> None:
+    """Before any work is taken; with the setting to change, without the key."""
+    async with ScriptedServer(in_turn(a_text())) as server:
+        server.models = models
+        engine = OpenAIEngine(options(server, startup_timeout_s=1.0))
+
+        with pytest.raises(EngineBootError, match=message) as raised:
+            await engine.start()
+
+    assert KEY not in str(raised.value)
+
+
+async def test_where_nothing_listens_is_told() -> None:
+    """In words that say where to look; the client library itself says "Connection error."."""
+    async with ScriptedServer(in_turn(a_text())) as server:
+        engine = OpenAIEngine(options(server, startup_timeout_s=0.1))
+        await server.close()
+
+        with pytest.raises(EngineBootError, match="connection refused: nothing listens there"):
+            await engine.start()
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "no such host ([Errno -2] Name or service not known)"),
+        (ssl.SSLError(1, "WRONG_VERSION_NUMBER"), "no TLS connection ("),
+        (ConnectionResetError(104, "reset by peer"), "the connection was lost before the whole answer had come ("),
+        (OSError(113, "No route to host"), "no connection ([Errno 113] No route to host)"),
+        (
+            ExceptionGroup("two addresses", [ConnectionRefusedError(111, ""), ConnectionRefusedError(111, "")]),
+            "connection refused: ",
+        ),
+    ],
+)
+def test_what_the_network_did_is_told(cause: Exception, told: str) -> None:
+    """However deep below the library's own errors it happened."""
+    outer = openai.OpenAIError("Connection error.")
+    outer.__cause__ = RuntimeError("")
+    outer.__cause__.__cause__ = cause
+
+    assert connection_trouble(outer).startswith(told)
+
+
+async def test_a_server_that_is_still_starting_is_waited_for() -> None:
+    """Up to the startup timeout."""
+    async with ScriptedServer(in_turn(a_text())) as server:
+        ready, server.models = server.models, DROPPED
+        engine = OpenAIEngine(options(server, startup_timeout_s=30.0))
+        starting = asyncio.create_task(engine.start())
+        await asyncio.sleep(0.1)
+        assert not starting.done()
+
+        server.models = ready
+
+        await starting
+        await engine.stop()
+
+
+async def test_progress_follows_the_server_s_own_counters() -> None:
+    """A long answer keeps its lease while the server generates, and loses it when the server stops doing so."""
+    tokens = 0
+    moving = True
+
+    def metrics(_: Asked) -> Reply:
+        nonlocal tokens
+        tokens += 1 if moving else 0
+        return Reply(body=f'# HELP x\nvllm:generation_tokens_total{{engine="0"}} {tokens}.0\n')
+
+    async def script(_: Asked) -> Reply:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async with an_engine(script, models=VLLM, pulse_s=0.02) as (engine, server):
+        server.metrics = metrics
+        slow = asyncio.create_task(engine.answer(a_question()))
+        while engine.progress() < 5:
+            await asyncio.sleep(0.005)
+
+        moving = False
+        await asyncio.sleep(0.1)
+        before = engine.progress()
+        await asyncio.sleep(0.2)
+
+        assert engine.progress() == before
+        slow.cancel()
+
+
+async def test_the_key_appears_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    """In no log of ours or of the library's, however talkative; in no record, error or repr."""
+    caplog.set_level(logging.DEBUG)
+    shown = []
+    async with an_engine(
+        in_turn(an_error(500, f"bad key {KEY}"), an_error(400, f"bad key {KEY}")), sampling_defaults={"seed": 1}
+    ) as (
+        engine,
+        server,
+    ):
+        shown.append(repr(await engine.answer(a_question())))
+        shown += [repr(engine), repr(engine.__dict__), repr(options(server)), str(options(server))]
+        server.script = in_turn(an_error(401, f"bad key {KEY}"))
+        with pytest.raises(EngineDeadError) as raised:
+            await engine.answer(a_question())
+        shown += [str(raised.value), repr(raised.value)]
+
+    assert KEY not in "\n".join(shown) + caplog.text
+
+
+@pytest.mark.parametrize(
+    ("server", "port", "url"),
+    [
+        ("localhost", None, "http://localhost:8000/v1"),
+        ("localhost", 9000, "http://localhost:9000/v1"),
+        ("10.0.0.1:9000", None, "http://10.0.0.1:9000/v1"),
+        ("http://host", 9000, "http://host:9000/v1"),
+        ("http://host", None, "http://host/v1"),
+        ("https://api.example.org", None, "https://api.example.org/v1"),
+        ("http://host:9000/v1/", None, "http://host:9000/v1"),
+        ("https://host/openai/v1", 9000, "https://host:9000/openai/v1"),
+        ("[::1]", 9000, "http://[::1]:9000/v1"),
+    ],
+)
+def test_the_address_in_every_form(server: str, port: int | None, url: str) -> None:
+    """What users write for server and port."""
+    assert base_url_of(server, port) == url
+
+
+@pytest.mark.parametrize(
+    ("server", "port"), [("ftp://host", None), ("http://", None), ("http://host:9000", 8000), ("http://host:x", None)]
+)
+def test_an_address_that_cannot_be(server: str, port: int | None) -> None:
+    """Said before anything is tried."""
+    with pytest.raises(EngineBootError, match="server"):
+        base_url_of(server, port)
+
+
+def test_pauses_double_up_to_a_bound_and_differ() -> None:
+    """So that a crowd does not come back all at once."""
+    pauses = {
+        attempts: [pause_s(attempts, first_s=1, longest_s=8, least_s=0) for _ in range(100)]
+        for attempts in (1, 2, 3, 4, 5, 1000)
+    }
+
+    for attempts, ceiling in ((1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (1000, 8)):
+        assert all(ceiling / 2 <= pause <= ceiling for pause in pauses[attempts])
+    assert len(set(pauses[5])) > 50
+    assert all(pause_s(1, first_s=1, longest_s=8, least_s=60) >= 60 for _ in range(100))
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "Mon, 23 Nov 2026 12:00:30 GMT"}, 30.0),
+        ({"retry-after": "Mon, 23 Nov 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
+    """Seconds, a date, OpenAI's milliseconds, or nothing that can be read."""
+    assert retry_after_s(headers, datetime(2026, 11, 23, 12, tzinfo=UTC)) == seconds
