@@ -183,7 +183,7 @@ def _helper(peer: Peer, url: str, folder: Path) -> Helper:
     environ |= {"PYTHONPATH": str(environments.tree_in(peer.environment)), "PYTHONSAFEPATH": "1", "PEER_REDIS_URL": url}
     arguments = (peer.name, str(peer.questions), str(peer.workers))
     return Helper(
-        "benchmarks.peers.driving",
+        "benchmarks.peers.driver",
         arguments,
         environ,
         folder,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from batchfleet.client.numbering import Numbering
+from batchfleet.client.order import Numbering
 from batchfleet.client.questions import QuestionLike
 from batchfleet.client.results import Outbox
 from batchfleet.client.run_status import RunStatus, read_fingerprint

@@ -14,7 +14,7 @@ import uvloop
 from arq import create_pool
 from arq.connections import RedisSettings
 
-from benchmarks.peers.answering import answer
+from benchmarks.peers.consumer import answer
 
 PACKAGES = ("arq", "redis", "uvloop")
 CONFIGURED = "uvloop, max_jobs 100, poll_delay 0.01 s; job.result of each job, 100 at once"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from celery import Celery
 from celery.result import ResultSet
 
-from benchmarks.peers.answering import answer
+from benchmarks.peers.consumer import answer
 
 PACKAGES = ("celery", "kombu", "redis")
 CONFIGURED = "prefork pool, prefetch multiplier 128, no gossip, mingle or heartbeat; ResultSet.join_native"

@@ -13,7 +13,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-from benchmarks.peers.answering import answer
+from benchmarks.peers.consumer import answer
 
 PACKAGES = ("dramatiq", "redis")
 CONFIGURED = "8 threads in each process; results of a group"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from huey import RedisHuey
 
-from benchmarks.peers.answering import answer
+from benchmarks.peers.consumer import answer
 
 PACKAGES = ("huey", "redis")
 CONFIGURED = "worker type process; ResultGroup of task.map"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import ray
 from ray.util import ActorPool
 
-from benchmarks.peers.answering import answer
-from benchmarks.peers.ray_starting import start
+from benchmarks.peers.consumer import answer
+from benchmarks.peers.ray_cluster import start
 
 PACKAGES = ("ray",)
 CONFIGURED = "ActorPool.map, one call for each question"

@@ -8,8 +8,8 @@ from typing import Any
 import ray
 import ray.data
 
-from benchmarks.peers.answering import answer
-from benchmarks.peers.ray_starting import start
+from benchmarks.peers.consumer import answer
+from benchmarks.peers.ray_cluster import start
 
 PACKAGES = ("ray",)
 CONFIGURED = "from_items, map by as many processes as workers, take_all; Ray chooses its own batches, and starts the processes anew each time"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import redis
 from rq import Queue
 
-from benchmarks.peers.answering import answer
+from benchmarks.peers.consumer import answer
 
 PACKAGES = ("rq", "redis")
 CONFIGURED = "SimpleWorker; enqueue_many, 500 in one go; latest_result of each job"

@@ -13,7 +13,7 @@ from typing import Any
 import redis.asyncio
 from saq.queue.redis import RedisQueue
 
-from benchmarks.peers.answering import answer
+from benchmarks.peers.consumer import answer
 
 PACKAGES = ("saq", "redis")
 CONFIGURED = "concurrency 100 in each worker; queue.map, which looks every 0.25 s"

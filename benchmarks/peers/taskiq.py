@@ -15,7 +15,7 @@ import uvloop
 from taskiq.serializers import ORJSONSerializer
 from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 
-from benchmarks.peers.answering import answer
+from benchmarks.peers.consumer import answer
 
 PACKAGES = ("taskiq", "taskiq-redis", "redis", "uvloop")
 CONFIGURED = "list broker, orjson, uvloop, 100 tasks at once in each worker; wait_result of each task, 100 at once"

@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.driving import Outcome, run_schedule
+from tests.chaos.driver import Outcome, run_schedule
 from tests.chaos.namespaces import why_no_namespaces
 from tests.chaos.network import NETWORKS, network_kind
 from tests.chaos.schedule import DEFAULT_LEASES, FIXED_SEEDS, KINDS, SHORT, schedule_for
@@ -52,7 +52,7 @@ def main() -> int:
     )
     # A fresh process for each schedule: what one leaves behind cannot help or harm the next. Forked from one that has imported everything.
     fresh = multiprocessing.get_context("forkserver")
-    fresh.set_forkserver_preload(["tests.chaos.driving"])
+    fresh.set_forkserver_preload(["tests.chaos.driver"])
     with ProcessPoolExecutor(arguments.jobs, fresh, max_tasks_per_child=1) as pool:
         schedules = (schedule_for(seed, pace, kinds) for seed in seeds)
         running = [

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.chaos.driving import Outcome
+from tests.chaos.driver import Outcome
 from tests.chaos.schedule import Pace
 
 SUMS = ("schedules", "questions", "lost", "duplicated", "regenerated", "looks")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.driving import Outcome
+from tests.chaos.driver import Outcome
 from tests.chaos.schedule import SHORT, schedule_for
 from tests.chaos.scoreboard import Scoreboard, added, as_text
 

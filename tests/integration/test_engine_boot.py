@@ -20,9 +20,9 @@ from gpu_worker.engines.vllm import library, watchdog
 from gpu_worker.engines.vllm.engine import VllmEngine, VllmOptions
 from gpu_worker.engines.vllm.tether import processes_below_me
 from tests.builders import a_question
+from tests.eventually import until
 from tests.integration import tiny_model
 from tests.processes import wait_until
-from tests.waiting import until
 from wire.errors import EngineBootError, EngineDeadError
 from wire.messages import JsonObject
 

@@ -24,11 +24,11 @@ from gpu_worker.engines.vllm.arguments import Serving
 from gpu_worker.engines.vllm.engine import VllmEngine, VllmOptions
 from gpu_worker.engines.vllm.requests import Requests
 from tests.builders import a_question
+from tests.eventually import until
 from tests.integration import tiny_model
 from tests.integration.faulty_proxy import CUT, FORWARD, HOLD, Fate, FaultyProxy
 from tests.integration.tiny_model import MAX_MODEL_LEN
 from tests.integration.vllm_server import VllmServer
-from tests.waiting import until
 from wire.errors import EngineBootError, EngineDeadError
 from wire.messages import JsonObject, Question
 

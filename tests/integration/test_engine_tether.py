@@ -25,7 +25,7 @@ import asyncio, sys
 from gpu_worker.engines.vllm.engine import VllmEngine, VllmOptions
 from tests.builders import a_question
 from tests.integration import tiny_model
-from tests.waiting import until
+from tests.eventually import until
 
 async def main():
     engine = VllmEngine(VllmOptions(sys.argv[1], "tiny", tiny_model.ENGINE_ARGUMENTS))

@@ -11,7 +11,7 @@ import redis
 from batchfleet.client.run_status import read_run
 from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, read_answers, wait_until
-from tests.submitting import Submitter
+from tests.submissions import Submitter
 from wire.keys import Keys
 
 ROOM_BYTES = 8 * 1024 * 1024

@@ -12,7 +12,7 @@ from producer.backlog import Backlog, PendingQuestion
 from producer.options import ProducerOptions
 from producer.questions.parser import ParsedQuestion
 from producer.sender import CHUNK_BYTES, CHUNK_QUESTIONS, Sender
-from tests.submitting import KEYS, Submitter
+from tests.submissions import KEYS, Submitter
 from wire.codec import decode_record
 from wire.errors import UsageError
 from wire.messages import Failure

@@ -22,8 +22,8 @@ from gpu_worker.options import WorkerOptions
 from gpu_worker.publisher import Publisher
 from gpu_worker.worker import GpuWorker
 from tests.builders import a_question
-from tests.submitting import Submitter
-from tests.waiting import until
+from tests.eventually import until
+from tests.submissions import Submitter
 from wire.codec import encode_question
 from wire.connection import RedisAddress
 from wire.keys import Keys

@@ -10,7 +10,7 @@ import redis
 from batcher.handover import HandOver
 from batcher.leadership import Leadership
 from batcher.packing import Waiting
-from tests.submitting import KEYS
+from tests.submissions import KEYS
 
 
 class Queue:

@@ -10,7 +10,7 @@ import redis
 
 from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
-from tests.submitting import accept
+from tests.submissions import accept
 
 SMALL = {"BATCHFLEET_LIMITS_MAX_PENDING_QUESTIONS": "500", "BATCHFLEET_LIMITS_RUN_WINDOW": "500"}
 

@@ -13,7 +13,7 @@ import redis
 
 from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
-from tests.submitting import Submitter, accept
+from tests.submissions import Submitter, accept
 from wire.codec import decode_question
 
 CLOCKED = {"BATCHFLEET_STUB_STEP_S": "0.01", "BATCHFLEET_STUB_MIN_TOKENS": "10", "BATCHFLEET_STUB_MAX_TOKENS": "40"}

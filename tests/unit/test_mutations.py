@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.mutations.mutating import MUTATIONS, PROMISES, as_table
+from tests.mutations.catalogue import MUTATIONS, PROMISES, as_table
 
 ROOT = Path(__file__).parent.parent.parent
 

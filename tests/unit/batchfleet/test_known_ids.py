@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchfleet.client.known_ids import KnownIds
-from batchfleet.client.numbering import Numbering
+from batchfleet.client.order import Numbering
 from batchfleet.client.session import Session
 from batchfleet.settings.load import load_settings
 from producer.questions.parser import Invalid, ParsedQuestion

@@ -14,11 +14,11 @@ from pathlib import Path
 import redis
 
 from tests.chaos import faults
-from tests.chaos.checking import Verdict, check_files, check_ledger, left_in_queues, left_without_owner
+from tests.chaos.conservation import Verdict, check_files, check_ledger, left_in_queues, left_without_owner
 from tests.chaos.fleet_under_test import DEADLINE_S, FleetUnderTest
+from tests.chaos.monitor import ConservationWatch
 from tests.chaos.recovery import RecoveryWatch
 from tests.chaos.schedule import PRODUCERS, Fault, Schedule
-from tests.chaos.watching import ConservationWatch
 
 TICK_S = 0.02
 LONGEST_TICK_S = 12.0

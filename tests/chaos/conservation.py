@@ -14,8 +14,8 @@ import redis
 from gpu_worker.engines.engine import Completion
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from tests.chaos.fleet_under_test import MAX_TOKENS, MIN_TOKENS, MODEL, FleetUnderTest
+from tests.chaos.monitor import bits
 from tests.chaos.schedule import PRODUCERS
-from tests.chaos.watching import bits
 from wire.keys import Keys
 from wire.messages import Question
 

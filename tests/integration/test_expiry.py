@@ -17,7 +17,7 @@ from batcher.stream_reader import QueueId, StreamReader
 from batchfleet.admin.control import cancel_run
 from batchfleet.admin.forget import forget_run
 from batchfleet.runs.ledger import read_ledger
-from tests.submitting import KEYS, accept
+from tests.submissions import KEYS, accept
 from wire.codec import decode_batch, decode_question, decode_record
 from wire.scripts import load_script
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers.driving PEER QUESTIONS WORKERS`: a peer's workers and producer, with `benchmarks.rig.Helper` at the other end.
+"""`python -m benchmarks.peers.driver PEER QUESTIONS WORKERS`: a peer's workers and producer, with `benchmarks.rig.Helper` at the other end.
 
 Starts the workers, has each of them answer something, says that it is ready, waits for the word, then asks every question as a job of its own and
 fetches every result. Each peer is a module beside this one with:
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.peers.answering import answer
+from benchmarks.peers.consumer import answer
 
 WARM_UP = 200
 """Jobs before the clock starts: every worker is up, every connection made."""

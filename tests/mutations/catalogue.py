@@ -74,12 +74,12 @@ MUTATIONS = (
     Mutation(
         "a batch is ended before its records are written", "conservation", "gpu_worker/publisher.py",
         "                    if by_run:\n", "                    await self.end(finished)\n                    if by_run:\n",
-        "tests/integration/test_publishing.py::test_a_batch_outlives_records_that_redis_refuses",
+        "tests/integration/test_publisher.py::test_a_batch_outlives_records_that_redis_refuses",
     ),
     Mutation(
         "records that Redis lost are not missed", "conservation", "gpu_worker/finish.lua",
         "if #lost > 1 then return lost end\n", "",
-        "tests/integration/test_publishing.py::test_records_that_redis_lost_are_written_again_before_their_batch_ends",
+        "tests/integration/test_publisher.py::test_records_that_redis_lost_are_written_again_before_their_batch_ends",
     ),
     Mutation(
         "what is handed over stays in the stream", "hand-over", "batcher/handover.py",

@@ -7,7 +7,7 @@ from typing import Any
 import redis
 
 from producer.options import ProducerOptions
-from tests.submitting import KEYS, Submitter
+from tests.submissions import KEYS, Submitter
 
 ROOM = 1000
 SMALL = ProducerOptions(run_window=1_000_000, max_pending_questions=ROOM)

@@ -17,7 +17,7 @@ from batcher.options import BatcherOptions, BatchLimits
 from batcher.packing import Waiting
 from batcher.stream_reader import StreamReader
 from batchfleet.admin.forget import forget_run
-from tests.submitting import KEYS, ROOMY, Submitter
+from tests.submissions import KEYS, ROOMY, Submitter
 
 QUEUE = ("stub", 0)
 
