@@ -50,15 +50,6 @@ def about(seconds: float) -> str:
     return duration(seconds)
 
 
-def between(least_s: float, most_s: float) -> str:
-    """`20 to 40 s`, `50 s to 2 min`, with no more digits than `about` has."""
-    least, most = about(least_s), about(most_s)
-    if least == most:
-        return f"about {least}"
-    number, _, unit = least.partition(" ")
-    return f"{number} to {most}" if most.partition(" ")[2] == unit else f"{least} to {most}"
-
-
 def gib(size_bytes: int) -> str:
     return f"{size_bytes / GIB:.1f} GiB"
 

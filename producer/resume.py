@@ -6,7 +6,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from producer.answers.answers_file import AnswersFile
 from producer.questions.duplicates import positions_answered
@@ -15,15 +14,6 @@ from wire.errors import UsageError
 from wire.messages import Answer, Failure
 
 LATENCIES_KEPT = 10_000
-ENDS_KEPT = 8192
-
-
-class FinishedAnswer(NamedTuple):
-    """An answer: when it was written down, on a monotonic clock in seconds, its tokens, and the most that it might have had; 0 if unknown."""
-
-    at_s: float
-    tokens: int
-    most: int = 0
 
 
 @dataclass(slots=True)
@@ -40,7 +30,6 @@ class RunTally:
         kinds: Failures by kind; `examples` has one (request id, message) of each.
         prompt_tokens, completion_tokens: Of what this process wrote.
         latencies: Seconds from submission to record of the latest answers.
-        ends: The latest answers.
         waiting_for: Why nothing is being submitted now; empty if something is.
     """
 
@@ -56,7 +45,6 @@ class RunTally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
-    ends: deque[FinishedAnswer] = field(default_factory=lambda: deque(maxlen=ENDS_KEPT))
     waiting_for: str = ""
     started: float = 0.0
     ended: float = 0.0
@@ -82,10 +70,6 @@ class RunTally:
         if isinstance(record, Answer):
             if record.latency_s is not None:
                 self.latencies.append(record.latency_s)
-            most = record.params.get("max_tokens")
-            self.ends.append(
-                FinishedAnswer(time.monotonic(), record.usage.completion_tokens, most if isinstance(most, int) else 0)
-            )
             self.answered += 1
             self.prompt_tokens += record.usage.prompt_tokens
             self.completion_tokens += record.usage.completion_tokens

@@ -1,33 +1,20 @@
-"""How fast a run goes, and how long it will still take. Pure: the clock is the caller's."""
+"""How fast a run goes, and how long it will still take: the rate of the last minutes, carried on. Pure: the clock is the caller's."""
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from statistics import fmean
-from typing import NamedTuple
+from itertools import islice, pairwise
 
-from batchfleet.runs.answer_lengths import SAMPLE, clock_of, survival
-from producer.resume import FinishedAnswer
-
-LOOK_BACK_S = 300.0
-"""A rate older than this says nothing of the workers of today."""
+SHORTEST_S, LONGEST_S = 20.0, 120.0
+"""A rate is that of the later half of a run, if that is neither shorter nor longer, and of `LEAST_PAUSES`."""
+LEAST_PAUSES = 4
+PAUSE = 0.5
+"""A silence of such a share of the longest one is a pause between two waves of answers."""
 MOST_LOOKS = 512
-LEAST_DONE = 20
-LEAST_SHARE = 0.02
-LAST = 0.56
-"""The last of many has on average so many behind it: exp of minus Euler's constant, as for the largest of independent draws."""
-STEPS = 20
-GENERATIONS = 4
-"""So many answers from each place in the engines, on average, before the beginning of a run no longer counts."""
-FORESEE_EVERY_S = 0.5
-SHORT_TAIL, LONG_TAIL = 0.4, 2.5
-"""Times the likely one; what comes of them is the least and the most that is told. See tests/unit/batchfleet/test_eta.py."""
-NOISE = 2.0
-"""Of the square root of what is in flight: so many answers come late or early by chance."""
+LEAST_DONE, LEAST_SHARE = 10, 0.1
+"""So many answers, or such a share of the questions, tell a rate; so do fewer in `SHORTEST_S`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,156 +26,98 @@ class Sample:
     tokens: int
 
 
-class Left(NamedTuple):
-    """Seconds until the last answer of a run. The three differ as long as nobody can know how long the longest answers are."""
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Questions and tokens per second, and the look up to which they were measured."""
 
-    least: float
-    likely: float
-    most: float
+    questions_per_s: float
+    tokens_per_s: float
+    until: Sample
 
 
 class EtaEstimator:
     """Watches a run.
 
-    In the first generations of answers the rate is that of engines which are full of answers as long as `foreseen_lengths` says. What has ended by
-    then would mislead, because nothing ends before the shortest answer does, and then the short ones come first. Later the rate is that of the later
-    half of what is done, at most of the last `LOOK_BACK_S` seconds, so that a fleet that grew is believed. While the engines run empty, and fewer and
-    fewer answers end, it stays as it was.
+    Answers of like lengths come in waves, and so do those of a server that throttles. So a rate is measured from before one pause to before another,
+    and the silence of now counts only as far as it is longer than all before it.
     """
 
     def __init__(self) -> None:
+        # The beginning of what counts, and then each look at which something had come.
         self._looks: deque[Sample] = deque()
-        self._foreseen: Sample | None = None
-        self._grew = Sample(0.0, 0, 0)
-        self._lengths: Sequence[float] = ()
-        self._shorter: Sequence[float] = ()
-        self._longer: Sequence[float] = ()
-        self._most_in_flight = 0
-        self._now_s = 0.0
+        self._now_s = self._began_s = 0.0
+        self._in_flight = 0
+        self._enough_at_s: float | None = None
         self.questions_per_s = 0.0
         self.tokens_per_s = 0.0
 
-    def observe(self, look: Sample, left: int, in_flight: int, ends: Sequence[FinishedAnswer] = ()) -> None:
+    def observe(self, look: Sample, left: int, in_flight: int, *, can_work: bool = True) -> None:
         """Take in how it stands.
 
         Args:
             left: Questions without a record.
             in_flight: Those of them in engines, as far as is known.
-            ends: The latest answers.
+            can_work: Whether an engine is up; the time before one is does not count.
         """
         self._now_s = look.at_s
-        if (
-            self._looks
-            and look.done == self._looks[-1].done
-            and look.at_s - self._looks[-1].at_s < LOOK_BACK_S / MOST_LOOKS
-        ):
-            return
-        self._looks.append(look)
-        if len(self._looks) > MOST_LOOKS:
-            # Every second one, so that what is kept does not grow with the run.
-            self._looks = deque(list(self._looks)[::2])
-        self._most_in_flight = max(self._most_in_flight, min(in_flight, left))
-        running_empty = self.questions_per_s > 0 and left < self._most_in_flight
-        if look.done != self._grew.done:
-            self._grew = look
-        # Answers of like lengths end in waves: between two of these the rate is that of the last one.
-        between_waves = (
-            self.questions_per_s > 0 and look.at_s - self._grew.at_s < self._most_in_flight / self.questions_per_s
-        )
-        # What was foreseen in the middle of a wave knows less than what there is to know when it is over.
-        outdated = self._foreseen is not None and self._foreseen.done != look.done
-        if (
-            not running_empty
-            and (look is self._grew or outdated or not between_waves)
-            and not self._foresee(look, ends)
-        ):
-            self._foreseen = None
-            self._look_back(look, ends)
+        self._in_flight = max(self._in_flight, min(in_flight, left))
+        if not self._looks or not (look.done or can_work):
+            self._looks, self._began_s = deque([look]), look.at_s
+        if look.done != self._looks[-1].done:
+            self._looks.append(look)
+            if self._enough_at_s is None:
+                # As long again as the first answer took: whatever began with it has come by then, unless it is longer.
+                self._enough_at_s = 2 * look.at_s - self._began_s
+        self._forget()
+        if self._is_enough(look, look.done + left):
+            rate = self._rate(self._looks)
+            self.questions_per_s, self.tokens_per_s = rate.questions_per_s, rate.tokens_per_s
 
-    def _foresee(self, now: Sample, ends: Sequence[FinishedAnswer]) -> bool:
-        """Go by what was begun; False if the beginning is long ago, or nothing is known of it."""
-        full = self._most_in_flight
-        if (
-            not ends
-            or len(ends) > GENERATIONS * full
-            or now.at_s - self._looks[0].at_s > LOOK_BACK_S
-            or now.done < len(ends)
-        ):
-            return False
-        if self._foreseen is not None and (
-            now.at_s - self._foreseen.at_s < FORESEE_EVERY_S or now.done == self._foreseen.done
-        ):
-            return True
-        ends = list(ends)
-        clock = clock_of(ends, full, self._looks[0].at_s)
-        if clock is None:
-            return False
-        began_s, s_per_token = clock
-        self._foreseen = now
-        found = survival(ends, began_s, now.at_s, full, s_per_token)
-        self._lengths, self._shorter, self._longer = (
-            found.lengths(),
-            found.lengths(SHORT_TAIL),
-            found.lengths(LONG_TAIL),
-        )
-        self.tokens_per_s = full / s_per_token
-        # Failures are done as well, and cost next to nothing.
-        self.questions_per_s = self.tokens_per_s / fmean(self._lengths) * now.done / len(ends)
-        return True
-
-    def _look_back(self, now: Sample, ends: Sequence[FinishedAnswer]) -> None:
-        self._lengths = self._shorter = self._longer = [end.tokens for end in islice(reversed(ends), SAMPLE)]
-        half = [look for look in self._looks if look.done >= now.done / 2 or now.at_s - look.at_s <= 1]
-        recent = [look for look in half if now.at_s - look.at_s <= LOOK_BACK_S]
-        began = (recent or half)[0]
-        passed_s = now.at_s - began.at_s
-        if passed_s > 0:
-            self.questions_per_s = (now.done - began.done) / passed_s
-            self.tokens_per_s = (now.tokens - began.tokens) / passed_s
-
-    def left_s(self, questions: int, left: int) -> Left | None:
-        """How long it will still take; None if it is too early to tell.
-
-        Args:
-            questions: Of the run in all.
-            left: Of these without a record.
-        """
-        done, full = self._looks[-1].done if self._looks else 0, self._most_in_flight
-        enough = done >= LEAST_DONE and done >= LEAST_SHARE * questions and done >= full
-        if not self.questions_per_s or not (enough or 10 * done >= questions):
+    def left_s(self, left: int) -> float | None:
+        """Seconds until the last of `left` questions has its record; None if it is too early to tell."""
+        if not self.questions_per_s or not left:
             return None
-        return Left(*(self._left_s(left, lengths) for lengths in (self._shorter, self._lengths, self._longer)))
+        looks: Sequence[Sample] = self._looks
+        if left < self._in_flight:
+            # The engines run empty, and answers come ever more slowly: what counts is how long the last ones took.
+            few = looks[-1].done - 2 * left
+            looks = list(
+                islice(looks, max((number for number, look in enumerate(looks) if look.done <= few), default=0), None)
+            )
+        rate = self._rate(looks)
+        # An unusual silence has lasted so long; whoever waits longer than ever before waits as long again.
+        unusual_s = rate.until.at_s - looks[-1].at_s
+        left_then = left + looks[-1].done - rate.until.done
+        return max(
+            1 / rate.questions_per_s, unusual_s, left_then / rate.questions_per_s - (self._now_s - rate.until.at_s)
+        )
 
-    def _left_s(self, left: int, lengths: Sequence[float]) -> float:
-        """If answers were as long as that."""
-        full = self._most_in_flight
-        if not full or not any(lengths):
-            return left / self.questions_per_s
-        # With `full` questions at once in the engines, one takes full / rate seconds (Little's law).
-        s_per_token = full / self.questions_per_s / fmean(self._lengths)
-        waiting_s = max(0, left - full) / full * fmean(lengths) * s_per_token - self._late() / self.questions_per_s
-        last_s = s_per_token * (residual(lengths, LAST / full) - residual(lengths, min(1.0, left / full)))
-        return max(0.0, waiting_s + last_s)
+    def _forget(self) -> None:
+        looks = self._looks
+        since_s = self._now_s - min(max(SHORTEST_S, (self._now_s - self._began_s) / 2), LONGEST_S)
+        pauses = self._before_pauses(looks)
+        while len(pauses) > LEAST_PAUSES and looks[1].at_s <= since_s:
+            pauses = pauses[looks.popleft() is pauses[0] :]
+        if len(looks) > MOST_LOOKS:
+            # Every second one, so that what is kept does not grow with the run; but always the last.
+            self._looks = deque([*list(looks)[:-1:2], looks[-1]])
 
-    def _late(self) -> float:
-        """Answers that should have come by the rate, from any moment of the time that one takes: in the middle of a wave they are half made."""
-        full, rate, done = self._most_in_flight, self.questions_per_s, self._looks[-1].done
-        since = [look for look in self._looks if look.done and look.at_s >= self._now_s - full / rate]
-        late = max((look.done + rate * (self._now_s - look.at_s) - done for look in since), default=0.0)
-        return min(max(0.0, late - NOISE * math.sqrt(full)), full)
+    def _is_enough(self, now: Sample, questions: int) -> bool:
+        if self._enough_at_s is None or (now.at_s < self._enough_at_s and now.done < self._in_flight):
+            return False
+        return now.done >= min(LEAST_DONE, LEAST_SHARE * questions) or now.at_s - self._began_s >= SHORTEST_S
 
+    def _before_pauses(self, looks: Sequence[Sample]) -> list[Sample]:
+        until_s = [*(look.at_s for look in islice(looks, 1, None)), self._now_s]
+        silences_s = [end_s - look.at_s for look, end_s in zip(looks, until_s, strict=True)]
+        least_s = PAUSE * max(silences_s)
+        return [look for look, silence_s in zip(looks, silences_s, strict=True) if silence_s >= least_s]
 
-def residual(lengths: Sequence[float], share: float) -> float:
-    """The tokens that a share (0 to 1) of the answers in a busy engine still have to come, or more.
-
-    An answer of length L is met in the engine L times as often as one of length 1, at any of its tokens alike. So the share with more than x to
-    come is the mean of max(0, L - x) over the mean of L.
-    """
-    want, low, high = share * sum(lengths), 0.0, float(max(lengths))
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        if sum(length - middle for length in lengths if length > middle) > want:
-            low = middle
-        else:
-            high = middle
-    return high
+    def _rate(self, looks: Sequence[Sample]) -> Rate:
+        longest_s = max(after.at_s - before.at_s for before, after in pairwise(looks))
+        first, last = looks[0], Sample(max(looks[-1].at_s, self._now_s - longest_s), looks[-1].done, looks[-1].tokens)
+        pauses = self._before_pauses(looks)
+        if pauses and 2 * (pauses[-1].done - pauses[0].done) >= last.done - first.done:
+            first, last = pauses[0], last if pauses[-1] is looks[-1] else pauses[-1]
+        passed_s = last.at_s - first.at_s
+        return Rate((last.done - first.done) / passed_s, (last.tokens - first.tokens) / passed_s, last)

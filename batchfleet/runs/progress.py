@@ -13,7 +13,16 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from batchfleet.runs.eta import EtaEstimator, Sample
-from batchfleet.runs.progress_text import ProgressSnapshot, beside_bar, counts, one_line, speed, times, waits_for
+from batchfleet.runs.progress_text import (
+    AT_WORK,
+    ProgressSnapshot,
+    beside_bar,
+    counts,
+    one_line,
+    speed,
+    times,
+    waits_for,
+)
 from batchfleet.runs.status_poller import StatusPoller
 from producer.resume import RunTally
 from wire.connection import RedisAddress
@@ -89,9 +98,9 @@ class ProgressView:
             self._done, self._latest = tally.done, now
         left, status = tally.questions - tally.on_disk, self._glance.status if self._glance else None
         in_engines = sum(min(worker.in_flight, worker.max_num_seqs) for worker in status.workers) if status else 0
-        self._pace.observe(Sample(now, tally.done, tally.completion_tokens), left, in_engines, tally.ends)
-        left_s = self._pace.left_s(tally.done + left, left)
-        standing = ProgressSnapshot.of(tally, status, self._pace, left_s, silent_s=now - self._latest)
+        can_work = status is None or any(worker.state in AT_WORK for worker in status.workers)
+        self._pace.observe(Sample(now, tally.done, tally.completion_tokens), left, in_engines, can_work=can_work)
+        standing = ProgressSnapshot.of(tally, status, self._pace, silent_s=now - self._latest)
         self._standing = standing
         self._print_line(one_line(standing))
 

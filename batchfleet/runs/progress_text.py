@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from batchfleet.humanize import about, between, count, duration, plural, rate
-from batchfleet.runs.eta import EtaEstimator, Left
+from batchfleet.humanize import about, count, duration, plural, rate
+from batchfleet.runs.eta import EtaEstimator
 from batchfleet.status.model import FleetStatus, WorkerStatus
 from producer.resume import RunTally
 
@@ -17,8 +17,8 @@ SILENT_S = 3.0
 SLOW_S = 15.0
 STARTING_S = 12.0
 """A fleet that was started with the run may still be importing; before that, nothing is amiss."""
-VAGUE = 0.4
-"""An estimate that may be off by so much, up or down together, is told with its bounds."""
+AT_WORK = frozenset({"running", "draining"})
+"""States of workers whose engines answer."""
 BAR_CHARS, FEWEST_BAR_CHARS = 30, 8
 LAG_QUESTIONS = 2000
 """What the fleet's counts, a second old, may differ from ours without other runs being the reason."""
@@ -48,15 +48,13 @@ class ProgressSnapshot:
     elapsed_s: float
     questions_per_s: float
     tokens_per_s: float
-    left_s: Left | None
+    left_s: float | None
     silent_s: float
     waiting_for: str
     status: FleetStatus | None
 
     @classmethod
-    def of(
-        cls, tally: RunTally, status: FleetStatus | None, pace: EtaEstimator, left_s: Left | None, *, silent_s: float
-    ) -> Self:
+    def of(cls, tally: RunTally, status: FleetStatus | None, pace: EtaEstimator, *, silent_s: float) -> Self:
         in_engines = sum(worker.in_flight for worker in status.workers) if status else 0
         of_others = max(0, status.pending_questions - tally.with_fleet) if status else 0
         in_flight = min(tally.with_fleet, in_engines)
@@ -72,7 +70,7 @@ class ProgressSnapshot:
             elapsed_s=tally.elapsed_s,
             questions_per_s=pace.questions_per_s,
             tokens_per_s=pace.tokens_per_s,
-            left_s=left_s,
+            left_s=pace.left_s(tally.questions - tally.on_disk),
             silent_s=silent_s,
             waiting_for=tally.waiting_for,
             status=status,
@@ -98,8 +96,7 @@ def left(standing: ProgressSnapshot) -> str:
         return "done"
     if standing.left_s is None:
         return "too early to say how long"
-    least, likely, most = standing.left_s
-    return f"{between(least, most) if most - least > VAGUE * likely else f'about {about(likely)}'} left"
+    return f"about {about(standing.left_s)} left"
 
 
 def counts(standing: ProgressSnapshot) -> str:
@@ -149,7 +146,7 @@ def waits_for(standing: ProgressSnapshot) -> str:
     since = f"no answer for {duration(standing.silent_s)}"
     if nobody := _nobody(standing, status):
         return f"{nobody} ({since})"
-    serving = [worker for worker in status.workers if worker.state in {"running", "draining"}]
+    serving = [worker for worker in status.workers if worker.state in AT_WORK]
     if not serving:
         standby = next((worker.waits_for for worker in status.workers if worker.waits_for), "")
         booting = sum(worker.state == "booting" for worker in status.workers)

@@ -1,154 +1,234 @@
-"""How long a run will still take, on simulated engines whose answers vary in length."""
+"""Rates and times left, of engines that answer one by one, in waves, in bursts, or in any order: what was measured, and nothing that is not so."""
 
 from __future__ import annotations
 
-import heapq
+import asyncio
+import functools
 import itertools
 import random
-import statistics
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import NamedTuple
 
 import pytest
 
-from batchfleet.runs.answer_lengths import clock_of, survival
-from batchfleet.runs.eta import EtaEstimator, Left, Sample, residual
-from producer.resume import ENDS_KEPT, FinishedAnswer
+from batchfleet.runs.eta import SHORTEST_S, EtaEstimator, Sample
+from gpu_worker.engines.stub import StubEngine, StubOptions
+from tests.builders import a_question
+from tests.unit.stepped_time import run_stepped
 
-AT_ONCE = 64
-STEP_S = 0.03
-BEGIN_WITHIN_S = 0.4
+LOOK_S = 0.25
+FIRST_S = 30.0
+IN_FLIGHT = 64
 
-
-def a_die(seed: int) -> random.Random:
-    """One that falls the same way each time."""
-    return random.Random(seed)  # noqa: S311 (nothing secret)
-
-
-def uniform(rng: random.Random) -> int:
-    """As the stub's."""
-    return rng.randint(8, 128)
+Answer = Callable[[int], Awaitable[None]]
+Run = Callable[[], Coroutine[object, object, list[float]]]
 
 
-def lognormal(rng: random.Random) -> int:
-    """As measured answers to GSM8K problems are distributed: the longest are four times the mean."""
-    return min(512, max(16, int(rng.lognormvariate(4.6, 0.7))))
+async def arrivals(questions: int, answer: Answer) -> list[float]:
+    """When each answer came, with `IN_FLIGHT` asked at once, from a loop whose time is stepped."""
+    room, ended = asyncio.Semaphore(IN_FLIGHT), list[float]()
+
+    async def ask(number: int) -> None:
+        async with room:
+            await answer(number)
+        ended.append(asyncio.get_running_loop().time())
+
+    await asyncio.gather(*(ask(number) for number in range(questions)))
+    return ended
 
 
-def ends_of(lengths: list[int], rng: random.Random | None = None) -> list[tuple[float, int]]:
-    """When each answer ends, and its length, with `AT_ONCE` in the engine and the next begun as soon as one ends.
+async def one_lock() -> list[float]:
+    """A server that makes one answer at a time, a second for each."""
+    lock = asyncio.Lock()
 
-    Args:
-        rng: The first begin within `BEGIN_WITHIN_S`, as batches come in and prompts are read; None for all at once.
-    """
-    waiting = iter(lengths)
-    engine = [
-        (length * STEP_S + (rng.random() * BEGIN_WITHIN_S if rng else 0), length)
-        for length in itertools.islice(waiting, AT_ONCE)
-    ]
-    heapq.heapify(engine)
-    ends = []
-    while engine:
-        end_s, length = heapq.heappop(engine)
-        ends.append((end_s, length))
-        for following in itertools.islice(waiting, 1):
-            heapq.heappush(engine, (end_s + following * STEP_S, following))
-    return ends
+    async def answer(_: int) -> None:
+        async with lock:
+            await asyncio.sleep(1.0)
+
+    return await arrivals(120, answer)
 
 
-def estimates(ends: list[tuple[float, int]], most: int = 0) -> Iterator[tuple[float, Left | None, float]]:
-    """(share done, estimated seconds left, seconds left) four times a second. `most`: tokens that an answer may have; 0 if nothing says."""
-    pace, done, tokens, now_s = EtaEstimator(), 0, 0, 0.0
-    latest: deque[FinishedAnswer] = deque(maxlen=ENDS_KEPT)
-    while now_s < ends[-1][0] - 0.5:
-        now_s += 0.25
-        while ends[done][0] <= now_s:
-            tokens += ends[done][1]
-            latest.append(FinishedAnswer(*ends[done], most))
+async def throttled() -> list[float]:
+    """A server that lets 20 questions pass in each period of ten seconds."""
+    loop = asyncio.get_running_loop()
+    passed: dict[int, int] = {}
+
+    async def answer(_: int) -> None:
+        while passed.get(period := int(loop.time() // 10), 0) >= 20:
+            await asyncio.sleep(10 * (period + 1) - loop.time())
+        passed[period] = passed.get(period, 0) + 1
+        await asyncio.sleep(0.4)
+
+    return await arrivals(400, answer)
+
+
+async def all_equally_long() -> list[float]:
+    """Every answer is cut off at the same length: they come in waves, with a little spread as prompts are read."""
+    die = random.Random(1)  # noqa: S311 (the same each time)
+
+    async def answer(_: int) -> None:
+        await asyncio.sleep(8.0 + 0.5 * die.random())
+
+    return await arrivals(20 * IN_FLIGHT, answer)
+
+
+async def mixed_lengths() -> list[float]:
+    """The stub, at 30 ms a token."""
+    engine = StubEngine(StubOptions(max_num_seqs=IN_FLIGHT, step_s=0.03))
+    await engine.start()
+
+    async def answer(number: int) -> None:
+        await engine.answer(a_question(f"q{number}"))
+
+    try:
+        return await arrivals(40 * IN_FLIGHT, answer)
+    finally:
+        await engine.stop()
+
+
+@functools.cache
+def ends_of(run: Run) -> list[float]:
+    """What one of these gives; hours of it take no time."""
+    return run_stepped(run())
+
+
+class Told(NamedTuple):
+    """One look: seconds since the start, answers by then, the rate and time left that were told, and the time that was left."""
+
+    at_s: float
+    done: int
+    rate: float
+    left_s: float | None
+    true_left_s: float
+
+
+def told(ends: list[float]) -> Iterator[Told]:
+    """What is told of these arrivals, look by look."""
+    pace, done = EtaEstimator(), 0
+    for number in itertools.count():
+        now_s = number * LOOK_S
+        while done < len(ends) and ends[done] <= now_s:
             done += 1
         left = len(ends) - done
-        pace.observe(Sample(now_s, done, tokens), left, min(left, AT_ONCE), latest)
-        yield done / len(ends), pace.left_s(len(ends), left), ends[-1][0] - now_s
+        if not left:
+            return
+        pace.observe(Sample(now_s, done, 50 * done), left, min(left, IN_FLIGHT))
+        yield Told(now_s, done, pace.questions_per_s, pace.left_s(left), ends[-1] - now_s)
 
 
-def equal(rng: random.Random) -> int:  # noqa: ARG001 (as the others)
-    """As in benchmarks, and wherever every answer is cut off at the same length."""
-    return 100
+def windowed(ends: list[float], window_s: float) -> list[float]:
+    """The run's own variation: its rates over every window of so many seconds."""
+    starts = [LOOK_S * number for number in range(int((ends[-1] - window_s) / LOOK_S) + 1)]
+    return [sum(start_s < end_s <= start_s + window_s for end_s in ends) / window_s for start_s in starts]
 
 
-def cut(rng: random.Random) -> int:
-    """As `lognormal`, and two of five are cut off at the most."""
-    return min(128, int(rng.lognormvariate(4.6, 0.7)))
+RUNS: dict[Run, float] = {one_lock: 1.0, throttled: 10.0, all_equally_long: 8.5, mixed_lengths: 128 * 0.03}
+"""Each with how long one answer may take from when it is begun, in seconds; of the throttled server, with its period."""
 
 
-MOST: dict[Callable[[random.Random], int], int] = {lognormal: 512, equal: 100, cut: 128}
-BOUNDS: dict[tuple[Callable[[random.Random], int], int], float] = {
-    (uniform, 5): 0.5, (uniform, 10): 0.25, (uniform, 20): 0.15, (uniform, 100): 0.08,
-    (lognormal, 3): 0.45, (lognormal, 5): 0.4, (lognormal, 10): 0.25, (lognormal, 20): 0.15, (lognormal, 100): 0.08,
-    (equal, 3): 0.15, (equal, 5): 0.1, (equal, 10): 0.1, (equal, 20): 0.15,
-    (cut, 3): 0.15, (cut, 5): 0.12, (cut, 10): 0.1, (cut, 20): 0.1,
-}  # fmt: skip
-"""(lengths, how many times as many questions as the engine takes at once) -> the largest error, as a share of the run's whole time, at any moment
-once a tenth is done; of the middle one of five runs. With few generations of answers nobody can know how long the longest are."""
-BEYOND_BOUNDS = 0.2
-"""The same, of how far the truth is at most from what lies between the least and the most that is told."""
+@pytest.mark.parametrize("run", RUNS)
+def test_what_is_told_is_off_by_no_more_than_the_run_itself_varies(run: Run) -> None:
+    """After half a minute: the rate is one that the run had, over some window of seconds, and the time left what is left at one of these.
+
+    A window has four of the longest answers, and is as long as the shortest over which a rate is measured. On top of what the rates vary, an end may
+    be as far off as the longest answer takes: nobody knows whether it is the last one.
+    """
+    ends = ends_of(run)
+    rates = windowed(ends, max(SHORTEST_S, 4 * RUNS[run]))
+    low, high = min(rates), max(rates)
+    late = [one for one in told(ends) if one.at_s >= FIRST_S]
+
+    assert len(late) > 50
+    for one in late:
+        assert 0.99 * low <= one.rate <= 1.01 * high, one
+        assert one.left_s is not None
+        variation_s = one.true_left_s * (high / low - 1) + RUNS[run]
+        assert abs(one.left_s - one.true_left_s) <= variation_s, (one, variation_s)
 
 
-@pytest.mark.parametrize(("length", "times"), BOUNDS, ids=lambda value: getattr(value, "__name__", str(value)))
-def test_the_end_is_foreseen_once_a_tenth_is_done(length: Callable[[random.Random], int], times: int) -> None:
-    """Within 15 % with 20 times as many questions as fit at once, or more, whatever the lengths; sooner where answers are cut off at a length."""
-    worst, beyond = [], []
-    for seed in range(5 if times < 100 else 1):
-        rng = a_die(seed)
-        ends = ends_of([length(rng) for _ in range(times * AT_ONCE)], rng)
-        told = [(guess, left_s) for share, guess, left_s in estimates(ends, MOST.get(length, 0)) if share >= 0.1]
-        worst.append(max(abs((guess.likely if guess else 0.0) - left_s) / ends[-1][0] for guess, left_s in told))
-        beyond.append(
-            max(max(guess.least - left_s, left_s - guess.most) / ends[-1][0] for guess, left_s in told if guess)
-        )
-
-    assert statistics.median(worst) < BOUNDS[length, times], worst
-    assert statistics.median(beyond) < BEYOND_BOUNDS, beyond
+@pytest.mark.parametrize("run", RUNS)
+def test_no_number_is_told_that_the_count_refutes(run: Run) -> None:
+    """From the first look: no rate at which more would have come than did and is in flight, and some time left as long as there is work left."""
+    for one in told(ends_of(run)):
+        assert one.rate * one.at_s <= one.done + IN_FLIGHT, one
+        assert one.left_s is None or one.left_s > 0, one
+        assert one.rate == 0 or one.done > 0, one
 
 
-def test_what_a_wave_in_its_middle_told_is_mended_when_it_is_over() -> None:
-    """Of 64 answers of one length 8 come in a first look and the others in the next: nothing says any more that there are longer ones."""
-    pace, ends = EtaEstimator(), [FinishedAnswer(5.0 + 0.2 * (number >= 8), 100) for number in range(64)]
-    pace.observe(Sample(0.0, 0, 0), 640, 64)
-    pace.observe(Sample(5.1, 8, 800), 632, 64, ends[:8])
-    pace.observe(Sample(5.35, 64, 6400), 576, 64, ends)
-    pace.observe(Sample(6.0, 64, 6400), 576, 64, ends)
-
-    left = pace.left_s(640, 576)
-
-    assert left is not None
-    assert left.likely == pytest.approx(9 * 5.0 - 1.0, rel=0.1)
+def test_a_server_that_makes_one_answer_a_second_is_told_as_that() -> None:
+    """However many are asked at once, and although all of its answers are equally long: 1.0/s and the seconds that are left."""
+    for one in told(ends_of(one_lock)):
+        if one.done >= 12:
+            assert one.rate == pytest.approx(1.0, abs=0.05)
+            assert one.left_s == pytest.approx(one.true_left_s, abs=1.0)
 
 
-def test_between_two_waves_time_passes() -> None:
-    """Answers of one length end together; in the middle between two such moments half of the time until the next is gone."""
-    ends = ends_of([100] * (5 * AT_ONCE))
+def test_nothing_is_told_before_the_first_answers_are_in() -> None:
+    """Rather no number than a wild one: a few that came early do not make a rate."""
+    pace = EtaEstimator()
+    pace.observe(Sample(0.0, 0, 0), 1000, 64)
+    pace.observe(Sample(0.2, 5, 0), 995, 64)
 
-    told = [(guess.likely, left_s) for share, guess, left_s in estimates(ends, 100) if guess and 0.3 < share < 0.5]
-
-    assert len(told) > 10
-    assert all(abs(likely - left_s) < 0.3 * 100 * STEP_S for likely, left_s in told)
+    assert (pace.questions_per_s, pace.left_s(995)) == (0.0, None)
 
 
-def test_nothing_is_foreseen_before_the_first_answers_are_in() -> None:
-    """Rather no number than a wild one."""
-    ends = ends_of([uniform(a_die(seed)) for seed in range(30 * AT_ONCE)])
+def test_a_silence_longer_than_all_before_slows_the_rate() -> None:
+    """One as long as those before changes nothing; what is longer counts, second by second."""
+    pace = EtaEstimator()
+    for second in range(61):
+        pace.observe(Sample(float(second), second, 0), 1000 - second, 64)
+    rates = []
+    for second in range(61, 122):
+        pace.observe(Sample(float(second), 60, 0), 940, 64)
+        rates.append(pace.questions_per_s)
 
-    assert all(guess is None for share, guess, _ in estimates(ends) if share < 0.02)
+    assert rates[0] == pytest.approx(1.0)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.55
+
+
+def test_the_last_answers_take_as_long_as_they_have_kept_silent() -> None:
+    """Of a fast run the last answer is a long one: nobody is told for minutes that a second is left."""
+    pace = EtaEstimator()
+    for number in range(400):
+        pace.observe(Sample(LOOK_S * number, 8 * number, 0), 3193 - 8 * number, 64)
+    for number in range(400, 800):
+        pace.observe(Sample(LOOK_S * number, 3192, 0), 1, 1)
+
+    left_s = pace.left_s(1)
+
+    assert left_s is not None
+    assert left_s > 50
+
+
+def test_the_boot_of_an_engine_does_not_count() -> None:
+    """Before any worker can answer, no time passes for the rate."""
+    pace = EtaEstimator()
+    for second in range(300):
+        pace.observe(Sample(float(second), 0, 0), 100, 0, can_work=False)
+    for second in range(300, 321):
+        pace.observe(Sample(float(second), second - 300, 0), 400 - second, 64)
+
+    assert pace.questions_per_s == pytest.approx(1.0, rel=0.06)
+
+
+def test_what_waited_for_a_resumed_run_makes_it_no_faster_for_long() -> None:
+    """Three thousand records were ready when it came back; half a minute later the rate is that of the engine."""
+    pace = EtaEstimator()
+    pace.observe(Sample(0.0, 0, 0), 10_000, 64)
+    for number in range(2, 124):
+        pace.observe(Sample(LOOK_S * number, 3000 + number, 0), 7000 - number, 64)
+
+    assert pace.questions_per_s == pytest.approx(4.0, rel=0.1)
 
 
 def test_a_fleet_that_grew_is_believed_within_minutes() -> None:
-    """The rate is that of the last five minutes, not that of the day before."""
+    """The rate is that of the last two minutes, not that of the day before."""
     pace = EtaEstimator()
-    for second in range(20_000):
+    for second in range(2000):
         pace.observe(Sample(float(second), second, 0), 1_000_000, 64)
-    for second in range(400):
-        pace.observe(Sample(20_000.0 + second, 20_000 + 10 * second, 0), 1_000_000, 64)
+    for second in range(130):
+        pace.observe(Sample(2000.0 + second, 2000 + 10 * second, 0), 1_000_000, 64)
 
     assert pace.questions_per_s == pytest.approx(10, rel=0.1)
 
@@ -156,35 +236,7 @@ def test_a_fleet_that_grew_is_believed_within_minutes() -> None:
 def test_what_is_kept_does_not_grow_with_the_run() -> None:
     """A run of a month has tens of millions of looks."""
     pace = EtaEstimator()
-    for second in range(20_000):
-        pace.observe(Sample(float(second), 10 * second, 0), 1_000_000, 64)
+    for number in range(1500):
+        pace.observe(Sample(0.05 * number, number, 0), 1_000_000, 64)
 
     assert len(pace._looks) <= 512
-
-
-def test_equal_answers_have_up_to_all_of_their_length_to_come() -> None:
-    """In a busy engine every token of an answer is met as often as any other."""
-    assert residual([100] * 50, 0.5) == pytest.approx(50, abs=0.1)
-    assert residual([100] * 50, 1.0) == pytest.approx(0, abs=0.1)
-
-
-def test_what_runs_still_counts_for_how_long_answers_are() -> None:
-    """Fifty of a hundred ended at 20 tokens; the other fifty, and those that came after, have had 40 and more: two thirds are longer than 20."""
-    ends = [FinishedAnswer(2.0, 20)] * 50
-
-    lengths = survival(ends, 0.0, 6.0, 100, 0.1).lengths()
-
-    assert 60 > statistics.fmean(lengths) > 25
-    assert sum(length > 20 for length in lengths) == pytest.approx(133, abs=5)
-
-
-def test_the_beginning_is_found_from_when_answers_of_known_length_end() -> None:
-    """Even if the engines were seen at work only later, and some of the answers began later."""
-    ends = [FinishedAnswer(3.0 + 0.1 * length, length) for length in range(10, 50, 2)] + [
-        FinishedAnswer(8.0, 12),
-        FinishedAnswer(8.5, 18),
-    ]
-
-    assert clock_of(sorted(ends), 64, 4.0) == pytest.approx((3.0, 0.1), abs=0.01)
-    assert clock_of([FinishedAnswer(5.0, 10)] * 30, 64, 4.0) == pytest.approx((4.0, 0.1))
-    assert clock_of([FinishedAnswer(5.0, 0)] * 30, 64, 4.0) is None

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from batchfleet.humanize import about, between, duration, rate
-from batchfleet.runs.eta import EtaEstimator, Left
+from batchfleet.humanize import about, duration, rate
+from batchfleet.runs.eta import EtaEstimator
 from batchfleet.runs.progress_text import ProgressSnapshot, beside_bar, counts, one_line, times, waits_for
 from batchfleet.runs.resume_hint import command_again, how_to_go_on
 from batchfleet.runs.summary import Outcome, as_text, save
@@ -56,7 +56,7 @@ def a_status(*workers: WorkerStatus, **fields: Any) -> FleetStatus:  # noqa: ANN
 
 def a_standing(tally: RunTally, status: FleetStatus | None = None, *, silent_s: float = 0.0) -> ProgressSnapshot:
     """A moment of that run."""
-    return ProgressSnapshot.of(tally, status, EtaEstimator(), None, silent_s=silent_s)
+    return ProgressSnapshot.of(tally, status, EtaEstimator(), silent_s=silent_s)
 
 
 AT_WORK = WorkerStatus("w1", "running", "stub", capacity=64, in_flight=64)
@@ -83,19 +83,6 @@ def test_a_fleet_that_others_use_too_does_not_lend_us_its_figures() -> None:
 
     assert "with the fleet 600 (beside 89 400 of other runs)" in text
     assert "in flight" not in text
-
-
-def test_an_estimate_that_may_be_far_off_is_told_with_its_bounds() -> None:
-    """And one that is good as one number."""
-    tally = a_tally()
-    told = [
-        times(ProgressSnapshot.of(tally, None, EtaEstimator(), Left(*left), silent_s=0.0))
-        for left in ((28, 30, 33), (20, 31, 43))
-    ]
-
-    assert told[0].endswith("gone, about 30 s left")
-    assert told[1].endswith("gone, 20 to 45 s left")
-    assert (between(50, 130), between(8, 8.2)) == ("50 s to 2 min 10 s", "about 8 s")
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
