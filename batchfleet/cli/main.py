@@ -21,6 +21,7 @@ from batchfleet.settings.schema import Settings
 from batchfleet.supervisor.hosts import HostSilentError
 from batchfleet.supervisor.processes import ChildGaveUpError, ChildRefusedError
 from batchfleet.supervisor.state_folder import default_folder, with_running
+from batchfleet.terminal import guarded_streams
 from wire.errors import EngineBootError, EngineDeadError, FleetError, LeaseLostError, QueueUnavailableError, UsageError
 
 COMMANDS = {
@@ -40,7 +41,11 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors go to stderr, one line each; data alone goes to stdout."""
-    argv = sys.argv[1:] if argv is None else argv
+    with guarded_streams():
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     arguments = command_parser(argv).parse_args(argv)
     # Not a default of the flag: argparse shares flags among commands, defaults included.
     arguments.log_level = arguments.log_level or getattr(arguments, "usual_log_level", "warning")

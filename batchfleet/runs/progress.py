@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
@@ -24,6 +24,7 @@ from batchfleet.runs.progress_text import (
     waits_for,
 )
 from batchfleet.runs.status_poller import StatusPoller
+from batchfleet.console import TerminalConsole
 from producer.resume import RunTally
 from wire.connection import RedisAddress
 
@@ -39,7 +40,7 @@ class ProgressView:
     """To be used in a `with` statement; `say` and `show` may be called as often as one likes."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=True)
+        self._console = TerminalConsole(stderr=True)
         self._quiet = quiet
         self._live: Live | None = None
         self._spinner = Spinner("dots")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from batchfleet.humanize import count, duration, plural
 from batchfleet.settings.mask import MASK
+from batchfleet.terminal import folded_command
 from producer.resume import RunTally
 
 _PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s@/]+@")
@@ -21,18 +22,32 @@ def command_again(argv: Sequence[str]) -> str:
     return f"{start} {_PASSWORD.sub(rf'{chr(92)}1{MASK}@', shlex.join(argv[1:]))}"
 
 
-def how_to_go_on(tally: RunTally, answers: Path, again: str, give_up: str, *, kept_s: float | None) -> str:
+def how_to_go_on(
+    tally: RunTally, answers: Path, again: str, give_up: str, *, kept_s: float | None, width: int | None = None
+) -> str:
     """Lines for the person who stopped it.
 
     Args:
         again: The command that goes on.
         give_up: The command that cancels what is queued.
         kept_s: How long the fleet keeps what is queued, in seconds; None if the fleet ends with the command.
+        width: Columns that commands are to fit; None for as many as they take.
     """
-    return "\n".join(f"  {line}" for line in _lines(tally, answers, again, give_up, kept_s))
+    lines = list(_lines(tally, answers, kept_s))
+    lines.append(to_do("to go on:    ", again, width))
+    if kept_s is not None and tally.with_fleet:
+        lines.append(to_do("to give up:  ", give_up, width))
+    return "\n".join(f"  {line}" for line in lines)
 
 
-def _lines(tally: RunTally, answers: Path, again: str, give_up: str, kept_s: float | None) -> Iterator[str]:
+def to_do(label: str, command: str, width: int | None) -> str:
+    """The command behind its label; below it, and over several lines that a shell reads as one, where there is no room."""
+    if width is None or len(label) + len(command) + 2 <= width:
+        return label + command
+    return f"{label.rstrip()}\n    " + folded_command(command, width - 4).replace("\n", "\n    ")
+
+
+def _lines(tally: RunTally, answers: Path, kept_s: float | None) -> Iterator[str]:
     yield f"{count(tally.on_disk)} of {plural(tally.questions, 'question')} have their line in {answers}"
     not_sent = tally.questions - tally.on_disk - tally.with_fleet
     if kept_s is None:
@@ -43,6 +58,3 @@ def _lines(tally: RunTally, answers: Path, again: str, give_up: str, kept_s: flo
             yield f"{count(tally.with_fleet)} are queued or in work; {kept}"
         if not_sent > 0:
             yield f"{count(not_sent)} were not sent yet"
-    yield f"to go on:    {again}"
-    if kept_s is not None and tally.with_fleet:
-        yield f"to give up:  {give_up}"

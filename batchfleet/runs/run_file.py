@@ -17,7 +17,7 @@ from batchfleet.runs import summary
 from batchfleet.runs.deliver import deliver
 from batchfleet.runs.ledger import Ledger, read_ledger
 from batchfleet.runs.progress import ProgressView
-from batchfleet.runs.resume_hint import how_to_go_on
+from batchfleet.runs.resume_hint import how_to_go_on, to_do
 from batchfleet.runs.signals import Interruption
 from batchfleet.runs.summary import Outcome
 from batchfleet.settings import to_options
@@ -26,6 +26,7 @@ from batchfleet.settings.schema import Settings
 from batchfleet.status.served import served_models
 from batchfleet.supervisor.local_fleet import LocalFleet, LocalPlan
 from batchfleet.supervisor.services import collect_garbage_rarely
+from batchfleet.terminal import width_of
 from gpu_worker.engines.vllm.arguments import read_template
 from producer.answers.answers_file import AnswersFile
 from producer.answers.destination import Destination, OutputFormat, destination
@@ -223,15 +224,17 @@ def _ask(
         print(f"batchfleet: {'interrupted' if interruption.asked else error}", file=sys.stderr)
         if isinstance(error, NotFinishedError):
             cancel = f"batchfleet cancel {what.run} --redis {address.shown()}"
-            print(how_to_go_on(runner.tally, asking.to.journal, asking.again, cancel, kept_s=kept_s), file=sys.stderr)
+            width = width_of(sys.stderr)
+            print(
+                how_to_go_on(runner.tally, asking.to.journal, asking.again, cancel, kept_s=kept_s, width=width),
+                file=sys.stderr,
+            )
         return 130 if interruption.asked else 3
     except KeyboardInterrupt:
         # A second Ctrl-C: no time to count.
         view.close()
-        print(
-            f"batchfleet: stopped at once\n  what is in {asking.to.journal} stays\n  to go on:    {asking.again}",
-            file=sys.stderr,
-        )
+        again = to_do("to go on:    ", asking.again, width_of(sys.stderr))
+        print(f"batchfleet: stopped at once\n  what is in {asking.to.journal} stays\n  {again}", file=sys.stderr)
         raise
     view.close()
     return _report(

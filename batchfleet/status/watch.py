@@ -13,26 +13,25 @@ from batchfleet.status.advice import advise
 from batchfleet.status.model import FleetStatus
 from batchfleet.status.read import read_status
 from batchfleet.status.view import draw
+from batchfleet.console import TerminalConsole
 from wire.connection import RedisAddress, connect, translated
 from wire.errors import QueueUnavailableError
 from wire.keys import Keys
 
 EVERY_S = 1.0
 PRINT_EVERY_S = 10.0
-UNBOUNDED = 10_000
-"""Columns where there is no terminal: whoever reads a file, or searches one, wants lines neither cut nor broken."""
 FEWEST_WORKERS = 3
 
 
 def show(status: FleetStatus) -> None:
     """Print it once: on a terminal, to fit it; elsewhere as wide as it is."""
-    console = _console()
+    console = TerminalConsole()
     console.print(draw(status, advise(status), width=_width(console)))
 
 
 def watch(address: RedisAddress) -> None:
     """Show the state until interrupted. Redis away: say so, and go on when it is back."""
-    console = _console()
+    console = TerminalConsole()
     if not console.is_terminal:
         while True:
             console.print(_look(address, console))
@@ -67,11 +66,6 @@ def _look(address: RedisAddress, console: Console) -> RenderableType:
     except QueueUnavailableError as error:
         return Group(heading, Text(f"{error}; trying again", style="red"))
     return fitting(status, heading, console)
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=UNBOUNDED)
 
 
 def _width(console: Console) -> int | None:
