@@ -1,5 +1,5 @@
 -- Accepts the next questions of a run, all or none. Safe to send twice: the cursor says what was accepted.
--- KEYS[1] hash   run:ID            fingerprint, cursor and counts
+-- KEYS[1] hash   run:ID            fingerprint, cursor, counts, and the stream that was written to last
 -- KEYS[2] bitmap run:ID:accepted
 -- KEYS[3] bitmap run:ID:done
 -- KEYS[4] stream run:ID:records
@@ -103,6 +103,7 @@ if #bits > 0 then redis.call('BITFIELD', KEYS[2], unpack(bits)) end
 redis.call('HINCRBY', KEYS[5], 'questions', questions)
 redis.call('HINCRBY', KEYS[5], 'bytes', bytes)
 redis.call('HSET', KEYS[1], 'cursor', ARGV[3])
+if streams > 0 then redis.call('HSET', KEYS[1], 'stream', ARGV[11]) end
 if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'mark', ARGV[9]) end
 redis.call('HINCRBY', KEYS[1], 'accepted', questions + refused)
 redis.call('HINCRBY', KEYS[1], 'failed', refused)

@@ -116,10 +116,44 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class RunStatus:
+    """One run.
+
+    Attributes:
+        model, priority: Of the questions that were sent last.
+        questions: In all; -1 if its producer does not know yet.
+        accepted, answered, failed: So far, all calls together.
+        collected_by: HOST:PID of its producer; empty if there is none now.
+        answers_per_s: On average since it was opened, pauses included.
+    """
+
+    run: str
+    model: str = "?"
+    priority: int = 0
+    questions: int = 0
+    accepted: int = 0
+    answered: int = 0
+    failed: int = 0
+    is_cancelled: bool = False
+    collected_by: str = ""
+    answers_per_s: float = 0.0
+
+    @property
+    def state(self) -> str:
+        """In a word or two."""
+        if self.is_cancelled:
+            return "cancelled"
+        if 0 <= self.questions <= self.answered + self.failed:
+            return "complete"
+        return "asking" if self.collected_by else "nobody collects"
+
+
+@dataclass(frozen=True, slots=True)
 class FleetStatus:
     """All of it.
 
     Attributes:
+        runs: Those to which something happened last, the latest first.
         pending_questions: Accepted and without a record, of all runs.
         engine_deaths: By model, since the fleet exists.
         leader: Name of the batcher that leads; empty for none.
@@ -134,6 +168,7 @@ class FleetStatus:
     troubles: tuple[Trouble, ...] = ()
     engine_deaths: Mapping[str, int] = field(default_factory=dict)
     leader: str = ""
+    runs: tuple[RunStatus, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

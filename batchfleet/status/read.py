@@ -1,13 +1,10 @@
-"""What the fleet is doing, read from Redis in two round trips and without changing anything.
-
-What is found there is not believed: a field that is no number reads as 0, a key of another type as if it were not there.
-"""
+"""What the fleet is doing, read from Redis in two round trips and without changing anything."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -18,115 +15,151 @@ from batchfleet.status.model import (
     GpuStatus,
     QueueStatus,
     RedisStatus,
+    RunStatus,
     Trouble,
     WorkerStatus,
 )
+from fleet.status_replies import Batch, Reply, fraction, json_list, json_object, number, text
 from wire.keys import Keys, parse_queue_member
 
 TROUBLES_SHOWN = 20
+RUNS_SHOWN = 20
 
-# KEYS: streams. Returns the age of each one's oldest entry in ms, or -1 if it is empty; the entries themselves, which may be large, stay there.
-_AGES = """
+# KEYS[1] stream. Returns the age of its oldest entry in ms, or -1 if it is empty; the entry itself, which may be large, stays there.
+_AGE = """
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+if not first then return -1 end
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local ages = {}
-for i, key in ipairs(KEYS) do
-  local first = redis.call('TYPE', key).ok == 'stream' and redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
-  ages[i] = first and math.max(0, now - tonumber(string.match(first[1], '^%d+'))) or -1
-end
-return ages
+return math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(string.match(first[1], '^%d+')))
 """
 
 
 def read_status(client: redis.Redis, keys: Keys) -> FleetStatus:
     """The state of the fleet."""
-    names, members, reports, dead, pending, memory, deaths, troubles, leader, now = _ask(
-        client,
-        ["ZRANGE", keys.workers, 0, -1],
-        ["SMEMBERS", keys.queues],
-        ["HGETALL", keys.batchers],
-        ["XLEN", keys.dead],
-        ["HGET", keys.pending, "questions"],
-        ["INFO", "memory"],
-        ["HGETALL", keys.engine_deaths],
-        ["XREVRANGE", keys.troubles, "+", "-", "COUNT", TROUBLES_SHOWN],
-        ["GET", keys.leader],
-        ["TIME"],
-    )
-    batchers = tuple(_batcher(_text(name), report) for name, report in sorted((reports or {}).items()))
-    streams: dict[str, list[str]] = defaultdict(list)
-    for queue in filter(None, (parse_queue_member(_text(member)) for member in members or ())):
-        streams[queue[0]].append(keys.questions(*queue))
-    workers, queues = _read_each(client, keys, sorted(map(_text, names or ())), dict(sorted(streams.items())), batchers)
+    batch = Batch(client)
+    names = batch.ask("ZRANGE", keys.workers, 0, -1)
+    members = batch.ask("SMEMBERS", keys.queues)
+    reports = batch.ask("HGETALL", keys.batchers)
+    latest_runs = batch.ask("ZREVRANGE", keys.runs, 0, RUNS_SHOWN - 1, "WITHSCORES")
+    dead_letters = batch.ask("XLEN", keys.dead)
+    pending = batch.ask("HGET", keys.pending, "questions")
+    memory = batch.ask("INFO", "memory")
+    deaths = batch.ask("HGETALL", keys.engine_deaths)
+    troubles = batch.ask("XREVRANGE", keys.troubles, "+", "-", "COUNT", TROUBLES_SHOWN)
+    leader = batch.ask("GET", keys.leader)
+    time = batch.ask("TIME")
+    batch.send()
+    now_s = number(time.value[0]) if time.value else 0
+
+    batchers = tuple(_batcher(name, report) for name, report in sorted(reports.fields().items()))
+    priorities: dict[str, list[int]] = defaultdict(list)
+    for model, priority in filter(None, map(parse_queue_member, members.texts())):
+        priorities[model].append(priority)
+    batch = Batch(client)
+    asked_workers = {name: batch.ask("HGETALL", keys.worker(name)) for name in sorted(names.texts())}
+    asked_queues = {model: _AskedQueue.of(batch, keys, model, each) for model, each in sorted(priorities.items())}
+    asked_runs = {run: _AskedRun.of(batch, keys, run, seen_ms / 1000) for run, seen_ms in latest_runs.scores().items()}
+    batch.send()
+    workers = tuple(_worker(name, reply.fields()) for name, reply in asked_workers.items() if reply.value)
+
     return FleetStatus(
-        queues,
-        workers,
-        batchers,
-        max(0, _int(pending)),
-        _int(dead),
-        RedisStatus(
-            _int((memory or {}).get("used_memory")),
-            _int((memory or {}).get("maxmemory")),
-            str((memory or {}).get("maxmemory_policy", "")),
-        ),
-        tuple(_trouble(entry_id, fields, _int(now and now[0])) for entry_id, fields in troubles or ()),
-        {_text(model): _int(count) for model, count in (deaths or {}).items()},
-        _text(leader or ""),
+        queues=tuple(asked.queue(model, workers, batchers) for model, asked in asked_queues.items()),
+        workers=workers,
+        batchers=batchers,
+        pending_questions=max(0, pending.number()),
+        dead_letters=dead_letters.number(),
+        redis=_redis(memory.value or {}),
+        troubles=tuple(_trouble(entry_id, fields, now_s) for entry_id, fields in troubles.value or ()),
+        engine_deaths={model: number(count) for model, count in deaths.fields().items()},
+        leader=leader.text(),
+        runs=tuple(asked.run(run) for run, asked in asked_runs.items() if asked.fields.value),
     )
 
 
-def _read_each(
-    client: redis.Redis,
-    keys: Keys,
-    names: Sequence[str],
-    streams: Mapping[str, list[str]],
-    batchers: Sequence[BatcherStatus],
-) -> tuple[tuple[WorkerStatus, ...], tuple[QueueStatus, ...]]:
-    every_stream = [stream for of_model in streams.values() for stream in of_model]
-    per_model = [(keys.rq_queue(model), keys.suspects(model), keys.isolated(model)) for model in streams]
-    found = _ask(
-        client,
-        *(["HGETALL", keys.worker(name)] for name in names),
-        *(["XLEN", stream] for stream in every_stream),
-        *(["LLEN", key] for three in per_model for key in three),
-        *(["ZCARD", keys.newer(model)] for model in streams),
-        *(["ZREVRANGE", keys.newer(model), 0, 0, "WITHSCORES"] for model in streams),
-        ["EVAL", _AGES, len(every_stream), *every_stream],
-    )
-    workers = tuple(_worker(name, fields) for name, fields in zip(names, found, strict=False) if fields)
-    after = found[len(names) :]
-    lengths = dict(zip(every_stream, map(_int, after), strict=False))
-    ages = dict(zip(every_stream, after[-1] or (), strict=False))
-    lists = list(map(_int, after[len(every_stream) :]))
-    newest = after[len(after) - 1 - len(streams) : -1]
-    queues = []
-    for number, (model, of_model) in enumerate(streams.items()):
-        waiting_batches, suspects, isolated = lists[3 * number : 3 * number + 3]
-        waiting = sum(lengths[stream] for stream in of_model)
-        oldest_s = max(0.0, *(_int(ages.get(stream)) / 1000 for stream in of_model)) if waiting else 0.0
-        in_flight = sum(worker.in_flight for worker in workers if worker.model == model)
-        newer = (lists[3 * len(streams) + number], _score(newest[number]))
-        fill, lately, suspect_batches = _fill(model, batchers), _lately(model, batchers), suspects + isolated
-        queues.append(
-            QueueStatus(model, waiting, waiting_batches, in_flight, fill, oldest_s, suspect_batches, *newer, *lately)
+@dataclass(frozen=True, slots=True)
+class _AskedQueue:
+    """What was asked of the queue of one model; `streams` and `ages`: one reply for each priority."""
+
+    streams: list[Reply]
+    ages: list[Reply]
+    batches: Reply
+    suspects: Reply
+    isolated: Reply
+    newer: Reply
+    newest: Reply
+
+    @classmethod
+    def of(cls, batch: Batch, keys: Keys, model: str, priorities: Sequence[int]) -> _AskedQueue:
+        streams = [keys.questions(model, priority) for priority in priorities]
+        return cls(
+            streams=[batch.ask("XLEN", stream) for stream in streams],
+            ages=[batch.ask("EVAL", _AGE, 1, stream) for stream in streams],
+            batches=batch.ask("LLEN", keys.rq_queue(model)),
+            suspects=batch.ask("LLEN", keys.suspects(model)),
+            isolated=batch.ask("LLEN", keys.isolated(model)),
+            newer=batch.ask("ZCARD", keys.newer(model)),
+            newest=batch.ask("ZREVRANGE", keys.newer(model), 0, 0, "WITHSCORES"),
         )
-    return workers, tuple(queues)
+
+    def queue(self, model: str, workers: Sequence[WorkerStatus], batchers: Sequence[BatcherStatus]) -> QueueStatus:
+        waiting = sum(stream.number() for stream in self.streams)
+        lately = [_handed_over(batcher, model, "lately") for batcher in batchers]
+        return QueueStatus(
+            model,
+            waiting_questions=waiting,
+            waiting_batches=self.batches.number(),
+            in_flight_questions=sum(worker.in_flight for worker in workers if worker.model == model),
+            batch_fill=_fill(model, batchers),
+            oldest_s=max(0.0, *(age.number() / 1000 for age in self.ages)) if waiting else 0.0,
+            suspect_batches=self.suspects.number() + self.isolated.number(),
+            newer_batches=self.newer.number(),
+            # The version that they need is the score of the one that needs the newest.
+            newer_version=max(map(int, self.newest.scores().values()), default=0),
+            batches_lately=sum(number(handed.get("batches")) for handed in lately),
+            questions_lately=sum(number(handed.get("questions")) for handed in lately),
+            full_lately=sum(number(handed.get("full")) for handed in lately),
+        )
 
 
-def _ask(client: redis.Redis, *commands: Sequence[Any]) -> list[Any]:
-    """The replies, with None for every one that is an error: a key of the wrong type, a command that our user may not give."""
-    with client.pipeline(transaction=False) as pipe:
-        for command in commands:
-            pipe.execute_command(*command)
-        replies: list[Any] = pipe.execute(raise_on_error=False)
-    if replies and all(isinstance(reply, Exception) for reply in replies):
-        raise replies[0]
-    return [None if isinstance(reply, Exception) else reply for reply in replies]
+@dataclass(frozen=True, slots=True)
+class _AskedRun:
+    """What was asked of one run; `seen_s`: when something last happened to it, by the server's clock."""
+
+    fields: Reply
+    holder: Reply
+    seen_s: float
+
+    @classmethod
+    def of(cls, batch: Batch, keys: Keys, run: str, seen_s: float) -> _AskedRun:
+        return cls(batch.ask("HGETALL", keys.run(run)), batch.ask("GET", keys.producer(run)), seen_s)
+
+    def run(self, run: str) -> RunStatus:
+        fields = self.fields.fields()
+        answered, failed = number(fields.get("answered")), number(fields.get("failed"))
+        stream = parse_queue_member(fields.get("stream", ""))
+        lasted_s = self.seen_s - number(fields.get("created"))
+        return RunStatus(
+            run,
+            model=stream[0] if stream else str(json_object(fields.get("fingerprint")).get("model", "?")),
+            priority=stream[1] if stream else 0,
+            questions=number(fields.get("questions")),
+            accepted=number(fields.get("accepted")),
+            answered=answered,
+            failed=failed,
+            is_cancelled="cancelled" in fields,
+            collected_by=self.holder.text().rpartition(":")[0],
+            answers_per_s=round(answered / lasted_s, 3) if lasted_s > 0 else 0.0,
+        )
 
 
-def _worker(name: str, raw: Mapping[bytes, bytes]) -> WorkerStatus:
-    fields = {_text(key): _text(value) for key, value in raw.items()}
-    gpu_use = [one for one in _list(fields.get("gpu_use")) if isinstance(one, dict)]
+def _redis(memory: Mapping[str, Any]) -> RedisStatus:
+    return RedisStatus(
+        number(memory.get("used_memory")), number(memory.get("maxmemory")), str(memory.get("maxmemory_policy", ""))
+    )
+
+
+def _worker(name: str, fields: Mapping[str, str]) -> WorkerStatus:
+    gpu_use = [one for one in json_list(fields.get("gpu_use")) if isinstance(one, dict)]
     return WorkerStatus(
         name,
         fields.get("state", "?"),
@@ -134,73 +167,58 @@ def _worker(name: str, raw: Mapping[bytes, bytes]) -> WorkerStatus:
         fields.get("engine", "?"),
         fields.get("waits_for", ""),
         tuple(gpu for gpu in fields.get("gpus", "").split(",") if gpu),
-        failures={str(kind): _int(count) for kind, count in _dict(fields.get("failures")).items()},
-        gpu_use=tuple(
-            GpuStatus(
-                str(one.get("uuid")),
-                _int(one.get("memory_used_bytes")),
-                _int(one.get("memory_bytes")),
-                _int(one.get("busy_percent")),
-            )
-            for one in gpu_use
-        ),
-        wire_version=_int(fields.get("wire_version")),
+        capacity=number(fields.get("capacity")),
+        in_flight=number(fields.get("in_flight")),
+        answered=number(fields.get("answered")),
+        failed=number(fields.get("failed")),
+        failures={kind: number(count) for kind, count in json_object(fields.get("failures")).items()},
+        answers_per_s=fraction(fields.get("answers_per_s")),
+        tokens_per_s=fraction(fields.get("tokens_per_s")),
+        max_num_seqs=number(fields.get("max_num_seqs")),
+        idle_s=fraction(fields.get("idle_s")),
+        gpu_use=tuple(map(_gpu, gpu_use)),
+        wire_version=number(fields.get("wire_version")),
         metrics=fields.get("metrics", ""),
-        capacity=_int(fields.get("capacity")),
-        max_num_seqs=_int(fields.get("max_num_seqs")),
-        in_flight=_int(fields.get("in_flight")),
-        answered=_int(fields.get("answered")),
-        failed=_int(fields.get("failed")),
-        answers_per_s=_float(fields.get("answers_per_s")),
-        tokens_per_s=_float(fields.get("tokens_per_s")),
-        idle_s=_float(fields.get("idle_s")),
     )
 
 
-def _batcher(name: str, report: bytes) -> BatcherStatus:
-    found = _dict(report)
+def _gpu(use: Mapping[str, Any]) -> GpuStatus:
+    return GpuStatus(
+        str(use.get("uuid")), *(number(use.get(name)) for name in ("memory_used_bytes", "memory_bytes", "busy_percent"))
+    )
+
+
+def _batcher(name: str, report: str) -> BatcherStatus:
+    found = json_object(report)
     return BatcherStatus(
         name,
         str(found.get("state", "?")),
-        _float(found.get("at")),
-        max(1, _int(found.get("batch_size"))),
-        _int(found.get("batches")),
-        _int(found.get("questions")),
-        {str(reason): _int(count) for reason, count in _dict(found.get("by_reason")).items()},
-        _dict(found.get("models")),
-        str(found.get("metrics", "")),
+        at=fraction(found.get("at")),
+        batch_size=max(1, number(found.get("batch_size"))),
+        batches=number(found.get("batches")),
+        questions=number(found.get("questions")),
+        by_reason={reason: number(count) for reason, count in json_object(found.get("by_reason")).items()},
+        models=json_object(found.get("models")),
+        metrics=str(found.get("metrics", "")),
     )
 
 
 def _fill(model: str, batchers: Sequence[BatcherStatus]) -> float | None:
     for part in ("lately", "in all"):
-        each = [(batcher.batch_size, _handed(batcher, model, part)) for batcher in batchers]
-        if room := sum(size * _int(handed.get("batches")) for size, handed in each):
-            return round(sum(_int(handed.get("questions")) for _, handed in each) / room, 3)
+        each = [(batcher.batch_size, _handed_over(batcher, model, part)) for batcher in batchers]
+        if room := sum(size * number(handed.get("batches")) for size, handed in each):
+            return round(sum(number(handed.get("questions")) for _, handed in each) / room, 3)
     return None
 
 
-def _lately(model: str, batchers: Sequence[BatcherStatus]) -> tuple[int, int, int]:
-    each = [_handed(batcher, model, "lately") for batcher in batchers]
-    batches, questions, full = (
-        sum(_int(handed.get(name)) for handed in each) for name in ("batches", "questions", "full")
-    )
-    return batches, questions, full
-
-
-def _handed(batcher: BatcherStatus, model: str, part: str) -> dict[str, Any]:
-    of_model = _dict(batcher.models.get(model))
-    return _dict(of_model.get("lately")) if part == "lately" else of_model
-
-
-def _score(reply: Any) -> int:  # noqa: ANN401 (what Redis says)
-    """That of the one member in a reply to `ZREVRANGE ... WITHSCORES`; 0 if there is none."""
-    return _int(reply[-1]) if reply else 0
+def _handed_over(batcher: BatcherStatus, model: str, part: str) -> dict[str, Any]:
+    of_model = json_object(batcher.models.get(model))
+    return json_object(of_model.get("lately")) if part == "lately" else of_model
 
 
 def _trouble(entry_id: bytes, raw: Mapping[bytes, bytes], now_s: float) -> Trouble:
-    fields = {_text(key): _text(value) for key, value in raw.items()}
-    ago_s = max(0.0, now_s - _int(_text(entry_id).partition("-")[0]) / 1000)
+    fields = {text(name): text(value) for name, value in raw.items()}
+    ago_s = max(0.0, now_s - number(text(entry_id).partition("-")[0]) / 1000)
     return Trouble(
         fields.get("kind", "?"),
         round(ago_s, 1),
@@ -208,38 +226,3 @@ def _trouble(entry_id: bytes, raw: Mapping[bytes, bytes], now_s: float) -> Troub
         fields.get("model", "?"),
         fields.get("message", ""),
     )
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _int(value: object) -> int:
-    return int(_float(value))
-
-
-def _float(value: object) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]  # Whatever it is: what it cannot take, it refuses.
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
-    return number if abs(number) < 1e18 else 0.0  # noqa: PLR2004 (neither infinity nor NaN is a count)
-
-
-def _dict(value: object) -> dict[str, Any]:
-    found = _json(value)
-    return found if isinstance(found, dict) else {}
-
-
-def _list(value: object) -> list[Any]:
-    found = _json(value)
-    return found if isinstance(found, list) else []
-
-
-def _json(value: object) -> object:
-    if not isinstance(value, str | bytes):
-        return value
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        return None

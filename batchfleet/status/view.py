@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchfleet.humanize import GIB, count, duration, gib, plural, rate
-from batchfleet.status.model import BatcherStatus, FleetStatus, GpuStatus, QueueStatus, WorkerStatus
+from batchfleet.status.model import BatcherStatus, FleetStatus, GpuStatus, QueueStatus, RunStatus, WorkerStatus
 from batchfleet.status.table import Column, Fitted, Kind, fit
 
 STATE_STYLES = {
@@ -23,6 +23,8 @@ STATE_STYLES = {
     "dead": "red",
 }
 KINDS_SHOWN = 4
+OVER = frozenset({"complete", "cancelled"})
+"""States of runs of which nothing more comes."""
 
 
 def draw(
@@ -37,15 +39,17 @@ def draw(
     # By name, so that nothing moves from one look to the next.
     shown = sorted(status.workers, key=lambda worker: (worker.state == "running", worker.name))[:most_workers]
     queues, workers = fit(_queues(status), width), fit(_workers(shown), width)
+    runs = fit(_runs([run for run in status.runs if run.state not in OVER]), width)
     parts: list[RenderableType] = [Text(_first_line(status))]
     parts += [_table(queues), Text()] if status.queues else [Text("no questions were ever sent to this fleet\n")]
+    parts += [_table(runs), Text()] if runs.columns else []
     parts += [_table(workers)] if shown else [Text("no worker reports")]
     if len(shown) < len(status.workers):
         parts.append(Text(f"... and {plural(len(status.workers) - len(shown), 'more worker')}", style="dim"))
     parts.append(Text())
     parts += (
         [Text(f"no room here for: {left_out}", style="dim")]
-        if (left_out := _left_out(queues.dropped, workers.dropped))
+        if (left_out := _left_out(queues.dropped, runs.dropped, workers.dropped))
         else []
     )
     parts += [Text(line) for line in _failures(status)]
@@ -55,8 +59,9 @@ def draw(
     return Group(*parts)
 
 
-def _left_out(of_queues: Sequence[str], of_workers: Sequence[str]) -> str:
-    return "; ".join(filter(None, (", ".join(of_queues), "of workers " + ", ".join(of_workers) if of_workers else "")))
+def _left_out(of_queues: Sequence[str], of_runs: Sequence[str], of_workers: Sequence[str]) -> str:
+    whose = (("", of_queues), ("of runs ", of_runs), ("of workers ", of_workers))
+    return "; ".join(who + ", ".join(names) for who, names in whose if names)
 
 
 def _first_line(status: FleetStatus) -> str:
@@ -107,6 +112,35 @@ def _queue(queue: QueueStatus, workers: Sequence[WorkerStatus]) -> tuple[str, ..
         "-" if queue.batch_fill is None else f"{queue.batch_fill:.0%}",
         _rate(sum(worker.answers_per_s for worker in workers)),
         _rate(sum(worker.tokens_per_s for worker in workers)),
+    )
+
+
+def _runs(runs: Sequence[RunStatus]) -> list[Column]:
+    columns = [
+        ("run", Kind.NAME, None),
+        ("state", Kind.WORDS, 2),
+        ("model", Kind.NAME, 6 if len({run.model for run in runs}) == 1 else 3),
+        ("priority", Kind.NUMBER, 5 if len({run.priority for run in runs}) == 1 else 1),
+        ("done", Kind.NUMBER, None),
+        ("failed", Kind.NUMBER, 4),
+        ("average", Kind.NUMBER, 0),
+        ("asked by", Kind.NAME, 7),
+    ]
+    return _columns(columns, [_run(run) for run in runs]) if runs else []
+
+
+def _run(run: RunStatus) -> tuple[str, ...]:
+    of = count(run.questions) if run.questions >= 0 else "?"
+    done = f"{count(run.answered + run.failed)} of {of}"
+    return (
+        run.run,
+        run.state,
+        run.model,
+        str(run.priority),
+        done,
+        count(run.failed),
+        _rate(run.answers_per_s),
+        run.collected_by or "-",
     )
 
 
