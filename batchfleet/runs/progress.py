@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from batchfleet.console import TerminalConsole
 from batchfleet.runs.eta import EtaEstimator, Sample
 from batchfleet.runs.progress_text import (
     AT_WORK,
@@ -24,7 +25,6 @@ from batchfleet.runs.progress_text import (
     waits_for,
 )
 from batchfleet.runs.status_poller import StatusPoller
-from batchfleet.console import TerminalConsole
 from producer.resume import RunTally
 from wire.connection import RedisAddress
 

@@ -19,7 +19,7 @@ from batchfleet.status.model import (
     Trouble,
     WorkerStatus,
 )
-from fleet.status_replies import Batch, Reply, fraction, json_list, json_object, number, text
+from batchfleet.status.replies import Batch, Reply, fraction, json_list, json_object, number, text
 from wire.keys import Keys, parse_queue_member
 
 TROUBLES_SHOWN = 20

@@ -9,11 +9,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from batchfleet.console import TerminalConsole
 from batchfleet.status.advice import advise
 from batchfleet.status.model import FleetStatus
 from batchfleet.status.read import read_status
 from batchfleet.status.view import draw
-from batchfleet.console import TerminalConsole
 from wire.connection import RedisAddress, connect, translated
 from wire.errors import QueueUnavailableError
 from wire.keys import Keys

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchfleet.cli.main import main
+from batchfleet.console import TerminalConsole
 from batchfleet.logs import set_up
 from batchfleet.runs.eta import EtaEstimator
 from batchfleet.runs.progress_text import ProgressSnapshot, one_line
@@ -28,7 +29,6 @@ from batchfleet.runs.summary import Outcome, as_text
 from batchfleet.status.advice import advise
 from batchfleet.status.model import FleetStatus, QueueStatus, Trouble, WorkerStatus
 from batchfleet.status.view import draw
-from batchfleet.console import TerminalConsole
 from batchfleet.terminal import folded, folded_command, guarded_streams, printable
 from producer.resume import RunTally
 from tests.builders import an_answer
