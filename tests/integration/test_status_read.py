@@ -10,7 +10,7 @@ import redis
 
 from batchfleet.status.model import RunStatus
 from batchfleet.status.read import read_status
-from tests.submitting import KEYS, Submitter
+from tests.submissions import KEYS, Submitter
 from wire.keys import queue_member
 
 
