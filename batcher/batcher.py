@@ -23,10 +23,10 @@ from batcher.stream_reader import StreamReader
 from wire.connection import RedisAddress, check_server, connect, translated
 from wire.errors import LeaseLostError, QueueDamagedError, QueueUnavailableError
 from wire.keys import Keys
+from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 
-LONGEST_BACKOFF_S = 2.0
 IDLE_WAIT_S = 0.25
 """Longest blocking read, so that a batcher that is told to stop does so soon."""
 
@@ -91,7 +91,7 @@ class Batcher:
         Raises:
             QueueUnusableError: Redis answers, but a fleet cannot live there.
         """
-        backoff_s = 0.05
+        backoff = Backoff(first_s=0.05)
         checked = damaged = False
         while not self._stopping.is_set():
             try:
@@ -103,16 +103,16 @@ class Batcher:
                         self._housekeeping.mend()
                         damaged = False
                     self._lead_or_stand_by()
-                backoff_s = 0.05
+                backoff.reset()
             except LeaseLostError as error:
                 log.warning("%s; standing by", error)
             except QueueUnavailableError as error:
-                log.warning("%s; trying again in %.1f s", error, backoff_s)
+                pause_s = backoff.next_s()
+                log.warning("%s; trying again in %.1f s", error, pause_s)
                 damaged = isinstance(error, QueueDamagedError)
                 # A hand-over may have happened without our hearing of it: believe only what Redis holds.
                 self._leadership.drop()
-                self._stopping.wait(backoff_s)
-                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+                self._stopping.wait(pause_s)
         self._leave()
 
     def _lead_or_stand_by(self) -> None:

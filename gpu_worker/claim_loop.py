@@ -11,10 +11,9 @@ from gpu_worker.publisher import Publisher
 from gpu_worker.reports.report import Report
 from wire.connection import RedisAddress, translated
 from wire.errors import QueueUnavailableError
+from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
-
-LONGEST_BACKOFF_S = 2.0
 
 
 class ClaimLoop:
@@ -56,7 +55,7 @@ class ClaimLoop:
 
     async def run(self) -> None:
         """Claim batches while there is room for a question, and only then. Returns when the worker is to stop."""
-        backoff_s = 0.05
+        backoff = Backoff(first_s=0.05)
         while not self._stopping.is_set():
             # Before the look at what is in flight: what changes from now on ends the waiting below.
             self._changed.clear()
@@ -69,11 +68,11 @@ class ClaimLoop:
                         await self._take_isolated()
                         continue
                     await self._take_waiting()
-                backoff_s = 0.05
+                backoff.reset()
             except QueueUnavailableError as error:
-                log.warning("%s; trying again in %.1f s", error, backoff_s)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+                pause_s = backoff.next_s()
+                log.warning("%s; trying again in %.1f s", error, pause_s)
+                await asyncio.sleep(pause_s)
 
     def take_turn(self, *, isolate: bool) -> None:
         """Whether it is this worker's turn to run a batch alone that may kill the engine."""

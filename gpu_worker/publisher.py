@@ -19,6 +19,7 @@ from wire.connection import RedisAddress, translated
 from wire.errors import QueueUnavailableError
 from wire.keys import RQ_JOB_PREFIX, Keys
 from wire.messages import Answer, Failure
+from wire.retry import Backoff
 from wire.scripts import load_script
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ BYTES_AT_ONCE = 4 * 1024 * 1024
 GATHER_S = 0.02
 """Between the beginnings of two writes while more is in the engine. An answer every few milliseconds would otherwise cost a round trip each, and its
 producer, too; on two cores, that is time that the engine lacks."""
-LONGEST_BACKOFF_S = 2.0
 
 
 class Written(NamedTuple):
@@ -140,7 +140,7 @@ class Publisher:
 
     async def _write_until_done(self, records: Sequence[Written], finished: Sequence[HeldBatch]) -> None:
         by_run: Mapping[str, list[bytes | int | str]] = _by_run(records)
-        backoff_s = 0.05
+        backoff = Backoff(first_s=0.05)
         while True:
             try:
                 with translated(self._address):
@@ -151,9 +151,9 @@ class Publisher:
                     return await self.end(finished) if finished else None
             except QueueUnavailableError as error:
                 # Both scripts may safely run twice: the first record wins, and an ended batch has no lease to end.
-                log.warning("%d records wait: %s; trying again in %.1f s", len(records), error, backoff_s)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+                pause_s = backoff.next_s()
+                log.warning("%d records wait: %s; trying again in %.1f s", len(records), error, pause_s)
+                await asyncio.sleep(pause_s)
 
     async def write(self, by_run: Mapping[str, list[bytes | int | str]]) -> None:
         """Write records once; `by_run` has them as the script takes them."""

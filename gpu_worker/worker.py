@@ -31,10 +31,10 @@ from wire.clock import ServerClock
 from wire.connection import RedisAddress, check_server, connect, connect_async, translated
 from wire.errors import EngineBootError, EngineDeadError, QueueUnavailableError
 from wire.keys import Keys
+from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 
-LONGEST_BACKOFF_S = 2.0
 RQ_REPORT_S = 10.0
 GPU_LOOK_S = 2.0
 LAST_WORDS_S = 5.0
@@ -143,16 +143,16 @@ class GpuWorker:
             await booting
 
     def _wait_for_server(self, client: redis.Redis) -> None:
-        backoff_s = 0.1
+        backoff = Backoff()
         while not self._stopping.is_set():
             try:
                 check_server(client, self._address)
                 with translated(self._address):
                     now: Any = client.time()
             except QueueUnavailableError as error:
-                log.warning("%s; trying again in %.1f s", error, backoff_s)
-                time.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, LONGEST_BACKOFF_S)
+                pause_s = backoff.next_s()
+                log.warning("%s; trying again in %.1f s", error, pause_s)
+                time.sleep(pause_s)
             else:
                 # Before the first batch, so that a wrong clock here lets no question expire.
                 self._clock.learn(now[0] + now[1] / 1e6)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from wire.errors import FleetError
+from wire.retry import pause_s
 
 log = logging.getLogger(__name__)
 
@@ -107,9 +108,9 @@ class Supervised:
             times = f", {self._failures} times in a row" if self._failures > 1 else ""
             msg = f"{self.name} {_ending(code)}{times}:\n{last_lines(self.log_file)}"
             raise ChildRefusedError(msg) if code == NO_USE else ChildGaveUpError(msg)
-        pause_s = min(FIRST_BACKOFF_S * 2 ** (self._failures - 1), LONGEST_BACKOFF_S)
-        log.warning("%s %s; starting it again in %.1f s", self.name, _ending(code), pause_s)
-        self._restart_at = time.monotonic() + pause_s
+        wait_s = pause_s(self._failures, first_s=FIRST_BACKOFF_S, longest_s=LONGEST_BACKOFF_S)
+        log.warning("%s %s; starting it again in %.1f s", self.name, _ending(code), wait_s)
+        self._restart_at = time.monotonic() + wait_s
 
 
 def send_sigterm(processes: Sequence[subprocess.Popen[bytes]]) -> None:
