@@ -16,6 +16,7 @@ from producer.options import ProducerOptions
 from producer.questions.parser import Invalid, ParsedQuestion
 from wire.clock import ServerClock
 from wire.codec import encode_question, encode_record
+from wire.connection import is_full
 from wire.errors import QueueDamagedError, UsageError
 from wire.failures import error_of
 from wire.keys import Keys, queue_member
@@ -163,7 +164,7 @@ class Sender:
                 args=[*bounds, len(streams), *(queue_member(*stream) for stream in streams), *per_question],
             )
         except redis.ResponseError as error:
-            if "OOM " not in str(error):
+            if not is_full(error):
                 raise
             # Not a reason to stop collecting: what is taken off makes room.
             return Sent(

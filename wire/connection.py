@@ -151,9 +151,6 @@ def translated(address: RedisAddress) -> Iterator[None]:
     except redis.exceptions.NoPermissionError as error:
         msg = f"Redis at {address.shown()} does not allow what a fleet needs: {_words(error)}"
         raise QueueUnusableError(msg) from error
-    except redis.exceptions.OutOfMemoryError as error:
-        msg = f"Redis at {address.shown()} is out of memory; raise its maxmemory or lower limits.max_pending_bytes"
-        raise QueueUnavailableError(msg) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         if advice := _tls_advice(str(error)):
             msg = f"Redis at {address.shown()}: TLS does not come about ({_words(error)}); {advice}"
@@ -192,8 +189,27 @@ def _tls_advice(words: str) -> str:
     return next((advice for sign, advice in TLS_ADVICE.items() if sign in words.upper().replace(" ", "_")), "")
 
 
-PASSES = ("OOM ", "LOADING", "MASTERDOWN", "MISCONF", "READONLY", "UNBLOCKED", "TRYAGAIN", "CLUSTERDOWN", "BUSY ")
-"""Time alone may mend it: out of memory inside a script, a failover, a full disk under the append-only file."""
+PASSING = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.NoScriptError,
+)
+"""Time alone may mend it: a failover, or scripts that were flushed between being sent and being called. redis-py takes the code off the text of these."""
+PASSES = (
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "READONLY",
+    "UNBLOCKED",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "NOREPLICAS",
+    "NOSCRIPT",
+    "BUSY ",
+)
+"""The same where there is no class, or the code stands in the middle, as of an error inside a script: also a full disk under the append-only file."""
 FORBIDDEN = ("NOPERM", "can't run this command", "can't access at least one of the keys")
 """The user may not do it; the last two are Redis 6.2's words inside of a script."""
 DAMAGE = (
@@ -207,6 +223,12 @@ DAMAGE = (
 """A key holds what no fleet wrote there; `attempt to` is Lua's, of a script that calculates with it."""
 
 
+def is_full(error: redis.exceptions.ResponseError) -> bool:
+    """Whether Redis refused a write because its memory is full. What is taken off makes room."""
+    # Redis 6.2 says it of a script in the middle of a longer text, for which redis-py has no class.
+    return isinstance(error, redis.exceptions.OutOfMemoryError) or "-OOM " in str(error)
+
+
 def _in_our_words(error: redis.exceptions.ResponseError, address: RedisAddress) -> FleetError | None:
     """None for what should not happen at all."""
     words = _words(error)
@@ -214,10 +236,14 @@ def _in_our_words(error: redis.exceptions.ResponseError, address: RedisAddress) 
     def shows(signs: tuple[str, ...]) -> bool:
         return any(sign in words for sign in signs)
 
+    if is_full(error):
+        return QueueUnavailableError(
+            f"Redis at {address.shown()} is out of memory; raise its maxmemory or lower limits.max_pending_bytes"
+        )
     if shows(FORBIDDEN):
         return QueueUnusableError(f"Redis at {address.shown()} does not allow what a fleet needs: {words}")
     # Who starts at a replica is told at once, by `check_server`. Who runs was let in by a primary, and there will be one again.
-    if shows(PASSES) or isinstance(error, redis.exceptions.ReadOnlyError):
+    if isinstance(error, PASSING) or shows(PASSES):
         return QueueUnavailableError(f"Redis at {address.shown()} cannot do it now: {words}")
     if shows(DAMAGE):
         then = "the leading batcher puts it among the dead letters (`batchfleet dead list`)"

@@ -1,12 +1,14 @@
-"""How commands become bytes."""
+"""How commands become bytes, and the server's errors ours."""
 
 from __future__ import annotations
 
 import pytest
 import redis.asyncio
+from redis._parsers.base import BaseParser
 from redis.exceptions import DataError
 
-from wire.connection import RedisAddress, connect_async
+from wire.connection import RedisAddress, connect_async, translated
+from wire.errors import QueueUnavailableError
 
 URL = "redis://localhost:1"
 
@@ -34,3 +36,28 @@ def test_what_redis_cannot_hold_is_refused() -> None:
 
     with pytest.raises(DataError):
         connection.pack_command("SET", "key", object())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "OOM command not allowed when used memory > 'maxmemory'. script: 1f, on @user_script:3.",
+        "ERR Error running script (call to f_1f): @user_script:3: @user_script: 3: -OOM command not allowed when used memory > 'maxmemory'.",
+        "NOSCRIPT No matching script. Please use EVAL.",
+        "READONLY You can't write against a read only replica.",
+        "READONLY You can't write against a read only replica. script: 1f, on @user_script:3.",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "LOADING Redis is loading the dataset in memory",
+        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+        "NOREPLICAS Not enough good replicas to write.",
+        "CLUSTERDOWN The cluster is down",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+    ],
+)
+def test_what_passes_by_itself_is_waited_for(reply: str) -> None:
+    """As redis-py reads it, which takes the code off some texts: each of these says to try again later, and ends no program."""
+    with pytest.raises(QueueUnavailableError), translated(RedisAddress(URL)):
+        raise BaseParser.parse_error(reply)
