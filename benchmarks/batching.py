@@ -124,7 +124,7 @@ def _fleet(questions: Path, batch_size: int, plan: Plan, settings: Settings) -> 
     own = for_bench(settings, {"model.generator_settings.batch_size": batch_size})
     with (
         Rig(own, plan.workers) as rig,
-        rig.helper("producing", str(questions), str(rig.folder / "answers.jsonl"), rig.url) as producer,
+        rig.helper("producer_process", str(questions), str(rig.folder / "answers.jsonl"), rig.url) as producer,
     ):
         producer.wait_until_ready()
         producer.go()

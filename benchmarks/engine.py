@@ -154,7 +154,7 @@ def _fleet(plan: Plan, size: int, rig: Rig, folder: Path, when: str) -> Measurem
         "--run",
         run,
     )
-    with rig.helper("producing", *arguments) as producer:
+    with rig.helper("producer_process", *arguments) as producer:
         producer.wait_until_ready()
         producer.go()
         result = producer.result()

@@ -134,7 +134,7 @@ def _ideal_s(path: Path, workers: int, settings: Settings) -> float:
 def _measure(questions: Path, workers: int, ideal_s: float, plan: Plan, settings: Settings) -> Measurement:
     with (
         Rig(settings, workers, simulate_in=plan.processes) as rig,
-        rig.helper("producing", str(questions), str(rig.folder / "answers.jsonl"), rig.url) as producer,
+        rig.helper("producer_process", str(questions), str(rig.folder / "answers.jsonl"), rig.url) as producer,
     ):
         producer.wait_until_ready()
         commands = CommandCount.now(rig.client)

@@ -97,7 +97,7 @@ def measure(questions: Path, count: int, batch_size: int, workers: int, settings
     own = for_bench(settings, {"model.generator_settings.batch_size": batch_size, "stub.step_s": 0.0})
     with (
         Rig(own, workers) as rig,
-        rig.helper("producing", str(questions), str(rig.folder / "answers.jsonl"), rig.url) as producer,
+        rig.helper("producer_process", str(questions), str(rig.folder / "answers.jsonl"), rig.url) as producer,
     ):
         producer.wait_until_ready()
         pids = {**rig.pids, "producer": producer.pid}

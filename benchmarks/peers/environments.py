@@ -74,7 +74,7 @@ def tree_in(folder: Path) -> Path:
 
 
 def _link_peers(folder: Path) -> None:
-    link = tree_in(folder) / "fleet" / "bench" / "peers"
+    link = tree_in(folder) / "benchmarks" / "peers"
     link.parent.mkdir(parents=True, exist_ok=True)
     if link.is_symlink() and link.readlink() != HERE:
         link.unlink()

@@ -68,7 +68,7 @@ def test_a_complaint_that_cannot_be_written_keeps_its_exit_code() -> None:
         command = [
             sys.executable,
             "-m",
-            "fleet",
+            "batchfleet",
             "submit",
             str(ROOT / "examples" / "questions.jsonl"),
             "-o",
