@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
-import struct
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +11,15 @@ from typing import Any, BinaryIO
 import orjson
 
 from producer.questions import compression
-from producer.questions.duplicates import digest_of
+from producer.questions.duplicates import IdTable, id_table
 from producer.questions.parser import Invalid, ParsedQuestion
-from producer.questions.spill_file import PARTITIONS, Spill
 from wire.errors import UsageError
 
 Questions = Callable[[], Iterator[ParsedQuestion | Invalid]]
 """Goes through the questions from the beginning, each time that it is called."""
 
-_PLACE = struct.Struct("<Q")
-_ENTRY = struct.Struct("<16sQ")
-"""Digest of an id, and a number that belongs to it."""
+_QUESTION, _LINE = 0, 1
+"""Kinds of what an id is found in; a question comes before its line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,54 +55,34 @@ def in_order(path: Path, questions: Questions) -> Iterator[Iterator[Answered]]:
     Raises:
         UsageError: As `as_they_came`; or a line answers no question, or the file is compressed.
     """
-    try:
-        with tempfile.TemporaryFile(prefix="batchfleet-order-") as file:
-            count = _spilled_questions_and_lines(path, questions, file)
-            with path.open("rb") as lines, mmap.mmap(file.fileno(), max(_PLACE.size * count, 1)) as places:
-                yield _joined(lines, places, questions())
-    except OSError as error:
-        msg = f"cannot put {path} in order ({error.strerror}); free some space, or set TMPDIR to a folder that has some"
-        raise UsageError(msg) from None
+    with id_table() as by_id, id_table() as by_index:
+        for question in questions():
+            by_id.add(question.request_id, _QUESTION, question.index)
+        for start, _, fields in _lines(path):
+            by_id.add(fields["id"], _LINE, start)
+        open_question: tuple[bytes, int] | None = None
+        for key, kind, number, _ in by_id.uses():
+            if kind == _QUESTION:
+                open_question = (key, number)
+            elif open_question is None or open_question[0] != key:
+                msg = f"{path}: the line at byte {number + 1} answers none of these questions, or one that has a line already; "
+                msg += "give the questions of its run, with the flags that they were read with"
+                raise UsageError(msg)
+            else:
+                by_index.add("", _LINE, open_question[1], number)
+                open_question = None
+        with path.open("rb") as lines:
+            yield _joined(lines, by_index, questions())
 
 
-def _joined(lines: BinaryIO, places: mmap.mmap, questions: Iterator[ParsedQuestion | Invalid]) -> Iterator[Answered]:
-    for index, asked in enumerate(questions):
-        (place,) = _PLACE.unpack_from(places, _PLACE.size * index)
-        if place:
-            lines.seek(place - 1)
-            line = lines.readline()
-            yield Answered(line, orjson.loads(line), index, asked)
-
-
-def _spilled_questions_and_lines(path: Path, questions: Questions, file: BinaryIO) -> int:
-    """Write, for each question, where its line begins, plus one; 0 if it has none. Returns the number of questions."""
-    with Spill() as asked, Spill() as answered:
-        count = _spill(((question.request_id, question.index) for question in questions()), asked)
-        _spill(((fields["id"], start) for start, _, fields in _lines(path)), answered)
-        file.truncate(max(_PLACE.size * count, 1))
-        with mmap.mmap(file.fileno(), 0) as places:
-            for partition in range(PARTITIONS):
-                index_of = dict(_entries(asked, partition))
-                for digest, start in _entries(answered, partition):
-                    if digest not in index_of:
-                        msg = f"{path}: the line at byte {start + 1} answers none of these questions, or one that has a line already; "
-                        msg += "give the questions of its run, with the flags that they were read with"
-                        raise UsageError(msg)
-                    _PLACE.pack_into(places, _PLACE.size * index_of.pop(digest), start + 1)
-    return count
-
-
-def _spill(entries: Iterable[tuple[str, int]], spill: Spill) -> int:
-    count = 0
-    for request_id, number in entries:
-        digest = digest_of(request_id)
-        spill.append(digest[0], _ENTRY.pack(digest, number))
-        count += 1
-    return count
-
-
-def _entries(spill: Spill, partition: int) -> Iterator[tuple[bytes, int]]:
-    return (entry for block in spill.blocks(partition) for entry in _ENTRY.iter_unpack(block))
+def _joined(lines: BinaryIO, by_index: IdTable, questions: Iterator[ParsedQuestion | Invalid]) -> Iterator[Answered]:
+    asked = next(questions, None)
+    for _, _, index, start in by_index.uses():
+        while asked is not None and asked.index < index:
+            asked = next(questions, None)
+        lines.seek(start)
+        line = lines.readline()
+        yield Answered(line, orjson.loads(line), index, asked)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes, dict[str, Any]]]:

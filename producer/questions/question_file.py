@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from producer.questions.duplicates import DuplicateFinder
+from producer.questions.duplicates import DuplicateFinder, id_table
 from producer.questions.entries import Unreadable
 from producer.questions.formats import FileId, Form, find_form, identify, read_entries
 from producer.questions.parser import Invalid, ParsedQuestion, QuestionParser, canonical, invalid_id
@@ -100,7 +100,8 @@ def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool
     first_problems: list[Invalid] = []
     count = invalid = total_bytes = 0
     fingerprint = blake2b(digest_size=16)
-    with DuplicateFinder() as ids:
+    with id_table() as table:
+        ids = DuplicateFinder(table)
         for question, size in _read(source, limits, forms):
             usable = isinstance(question, ParsedQuestion)
             if isinstance(question, Invalid):

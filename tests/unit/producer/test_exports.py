@@ -149,7 +149,7 @@ def test_a_file_is_put_in_order_in_its_place(tmp_path: Path) -> None:
 def test_order_needs_the_right_questions(tmp_path: Path) -> None:
     """An answer to something else, or a second one, is said before anything is replaced."""
     asked = tmp_path / "questions.jsonl"
-    asked.write_text('{"id": "a", "question": "?"}\n')
+    asked.write_text('{"id": "a", "question": "?"}\n{"id": "c", "question": "?"}\n')
     to = destination(tmp_path / "out.jsonl", is_ordered=True)
 
     for records in ([an_answer("b")], [an_answer("a"), an_answer("a")]):
