@@ -18,9 +18,6 @@ CHUNK_BYTES = 256 * 1024
 SUFFIXES = {".gz": "gzip", ".zst": "zstd"}
 """Endings of file names that say how a file is compressed, for files that are to be written."""
 
-_PACKED_BYTES = 1024
-"""Of zstd at once. Every four bytes may stand for 128 KiB, so these are at most 32 MiB."""
-
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -65,28 +62,27 @@ def written(path: Path, file: BinaryIO) -> Iterator[BinaryIO]:
             with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6) as packed:
                 yield packed  # type: ignore[misc]
         case "zstd":
-            packed_zstd: Any = zstd_for(path).open(file, "wb")
+            packed_zstd: Any = zstd_for(path).ZstdFile(file, "wb")
             with packed_zstd:
                 yield packed_zstd
         case _:
             yield file
 
 
-def zstd_for(path: Path) -> Any:  # noqa: ANN401 (one of two modules, of which neither may be there)
-    """What reads and writes zstd here: `open(file, mode)` and `ZstdError` are alike in both.
+def zstd_for(path: Path) -> Any:  # noqa: ANN401 (a module that may not be there)
+    """The module that reads and writes zstd here.
 
     Raises:
-        UsageError: Nothing does.
+        UsageError: There is none.
     """
     try:
-        from compression import zstd  # noqa: PLC0415 (from Python 3.14 on)
+        if sys.version_info >= (3, 14):
+            from compression import zstd  # noqa: PLC0415 (not in every build of Python)
+        else:
+            from backports import zstd  # noqa: PLC0415 (an extra)
     except ImportError:
-        try:
-            import zstandard  # noqa: PLC0415 (an extra)
-        except ImportError:
-            msg = f"{path}: for zstd, the package zstandard is needed: {sys.executable} -m pip install zstandard, or use gzip"
-            raise UsageError(msg) from None
-        return zstandard
+        msg = f"{path}: for zstd, the package backports.zstd is needed: {sys.executable} -m pip install backports.zstd, or use gzip"
+        raise UsageError(msg) from None
     return zstd
 
 
@@ -95,34 +91,7 @@ def _unpacked(file: BinaryIO, path: Path, kind: str) -> tuple[tuple[type[Excepti
     if kind == "gzip":
         return (EOFError, zlib.error, gzip.BadGzipFile), gzip.GzipFile(fileobj=file).read1
     zstd = zstd_for(path)
-    if hasattr(zstd, "ZstdFile"):
-        return (EOFError, zstd.ZstdError), zstd.ZstdFile(file).read
-    reader: Callable[[int], bytes] = _Zstandard(file, zstd).read
-    return (EOFError, zstd.ZstdError), reader
-
-
-class _Zstandard:
-    """What zstandard's own reader leaves out: it takes a file that ends early for one that ends."""
-
-    def __init__(self, file: BinaryIO, zstd: Any) -> None:  # noqa: ANN401
-        self._file = file
-        self._new: Callable[[], Any] = zstd.ZstdDecompressor(max_window_size=2**27).decompressobj
-        self._frame: Any = None
-        self._plain = memoryview(b"")
-
-    def read(self, size: int) -> bytes:
-        while not self._plain:
-            packed = self._frame.unused_data if self._frame is not None and self._frame.eof else b""
-            packed = packed or self._file.read(_PACKED_BYTES)
-            if not packed:
-                if self._frame is not None and not self._frame.eof:
-                    raise EOFError
-                return b""
-            if self._frame is None or self._frame.eof:
-                self._frame = self._new()
-            self._plain = memoryview(self._frame.decompress(packed))
-        piece, self._plain = self._plain[:size], self._plain[size:]
-        return bytes(piece)
+    return (EOFError, zstd.ZstdError), zstd.ZstdFile(file).read1
 
 
 class _Translating(io.RawIOBase):

@@ -1,7 +1,8 @@
 """A prompt template and the fields of a question -> the text that is asked.
 
-Templates are Jinja, in its sandbox: they see the fields and nothing else, can change nothing, and find no way into Python. How long they compute and
-how much they write is bounded (`template_sandbox.py`); the memory that they use on the way is bounded only roughly.
+Templates are Jinja, in its immutable sandbox: they see the fields and nothing else, can change nothing, and find no
+way into Python. What they write is bounded. How long they compute, and how much memory they take on the way, is not:
+like a shell command, a template is code of whoever names it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, meta
+import orjson
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
 from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from producer.questions.fields import UnusableError, listed, no_such_column, short
-from producer.questions.template_sandbox import Sandbox, budgeted
 from wire.errors import UsageError
 
 MAX_TEMPLATE_BYTES = 1024 * 1024
@@ -34,12 +36,12 @@ class PromptTemplate:
     """
 
     def __init__(self, text: str, name: str = "--template") -> None:
-        environment = Sandbox()
+        environment = _sandbox()
         self.name = name
         try:
             tree = environment.parse(text)
             self.needs = frozenset(meta.find_undeclared_variables(tree))
-            self._template = environment.compiled(tree)
+            self._template = environment.from_string(tree)
         except TemplateSyntaxError as error:
             msg = f"{name}: line {error.lineno}: {error.message}; templates are Jinja, such as {{{{ question }}}}"
             raise UsageError(msg) from None
@@ -88,10 +90,10 @@ class PromptTemplate:
         """The text for one question.
 
         Raises:
-            UnusableError: The template cannot be filled in from these fields, or computes or writes far too much.
+            UnusableError: The template cannot be filled in from these fields, or writes far too much.
         """
         try:
-            pieces = list(_bounded(self._template.generate(budgeted(fields.items()))))
+            pieces = list(_bounded(self._template.generate(fields)))
         except UndefinedError as error:
             msg = f"{self.name}: {error.message}; the fields are {listed(fields)}"
             raise UnusableError(msg) from None
@@ -99,6 +101,18 @@ class PromptTemplate:
             msg = f"{self.name} cannot be filled in: {str(error)[:200] or type(error).__name__}"
             raise UnusableError(msg) from None
         return "".join(pieces)
+
+
+def _sandbox() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    # Jinja's own escapes <, > and & for HTML.
+    environment.filters["tojson"] = lambda value: orjson.dumps(value).decode()
+    # It would give another prompt each time that the questions are read.
+    del environment.filters["random"]
+    environment.globals = {"range": environment.globals["range"]}
+    return environment
 
 
 def _bounded(pieces: Iterable[str]) -> Iterator[str]:

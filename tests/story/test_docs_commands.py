@@ -239,9 +239,9 @@ def make_zstd(folder: Path) -> None:
     """A `zstd` that compresses from standard input: not every machine has the program, and it is not what is tested."""
     folder.mkdir()
     program = folder / "zstd"
-    program.write_text(
-        f"#!{sys.executable}\nimport sys, zstandard\nsys.stdout.buffer.write(zstandard.compress(sys.stdin.buffer.read()))\n"
-    )
+    code = "import pathlib, sys\nfrom producer.questions.compression import zstd_for\n"
+    code += "sys.stdout.buffer.write(zstd_for(pathlib.Path()).compress(sys.stdin.buffer.read()))\n"
+    program.write_text(f"#!{sys.executable}\n{code}")
     program.chmod(0o755)
 
 

@@ -117,14 +117,12 @@ def test_a_template_may_be_a_file(tmp_path: Path) -> None:
         ("{% set x = body | attr('__class__') %}{{ x }}", "undefined|unsafe"),
         ("{% include '/etc/passwd' %}", "cannot be filled in"),
         ("{% import 'os' as os %}", "cannot be filled in"),
-        ("{{ 'a' * 100000000000 }}", "texts and lists are not multiplied"),
-        ("{{ 9 ** (9 ** 9) }}", "powers above 64 are not computed"),
-        ("{{ '%100000000d' % 1 }}", "not with %"),
         ("{% for a in range(100000000) %}x{% endfor %}", "Range too big"),
         (
             "{% for a in range(99999) %}{% for b in range(99999) %}aaaaaaaa{% endfor %}{% endfor %}",
             "more than 4194304 characters",
         ),
+        ("{{ [1, 2] | random }}", "No filter named 'random'"),
         ("{{ 1 / 0 }}", "division by zero"),
     ],
 )
@@ -138,45 +136,15 @@ def test_a_template_cannot_leave_its_room(template: str, expected: str) -> None:
     assert re.search(expected, found)
 
 
-ENDLESS = {
-    "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
-    "loops over the row": "{% for a in many %}{% for b in many %}{% for c in many if c == 'x' %}{% endfor %}{% endfor %}{% endfor %}",
-    "a loop that calls itself": "{% for x in [1, 1] recursive %}{% if loop.depth < 60 %}{{ loop([1, 1]) }}{% endif %}{% endfor %}",
-    "a macro that calls itself": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
-    "filters in a loop": "{% for a in range(99999) %}{{ many | sort | first }}{{ many | map('upper') | list | length }}{% endfor %}",
-    "slices without end": "{{ many | slice(10 ** 12) | first }}",
-    "filling up": "{{ many | batch(10 ** 12, 'x') | first }}",
-    "digits without end": "{{ 2.5 | round(10 ** 12, 'ceil') }}",
-    "a power of powers": "{{ ((((9 ** 64) ** 64) ** 64) ** 64) ** 64 }}",
-}
-
-
-@pytest.mark.parametrize("template", ENDLESS.values(), ids=ENDLESS)
-@pytest.mark.timeout(30)
-def test_a_template_cannot_compute_for_ever(template: str) -> None:
-    """It is told from steps, not from seconds, so the same row fails everywhere; the reason names the template, and the caller the row."""
-    found = reason(
-        {"question": "Why?", "many": ["word"] * 5000}, Shape(template=PromptTemplate(template, "prompt.jinja"))
-    )
-
-    assert re.match(
-        r"prompt\.jinja cannot be filled in: (it computes for too long: more than 1000000 steps|counts above|numbers of more)",
-        found,
-    ), found
-
-
-def test_a_template_that_works_through_a_long_row_is_filled_in() -> None:
-    """Each row has all of the steps; loops know their length, filters take what they took before."""
+def test_a_template_has_all_of_jinja() -> None:
+    """Loops know their length, filters and operators do what Jinja's do; JSON is not escaped for HTML."""
     template = PromptTemplate(
-        "{% for x in many | sort %}{{ loop.index }}/{{ loop.length }}{{ x }}{% endfor %} {{ many | map('upper') | join('-') | length }}"
+        "{% for x in many | sort %}{{ loop.index }}/{{ loop.length }}{{ x }}{% endfor %} {{ t | wordwrap(3) }} {{ d | tojson }} {{ 7 // 2 + 3 ** 2 }}"
     )
-    row = {"question": "Why?", "many": ["b", "a"] * 20_000}
 
-    for _ in range(2):
-        assert (asked(row, Shape(template=template)).prompt or "").startswith("1/40000a2/40000a")
-    assert PromptTemplate("{{ t | wordwrap(3) }} {{ d | dictsort }} {{ 7 // 2 + 3 ** 2 }}").render(
-        {"t": "a bc de", "d": {"k": 1}}
-    ) == ("a\nbc\nde [('k', 1)] 12")
+    assert (
+        template.render({"many": ["b", "a"], "t": "a bc de", "d": {"k": "<1>"}}) == '1/2a2/2b a\nbc\nde {"k":"<1>"} 12'
+    )
 
 
 def test_a_template_changes_nothing() -> None:

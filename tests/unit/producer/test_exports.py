@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +25,7 @@ from producer.answers.columns import COLUMNS, row_of
 from producer.answers.destination import Destination, destination
 from producer.answers.exporter import export
 from producer.questions import stdin_spool
+from producer.questions.compression import zstd_for
 from producer.questions.parser import Invalid, ParsedQuestion
 from producer.questions.question_file import ReadingLimits, read_questions
 from tests.builders import a_source, an_answer
@@ -265,10 +265,7 @@ def test_compressed_lines_are_the_lines(tmp_path: Path) -> None:
 
     assert gzip.decompress((tmp_path / "a.jsonl.gz").read_bytes()) == journal.read_bytes()
     assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
-    assert (
-        zstandard.ZstdDecompressor().decompressobj().decompress((tmp_path / "a.jsonl.zst").read_bytes())
-        == journal.read_bytes()
-    )
+    assert zstd_for(Path()).decompress((tmp_path / "a.jsonl.zst").read_bytes()) == journal.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producer.questions.compression import zstd_for
 from producer.questions.question_file import ParsedQuestion, ReadingLimits, Source, check_questions, read_checked
 from producer.questions.sources import find_files
 from tests.builders import a_source
@@ -93,7 +93,9 @@ def as_zstd(path: Path, rows: list[dict[str, Any]]) -> None:
     plain = path.with_name("plain.csv")
     as_csv(plain, rows)
     half = plain.stat().st_size // 2
-    path.write_bytes(zstandard.compress(plain.read_bytes()[:half]) + zstandard.compress(plain.read_bytes()[half:]))
+    path.write_bytes(
+        zstd_for(Path()).compress(plain.read_bytes()[:half]) + zstd_for(Path()).compress(plain.read_bytes()[half:])
+    )
 
 
 WRITERS: dict[str, Callable[[Path, list[dict[str, Any]]], None]] = {
