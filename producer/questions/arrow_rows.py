@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
+from producer.arrow_values import row_bytes, rows_as_json
 from producer.questions.entries import Entry, Unreadable, too_long
 from wire.errors import UsageError
 
@@ -18,6 +17,12 @@ Kind = Literal["parquet", "arrow file", "arrow stream"]
 MAGIC: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow file", b"\xff\xff\xff\xff": "arrow stream"}
 
 _ROWS_AT_ONCE = 256
+_FEWEST_AT_ONCE = 16
+_BYTES_AT_ONCE = 64 * 1024 * 1024
+_ARROW_PER_JSON = 8
+_MOST_UNPACKED = 256 * 1024 * 1024
+_BOMB = 100
+"""What is so many times as large as it is packed is looked at more closely."""
 
 
 def pyarrow_for(path: Path) -> Any:  # noqa: ANN401 (pyarrow has no types)
@@ -39,14 +44,18 @@ def arrow_columns(path: Path, kind: Kind) -> tuple[str, ...]:
     """The names of the columns.
 
     Raises:
-        UsageError: The file is damaged, or pyarrow is missing.
+        UsageError: The file is damaged, two columns have one name, or pyarrow is missing.
     """
     with _opened(path, kind) as (schema, _):
-        return tuple(schema.names)
+        names: list[str] = schema.names
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            msg = f"{path}: two columns are named {twice!r}; give each a name of its own"
+            raise UsageError(msg)
+        return tuple(names)
 
 
 def arrow_entries(path: Path, kind: Kind, columns: frozenset[str] | None, max_bytes: int) -> Iterator[Entry]:
-    """The rows, numbered from 1.
+    """The rows, numbered from 1. Memory: what pyarrow takes for one row, or for some of `_BYTES_AT_ONCE` together.
 
     Args:
         columns: Those that are wanted; the others are not even read. None for all.
@@ -56,13 +65,29 @@ def arrow_entries(path: Path, kind: Kind, columns: frozenset[str] | None, max_by
         UsageError: The file is damaged, or pyarrow is missing.
     """
     number = 0
+    pyarrow = pyarrow_for(path)
     with _opened(path, kind) as (schema, batches):
         wanted = [name for name in schema.names if columns is None or name in columns]
         for batch in batches(wanted):
-            for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
-                for row in batch.slice(start, _ROWS_AT_ONCE).to_pylist():
+            for rows in _parts(batch):
+                # An integer has eight bytes in Arrow and may have one digit, so this is longer in JSON, too.
+                if rows.num_rows == 1 and (size := row_bytes(pyarrow, rows)) > _ARROW_PER_JSON * max_bytes:
+                    entries: Iterator[bytes | Unreadable] = iter([too_long(size, max_bytes)])
+                else:
+                    entries = rows_as_json(pyarrow, rows, max_bytes)
+                for entry in entries:
                     number += 1
-                    yield number, _as_json(row, max_bytes)
+                    yield number, entry
+
+
+def _parts(batch: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Some rows at a time, or one where they are large."""
+    for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
+        rows = batch.slice(start, _ROWS_AT_ONCE)
+        if rows.nbytes <= _BYTES_AT_ONCE:
+            yield rows
+        else:
+            yield from (rows.slice(place, 1) for place in range(rows.num_rows))
 
 
 @contextmanager
@@ -72,10 +97,7 @@ def _opened(path: Path, kind: Kind) -> Iterator[tuple[Any, Callable[[list[str]],
     try:
         if kind == "parquet":
             with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
-                yield (
-                    file.schema_arrow,
-                    lambda names: file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=names, use_threads=False),
-                )
+                yield file.schema_arrow, lambda names: _parquet_batches(file, path, names)
         elif kind == "arrow file":
             with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_file(source) as file:
                 yield (
@@ -85,26 +107,41 @@ def _opened(path: Path, kind: Kind) -> Iterator[tuple[Any, Callable[[list[str]],
         else:
             with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as file:
                 yield file.schema, lambda names: (batch.select(names) for batch in file)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
-        msg = f"{path}: it is damaged or not complete ({str(error).splitlines()[0][:200]}); get it again"
+        words = str(error).splitlines() or [type(error).__name__]
+        msg = f"{path}: it is damaged or not complete ({words[0][:200]}); get it again"
         raise UsageError(msg) from None
 
 
-def _as_json(row: dict[str, Any], max_bytes: int) -> bytes | Unreadable:
-    try:
-        data = orjson.dumps(row, default=_plain)
-    except (TypeError, ValueError) as error:
-        return Unreadable(
-            f"a value in it cannot be written as JSON ({error}); leave that column out with --metadata-columns"
-        )
-    return data if len(data) <= max_bytes else too_long(len(data), max_bytes)
+def _parquet_batches(file: Any, path: Path, names: list[str]) -> Iterator[Any]:  # noqa: ANN401
+    for number in range(file.num_row_groups):
+        rows = _rows_at_once(file.metadata.row_group(number), f"{path}: row group {number + 1}", names)
+        for batch in file.iter_batches(batch_size=rows, row_groups=[number], columns=names, use_threads=False):
+            yield batch.select(names)
 
 
-def _plain(value: object) -> object:
-    """What JSON has no form for: decimals and durations become text."""
-    if isinstance(value, bytes):
-        msg = "bytes"
-        raise TypeError(msg)
-    return str(value)
+def _rows_at_once(group: Any, place: str, names: list[str]) -> int:  # noqa: ANN401
+    """How many rows of a row group may be unpacked together, by what the file says of its columns.
+
+    Raises:
+        UsageError: It is small, and would be huge: pages are unpacked whole, however few rows are wanted.
+    """
+    packed = unpacked = largest_row = 0
+    for number in range(group.num_columns):
+        column = group.column(number)
+        path = column.path_in_schema
+        if any(path == name or path.startswith(f"{name}.") for name in names):
+            packed += column.total_compressed_size
+            unpacked += column.total_uncompressed_size
+            # A text that many values share is in the file once: each of a row may be as long as all of the column.
+            shared = column.num_values // max(1, group.num_rows) if column.physical_type == "BYTE_ARRAY" else 1
+            largest_row += column.total_uncompressed_size * max(1, shared)
+    if unpacked > _MOST_UNPACKED and unpacked > _BOMB * packed:
+        msg = f"{place} is {packed} bytes, and would be {unpacked} unpacked; write the file again in smaller row groups, or without such long cells"
+        raise UsageError(msg)
+    if largest_row > _BYTES_AT_ONCE and largest_row > _BOMB * packed:
+        return 1
+    # Fewer than these are slow, and a file that is honestly large has rows that are much smaller than all of it.
+    return max(_FEWEST_AT_ONCE, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // max(1, largest_row)))

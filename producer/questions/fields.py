@@ -24,6 +24,7 @@ INVALID_ID_PREFIX = "invalid-line-"
 """Start of the id of a question that has none of its own because its line cannot be used. No other id may start so."""
 
 _BEYOND_64_BITS = float(2**63)
+_EXACT_FLOATS = 2**53
 _TOO_DEEP = f"it is nested more than {MAX_NESTING} levels deep; flatten it"
 _INTEGERS = range(-(2**63), 2**64)
 _INTEGER_DIGITS = 21
@@ -68,8 +69,13 @@ def request_id_of(value: object, name: str) -> str:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_FLOATS:
+        # A table that lacks one id has made floats of the others.
+        return str(int(value))
     if not isinstance(value, str):
-        msg = f"`{name}` is {kind(value)}, not a text or an integer of at most 64 bits"
+        advice = "; write it as text" if isinstance(value, float) else ""
+        what = shown(value) if isinstance(value, float) else kind(value)
+        msg = f"`{name}` is {what}, not a text or an integer of at most 64 bits{advice}"
         raise UnusableError(msg)
     if not value or value.isspace() or len(value) > MAX_REQUEST_ID_CHARS:
         msg = f"`{name}` has {len(value)} characters; 1 to {MAX_REQUEST_ID_CHARS} that are not all blank are allowed, or leave it out"

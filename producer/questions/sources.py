@@ -99,6 +99,9 @@ def _files_of_dataset(folder: Path) -> Sequence[Path]:
             f"{folder}: it holds a selection of rows that is not carried out yet; save it again after flatten_indices()"
         )
         raise UsageError(msg)
+    if not names:
+        msg = f"{state_file}: the data set has no files; there is no question in it"
+        raise UsageError(msg)
     if wrong := [name for name in names if name in ("", ".", "..") or Path(name).name != name]:
         msg = f"{state_file}: it names {wrong[0]!r}, which is no file of this folder"
         raise UsageError(msg)

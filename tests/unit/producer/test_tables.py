@@ -262,7 +262,7 @@ def test_bytes_in_a_column_are_named(tmp_path: Path) -> None:
     as_parquet(path, [{"question": "Why?", "picture": b"\x89PNG"}])
 
     with pytest.raises(
-        UsageError, match=r"a\.parquet: row 1: a value in it cannot be written as JSON .*--metadata-columns"
+        UsageError, match=r"a\.parquet: row 1: `picture` is bytes that are no UTF-8; .*--metadata-columns"
     ):
         check_questions(a_source(path), LIMITS)
 
@@ -278,6 +278,18 @@ def test_parts_of_a_data_set_are_named(tmp_path: Path) -> None:
     as_data_set(folder / "train", ROWS)
     with pytest.raises(UsageError, match=f"in parts; name the one to ask: {folder}/test, {folder}/train"):
         find_files([str(folder)])
+
+
+def test_an_empty_data_set_is_named(tmp_path: Path) -> None:
+    """Whether it has no file, or one without rows."""
+    (tmp_path / "state.json").write_text('{"_data_files": []}')
+    with pytest.raises(UsageError, match=r"state\.json: the data set has no files; there is no question in it"):
+        find_files([str(tmp_path)])
+
+    table = pa.table({"question": pa.array([], pa.string())})
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match=r"a\.parquet: there is no question in it"):
+        read(a_source(tmp_path / "a.parquet"))
 
 
 @pytest.mark.parametrize("name", ["../secret.arrow", "/etc/passwd", ""])
