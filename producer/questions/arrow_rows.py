@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from producer.arrow_values import row_bytes, rows_as_json
+from producer.questions.arrow_values import row_bytes, rows_as_json
 from producer.questions.entries import Entry, Unreadable, too_long
 from wire.errors import UsageError
 

@@ -159,7 +159,7 @@ class _Values:
         if types.is_duration(kind):
             return _duration
         if types.is_time(kind):
-            return lambda cell: _clock(*divmod(cell.value, _PER_SECOND[kind.unit]), kind.unit)
+            return _time
         if types.is_date(kind):
             return lambda cell: _date(cell.value if types.is_date32(kind) else cell.value // (1000 * _SECONDS_IN_A_DAY))
         return None
@@ -190,6 +190,11 @@ def _finite(value: float) -> float:
         return value
     msg = f"is {value}, for which JSON has no number"
     raise Unwritable(msg)
+
+
+def _time(cell: Any) -> str:  # noqa: ANN401
+    seconds, fraction = divmod(cell.value, _PER_SECOND[cell.type.unit])
+    return _clock(seconds, fraction, cell.type.unit)
 
 
 def _duration(cell: Any) -> str:  # noqa: ANN401
