@@ -73,9 +73,7 @@ def request_id_of(value: object, name: str) -> str:
         # A table that lacks one id has made floats of the others.
         return str(int(value))
     if not isinstance(value, str):
-        advice = "; write it as text" if isinstance(value, float) else ""
-        what = shown(value) if isinstance(value, float) else kind(value)
-        msg = f"`{name}` is {what}, not a text or an integer of at most 64 bits{advice}"
+        msg = f"`{name}` is {kind(value)}, not a text or an integer of at most 64 bits"
         raise UnusableError(msg)
     if not value or value.isspace() or len(value) > MAX_REQUEST_ID_CHARS:
         msg = f"`{name}` has {len(value)} characters; 1 to {MAX_REQUEST_ID_CHARS} that are not all blank are allowed, or leave it out"
