@@ -57,7 +57,9 @@ def _measure(plan: Plan, settings: Settings, folder: Path) -> tuple[CommandCount
     """Leaves the samples in `folder`. Returns what Redis did, its CPU seconds, and questions/s."""
     arguments = (str(folder / "questions.jsonl"), str(folder / "answers.jsonl"))
     with Rig(settings, plan.workers, profiles=folder) as rig:
-        with rig.helper("producer_process", *arguments, rig.url, "--samples", str(folder / "producer.json")) as producer:
+        with rig.helper(
+            "producer_process", *arguments, rig.url, "--samples", str(folder / "producer.json")
+        ) as producer:
             producer.wait_until_ready()
             before, redis_before_s = CommandCount.now(rig.client), cpu_s(rig.pids["redis"])
             producer.go()
