@@ -11,7 +11,7 @@ SPARE_SHARE = 0.5
 def default_capacity(max_num_seqs: int) -> int:
     """Most questions in flight, unless a user says otherwise: what the engine works on at once, and half as many that wait in it.
 
-    On two cores, vLLM with 64 sequences and batches of 8 reached 0.65 of its own rate with 64 in flight; see docs/performance.md.
+    On two cores, vLLM with 64 sequences and batches of 8 reached 0.65 of its own rate with 64 in flight; see docs/design/performance.md.
     """
     return max_num_seqs + int(max_num_seqs * SPARE_SHARE)
 

@@ -213,7 +213,7 @@ def test_a_benchmark_that_did_not_answer_everything_has_no_figure() -> None:
 
 
 def test_text_is_markdown_with_the_machine_above_it() -> None:
-    """What is printed can be pasted into docs/performance.md."""
+    """What is printed can be pasted into docs/design/performance.md."""
     done = bench("throughput", "--count", "100", "--batch", "64", "--rounds", "1")
 
     assert done.returncode == 0, done.stderr

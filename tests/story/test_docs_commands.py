@@ -44,10 +44,13 @@ NOT_RUN = {
         "batchfleet tune",
     ): "takes up to ten minutes: tests/integration/test_tune.py runs it with less time",
     ("docs/engines.md", "python3 -m venv"): "what follows installs vLLM: 10 GB",
-    ("docs/chaos.md", "scripts/chaos"): "takes from minutes to an hour: CI runs `scripts/chaos --fixed --seeds 2`",
+    (
+        "docs/design/chaos.md",
+        "scripts/chaos",
+    ): "takes from minutes to an hour: CI runs `scripts/chaos --fixed --seeds 2`",
     ("docs/guarantees.md", "batchfleet forget"): "docs/operations.md has the same, with a fleet",
     (
-        "docs/performance.md",
+        "docs/design/performance.md",
         "",
     ): "measures for minutes, on an idle machine, some with vLLM or a GPU: tests/integration/test_bench.py has each in small",
     ("docs/python.md", ""): "tests/story/test_python_docs.py runs its programs",

@@ -20,7 +20,7 @@ from wire.failures import KINDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("wire", "producer", "batcher", "gpu_worker", "batchfleet", "benchmarks")
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -193,8 +193,8 @@ def test_every_test_that_a_promise_names_is_there() -> None:
 
 
 def test_the_way_of_a_question_passes_every_script() -> None:
-    """docs/one-question.md names every Lua script that changes something of a run."""
-    named = set(code_spans(ROOT / "docs" / "one-question.md"))
+    """docs/design/one-question.md names every Lua script that changes something of a run."""
+    named = set(code_spans(ROOT / "docs" / "design" / "one-question.md"))
     scripts = {str(path.relative_to(ROOT)) for path in source_files(".lua")}
     assert scripts - named <= NOT_ON_THE_WAY
 
