@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gpu_worker.engines.engine import Completion, Engine, Refusal
 from wire.clock import ServerClock
-from wire.codec import validation_error
+from wire.codec import sendable, validation_error
 from wire.errors import EngineDeadError
 from wire.failures import error_of
 from wire.messages import Answer, Failure, Question
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 CANCELLED = Refusal("cancelled", "its run was cancelled")
 WITHDRAWN = Refusal("cancelled", "who asked it withdrew it")
+COUNTS_DETAILS_SINCE = 2
+"""Wire version whose producers know cached and reasoning tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def record(
             text=outcome.texts[0],
             texts=outcome.texts if len(outcome.texts) > 1 else None,
             finish_reason=outcome.finish_reason,
-            usage=outcome.usage,
+            usage=outcome.usage if question.v >= COUNTS_DETAILS_SINCE else outcome.usage.plain(),
             model=model,
             params=outcome.params,
             details=outcome.details,
@@ -93,7 +95,7 @@ def record(
         attempts=attempts,
         latency_s=latency_s,
         metadata=question.metadata,
-        error=error_of(outcome.kind, outcome.message),
+        error=error_of(outcome.kind, sendable(outcome.message)),
         v=question.v,
     )
 

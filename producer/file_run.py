@@ -54,6 +54,14 @@ class RunCancelledError(FleetError):
     """Somebody cancelled the run; every question that was accepted has its record, the others were never asked."""
 
 
+class AllFailAlikeError(FleetError):
+    """The first questions all failed for the same reason. The answers file is as it was; Redis has still to forget the run."""
+
+
+OWN_DOING: frozenset[str] = frozenset({"invalid_question", "cancelled", "expired"})
+"""Kinds of failure that tell nothing of the questions to come."""
+
+
 class Runner:
     """Submits and collects in one loop, in one thread: what comes back makes room for what goes out."""
 
@@ -90,6 +98,7 @@ class Runner:
         self._check_at = 0.0
         self._quiet_since = 0.0
         self._looked_stuck = False
+        self._looks_for_alike = options.stop_when_alike > 0
         self.tally = stock.tally
 
     def stop(self) -> None:
@@ -101,12 +110,19 @@ class Runner:
 
         Raises:
             NotFinishedError: Stopped before.
+            AllFailAlikeError: The first questions all failed for the same reason.
             UsageError: The answers file, the run in Redis and the questions do not belong together, or the disk is full.
             LeaseLostError: Another producer has taken the run over.
         """
         if self.tally.on_disk < self.tally.questions:
+            began = self._answers.size()
             try:
                 self._until_done()
+            except AllFailAlikeError:
+                # Lines that say nothing but that would be in the way of the corrected questions.
+                self._answers.cut(began)
+                self.tally.take_back()
+                raise
             except OutputFullError:
                 # What may not be on disk must stay in Redis: another fsync might claim that it is.
                 self._collector.restart()
@@ -262,8 +278,19 @@ class Runner:
             self._answers.write(new)
             for record in new:
                 self.tally.count(record)
+            self._stop_if_alike()
         self._collector.written()
         self._unsettled += len(records)
+
+    def _stop_if_alike(self) -> None:
+        if not self._looks_for_alike or self.tally.done < self._options.stop_when_alike:
+            return
+        self._looks_for_alike = False
+        kind, failed = (self.tally.kinds.most_common(1) or [("", 0)])[0]
+        if failed == self.tally.done < self.tally.questions and kind not in OWN_DOING:
+            request_id, message = self.tally.examples[kind]
+            msg = f"the first {failed} questions all failed alike, so the others were not asked; {kind}, such as {request_id}: {message}"
+            raise AllFailAlikeError(msg)
 
     def _settle(self) -> None:
         if self._unsettled:

@@ -20,6 +20,7 @@ class ProducerOptions:
         lease_s: How long after its death another producer must wait to take over its run from another host.
         patience_s: How long to wait for a Redis that does not answer before giving up (what was accepted goes on).
         wait_for_room: Whether to wait while the fleet has no room for more questions, instead of giving up.
+        stop_when_alike: Stop if so many first questions of a file all fail for the same reason; 0 for never.
         sampling: Sampling parameters that go with every question, where it does not bring its own.
     """
 
@@ -32,4 +33,5 @@ class ProducerOptions:
     lease_s: float = 15.0
     patience_s: float = 600.0
     wait_for_room: bool = True
+    stop_when_alike: int = 0
     sampling: JsonObject = field(default_factory=dict)

@@ -14,6 +14,8 @@ from wire.errors import UsageError
 from wire.messages import Answer, Failure
 
 LATENCIES_KEPT = 10_000
+INSTEAD_OF_TEXT = frozenset({"tool_calls", "function_call", "refusal", "audio"})
+"""Details of an answer that may stand for its text."""
 
 
 @dataclass(slots=True)
@@ -28,6 +30,7 @@ class RunTally:
         settled: How many of the questions before `sent` have a line.
         resumed: Lines that were there when this process began.
         kinds: Failures by kind; `examples` has one (request id, message) of each.
+        finish_reasons: Why the answers that this process wrote end, by reason; `empty`: how many of them hold nothing.
         prompt_tokens, completion_tokens: Of what this process wrote.
         latencies: Seconds from submission to record of the latest answers.
         waiting_for: Why nothing is being submitted now; empty if something is.
@@ -42,6 +45,8 @@ class RunTally:
     resumed: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)
+    finish_reasons: Counter[str] = field(default_factory=Counter)
+    empty: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
@@ -71,12 +76,25 @@ class RunTally:
             if record.latency_s is not None:
                 self.latencies.append(record.latency_s)
             self.answered += 1
+            self.finish_reasons[record.finish_reason] += 1
+            self.empty += _is_empty(record)
             self.prompt_tokens += record.usage.prompt_tokens
             self.completion_tokens += record.usage.completion_tokens
         else:
             self.failed += 1
             self.kinds[record.error.kind] += 1
             self.examples.setdefault(record.error.kind, (record.request_id, record.error.message))
+
+    def take_back(self) -> None:
+        """Count nothing of what this process wrote."""
+        self.failed -= sum(self.kinds.values())
+        self.answered -= sum(self.finish_reasons.values())
+        self.on_disk = self.resumed
+
+
+def _is_empty(answer: Answer) -> bool:
+    """Whether there is neither a text nor what a model may give in place of one."""
+    return not any(answer.texts or [answer.text]) and INSTEAD_OF_TEXT.isdisjoint(answer.details or ())
 
 
 @dataclass(frozen=True, slots=True)

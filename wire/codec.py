@@ -31,6 +31,8 @@ REASON_CHARS = 300
 MOST_LEVELS = 200
 """Of lists and objects within each other; a JSON writer has its own limit, not far beyond."""
 
+MAX_INTEGER = 2**63 - 1
+
 _ENCODER = msgspec.msgpack.Encoder()
 _QUESTION: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
 _RECORD: msgspec.msgpack.Decoder[Answer | Failure] = msgspec.msgpack.Decoder(Answer | Failure)
@@ -108,6 +110,17 @@ def validation_error(record: Answer | Failure) -> str | None:
     except (MalformedMessageError, *_UNREADABLE) as error:
         return f"{type(error).__name__}: {str(error)[:REASON_CHARS]}"
     return None
+
+
+def sendable(value: Any) -> Any:  # noqa: ANN401 (any JSON)
+    """The same JSON without what msgpack or UTF-8 cannot hold: half a surrogate pair becomes U+FFFD, an integer beyond 64 bits a float."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {sendable(name): sendable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [sendable(item) for item in value]
+    return float(value) if isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER else value
 
 
 def encode_batch(questions: Sequence[bytes]) -> bytes:

@@ -11,10 +11,21 @@ FleetError
 |-- LeaseLostError           somebody else does this now   -> drop it, change nothing
 |-- EngineDeadError          this worker, any question     -> finish nothing, exit, let another take it
 |-- EngineBootError          this worker, before any work  -> a person must act; exit without having taken work
+|-- ParameterError           this question, any engine     -> refuse the question, go on with the others
 `-- UsageError               what the user gave            -> one clear message, exit code 2
 
 A failure of one question is not an exception: it travels as a value (`wire.messages.Failure`), and its batch goes on.
 """
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Literal
+
+MAX_SHOWN_CHARS = 80
+"""Of a value in a message."""
 
 
 class FleetError(Exception):
@@ -57,5 +68,25 @@ class EngineBootError(FleetError):
     """The engine could not start. The message says what to change."""
 
 
+class ParameterError(FleetError):
+    """A question's `params` cannot be asked. `kind`: that of the failure, `bad_parameter` or `bad_schema`."""
+
+    def __init__(self, message: str, kind: Literal["bad_parameter", "bad_schema"]) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 class UsageError(FleetError):
     """Something the user gave is wrong: an argument, a setting, an input file. The message says what, where and what to do."""
+
+
+def nearest(name: str, known: Iterable[str], *, least: float = 0.6) -> str:
+    """`; did you mean 'x'?`, or nothing if no known name is near; `least`: how near, from 0 to 1 for the same."""
+    matches = get_close_matches(name, sorted(known), n=1, cutoff=least)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def shown(value: object) -> str:
+    """A value of JSON, not at length."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."

@@ -94,10 +94,21 @@ class Question(Message, frozen=True, kw_only=True):
 
 
 class Usage(Message, frozen=True, kw_only=True):
-    """Token counts of one answer; of all its texts together where there are several."""
+    """Token counts of one answer; of all its texts together where there are several.
+
+    Attributes:
+        cached_tokens: How many of the prompt's came from a cache.
+        reasoning_tokens: How many of the completion's are reasoning. Both: None if nobody says so. Not in wire version 1.
+    """
 
     prompt_tokens: Count
     completion_tokens: Count
+    cached_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
+
+    def plain(self) -> Usage:
+        """The counts that wire version 1 knows."""
+        return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.completion_tokens)
 
 
 class ErrorDetail(Message, frozen=True, kw_only=True):

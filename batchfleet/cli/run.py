@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from batchfleet.admin.take_back import take_back
 from batchfleet.cli import convert, question_flags
 from batchfleet.cli.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
 from batchfleet.runs import run_file
@@ -52,6 +53,9 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", metavar="NAME", help="the model for questions that name none")
     parser.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
+    parser.add_argument(
+        "--keep-going", action="store_true", help=f"ask the others too if the first {run_file.ALIKE} all fail alike"
+    )
     question_flags.add_flags(parser)
     add_json(parser, "print the summary as one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary on stderr")
@@ -73,6 +77,8 @@ def _asking(arguments: argparse.Namespace, settings: Settings) -> run_file.RunRe
         answers=_configured_answers(settings) if arguments.output is None else Path(arguments.output),
         run=arguments.run,
         skip_invalid=arguments.skip_invalid,
+        keep_going=arguments.keep_going,
+        take_back=take_back,
         wait_for_room=not getattr(arguments, "no_wait", False),
         quiet=arguments.quiet,
         as_json=arguments.json,

@@ -47,6 +47,21 @@ def to_do(label: str, command: str, width: int | None) -> str:
     return f"{label.rstrip()}\n    " + folded_command(command, width - 4).replace("\n", "\n    ")
 
 
+def how_to_correct(answers: Path, again: str, run: str | None, *, width: int | None = None) -> str:
+    """Lines for the person whose questions all fail.
+
+    Args:
+        again: The command that was given.
+        run: What Redis could not be made to forget; None for nothing.
+        width: Columns that commands are to fit; None for as many as they take.
+    """
+    lines = [f"none of them was kept: {answers} is as it was before"]
+    lines += [f"first:       batchfleet forget {run}"] if run is not None else []
+    lines += ["correct what it says; --keep-going asks all of them, whatever comes of it"]
+    lines += [to_do("to go on:    ", again, width)]
+    return "\n".join(f"  {line}" for line in lines)
+
+
 def _lines(tally: RunTally, answers: Path, kept_s: float | None) -> Iterator[str]:
     yield f"{count(tally.on_disk)} of {plural(tally.questions, 'question')} have their line in {answers}"
     not_sent = tally.questions - tally.on_disk - tally.with_fleet

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from batchfleet.runs import summary
 from batchfleet.runs.deliver import deliver
 from batchfleet.runs.ledger import Ledger, read_ledger
 from batchfleet.runs.progress import ProgressView
-from batchfleet.runs.resume_hint import how_to_go_on, to_do
+from batchfleet.runs.resume_hint import how_to_correct, how_to_go_on, to_do
 from batchfleet.runs.signals import Interruption
 from batchfleet.runs.summary import Outcome
 from batchfleet.settings import to_options
@@ -31,7 +32,7 @@ from gpu_worker.engines.vllm.arguments import read_template
 from producer.answers.answers_file import AnswersFile
 from producer.answers.destination import Destination, OutputFormat, destination
 from producer.answers.exporter import ensure_writable
-from producer.file_run import NotFinishedError, RunCancelledError, Runner, StuckError
+from producer.file_run import AllFailAlikeError, NotFinishedError, RunCancelledError, Runner, StuckError
 from producer.questions.column_mapping import AS_IT_STANDS, Shape
 from producer.questions.question_file import Checked, Source, check_questions
 from producer.questions.sources import InputFormat, find_files
@@ -45,6 +46,9 @@ from wire.messages import JsonObject
 STDIN = "-"
 """What people write for standard input."""
 
+ALIKE = 100
+"""If so many first questions fail for the same reason, it is hardly theirs."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
@@ -55,8 +59,10 @@ class RunRequest:
         answers: The file that is to hold the answers in the end.
         run: Id of the run; None to derive it from the fingerprint.
         skip_invalid: Bad lines become failure records instead of an error.
+        keep_going: Ask all of them, even if the first ones all fail alike.
         wait_for_room: Wait while the fleet is full, instead of giving up.
         quiet, as_json: How to talk to the user.
+        take_back: Makes Redis forget a run, given where it is, its id and how long a run is kept; returns whether it is gone.
         again: The command that was given, for whoever stops it and wants to go on.
     """
 
@@ -64,9 +70,11 @@ class RunRequest:
     answers: Path
     run: str | None = None
     skip_invalid: bool = False
+    keep_going: bool = False
     wait_for_room: bool = True
     quiet: bool = False
     as_json: bool = False
+    take_back: Callable[[RedisAddress, str, float], bool] = lambda *_: False
     again: str = "the same command"
     shape: Shape = AS_IT_STANDS
     input_format: InputFormat = "auto"
@@ -169,7 +177,7 @@ def run_file(asking: RunRequest, settings: Settings, engine: str, workers: int) 
         with LocalFleet(plan) as fleet, ProgressView(quiet=asking.quiet) as view:
             address = to_options.redis_address(settings, url=fleet.redis_url)
             fleet.wait_until_serving(address, view.say, interruption.check)
-            options = to_options.producer_options(settings)
+            options = to_options.producer_options(settings, stop_when_alike=0 if asking.keep_going else ALIKE)
             runner = Runner(what, stock, answers, address, options, observe=view.show, check_fleet=fleet.check)
             # A private queue ends with its fleet.
             kept_s = None if settings.redis.url is None else options.run_ttl_s
@@ -186,7 +194,8 @@ def submit_file(asking: RunRequest, settings: Settings) -> int:
     with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
         stock = _stock_of(what, answers, asking.to)
         with ProgressView(quiet=asking.quiet) as view:
-            options = to_options.producer_options(settings, wait_for_room=asking.wait_for_room)
+            alike = 0 if asking.keep_going else ALIKE
+            options = to_options.producer_options(settings, wait_for_room=asking.wait_for_room, stop_when_alike=alike)
             runner = Runner(what, stock, answers, address, options, observe=view.show)
             return _ask(runner, what, asking, address, view, interruption, options.run_ttl_s)
 
@@ -230,6 +239,16 @@ def _ask(
                 file=sys.stderr,
             )
         return 130 if interruption.asked else 3
+    except AllFailAlikeError as error:
+        view.close()
+        is_gone = kept_s is None or asking.take_back(address, what.run, kept_s)
+        if asking.as_json:
+            print(json.dumps(summary.as_dict(what.run, runner.tally)))
+        what_to_do = how_to_correct(
+            asking.to.journal, asking.again, None if is_gone else what.run, width=width_of(sys.stderr)
+        )
+        print(f"batchfleet: {error}\n{what_to_do}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         # A second Ctrl-C: no time to count.
         view.close()

@@ -15,6 +15,8 @@ from producer.resume import RunTally
 
 MESSAGE_CHARS = 200
 SUFFIX = ".summary.json"
+ENDINGS = {"length": "cut off by max_tokens"}
+"""Reasons for the end of an answer, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,8 @@ def as_record(outcome: Outcome) -> dict[str, object]:
             "questions_per_s": as_dict(outcome.run, tally)["questions_per_s"],
             "prompt_tokens": tally.prompt_tokens,
             "completion_tokens": tally.completion_tokens,
+            "finish_reasons": dict(tally.finish_reasons.most_common()),
+            "empty": tally.empty,
             "completion_tokens_per_s": round(tally.completion_tokens / tally.elapsed_s, 1)
             if tally.elapsed_s > 0
             else 0.0,
@@ -101,6 +105,7 @@ def as_text(outcome: Outcome, answers: Path, saved: Path | None) -> str:
     if tally.resumed:
         lines.append(f"  resumed   {count(tally.resumed)} of them were in the answers file already")
     lines += _speed(outcome)
+    lines += _endings(tally)
     lines += _failures(tally)
     if ledger is not None:
         lines.append(
@@ -136,6 +141,17 @@ def _speed(outcome: Outcome) -> Iterator[str]:
         yield f"  latency   p50 {p50:.2f} s, p95 {p95:.2f} s, from submission to answer, queueing included{of}"
     if outcome.gpu_s >= 1 and tally.done:
         yield f"  GPUs      {count(outcome.gpu_s)} GPU-seconds were held by workers, {outcome.gpu_s / tally.done:.3f} per question"
+
+
+def _endings(tally: RunTally) -> Iterator[str]:
+    """Of the answers, those to look at: what holds nothing, and what ended otherwise than the model wanted."""
+    found = {
+        "empty": tally.empty,
+        **{ENDINGS.get(reason, reason): number for reason, number in tally.finish_reasons.most_common()},
+    }
+    told = [f"{count(number)} {ending}" for ending, number in found.items() if number and ending != "stop"]
+    if told:
+        yield f"  of these  {', '.join(told)}"
 
 
 def _failures(tally: RunTally) -> Iterator[str]:

@@ -153,11 +153,17 @@ class GeneratorSettings(Section):
         default={}, description="Engine arguments of vLLM, any, under vLLM's names.", repr=False
     )
 
-    temperature: float = Field(
-        default=0.0, ge=0, le=2, description="Randomness where a question says nothing; 0 is greedy."
+    temperature: float | None = Field(
+        default=0.0,
+        ge=0,
+        le=2,
+        description="Randomness where a question says nothing; 0 is greedy; null: not sent, for models that take none.",
     )
-    max_tokens: int = Field(
-        default=1024, ge=1, le=10_000_000, description="Most tokens of an answer where a question says nothing."
+    max_tokens: int | None = Field(
+        default=1024,
+        ge=1,
+        le=10_000_000,
+        description="Most tokens of an answer where a question says nothing; null: not sent.",
     )
     top_p: float | None = Field(
         default=None, gt=0, le=1, description="Sample from the likeliest tokens up to this total probability."
@@ -202,8 +208,16 @@ class GeneratorSettings(Section):
 
     @property
     def sampling_defaults(self) -> JsonObject:
-        """Sampling parameters for questions that bring none; only those that are set, so that the engine's own defaults hold else."""
-        return {name: value for name in SAMPLING_FIELDS if (value := getattr(self, name)) is not None}
+        """Sampling parameters for questions that bring none; only those that are set, so that the engine's own defaults hold else.
+
+        Null stays null where it is not the default: it says that nothing is sent.
+        """
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name in SAMPLING_FIELDS
+            if (value := getattr(self, name)) is not None or fields[name].default is not None
+        }
 
     @property
     def given_sampling(self) -> JsonObject:
@@ -470,10 +484,11 @@ class Settings(Section):
     def model_name(self) -> str | None:
         """The model's name in queues and answers, where a question names none; None if these settings name no model."""
         generator = self.model.generator_settings
-        served = generator.vllm_args.get("served_model_name")
+        arguments = {name.replace("-", "_"): value for name, value in generator.vllm_args.items()}
+        served = arguments.get("served_model_name")
         # vLLM takes a list of names here and answers to each; the first is the one that it reports.
         first = served[0] if isinstance(served, list) and served else served
-        names = (generator.model, generator.hf_model_id, first, generator.vllm_args.get("model"))
+        names = (generator.model, first, generator.hf_model_id, arguments.get("model"))
         return next((name for name in names if name and isinstance(name, str)), None)
 
 

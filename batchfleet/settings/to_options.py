@@ -109,7 +109,7 @@ def _check_division(tensor_parallel_size: int, present: int) -> None:
     )
 
 
-def producer_options(settings: Settings, *, wait_for_room: bool = True) -> ProducerOptions:
+def producer_options(settings: Settings, *, wait_for_room: bool = True, stop_when_alike: int = 0) -> ProducerOptions:
     limits = settings.limits
     return ProducerOptions(
         max_pending_questions=limits.max_pending_questions,
@@ -120,6 +120,7 @@ def producer_options(settings: Settings, *, wait_for_room: bool = True) -> Produ
         run_ttl_s=limits.run_ttl_s,
         patience_s=settings.redis.patience_s,
         wait_for_room=wait_for_room,
+        stop_when_alike=stop_when_alike,
         sampling=settings.model.generator_settings.given_sampling,
     )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from gpu_worker.engines.engine import Refusal
-from gpu_worker.engines.sampling_params import nearest
+from wire.errors import nearest
 from wire.messages import JsonObject
 
 NO_CHAT_TEMPLATE = Refusal(

@@ -11,6 +11,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 
 from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.sampling_params import configured_params, effective_params
 from wire.errors import EngineDeadError
 from wire.messages import JsonObject, Question, Usage
 
@@ -85,6 +86,7 @@ class StubEngine:
         self.model = options.model
         self.max_num_seqs = options.max_num_seqs
         self._options = options
+        self._defaults = configured_params(options.sampling_defaults or {})
         self._queued: deque[_Sequence] = deque()
         # By their last step, so that a step costs nothing for those that go on: one process may stand in for many workers.
         self._running: defaultdict[int, set[_Sequence]] = defaultdict(set)
@@ -108,7 +110,9 @@ class StubEngine:
         if refusal is not None:
             return refusal
         seed = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        params = {**(self._options.sampling_defaults or {}), **question.params}
+        params = effective_params(question.params, self._defaults, chat=question.messages is not None)
+        if isinstance(params, Refusal):
+            return params
         tokens, finish_reason = self._length(seed, params.get("max_tokens"))
         if self._options.hang_on is not None and self._options.hang_on in text:
             tokens = NEVER

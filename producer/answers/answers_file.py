@@ -110,6 +110,19 @@ class AnswersFile:
                     raise UsageError(msg)
                 yield found[0], found[1] == "answered"
 
+    def cut(self, size: int) -> None:
+        """Take back what was written beyond `size` bytes.
+
+        Raises:
+            OutputFullError: The disk fails.
+        """
+        try:
+            os.ftruncate(self._file, size)
+            os.fsync(self._file)
+        except OSError as error:
+            msg = f"cannot cut {self.path} back to {size} bytes: {error.strerror}; remove it, or choose another -o"
+            raise OutputFullError(msg) from None
+
     def write(self, records: Sequence[Answer | Failure]) -> None:
         """Append records. What was written survives this process; `sync` makes it survive the machine.
 
@@ -208,10 +221,10 @@ ANSWER_FIELDS = {
     "text": "the answer; the first one if `n` asked for several",
     "texts": "all answers, only if `n` asked for several",
     "finish_reason": "as the engine names it: `stop`, `length`, ...",
-    "usage": "tokens of the prompt, and of all texts together",
+    "usage": "`prompt_tokens`, and `completion_tokens` of all texts together; of them `cached_tokens`, `reasoning_tokens`, if the server says",
     "model": "the model that answered",
     "params": "the sampling parameters that were really used, defaults included",
-    "details": "what else was asked for, such as log probabilities",
+    "details": "what else was asked for or came (log probabilities, `reasoning`, `tool_calls`, `refusal`, ...), mostly a list with one for each text",
     "error": "only if failed: `kind`, `message`, `retryable`, and for some kinds `evidence`",
     "worker": "the worker that made the record; missing if no worker did",
     "attempts": "how many workers were given the question; 0 if none was",
@@ -237,9 +250,9 @@ def answer_line(record: Answer | Failure) -> bytes:
         if record.texts is not None:
             line["texts"] = record.texts
         line["finish_reason"] = record.finish_reason
+        # Of the last two, only what the engine counts.
         line["usage"] = {
-            "prompt_tokens": record.usage.prompt_tokens,
-            "completion_tokens": record.usage.completion_tokens,
+            name: count for name in record.usage.__struct_fields__ if (count := getattr(record.usage, name)) is not None
         }
         line["model"] = record.model
         line["params"] = record.params

@@ -16,6 +16,8 @@ COLUMNS: dict[str, ColumnType] = {
     "finish_reason": "text",
     "prompt_tokens": "integer",
     "completion_tokens": "integer",
+    "cached_tokens": "integer",
+    "reasoning_tokens": "integer",
     "model": "text",
     "params": "json",
     "details": "json",

@@ -11,6 +11,9 @@ from typing import Any
 from producer.answers.reader import Answered
 from producer.questions.parser import ParsedQuestion
 
+_BESIDE_MESSAGE = frozenset({"finish_reasons", "stop_reasons", "logprobs", "prompt_logprobs"})
+"""Details of an answer that OpenAI has elsewhere, or not at all; all others are fields of the message."""
+
 
 def batch_line(answered: Answered, created: int) -> dict[str, Any]:
     """The line, as an object.
@@ -35,20 +38,48 @@ def _completion(fields: dict[str, Any], tag: str, created: int, *, is_chat: bool
     details = fields.get("details") or {}
     reasons = details.get("finish_reasons") or [fields["finish_reason"]] * len(texts)
     logprobs = details.get("logprobs") or [None] * len(texts)
-    usage = fields["usage"]
-    choice = _chat_choice if is_chat else _text_choice
+    if is_chat:
+        in_messages = [_in_message(details, index) for index in range(len(texts))]
+        choices = [
+            _chat_choice(*parts) for parts in zip(range(len(texts)), texts, reasons, logprobs, in_messages, strict=True)
+        ]
+    else:
+        choices = [_text_choice(*parts) for parts in zip(range(len(texts)), texts, reasons, logprobs, strict=True)]
     return {
         "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{tag}",
         "object": "chat.completion" if is_chat else "text_completion",
         "created": created,
         "model": fields["model"],
-        "choices": [choice(*parts) for parts in zip(range(len(texts)), texts, reasons, logprobs, strict=True)],
-        "usage": {**usage, "total_tokens": usage["prompt_tokens"] + usage["completion_tokens"]},
+        "choices": choices,
+        "usage": _usage(fields["usage"]),
     }
 
 
-def _chat_choice(index: int, text: str, reason: str, logprobs: list[dict[str, Any]] | None) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text, "refusal": None}
+def _usage(usage: dict[str, int]) -> dict[str, Any]:
+    given = {"prompt_tokens": usage["prompt_tokens"], "completion_tokens": usage["completion_tokens"]}
+    inside = {"cached_tokens": "prompt_tokens_details", "reasoning_tokens": "completion_tokens_details"}
+    more = {place: {name: usage[name]} for name, place in inside.items() if name in usage}
+    return {**given, "total_tokens": sum(given.values()), **more}
+
+
+def _in_message(details: dict[str, Any], index: int) -> dict[str, Any]:
+    """What came with a text: its reasoning, under the name that most clients know, tool calls, a refusal, and whatever else was in the message."""
+    found = {
+        name: values[index]
+        for name, values in details.items()
+        if name not in _BESIDE_MESSAGE and isinstance(values, list) and index < len(values)
+    }
+    return {
+        "reasoning_content" if name == "reasoning" else name: value
+        for name, value in found.items()
+        if value is not None
+    }
+
+
+def _chat_choice(
+    index: int, text: str, reason: str, logprobs: list[dict[str, Any]] | None, more: dict[str, Any]
+) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text, "refusal": None, **more}
     content = None if logprobs is None else {"content": logprobs, "refusal": None}
     return {"index": index, "message": message, "logprobs": content, "finish_reason": reason}
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from wire.canonical_params import canonical
+from wire.errors import ParameterError
 from wire.messages import MAX_MODEL_CHARS, MAX_PRIORITY, MAX_REQUEST_ID_CHARS, JsonObject
 
 MAX_NESTING = 100
@@ -45,6 +47,9 @@ def read_object(raw: bytes) -> dict[str, Any]:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise UnusableError(_why_not_json(raw, error)) from None
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "role" in item for item in value):
+        msg = 'it is a list of messages, not an object; write {"messages": [...]} around it'
+        raise UnusableError(msg)
     if not isinstance(value, dict):
         msg = f"it is {kind(value)}, not an object; write {{...}} with a `question` in it"
         raise UnusableError(msg)
@@ -187,6 +192,18 @@ FIELDS: dict[str, Field] = {
     ),
     "metadata": Field(_json_object, "any object; returned untouched"),
 }
+
+
+def ensure_askable(params: JsonObject, *, chat: bool) -> None:
+    """Refuse parameters that no engine takes, by name or by value.
+
+    Args:
+        chat: Whether they are of chat messages.
+    """
+    try:
+        canonical(params, chat=chat)
+    except ParameterError as error:
+        raise UnusableError(str(error)) from None
 
 
 def ensure_carriable(values: Iterable[object], raw: bytes) -> None:

@@ -19,6 +19,7 @@ from producer.questions.fields import (
     FIELDS,
     INVALID_ID_PREFIX,
     UnusableError,
+    ensure_askable,
     ensure_carriable,
     kind,
     read_object,
@@ -126,6 +127,8 @@ class QuestionParser:
         content_field = _content_field(given)
         params, metadata, messages = given.get("params", {}), given.get("metadata"), given.get("messages")
         ensure_carriable((params, metadata, messages), raw)
+        if params:
+            ensure_askable(params, chat=messages is not None)
         prompt = None if content_field == "messages" else given[content_field]
         content = (
             prompt,
@@ -192,7 +195,11 @@ def _unknown_field(name: str, known: Iterable[str]) -> str:
 
 def _in_own_form(fields: dict[str, Any]) -> dict[str, Any]:
     """Turn a line of an OpenAI batch file into our form; leave anything else as it is."""
-    if fields.keys().isdisjoint(("custom_id", "body")) or not fields.keys().isdisjoint(CONTENT_FIELDS):
+    if not fields.keys().isdisjoint(CONTENT_FIELDS):
+        return fields
+    if (stranger := _known_stranger(fields)) is not None:
+        raise UnusableError(stranger)
+    if fields.keys().isdisjoint(("custom_id", "body")):
         return fields
     own = {name: value for name, value in fields.items() if name not in _BATCH_FIELDS}
     if unknown := [name for name in own if name not in _BESIDE_BODY]:
@@ -215,6 +222,9 @@ def _content_of_batch_line(fields: dict[str, Any]) -> tuple[str, dict[str, Any]]
     if method != "POST":
         msg = f"`method` is {shown(method)}; only POST can be asked"
         raise UnusableError(msg)
+    if url is None and isinstance(body, dict):
+        # Together and Novita leave it out: one endpoint fits what is asked.
+        url = next((url for url, name in _BATCH_CONTENT.items() if name in body), next(iter(_BATCH_CONTENT)))
     if not isinstance(url, str) or url not in _BATCH_CONTENT:
         msg = f"`url` is {shown(url)}; only {' and '.join(_BATCH_CONTENT)} can be asked"
         raise UnusableError(msg)
@@ -225,6 +235,19 @@ def _content_of_batch_line(fields: dict[str, Any]) -> tuple[str, dict[str, Any]]
         msg = f"`body` asks nothing; {url} wants `{_BATCH_CONTENT[url]}` in it"
         raise UnusableError(msg)
     return _BATCH_CONTENT[url], body
+
+
+def _known_stranger(fields: dict[str, Any]) -> str | None:
+    """What a line is that is no question of ours and well known elsewhere, and what to make of it; None for any other."""
+    params = fields.get("params")
+    if "custom_id" in fields and isinstance(params, dict) and "messages" in params:
+        own = '{"id": ..., "messages": ..., "params": {"max_tokens": ...}}, with `system` as the first message and `stop_sequences` as `stop`'
+        return f"it is a line of an Anthropic message batch (`custom_id`, `params`); write {own}"
+    if {"role", "content"} <= fields.keys():
+        return (
+            'it is one message of a chat, not a question; write {"messages": [...]} around those that belong together'
+        )
+    return None
 
 
 def _id_of_invalid(fields: dict[str, Any], line: int, file: int) -> str:

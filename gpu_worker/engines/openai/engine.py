@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 from gpu_worker.engines.engine import Completion, Refusal
 from gpu_worker.engines.openai.client import FaultError, Server, base_url_of
-from gpu_worker.engines.openai.requests import Request, Served, complete_defaults, completion_of, request_for
+from gpu_worker.engines.openai.requests import Request, Served, complete_defaults, request_for
+from gpu_worker.engines.openai.responses import completion_of
 from gpu_worker.engines.openai.retry import Fault, Unusable, given_up, pause_s, verdict
 from gpu_worker.engines.refusals import prompt_too_long, unknown_adapter
-from gpu_worker.engines.sampling_params import canonical, nearest
-from wire.errors import EngineBootError, EngineDeadError
+from gpu_worker.engines.sampling_params import configured_params
+from wire.errors import EngineBootError, EngineDeadError, nearest
 from wire.messages import JsonObject, Question
 
 __all__ = ["OpenAIEngine", "OpenAIOptions"]
@@ -90,10 +91,7 @@ class OpenAIEngine:
 
     async def start(self) -> None:
         options = self._options
-        defaults = canonical(options.sampling_defaults)
-        if isinstance(defaults, Refusal):
-            msg = f"the sampling defaults of the configuration cannot be used: {defaults.message}"
-            raise EngineBootError(msg)
+        defaults = configured_params(options.sampling_defaults)
         self._server = Server(
             base_url_of(options.server, options.port), options.api_key, request_timeout_s=options.request_timeout_s
         )

@@ -1,17 +1,20 @@
-"""A question -> the body of an HTTP request; the body of the response -> a completion. Pure."""
+"""A question -> the body of an HTTP request. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pydantic import JsonValue
 
-from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.engine import Refusal
 from gpu_worker.engines.refusals import EMPTY_PROMPT, bad_messages, messages_problem
-from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, effective_params
-from wire.messages import JsonObject, Question, Usage
+from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, effective_params, untaken
+from wire.messages import JsonObject, Question
+from wire.parameters import names_of
+
+NOT_OF_VLLM = names_of("other servers")
+
+_SPELLED_ANEW = frozenset({"lora", "logprobs", "structured_outputs", "extra_body"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,13 @@ class Request:
 
     def capped(self, max_tokens: int) -> Request:
         """The same, for an answer of at most `max_tokens`."""
-        return replace(
-            self, body={**self.body, "max_tokens": max_tokens}, params={**self.params, "max_tokens": max_tokens}
-        )
+        name = "max_completion_tokens" if "max_completion_tokens" in self.body else "max_tokens"
+        return replace(self, body={**self.body, name: max_tokens}, params={**self.params, "max_tokens": max_tokens})
 
 
 def complete_defaults(configured: JsonObject, served: Served) -> JsonObject:
     """What holds where a question says nothing: the configuration, and neutral values for what a generation_config could change behind our back."""
-    neutral = NEUTRAL if served.is_vllm else {"top_p": NEUTRAL["top_p"]}
-    return {**DEFAULTS, **neutral, **configured}
+    return {**DEFAULTS, **(NEUTRAL if served.is_vllm else {}), **configured}
 
 
 def request_for(question: Question, defaults: JsonObject, served: Served) -> Request | Refusal:
@@ -59,13 +60,10 @@ def request_for(question: Question, defaults: JsonObject, served: Served) -> Req
     params = effective_params(question.params, defaults, chat=chat)
     if isinstance(params, Refusal):
         return params
-    params = _within(params, served)
-    body: JsonObject = {
-        name: value for name, value in params.items() if name not in {"lora", "logprobs", "structured_outputs"}
-    }
-    body["model"] = params.get("lora", served.model)
-    body.update(_logprobs_asked(params, chat=chat))
-    body.update(_structure_asked(params, served))
+    for name in sorted(NOT_OF_VLLM & params.keys()) if served.is_vllm else ():
+        return untaken(name, "vLLM")
+    params = _pinned(_within(params, served))
+    body = _body(params, question, served)
     if question.messages is not None:
         problem = messages_problem(question.messages)
         if problem is not None:
@@ -78,30 +76,35 @@ def request_for(question: Question, defaults: JsonObject, served: Served) -> Req
     return Request("/completions", {**body, "prompt": question.prompt}, params, chat)
 
 
-def completion_of(response: Any, request: Request, served: Served) -> Completion | None:  # noqa: ANN401 - whatever JSON a server sends
-    """From the JSON of a successful response; None if it does not have the form of one."""
-    choices = response.get("choices") if isinstance(response, dict) else None
-    if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
-        return None
-    choices = sorted(choices, key=lambda choice: choice.get("index") or 0)
-    texts = [_text(choice, chat=request.chat) for choice in choices]
-    usage = _usage(response.get("usage"))
-    reasons: list[JsonValue] = [choice.get("finish_reason") or "unknown" for choice in choices]
-    return Completion(
-        [text or "" for text in texts],
-        str(reasons[0]),
-        usage,
-        _params_used(request.params, usage, served),
-        _details(response, choices, reasons, request),
-    )
+def _body(params: JsonObject, question: Question, served: Served) -> JsonObject:
+    """All but the words of the question."""
+    chat = question.messages is not None
+    body: JsonObject = {name: value for name, value in params.items() if name not in _SPELLED_ANEW}
+    body["model"] = params.get("lora", served.model)
+    if chat and question.params.get("max_completion_tokens") is not None:
+        # Newer models take it under this name alone; the completions endpoint knows only the other one.
+        body["max_completion_tokens"] = body.pop("max_tokens")
+    body.update(_logprobs_asked(params, chat=chat))
+    body.update(_structure_asked(params, question.params.get("response_format"), served))
+    extra = params.get("extra_body")
+    return {**body, **extra} if isinstance(extra, dict) else body
+
+
+def _pinned(params: JsonObject) -> JsonObject:
+    """With a neutral `top_p` where it matters, against a server's own; where it does not, some servers refuse to be told."""
+    return {"top_p": NEUTRAL["top_p"], **params} if params.get("temperature") else params
 
 
 def _within(params: JsonObject, served: Served) -> JsonObject:
-    """With `max_tokens` below the model's limit: vLLM's server refuses more, though it lowers what does not fit behind the prompt."""
+    """With `max_tokens` below the model's limit: vLLM's server refuses more, though it lowers what does not fit behind the prompt.
+
+    Without any, its endpoints differ in what they take it to be; here it is what fits, as in process.
+    """
     asked = params.get("max_tokens")
-    if served.max_model_len is None or not isinstance(asked, int):
+    if served.max_model_len is None or not (isinstance(asked, int) or served.is_vllm):
         return params
-    return {**params, "max_tokens": min(asked, max(1, served.max_model_len - 1))}
+    most = max(1, served.max_model_len - 1)
+    return {**params, "max_tokens": min(asked, most) if isinstance(asked, int) else most}
 
 
 def _logprobs_asked(params: JsonObject, *, chat: bool) -> JsonObject:
@@ -111,7 +114,16 @@ def _logprobs_asked(params: JsonObject, *, chat: bool) -> JsonObject:
     return {"logprobs": True, "top_logprobs": count} if chat else {"logprobs": count}
 
 
-def _structure_asked(params: JsonObject, served: Served) -> JsonObject:
+def _structure_asked(params: JsonObject, response_format: JsonValue, served: Served) -> JsonObject:
+    """In the words of the question if it was asked in OpenAI's; else in vLLM's, or in OpenAI's where these say the same."""
+    if isinstance(response_format, dict):
+        named = response_format.get("json_schema")
+        # OpenAI asks for a name.
+        return {
+            "response_format": {**response_format, "json_schema": {"name": "answer", **named}}
+            if isinstance(named, dict)
+            else response_format
+        }
     structure = params.get("structured_outputs")
     if not isinstance(structure, dict):
         return {}
@@ -124,79 +136,4 @@ def _structure_asked(params: JsonObject, served: Served) -> JsonObject:
             "type": "json_schema",
             "json_schema": {"name": "answer", "schema": structure["json"], "strict": True},
         }
-    }
-
-
-def _params_used(params: JsonObject, usage: Usage, served: Served) -> JsonObject:
-    """With what became of `max_tokens`: vLLM's server lowers it to what fits behind the prompt, and does not say so."""
-    asked = params.get("max_tokens")
-    if served.max_model_len is None or not served.is_vllm or not isinstance(asked, int):
-        return params
-    room = max(1, served.max_model_len - usage.prompt_tokens)
-    return params if asked <= room else {**params, "max_tokens": room}
-
-
-def _text(choice: Mapping[str, Any], *, chat: bool) -> str | None:
-    source = (choice.get("message") or {}).get("content") if chat else choice.get("text")
-    return source if isinstance(source, str) else None
-
-
-def _usage(usage: Any) -> Usage:  # noqa: ANN401
-    counts = usage if isinstance(usage, dict) else {}
-    return Usage(
-        prompt_tokens=int(counts.get("prompt_tokens") or 0), completion_tokens=int(counts.get("completion_tokens") or 0)
-    )
-
-
-def _details(
-    response: Mapping[str, Any], choices: list[Any], reasons: list[JsonValue], request: Request
-) -> JsonObject | None:
-    details: JsonObject = {}
-    params = request.params
-    if len(choices) > 1:
-        details["finish_reasons"] = reasons
-    if "stop" in params or "stop_token_ids" in params:
-        details["stop_reasons"] = [choice.get("stop_reason") for choice in choices]
-    count = params.get("logprobs")
-    if isinstance(count, int):
-        details["logprobs"] = [_logprobs(choice.get("logprobs") or {}, count, chat=request.chat) for choice in choices]
-    if "prompt_logprobs" in params:
-        details["prompt_logprobs"] = (
-            response.get("prompt_logprobs") if request.chat else choices[0].get("prompt_logprobs")
-        )
-    reasoning = [
-        (choice.get("message") or {}).get("reasoning") or (choice.get("message") or {}).get("reasoning_content")
-        for choice in choices
-    ]
-    if any(reasoning):
-        details["reasoning"] = reasoning
-    return details or None
-
-
-def _logprobs(given: Mapping[str, Any], count: int, *, chat: bool) -> list[JsonValue]:
-    """Both of OpenAI's forms as one: for each token it, its logprob, and the `count` likeliest at its place."""
-    if chat:
-        return [
-            _position(one.get("token"), one.get("logprob"), _pairs(one.get("top_logprobs")), count)
-            for one in given.get("content") or ()
-        ]
-    columns = zip(
-        given.get("tokens") or (),
-        given.get("token_logprobs") or (),
-        given.get("top_logprobs") or [{}] * len(given.get("tokens") or ()),
-        strict=False,
-    )
-    return [_position(token, logprob, list((top or {}).items()), count) for token, logprob, top in columns]
-
-
-def _pairs(top: Any) -> list[tuple[Any, Any]]:  # noqa: ANN401
-    return [(one.get("token"), one.get("logprob")) for one in top or ()]
-
-
-def _position(token: Any, logprob: Any, top: list[tuple[Any, Any]], count: int) -> JsonValue:  # noqa: ANN401
-    likeliest = sorted(top, key=lambda pair: -pair[1] if isinstance(pair[1], int | float) else float("inf"))[:count]
-    return {
-        "token": token,
-        "logprob": logprob,
-        "top_logprobs": [{"token": name, "logprob": value} for name, value in likeliest],
     }

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from gpu_worker.engines.sampling_params import nearest
-from wire.errors import EngineBootError
+from wire.errors import EngineBootError, nearest
 from wire.messages import JsonObject
 
 SERVING_ARGUMENTS = frozenset(

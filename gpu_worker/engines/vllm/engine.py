@@ -11,7 +11,7 @@ from typing import Any
 
 from gpu_worker.engines.engine import Completion, Refusal
 from gpu_worker.engines.refusals import engine_failed, refusal_of
-from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, canonical
+from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, configured_params
 from gpu_worker.engines.vllm import library, tether
 from gpu_worker.engines.vllm.arguments import Serving, VllmOptions, serving_of
 from gpu_worker.engines.vllm.boot import Booted, boot
@@ -52,10 +52,7 @@ class VllmEngine:
     async def start(self) -> None:
         library.check_version(library.installed_version())
         serving = serving_of(self._options)
-        defaults = canonical(self._options.sampling_defaults)
-        if isinstance(defaults, Refusal):
-            msg = f"the sampling defaults of the configuration cannot be used: {defaults.message}"
-            raise EngineBootError(msg)
+        defaults = configured_params(self._options.sampling_defaults)
         self._tether.start()
         library.set_environment(self._options.startup_timeout_s, self._tether.folder)
         try:

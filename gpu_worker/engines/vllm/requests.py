@@ -12,15 +12,19 @@ from pydantic import JsonValue
 
 from gpu_worker.engines import refusals
 from gpu_worker.engines.engine import Completion, Refusal
-from gpu_worker.engines.sampling_params import CHAT_ONLY, PROMPT_SHAPING, effective_params
+from gpu_worker.engines.sampling_params import PROMPT_SHAPING, effective_params, untaken
 from gpu_worker.engines.vllm import library
 from gpu_worker.engines.vllm.arguments import Serving
 from wire.messages import JsonObject, Question, Usage
+from wire.parameters import CHAT_ONLY, names_of
 
 log = logging.getLogger(__name__)
 
 LONGEST_INLINE_CHARS = 4096
 """Longer prompts are rendered in vLLM's thread, so that the event loop does not wait; for shorter ones the way there costs more."""
+
+NOT_TAKEN = names_of("servers", "other servers")
+NOTHING_TO_A_MODEL = names_of("bookkeeping")
 
 LEAST_LOGPROB = -9999.0
 """Stands for minus infinity, which JSON lacks; as in vLLM's server."""
@@ -57,6 +61,7 @@ class Requests:
         refusal = self._unknown(params)
         if refusal is not None:
             return refusal
+        params = {name: value for name, value in params.items() if name not in NOTHING_TO_A_MODEL}
         try:
             prompt = await self._rendered(question, params)
         except library.request_errors() as error:
@@ -69,6 +74,8 @@ class Requests:
 
     def _unknown(self, params: JsonObject) -> Refusal | None:
         """What `params` name that this engine does not have."""
+        for name in sorted(NOT_TAKEN & params.keys()):
+            return untaken(name, "vLLM in this process")
         adapter = params.get("lora")
         if isinstance(adapter, str) and adapter not in self._adapters:
             return refusals.unknown_adapter(adapter, self._adapters)

@@ -51,7 +51,7 @@ def test_capacity_is_the_engines_own_unless_workers_are_set() -> None:
         ({}, None),
         ({"vllm_args": {"model": "d"}}, "d"),
         ({"vllm_args": {"model": "d", "served_model_name": ["c", "x"]}}, "c"),
-        ({"vllm_args": {"model": "d", "served_model_name": "c"}, "hf_model_id": "b"}, "b"),
+        ({"vllm_args": {"model": "d", "served_model_name": "c"}, "hf_model_id": "b"}, "c"),
         ({"vllm_args": {"model": "d", "served_model_name": "c"}, "hf_model_id": "b", "model": "a"}, "a"),
         ({"vllm_args": {"model": 7, "served_model_name": []}}, None),
     ],

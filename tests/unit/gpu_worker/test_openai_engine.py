@@ -94,14 +94,13 @@ async def test_a_prompt_is_asked_as_a_completion() -> None:
         "prompt": "What?",
         "temperature": 0.0,
         "max_tokens": 9,
-        "top_p": 1.0,
         "seed": 7,
         "logprobs": 2,
     }
     assert outcome.texts == ["forty-two"]
     assert outcome.finish_reason == "stop"
     assert outcome.usage == Usage(prompt_tokens=3, completion_tokens=1)
-    assert outcome.params == {"temperature": 0.0, "max_tokens": 9, "top_p": 1.0, "seed": 7, "logprobs": 2}
+    assert outcome.params == {"temperature": 0.0, "max_tokens": 9, "seed": 7, "logprobs": 2}
 
 
 async def test_messages_are_asked_as_a_chat() -> None:

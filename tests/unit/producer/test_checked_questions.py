@@ -25,6 +25,7 @@ from producer.questions.question_file import (
 )
 from tests.builders import a_source
 from wire.errors import UsageError
+from wire.parameters import RESERVED
 
 LIMITS = ReadingLimits()
 GSM8K = Path(__file__).parents[4] / "shared" / "data" / "gsm8k_test.jsonl"
@@ -39,6 +40,7 @@ scalars = (
     | text
 )
 objects = st.dictionaries(text, scalars | st.lists(scalars, max_size=2), max_size=3)
+extra = objects.filter(RESERVED.isdisjoint)
 contents = (
     st.fixed_dictionaries({"question": prompts})
     | st.fixed_dictionaries({"prompt": prompts})
@@ -56,7 +58,7 @@ options = st.fixed_dictionaries(
     optional={
         "id": st.text("abc1", min_size=1, max_size=5) | st.integers(0, 10**6),
         "model": prompts,
-        "params": objects,
+        "params": st.fixed_dictionaries({}, optional={"extra_body": extra, "seed": st.integers(0, 9), "user": text}),
         "priority": st.integers(0, 9),
         "deadline_s": st.floats(0.1, 1e6) | st.integers(1, 100),
     },

@@ -87,16 +87,16 @@ def test_an_integer_id_becomes_its_digits() -> None:
 
 def test_an_id_is_derived_from_content_and_position() -> None:
     """The same line at the same place always gets the same id; another content or place, another."""
-    line = b'{"question": "Why?", "params": {"a": 1, "b": 2}}'
+    line = b'{"question": "Why?", "params": {"seed": 1, "top_k": 2}}'
 
     first = asked(line)
 
     assert first.request_id.startswith("0000010-")
-    assert QuestionParser().ask(b'{"params": {"b": 2, "a": 1}, "question": "Why?"}', 9, 40) == ParsedQuestion(
+    assert QuestionParser().ask(b'{"params": {"top_k": 2, "seed": 1}, "question": "Why?"}', 9, 40) == ParsedQuestion(
         9, 40, *_after_line(first)
     )
     assert first.request_id != QuestionParser().ask(line, 10, LINE).request_id
-    assert first.request_id[8:] != asked(b'{"question": "Why?", "params": {"a": 1, "b": 3}}').request_id[8:]
+    assert first.request_id[8:] != asked(b'{"question": "Why?", "params": {"seed": 1, "top_k": 3}}').request_id[8:]
 
 
 def _after_line(question: ParsedQuestion) -> tuple[Any, ...]:
@@ -157,12 +157,12 @@ def test_a_tool_call_needs_no_content() -> None:
 
 def test_what_is_odd_but_harmless_is_accepted() -> None:
     """NUL, emoji, a number with an exponent beyond 64 bits, and integers that just fit."""
-    line = b'{"question": "a\\u0000b \\ud83d\\ude00", "params": {"x": 1e300, "y": 18446744073709551615, "z": -9223372036854775808}}'
+    line = b'{"question": "a\\u0000b \\ud83d\\ude00", "params": {"extra_body": {"x": 1e300, "y": 18446744073709551615, "z": -9223372036854775808}}}'
 
     question = asked(line)
 
     assert question.prompt == "a\0b \N{GRINNING FACE}"
-    assert question.params == {"x": 1e300, "y": 2**64 - 1, "z": -(2**63)}
+    assert question.params == {"extra_body": {"x": 1e300, "y": 2**64 - 1, "z": -(2**63)}}
 
 
 REFUSED: list[tuple[str, bytes | dict[str, Any], str]] = [
@@ -170,6 +170,41 @@ REFUSED: list[tuple[str, bytes | dict[str, Any], str]] = [
     ("broken_later", b'{"id":\n "q1",\n "question": Why}', "line 3 of it, column 14"),
     ("text", b"What is 2 + 2?", "not JSON"),
     ("array", b'["Why?"]', "it is a list, not an object"),
+    (
+        "messages",
+        b'[{"role": "user", "content": "Why?"}]',
+        'it is a list of messages, not an object; write {"messages": [...]} around it',
+    ),
+    (
+        "one_message",
+        {"role": "user", "content": "Why?"},
+        'it is one message of a chat, not a question; write {"messages": [...]} around',
+    ),
+    (
+        "anthropic",
+        {"custom_id": "13", "params": {"messages": [{"role": "user", "content": "Why?"}], "max_tokens": 5}},
+        "it is a line of an Anthropic message batch (`custom_id`, `params`); write {",
+    ),
+    (
+        "parameter",
+        {**NAMED, "params": {"temprature": 0}},
+        "unknown parameter 'temprature'; did you mean 'temperature'?",
+    ),
+    (
+        "parameter_value",
+        {**NAMED, "params": {"top_p": 2}},
+        "parameter 'top_p' must be a number above 0 and at most 1, not 2",
+    ),
+    (
+        "format",
+        {**NAMED, "params": {"response_format": {"type": "xml"}}},
+        "'response_format' must have the type text, json_object or json_schema",
+    ),
+    (
+        "chat_parameter",
+        {**NAMED, "params": {"reasoning_effort": "low"}},
+        "parameter 'reasoning_effort' is for chat messages; this question is a prompt",
+    ),
     ("number", b"42", "it is a number, not an object"),
     ("not_utf8", b'{"id": "q1", "question": "caf\xe9"}', "not UTF-8 (byte 0xe9 at byte 30)"),
     ("surrogate", b'{"id": "q1", "question": "half \\ud800"}', "half of a surrogate pair, such as \\ud800 alone"),
@@ -258,13 +293,27 @@ REFUSED: list[tuple[str, bytes | dict[str, Any], str]] = [
 
 CHAT = {"messages": [{"role": "user", "content": "Why?"}]}
 BATCH = {"custom_id": "q1", "method": "POST", "url": "/v1/chat/completions", "body": CHAT}
+
+
+@pytest.mark.parametrize(("body", "content"), [(CHAT, "messages"), ({"model": "m", "prompt": "Why?"}, "prompt")])
+def test_a_batch_line_without_method_and_url_is_read(body: dict[str, Any], content: str) -> None:
+    """As Together and Novita have it: what the body asks says which endpoint is meant."""
+    question = asked({"custom_id": "q1", "body": body})
+
+    assert (question.request_id, question.model, getattr(question, content)) == ("q1", body.get("model"), body[content])
+
+
 REFUSED_BATCH_LINES: list[tuple[str, dict[str, Any], str]] = [
     (
         "url",
         {**BATCH, "url": "/v1/embeddings"},
         '`url` is "/v1/embeddings"; only /v1/chat/completions and /v1/completions can be asked',
     ),
-    ("no_url", {"custom_id": "q1", "body": CHAT}, "`url` is missing"),
+    (
+        "nothing_to_ask",
+        {"custom_id": "q1", "body": {"model": "m"}},
+        "`body` asks nothing; /v1/chat/completions wants `messages` in it",
+    ),
     ("odd_url", {**BATCH, "url": []}, "`url` is a list"),
     ("method", {**BATCH, "method": "GET"}, '`method` is "GET"; only POST can be asked'),
     ("body", {**BATCH, "body": "Why?"}, "`body` is a text, not an object"),
