@@ -176,12 +176,12 @@ PARAMETERS: dict[str, Parameter] = {
 }
 
 SPELLINGS: dict[str, str] = {
-    "max_completion_tokens": "`max_tokens`, before which it goes; chats keep its name",
-    "top_logprobs": "how many, with `logprobs` true",
-    "response_format": "`structured_outputs`; of the type text, json_object or json_schema. Servers get it as it is",
-    **{name: f"`structured_outputs` with `{structure}`" for name, structure in GUIDED.items()},
-    "stream": "nothing: must be false, answers arrive whole",
-    "stream_options": "nothing: must be null, answers arrive whole",
+    "max_completion_tokens": "`max_tokens`, and wins over it; sent under this name with chats",
+    "top_logprobs": "the count of `logprobs`, which must be true",
+    "response_format": "`structured_outputs`; of type text, json_object or json_schema; sent as it is",
+    **dict.fromkeys(GUIDED, "`structured_outputs` with what the name says"),
+    "stream": "nothing; false or null, because answers arrive whole",
+    "stream_options": "nothing; null, because answers arrive whole",
 }
 """Other names -> what they mean; for people, in Markdown."""
 

@@ -181,7 +181,7 @@ FIELDS: dict[str, Field] = {
     "model": Field(_model, "the model that is to answer", "the model of the run (`--model`, or the configured one)"),
     "params": Field(
         _json_object,
-        "sampling parameters, OpenAI's names and vLLM's (`max_tokens`, `temperature`, `top_k`, `n`, `stop`, `response_format`, ...)",
+        "sampling parameters, OpenAI's names and vLLM's: [Parameters](#parameters)",
         "the configured ones",
     ),
     "priority": Field(_priority, f"0 to {MAX_PRIORITY}; higher goes first, from when it is submitted", "0"),

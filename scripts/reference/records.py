@@ -4,12 +4,44 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from producer.answers.answers_file import ANSWER_FIELDS
 from producer.questions.fields import FIELDS
 from wire.failures import KINDS
+from wire.parameters import PARAMETERS, SPELLINGS, Parameter, Reach
+
+DONE_WITH: Mapping[Reach, tuple[str, str]] = {
+    "everywhere": ("used", "sent"),
+    "bookkeeping": ("passed over", "sent"),
+    "servers": ("`bad_parameter`", "sent"),
+    "other servers": ("`bad_parameter`", "sent; vLLM's: `bad_parameter`"),
+}
+"""What vLLM in a worker's process and a server do with a parameter."""
+
+
+def _parameters() -> Iterator[Sequence[str]]:
+    """A row for each kind of parameter, with all names of it."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, parameter in PARAMETERS.items():
+        alike.setdefault((_takes(parameter), *DONE_WITH[parameter.reach]), []).append(f"`{name}`")
+    for cells, names in alike.items():
+        yield ", ".join(names), *cells
+    meanings: dict[str, list[str]] = {}
+    for name, meaning in SPELLINGS.items():
+        meanings.setdefault(meaning, []).append(f"`{name}`")
+    for meaning, names in meanings.items():
+        yield ", ".join(names), f"as {meaning}", "as that", "as that"
+
+
+def _takes(parameter: Parameter) -> str:
+    return (
+        parameter.takes
+        + (" (chats only)" if parameter.chat_only else "")
+        + (f"; {parameter.note}" if parameter.note else "")
+    )
+
 
 TABLES: dict[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = {
     "fields of a question": (
@@ -17,6 +49,7 @@ TABLES: dict[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = {
         [(f"`{name}`", field.holds, field.missing) for name, field in FIELDS.items()],
     ),
     "fields of an answer": (("field", "holds"), [(f"`{name}`", holds) for name, holds in ANSWER_FIELDS.items()]),
+    "parameters": (("parameter", "takes", "vLLM in process", "a server"), list(_parameters())),
     "kinds of failure": (
         ("kind", "retryable", "means", "what to do"),
         [(f"`{kind}`", "yes" if about.retryable else "no", about.means, about.advice) for kind, about in KINDS.items()],
