@@ -55,6 +55,10 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=ENGINES, help="what answers (default: what the configuration describes)")
 
 
+def add_served_as(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--served-as", metavar="NAME", help="the model for all questions, whatever model they name")
+
+
 def positive(text: str) -> int:
     """A whole number, 1 or more."""
     return _whole_number(text, 1)

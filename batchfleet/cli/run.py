@@ -9,7 +9,7 @@ from pathlib import Path
 
 from batchfleet.admin.take_back import take_back
 from batchfleet.cli import convert, question_flags
-from batchfleet.cli.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
+from batchfleet.cli.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, add_served_as, positive
 from batchfleet.runs import run_file
 from batchfleet.runs.resume_hint import command_again
 from batchfleet.settings import to_options
@@ -52,6 +52,7 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
         help="name of the run (default: derived from what is asked, so that the same command resumes)",
     )
     parser.add_argument("--model", metavar="NAME", help="the model for questions that name none")
+    add_served_as(parser)
     parser.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
     parser.add_argument(
         "--keep-going", action="store_true", help=f"ask the others too if the first {run_file.ALIKE} all fail alike"
@@ -84,6 +85,7 @@ def _asking(arguments: argparse.Namespace, settings: Settings) -> run_file.RunRe
         as_json=arguments.json,
         again=command_again(sys.argv),
         shape=question_flags.shape(arguments),
+        served_as=arguments.served_as,
         input_format=arguments.input_format,
         output_format=arguments.format,
         is_ordered=arguments.ordered,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from batchfleet.cli import question_flags
-from batchfleet.cli.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, positive
+from batchfleet.cli.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, add_served_as, positive
 from batchfleet.cli.load_settings import load
 from batchfleet.runs.run_file import STDIN, RunRequest
 from batchfleet.scoring.score import ScoringPlan, has_keys, score
@@ -35,6 +35,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         help="folder for the answers, one file a run, and the comparison",
     )
     sweep.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
+    add_served_as(sweep)
     add_engine(sweep)
     sweep.add_argument("--workers", type=positive, default=1, metavar="N", help="worker processes (default: 1)")
     add_json(sweep, "print the comparison as one JSON object on stdout")
@@ -51,6 +52,7 @@ def _sweep(arguments: argparse.Namespace, settings: Settings) -> int:
         quiet=arguments.quiet,
         as_json=arguments.json,
         shape=question_flags.shape(arguments),
+        served_as=arguments.served_as,
         input_format=arguments.input_format,
     )
 

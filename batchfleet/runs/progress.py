@@ -25,6 +25,7 @@ from batchfleet.runs.progress_text import (
     waits_for,
 )
 from batchfleet.runs.status_poller import StatusPoller
+from batchfleet.runs.unserved import UnservedNotice
 from producer.resume import RunTally
 from wire.connection import RedisAddress
 
@@ -52,6 +53,7 @@ class ProgressView:
         self._looked_at = 0.0
         self._line_at = self._began + FIRST_LINE_S
         self._done = 0
+        self._unserved: UnservedNotice | None = None
 
     def __enter__(self) -> Self:
         if not self._quiet and self._console.is_terminal:
@@ -70,6 +72,10 @@ class ProgressView:
         """Look at the fleet there as well, from now on."""
         self._glance = StatusPoller(address)
         self._glance.start()
+
+    def notice_unserved(self, notice: UnservedNotice) -> None:
+        """Have this told as well, even if all else is to be quiet."""
+        self._unserved = notice
 
     @property
     def gpu_s(self) -> float:
@@ -99,6 +105,8 @@ class ProgressView:
             self._done, self._latest = tally.done, now
         left, status = tally.questions - tally.on_disk, self._glance.status if self._glance else None
         in_engines = sum(min(worker.in_flight, worker.max_num_seqs) for worker in status.workers) if status else 0
+        if self._unserved is not None:
+            self._unserved.look(status, now)
         can_work = status is None or any(worker.state in AT_WORK for worker in status.workers)
         self._pace.observe(Sample(now, tally.done, tally.completion_tokens), left, in_engines, can_work=can_work)
         standing = ProgressSnapshot.of(tally, status, self._pace, silent_s=now - self._latest)

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import redis
@@ -21,6 +21,7 @@ from batchfleet.runs.progress import ProgressView
 from batchfleet.runs.resume_hint import how_to_correct, how_to_go_on, to_do
 from batchfleet.runs.signals import Interruption
 from batchfleet.runs.summary import Outcome
+from batchfleet.runs.unserved import UnservedNotice, ensure_served
 from batchfleet.settings import to_options
 from batchfleet.settings.mask import child_environment, to_file_text
 from batchfleet.settings.schema import Settings
@@ -61,6 +62,7 @@ class RunRequest:
         skip_invalid: Bad lines become failure records instead of an error.
         keep_going: Ask all of them, even if the first ones all fail alike.
         wait_for_room: Wait while the fleet is full, instead of giving up.
+        served_as: The model for all questions, whatever they name; None to ask each of its own.
         quiet, as_json: How to talk to the user.
         take_back: Makes Redis forget a run, given where it is, its id and how long a run is kept; returns whether it is gone.
         again: The command that was given, for whoever stops it and wants to go on.
@@ -80,6 +82,7 @@ class RunRequest:
     input_format: InputFormat = "auto"
     output_format: OutputFormat | None = None
     is_ordered: bool = False
+    served_as: str | None = None
 
     @property
     def to(self) -> Destination:
@@ -98,13 +101,14 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
     """
     limits = to_options.reading_limits(settings)
     ensure_writable(asking.to)
-    source = Source(_files(asking, settings), asking.shape, asking.input_format)
+    shape = replace(asking.shape, ignores_models=asking.served_as is not None)
+    source = Source(_files(asking, settings), shape, asking.input_format)
     if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
         msg = f"{asking.answers} holds the questions; choose another -o"
         raise UsageError(msg)
     checked = check_questions(source, limits, skip_invalid=asking.skip_invalid)
     fingerprint = fingerprint_of(checked, settings, model, sampling)
-    if described := asking.shape.described():
+    if described := shape.described():
         # What it makes of the questions is in their own fingerprint already; here it is named, so that a difference can be told.
         fingerprint["asked as"] = described
     run = (
@@ -153,13 +157,14 @@ def run_file(asking: RunRequest, settings: Settings, engine: str, workers: int) 
     Returns:
         The exit code: 0 every question answered, 1 some failed, 3 not finished, 130 interrupted.
     """
+    model = to_options.model_name(settings, engine)
+    served = {model}
     if settings.redis.url:
         # Before a fleet is started on it, of which each part would say so in its own words.
-        with opened(to_options.redis_address(settings)):
-            pass
-    what = prepare(
-        asking, settings, to_options.model_name(settings, engine), settings.model.generator_settings.sampling_defaults
-    )
+        with opened(address := to_options.redis_address(settings)):
+            served.update(served_models(address))
+    what = prepare(asking, settings, asking.served_as or model, settings.model.generator_settings.sampling_defaults)
+    ensure_served(what, sorted(served))
     with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
         stock = _stock_of(what, answers, asking.to)
         if stock.is_complete:
@@ -190,10 +195,13 @@ def submit_file(asking: RunRequest, settings: Settings) -> int:
     with opened(address):
         pass
     # What nobody has set here is the workers' to say.
-    what = prepare(asking, settings, served_model(address, settings), settings.model.generator_settings.given_sampling)
+    model = asking.served_as or served_model(address, settings)
+    what = prepare(asking, settings, model, settings.model.generator_settings.given_sampling)
     with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
         stock = _stock_of(what, answers, asking.to)
         with ProgressView(quiet=asking.quiet) as view:
+            if not stock.is_complete:
+                view.notice_unserved(UnservedNotice(what, served_models(address), time.monotonic()))
             alike = 0 if asking.keep_going else ALIKE
             options = to_options.producer_options(settings, wait_for_room=asking.wait_for_room, stop_when_alike=alike)
             runner = Runner(what, stock, answers, address, options, observe=view.show)

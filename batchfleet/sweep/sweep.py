@@ -15,6 +15,7 @@ from pathlib import Path
 from batchfleet.runs.progress import ProgressView
 from batchfleet.runs.run_file import STDIN, RunRequest, prepare
 from batchfleet.runs.signals import Interruption
+from batchfleet.runs.unserved import ensure_served
 from batchfleet.settings import to_options
 from batchfleet.settings.mask import child_environment, to_file_text
 from batchfleet.settings.schema import SAMPLING_FIELDS, GeneratorSettings, ModelSettings, Settings, SweepSettings
@@ -122,9 +123,9 @@ def _prepared(plan: SweepPlan, combination: Combination, settings: Settings) -> 
     engine = to_options.engine_kind(settings, plan.engine)
     answers = plan.folder / f"{combination.name}.jsonl"
     asking = dataclasses.replace(plan.asking, answers=answers)
-    what = prepare(
-        asking, settings, to_options.model_name(settings, engine), settings.model.generator_settings.sampling_defaults
-    )
+    model = to_options.model_name(settings, engine)
+    what = prepare(asking, settings, asking.served_as or model, settings.model.generator_settings.sampling_defaults)
+    ensure_served(what, [model])
     what = dataclasses.replace(what, run=f"{combination.name}-{what.run.removeprefix('run-')}")
     row = Row(combination.name, combination.overrides, str(answers), run=what.run, questions=what.checked.count)
     with AnswersFile(answers) as file:

@@ -34,6 +34,7 @@ class Shape:
         template: Makes the prompt of a row; None for the column that holds it.
         system: A system message to go before each question; turns text into chat messages.
         chat: Turn text into chat messages even without a system message, so that the model's chat template is applied.
+        ignores_models: Ask every question of the run's model, whatever model it names.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Shape:
     template: PromptTemplate | None = None
     system: str | None = None
     chat: bool = False
+    ignores_models: bool = False
 
     @property
     def maps(self) -> bool:
@@ -54,6 +56,7 @@ class Shape:
         words += [f"template {self.template.digest}"] if self.template else []
         words += [f"system message {short(self.system)!r}"] if self.system is not None else []
         words += ["chat"] if self.chat else []
+        words += ["their models ignored"] if self.ignores_models else []
         return ", ".join(words)
 
     def ensure_fits(self, columns: Collection[str], place: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -140,7 +140,8 @@ class QuestionParser:
             metadata,
         )
         request_id = given.get("id") or f"{index + 1:07d}-{blake2b(_canonical(*content), digest_size=4).hexdigest()}"
-        return ParsedQuestion(index, line, request_id, *content, self.file)
+        question = ParsedQuestion(index, line, request_id, *content, self.file)
+        return replace(question, model=None) if self.shape.ignores_models else question
 
 
 def invalid_id(line: int, file: int = 0) -> str:

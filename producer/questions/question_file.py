@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
@@ -35,6 +36,7 @@ __all__ = [
 
 _MOST_PROBLEMS_SHOWN = 20
 _MOST_TIMES_SAID = 3
+_MOST_MODELS = 10_000
 _NOT_JSON = "it is not JSON"
 """How a reason begins that says no more than that (`producer.questions.fields`)."""
 _LINE_BITS = 44
@@ -51,6 +53,13 @@ class ReadingLimits:
     max_question_bytes: int = 1024 * 1024
 
 
+class ModelUse(NamedTuple):
+    """Questions that name the same model, or none: how many, and where the first of them stands, such as `questions.jsonl:4`."""
+
+    questions: int
+    first_place: str
+
+
 @dataclass(frozen=True, slots=True)
 class Checked:
     """What one pass over the files found.
@@ -63,6 +72,7 @@ class Checked:
         forms: What each file is.
         file_ids: Tell whether the files are still the ones that were checked.
         duplicates: Index of a question whose id belongs to another -> the place of that other, in words.
+        models: The models that questions name, up to `_MOST_MODELS`; empty text for those that name none.
     """
 
     count: int
@@ -72,6 +82,7 @@ class Checked:
     forms: tuple[Form, ...]
     file_ids: tuple[FileId, ...]
     duplicates: Mapping[int, str]
+    models: Mapping[str, ModelUse] = field(default_factory=dict)
 
 
 def read_questions(source: Source, limits: ReadingLimits) -> Iterator[ParsedQuestion | Invalid]:
@@ -98,6 +109,8 @@ def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool
     file_ids = tuple(map(identify, source.files))
     forms = tuple(map(_form_finder(source), source.files))
     first_problems: list[Invalid] = []
+    uses: dict[str, int] = {}
+    firsts: dict[str, ParsedQuestion] = {}
     count = invalid = total_bytes = 0
     fingerprint = blake2b(digest_size=16)
     with id_table() as table:
@@ -108,6 +121,9 @@ def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool
                 invalid += 1
                 if len(first_problems) < _MOST_PROBLEMS_SHOWN:
                     first_problems.append(question)
+            elif (model := question.model or "") in uses or len(uses) < _MOST_MODELS:
+                uses[model] = uses.get(model, 0) + 1
+                firsts.setdefault(model, question)
             fingerprint.update(_in_fingerprint(question))
             ids.add(
                 question.request_id, question.index, question.file << _LINE_BITS | question.line, invalid=not usable
@@ -124,7 +140,8 @@ def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool
             _as_invalid(duplicate.index, duplicate.line, taken[duplicate.index]) for duplicate in good_duplicates
         ]
         raise UsageError(_report(source, forms, first_problems, invalid, count))
-    return Checked(count, invalid, fingerprint.hexdigest(), total_bytes, forms, file_ids, taken)
+    models = {name: ModelUse(uses[name], _place(source, forms, first)) for name, first in firsts.items()}
+    return Checked(count, invalid, fingerprint.hexdigest(), total_bytes, forms, file_ids, taken, models)
 
 
 def read_checked(source: Source, limits: ReadingLimits, checked: Checked) -> Iterator[ParsedQuestion | Invalid]:
@@ -214,11 +231,7 @@ def _report(source: Source, forms: Sequence[Form], problems: list[Invalid], inva
         if said[problem.reason] <= _MOST_TIMES_SAID:
             shown.append(problem)
     lines = [f"{source}: {invalid} of {count} questions cannot be used"]
-    for problem in shown:
-        place = forms[problem.file].place
-        lines.append(
-            f"{source.files[problem.file]}:{'' if place == 'line' else f' {place} '}{problem.line}: {problem.reason}"
-        )
+    lines += [f"{_place(source, forms, problem)}: {problem.reason}" for problem in shown]
     if invalid > len(shown):
         lines.append(f"... and {invalid - len(shown)} more")
     if all(reason.startswith(_NOT_JSON) for reason in said):
@@ -231,6 +244,12 @@ def _report(source: Source, forms: Sequence[Form], problems: list[Invalid], inva
     )
     lines.append(f"Nothing was submitted. Correct the {file}{instead}.")
     return "\n".join(lines)
+
+
+def _place(source: Source, forms: Sequence[Form], question: ParsedQuestion | Invalid) -> str:
+    """Where it stands: `questions.jsonl:4`, `questions.parquet: row 4`."""
+    place = forms[question.file].place
+    return f"{source.files[question.file]}:{'' if place == 'line' else f' {place} '}{question.line}"
 
 
 def _ensure_unchanged(source: Source, file_ids: Sequence[FileId]) -> None:
