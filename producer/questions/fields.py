@@ -178,7 +178,11 @@ FIELDS: dict[str, Field] = {
     "messages": Field(
         _messages, "chat messages in OpenAI's form; the worker applies the model's chat template", "the same"
     ),
-    "model": Field(_model, "the model that is to answer", "the model of the run (`--model`, or the configured one)"),
+    "model": Field(
+        _model,
+        "the model that is to answer",
+        "the run's (`--model`, or the configured one; `--served-as` wins over a name here)",
+    ),
     "params": Field(
         _json_object,
         "sampling parameters, OpenAI's names and vLLM's: [Parameters](#parameters)",
