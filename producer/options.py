@@ -21,6 +21,7 @@ class ProducerOptions:
         patience_s: How long to wait for a Redis that does not answer before giving up (what was accepted goes on).
         wait_for_room: Whether to wait while the fleet has no room for more questions, instead of giving up.
         stop_when_alike: Stop if so many first questions of a file all fail for the same reason; 0 for never.
+        priority: Of the questions that bring none; 0 to 9, higher goes first.
         sampling: Sampling parameters that go with every question, where it does not bring its own.
     """
 
@@ -34,4 +35,5 @@ class ProducerOptions:
     patience_s: float = 600.0
     wait_for_room: bool = True
     stop_when_alike: int = 0
+    priority: int = 0
     sampling: JsonObject = field(default_factory=dict)

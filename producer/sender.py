@@ -219,7 +219,7 @@ class Sender:
             prompt=asked.prompt,
             messages=asked.messages,
             params={**self._options.sampling, **asked.params} if self._options.sampling else asked.params,
-            priority=asked.priority,
+            priority=asked.priority or self._options.priority,
             deadline=now + asked.deadline_s if asked.deadline_s is not None else None,
             metadata=asked.metadata,
             submitted_at=now,

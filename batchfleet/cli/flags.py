@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass
 
 from batchfleet import logs
+from wire.messages import MAX_PRIORITY
 
 Commands = argparse._SubParsersAction  # noqa: SLF001 (argparse gives the type of its own return value no public name)
 ENGINES = ("stub", "vllm", "openai")
@@ -57,6 +58,33 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 def add_served_as(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--served-as", metavar="NAME", help="the model for all questions, whatever model they name")
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--server",
+        metavar="URL",
+        help="a server that speaks OpenAI's API answers; its key belongs in BATCHFLEET_API_KEY",
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Flags that stand for settings of `model.generator_settings`, and `--set` for all of them; `load` reads them."""
+    words = "the model for questions that name none; with vLLM, what is loaded: a Hugging Face id or a folder"
+    parser.add_argument("--model", metavar="NAME", help=words)
+    parser.add_argument("--temperature", metavar="T", help="randomness, for questions that bring none")
+    parser.add_argument("--max-tokens", metavar="N", help="most tokens of an answer, for questions that bring none")
+    words = "any setting of docs/configuration.md, such as top_p=0.9; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=words)
+
+
+def priority(text: str) -> int:
+    """A priority, 0 to 9."""
+    value = not_negative(text)
+    if value > MAX_PRIORITY:
+        msg = f"{text} is above {MAX_PRIORITY}, the highest priority"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def positive(text: str) -> int:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from batchfleet.settings import schema_paths
 from batchfleet.settings.load import LoadedSettings, load_settings
+from wire.errors import UsageError
+
+_GENERATOR = "model.generator_settings"
+_FLAGS = {"redis": "redis.url"} | {name: f"{_GENERATOR}.{name}" for name in ("model", "temperature", "max_tokens")}
 
 
 def load(arguments: argparse.Namespace, instead: Mapping[str, object] | None = None, where: str = "") -> LoadedSettings:
@@ -20,11 +25,43 @@ def load(arguments: argparse.Namespace, instead: Mapping[str, object] | None = N
     Raises:
         UsageError: One line for every problem.
     """
-    overrides: dict[str, object] = {}
-    if getattr(arguments, "redis", None):
-        overrides["redis.url"] = arguments.redis
-    if getattr(arguments, "model", None):
-        overrides["model.generator_settings.model"] = arguments.model
-    return load_settings(
-        Path(arguments.config) if arguments.config else None, os.environ, overrides, instead or {}, where
+    path = Path(arguments.config) if arguments.config else None
+    overrides = dict(_flags(arguments))
+    loaded = load_settings(path, os.environ, overrides, instead or {}, where)
+    model = overrides.get(f"{_GENERATOR}.model")
+    if model and _boots_vllm(arguments, loaded):
+        # Never only another name for what the file would load: answers carry that name.
+        overrides[f"{_GENERATOR}.hf_model_id"] = model
+        loaded = load_settings(path, os.environ, overrides, instead or {}, where)
+    return loaded
+
+
+def _boots_vllm(arguments: argparse.Namespace, loaded: LoadedSettings) -> bool:
+    """Whether the command itself starts a worker that loads a model."""
+    if "engine" not in arguments:
+        return False
+    return arguments.engine == "vllm" or (
+        arguments.engine is None and loaded.settings.model.generator_settings.boot_local
     )
+
+
+def _flags(arguments: argparse.Namespace) -> Iterator[tuple[str, object]]:
+    """Settings that flags stand for; `--set` first, as the others are more explicit."""
+    for text in getattr(arguments, "settings", []):
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            msg = f"--set {text}: write it as KEY=VALUE"
+            raise UsageError(msg)
+        if any(key.rpartition(".")[2] == secret[-1] for secret in schema_paths.SECRETS):
+            msg = f"--set {key}: everybody on this machine can read a command line; set it in the configuration or the environment"
+            raise UsageError(msg)
+        yield key, value
+    for flag, key in _FLAGS.items():
+        if (value := getattr(arguments, flag, None)) is not None:
+            yield key, value
+    if server := getattr(arguments, "server", None):
+        yield from {
+            f"{_GENERATOR}.server": server,
+            f"{_GENERATOR}.port": "null",
+            f"{_GENERATOR}.boot_local": False,
+        }.items()

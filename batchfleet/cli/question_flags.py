@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, get_args
 
+from batchfleet.cli.flags import positive
 from producer.questions.column_mapping import Shape, columns_from_flags
-from producer.questions.sources import InputFormat
+from producer.questions.selection import Selection
+from producer.questions.sources import InputFormat, Source, find_files
+from wire.errors import UsageError
 
 if TYPE_CHECKING:
     from producer.questions.templates import PromptTemplate
@@ -45,6 +49,33 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--input-format", choices=get_args(InputFormat), default="auto", help="what files are whose name does not tell"
     )
+    some = group.add_mutually_exclusive_group()
+    some.add_argument("--limit", type=positive, metavar="N", help="only the first N questions")
+    some.add_argument(
+        "--sample", type=positive, metavar="N", help="only N questions, drawn at random; the same ones each time"
+    )
+    group.add_argument("--seed", type=int, metavar="S", help="draws another --sample (default: 0)")
+
+
+def source(arguments: argparse.Namespace, names: Iterable[str]) -> Source:
+    """The files of these names, read as the flags say.
+
+    Raises:
+        UsageError: There are no such files, or the flags contradict each other.
+    """
+    return Source(find_files(names), shape(arguments), arguments.input_format, selection(arguments))
+
+
+def selection(arguments: argparse.Namespace) -> Selection:
+    """Which of the questions the flags choose.
+
+    Raises:
+        UsageError: There is a seed and no sample.
+    """
+    if arguments.seed is not None and arguments.sample is None:
+        msg = "--seed draws a --sample N; the seed of the engine's own sampling is --set seed=S"
+        raise UsageError(msg)
+    return Selection(arguments.limit, arguments.sample, arguments.seed or 0)
 
 
 def shape(arguments: argparse.Namespace) -> Shape:

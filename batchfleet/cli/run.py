@@ -9,7 +9,18 @@ from pathlib import Path
 
 from batchfleet.admin.take_back import take_back
 from batchfleet.cli import convert, question_flags
-from batchfleet.cli.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, add_served_as, positive
+from batchfleet.cli.flags import (
+    EXIT_CODES,
+    Commands,
+    Shared,
+    add_engine,
+    add_json,
+    add_served_as,
+    add_server,
+    add_settings,
+    positive,
+    priority,
+)
 from batchfleet.runs import run_file
 from batchfleet.runs.resume_hint import command_again
 from batchfleet.settings import to_options
@@ -23,6 +34,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     )
     _add_asking(run)
     add_engine(run)
+    add_server(run)
     run.add_argument("--workers", type=positive, default=1, metavar="N", help="worker processes (default: 1)")
     run.set_defaults(command=_run, finds_fleet=False)
 
@@ -51,7 +63,14 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="name of the run (default: derived from what is asked, so that the same command resumes)",
     )
-    parser.add_argument("--model", metavar="NAME", help="the model for questions that name none")
+    parser.add_argument(
+        "--priority",
+        type=priority,
+        default=0,
+        metavar="0-9",
+        help="of questions that bring none; higher goes first (default: 0)",
+    )
+    add_settings(parser)
     add_served_as(parser)
     parser.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
     parser.add_argument(
@@ -84,8 +103,10 @@ def _asking(arguments: argparse.Namespace, settings: Settings) -> run_file.RunRe
         quiet=arguments.quiet,
         as_json=arguments.json,
         again=command_again(sys.argv),
+        priority=arguments.priority,
         shape=question_flags.shape(arguments),
         served_as=arguments.served_as,
+        selection=question_flags.selection(arguments),
         input_format=arguments.input_format,
         output_format=arguments.format,
         is_ordered=arguments.ordered,

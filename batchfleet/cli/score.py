@@ -18,7 +18,7 @@ from batchfleet.scoring.report import as_dict, as_text
 from batchfleet.scoring.score import Score, ScoredQuestion, ScoringPlan, score
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
-from producer.questions.sources import Source, find_files
+from producer.questions.sources import find_files
 from wire.errors import UsageError
 
 
@@ -76,8 +76,13 @@ def _score(arguments: argparse.Namespace, settings: Settings) -> int:
     key = find_files(arguments.key)
     outputs = [Path(name) for name in (arguments.details, arguments.disagreements) if name]
     _ensure_apart(outputs, [*files, *key])
-    source = Source(key, question_flags.shape(arguments), arguments.input_format)
-    plan = ScoringPlan(files, source, to_options.reading_limits(settings), arguments.tolerance, arguments.by)
+    plan = ScoringPlan(
+        files,
+        question_flags.source(arguments, arguments.key),
+        to_options.reading_limits(settings),
+        arguments.tolerance,
+        arguments.by,
+    )
     with ExitStack() as closing:
         details = closing.enter_context(_lines_to(arguments.details, files))
         disputed = closing.enter_context(_lines_to(arguments.disagreements, files))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from batchfleet.cli.flags import Commands, Shared, add_engine
+from batchfleet.cli.flags import Commands, Shared, add_engine, add_server, add_settings
 from batchfleet.settings.schema import Settings
 from batchfleet.supervisor.services import serve_batcher, serve_worker
 
@@ -14,6 +14,8 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     batcher.set_defaults(command=_batcher, usual_log_level="info")
     worker = commands.add_parser("worker", parents=shared.both, help="serve: answer batches")
     add_engine(worker)
+    add_server(worker)
+    add_settings(worker)
     worker.set_defaults(command=_worker, usual_log_level="info")
 
 

@@ -53,6 +53,7 @@ def _sweep(arguments: argparse.Namespace, settings: Settings) -> int:
         as_json=arguments.json,
         shape=question_flags.shape(arguments),
         served_as=arguments.served_as,
+        selection=question_flags.selection(arguments),
         input_format=arguments.input_format,
     )
 
@@ -69,7 +70,7 @@ def _accuracy(asking: RunRequest, settings: Settings) -> Accuracy:
     if STDIN in asking.questions:
         return lambda _: None
     source, limits = (
-        Source(find_files(asking.questions), asking.shape, asking.input_format),
+        Source(find_files(asking.questions), asking.shape, asking.input_format, asking.selection),
         to_options.reading_limits(settings),
     )
     if not has_keys(source, limits):

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from batchfleet.cli.flags import Commands, Shared, add_engine, not_negative
+from batchfleet.cli.flags import Commands, Shared, add_engine, add_server, add_settings, not_negative
 from batchfleet.humanize import plural
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
@@ -29,6 +29,8 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         help="a fleet on this host that stays: Redis unless one is named, batchers and workers",
     )
     add_engine(up)
+    add_server(up)
+    add_settings(up)
     up.add_argument(
         "--workers", type=not_negative, default=1, metavar="N", help="worker processes at first (default: 1)"
     )

@@ -229,7 +229,10 @@ def local_session(engine: str, workers: int, model: str | None, redis: str | Non
     if workers < 1:
         msg = f"workers is {workers}; it must be 1 or more"
         raise ValueError(msg)
-    settings = read_settings(config, {"redis.url": redis, "model.generator_settings.model": model})
+    overrides = {"redis.url": redis, "model.generator_settings.model": model}
+    if engine == "vllm":
+        overrides["model.generator_settings.hf_model_id"] = model
+    settings = read_settings(config, overrides)
     local = LocalSupervisor(settings, engine, workers)
     local.start()
     return Session(settings, local)

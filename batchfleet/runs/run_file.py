@@ -34,8 +34,10 @@ from producer.answers.answers_file import AnswersFile
 from producer.answers.destination import Destination, OutputFormat, destination
 from producer.answers.exporter import ensure_writable
 from producer.file_run import AllFailAlikeError, NotFinishedError, RunCancelledError, Runner, StuckError
+from producer.options import ProducerOptions
 from producer.questions.column_mapping import AS_IT_STANDS, Shape
 from producer.questions.question_file import Checked, Source, check_questions
+from producer.questions.selection import EVERYTHING, Selection
 from producer.questions.sources import InputFormat, find_files
 from producer.questions.stdin_spool import spool, spool_path
 from producer.resume import FileRun, ResumeState, take_stock
@@ -65,6 +67,7 @@ class RunRequest:
         served_as: The model for all questions, whatever they name; None to ask each of its own.
         quiet, as_json: How to talk to the user.
         take_back: Makes Redis forget a run, given where it is, its id and how long a run is kept; returns whether it is gone.
+        priority: Of the questions that bring none.
         again: The command that was given, for whoever stops it and wants to go on.
     """
 
@@ -78,7 +81,9 @@ class RunRequest:
     as_json: bool = False
     take_back: Callable[[RedisAddress, str, float], bool] = lambda *_: False
     again: str = "the same command"
+    priority: int = 0
     shape: Shape = AS_IT_STANDS
+    selection: Selection = EVERYTHING
     input_format: InputFormat = "auto"
     output_format: OutputFormat | None = None
     is_ordered: bool = False
@@ -102,7 +107,7 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
     limits = to_options.reading_limits(settings)
     ensure_writable(asking.to)
     shape = replace(asking.shape, ignores_models=asking.served_as is not None)
-    source = Source(_files(asking, settings), shape, asking.input_format)
+    source = Source(_files(asking, settings), shape, asking.input_format, asking.selection)
     if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
         msg = f"{asking.answers} holds the questions; choose another -o"
         raise UsageError(msg)
@@ -111,6 +116,8 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
     if described := shape.described():
         # What it makes of the questions is in their own fingerprint already; here it is named, so that a difference can be told.
         fingerprint["asked as"] = described
+    if asking.selection != EVERYTHING:
+        fingerprint["limited to"] = str(asking.selection)
     run = (
         asking.run
         or f"run-{hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()}"
@@ -182,11 +189,18 @@ def run_file(asking: RunRequest, settings: Settings, engine: str, workers: int) 
         with LocalFleet(plan) as fleet, ProgressView(quiet=asking.quiet) as view:
             address = to_options.redis_address(settings, url=fleet.redis_url)
             fleet.wait_until_serving(address, view.say, interruption.check)
-            options = to_options.producer_options(settings, stop_when_alike=0 if asking.keep_going else ALIKE)
+            options = _producer_options(asking, settings)
             runner = Runner(what, stock, answers, address, options, observe=view.show, check_fleet=fleet.check)
             # A private queue ends with its fleet.
             kept_s = None if settings.redis.url is None else options.run_ttl_s
             return _ask(runner, what, asking, address, view, interruption, kept_s)
+
+
+def _producer_options(asking: RunRequest, settings: Settings) -> ProducerOptions:
+    alike = 0 if asking.keep_going else ALIKE
+    return to_options.producer_options(
+        settings, wait_for_room=asking.wait_for_room, stop_when_alike=alike, priority=asking.priority
+    )
 
 
 def submit_file(asking: RunRequest, settings: Settings) -> int:
@@ -202,8 +216,7 @@ def submit_file(asking: RunRequest, settings: Settings) -> int:
         with ProgressView(quiet=asking.quiet) as view:
             if not stock.is_complete:
                 view.notice_unserved(UnservedNotice(what, served_models(address), time.monotonic()))
-            alike = 0 if asking.keep_going else ALIKE
-            options = to_options.producer_options(settings, wait_for_room=asking.wait_for_room, stop_when_alike=alike)
+            options = _producer_options(asking, settings)
             runner = Runner(what, stock, answers, address, options, observe=view.show)
             return _ask(runner, what, asking, address, view, interruption, options.run_ttl_s)
 

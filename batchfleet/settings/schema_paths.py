@@ -19,8 +19,8 @@ KeyPath = tuple[str, ...]
 """Names from the outermost section to a key."""
 
 ENVIRONMENT_PREFIX = "BATCHFLEET_"
-RESERVED_VARIABLES = frozenset({"BATCHFLEET_GPUS"})
-"""Variables with our prefix that are no settings: which GPUs a worker may claim is a fact of its container."""
+RESERVED_VARIABLES = frozenset({"BATCHFLEET_GPUS", "BATCHFLEET_REDIS_SERVER"})
+"""Variables with our prefix that are no settings: which GPUs a worker may claim is a fact of its container, and no file names a program to start."""
 
 _GENERATOR: KeyPath = ("model", "generator_settings")
 # Sections whose settings people write without saying where they belong, as the guide does. They win over others of the same name.

@@ -109,7 +109,9 @@ def _check_division(tensor_parallel_size: int, present: int) -> None:
     )
 
 
-def producer_options(settings: Settings, *, wait_for_room: bool = True, stop_when_alike: int = 0) -> ProducerOptions:
+def producer_options(
+    settings: Settings, *, wait_for_room: bool = True, stop_when_alike: int = 0, priority: int = 0
+) -> ProducerOptions:
     limits = settings.limits
     return ProducerOptions(
         max_pending_questions=limits.max_pending_questions,
@@ -122,6 +124,7 @@ def producer_options(settings: Settings, *, wait_for_room: bool = True, stop_whe
         wait_for_room=wait_for_room,
         stop_when_alike=stop_when_alike,
         sampling=settings.model.generator_settings.given_sampling,
+        priority=priority,
     )
 
 
@@ -142,7 +145,7 @@ def engine_kind(settings: Settings, asked: str | None) -> str:
         return "openai"
     if settings.model_name is not None:
         return "vllm"
-    msg = "no model is named: set model.generator_settings.hf_model_id (vLLM), or boot_local: false with server (an existing server), "
+    msg = "which model shall answer? Give --model NAME (vLLM loads it), or --server URL with --model NAME, or a --config FILE that names them; "
     raise UsageError(msg + "or try it with --engine stub")
 
 
@@ -156,7 +159,7 @@ def model_name(settings: Settings, engine: str) -> str:
     if name is None and engine == "stub":
         return STUB_MODEL
     if name is None:
-        msg = f"engine {engine} needs a model; set model.generator_settings.hf_model_id, or `model` with boot_local: false"
+        msg = f"engine {engine} needs a model: give --model NAME, or set model.generator_settings.{'model' if engine == 'openai' else 'hf_model_id'}"
         raise UsageError(msg)
     return name
 
@@ -199,7 +202,7 @@ def vllm_options(settings: Settings, model: str) -> VllmOptions:
     """
     generator = settings.model.generator_settings
     if generator.hf_model_id is None and "model" not in generator.vllm_args:
-        msg = "engine vllm needs to know what to load; set model.generator_settings.hf_model_id"
+        msg = "engine vllm needs to know what to load: give --model NAME, or set model.generator_settings.hf_model_id"
         raise UsageError(msg)
     return VllmOptions(
         model=generator.hf_model_id or str(generator.vllm_args["model"]),
@@ -217,7 +220,7 @@ def _openai(settings: Settings, model: str) -> Engine:
 
     generator = settings.model.generator_settings
     if generator.server is None and generator.port is None:
-        msg = "engine openai needs to know its server; set model.generator_settings.server, with boot_local: false"
+        msg = "engine openai needs to know its server: give --server URL, or set model.generator_settings.server"
         raise UsageError(msg)
     return OpenAIEngine(
         OpenAIOptions(

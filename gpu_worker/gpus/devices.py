@@ -108,7 +108,8 @@ def find_gpus(environ: Mapping[str, str]) -> Gpus:
     if importlib.util.find_spec("pynvml") is None:
         if DRIVER.exists():
             log.warning(
-                "no GPUs are claimed, so the engine of every worker here sees all of them: pip install nvidia-ml-py, or run one worker a host"
+                "no GPUs are claimed, so the engine of every worker here sees all of them: install nvidia-ml-py "
+                "(scripts/install --vllm does), or run one worker a host"
             )
         return NO_GPUS
     # Only here: it is optional, and a worker without GPUs has no use for it.

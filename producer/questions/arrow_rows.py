@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +34,7 @@ def pyarrow_for(path: Path) -> Any:  # noqa: ANN401 (pyarrow has no types)
         import pyarrow.ipc  # noqa: PLC0415 (an extra, and slow to import)
         import pyarrow.parquet  # noqa: PLC0415 (likewise)
     except ImportError:
-        msg = f"{path}: for Parquet and Arrow, the package pyarrow is needed: {sys.executable} -m pip install pyarrow"
+        msg = f"{path}: Parquet and Arrow need the package pyarrow: scripts/install --parquet adds it (pip install pyarrow elsewhere)"
         raise UsageError(msg) from None
     return pyarrow
 

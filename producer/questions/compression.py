@@ -81,7 +81,7 @@ def zstd_for(path: Path) -> Any:  # noqa: ANN401 (a module that may not be there
         else:
             from backports import zstd  # noqa: PLC0415 (an extra)
     except ImportError:
-        msg = f"{path}: for zstd, the package backports.zstd is needed: {sys.executable} -m pip install backports.zstd, or use gzip"
+        msg = f"{path}: zstd needs the package backports.zstd: scripts/install --zstd adds it; or use gzip"
         raise UsageError(msg) from None
     return zstd
 

@@ -8,7 +8,7 @@ entries in `formats`, what an entry may say in `shaping` and `asking`, how equal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -65,7 +65,8 @@ class Checked:
     """What one pass over the files found.
 
     Attributes:
-        count: Questions in them, unusable ones included; their indices are 0 to count - 1.
+        count: Questions that are asked of them, unusable ones included; their indices are 0 to count - 1.
+        positions: Where these are among all questions of the files, from 0; None if they are all.
         invalid: How many of them are `Invalid` when read by `read_checked`, duplicates included.
         fingerprint: What is asked, by which ids, in which order, as 32 hexadecimal digits. The same for the same questions in another format.
         total_bytes: Size of all questions that can be used, in bytes as they stand in the file.
@@ -83,6 +84,7 @@ class Checked:
     file_ids: tuple[FileId, ...]
     duplicates: Mapping[int, str]
     models: Mapping[str, ModelUse] = field(default_factory=dict)
+    positions: Collection[int] | None = None
 
 
 def read_questions(source: Source, limits: ReadingLimits) -> Iterator[ParsedQuestion | Invalid]:
@@ -91,7 +93,8 @@ def read_questions(source: Source, limits: ReadingLimits) -> Iterator[ParsedQues
     Raises:
         UsageError: A file cannot be read (when it is its turn), or there is no question (at the end).
     """
-    return (question for question, _ in _read(source, limits, tuple(map(_form_finder(source), source.files))))
+    forms = tuple(map(_form_finder(source), source.files))
+    return (question for question, _ in _read(source, limits, forms, _positions(source, limits, forms)))
 
 
 def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool = False) -> Checked:
@@ -108,6 +111,7 @@ def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool
     """
     file_ids = tuple(map(identify, source.files))
     forms = tuple(map(_form_finder(source), source.files))
+    positions = _positions(source, limits, forms)
     first_problems: list[Invalid] = []
     uses: dict[str, int] = {}
     firsts: dict[str, ParsedQuestion] = {}
@@ -115,7 +119,7 @@ def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool
     fingerprint = blake2b(digest_size=16)
     with id_table() as table:
         ids = DuplicateFinder(table)
-        for question, size in _read(source, limits, forms):
+        for question, size in _read(source, limits, forms, positions):
             usable = isinstance(question, ParsedQuestion)
             if isinstance(question, Invalid):
                 invalid += 1
@@ -141,7 +145,7 @@ def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool
         ]
         raise UsageError(_report(source, forms, first_problems, invalid, count))
     models = {name: ModelUse(uses[name], _place(source, forms, first)) for name, first in firsts.items()}
-    return Checked(count, invalid, fingerprint.hexdigest(), total_bytes, forms, file_ids, taken, models)
+    return Checked(count, invalid, fingerprint.hexdigest(), total_bytes, forms, file_ids, taken, models, positions)
 
 
 def read_checked(source: Source, limits: ReadingLimits, checked: Checked) -> Iterator[ParsedQuestion | Invalid]:
@@ -152,7 +156,7 @@ def read_checked(source: Source, limits: ReadingLimits, checked: Checked) -> Ite
     """
     _ensure_unchanged(source, checked.file_ids)
     count = 0
-    for question, _ in _read(source, limits, checked.forms):
+    for question, _ in _read(source, limits, checked.forms, checked.positions):
         if count == checked.count:
             break
         count += 1
@@ -180,20 +184,39 @@ def _form_finder(source: Source) -> Callable[[Path], Form]:
     return find
 
 
-def _read(
+def _positions(source: Source, limits: ReadingLimits, forms: Sequence[Form]) -> Collection[int] | None:
+    return source.selection.positions(_entries(source, limits, forms))
+
+
+def _entries(
     source: Source, limits: ReadingLimits, forms: Sequence[Form]
-) -> Iterator[tuple[ParsedQuestion | Invalid, int]]:
-    """Questions, each with its size in bytes; 0 if it could not be read at all."""
-    index = 0
+) -> Iterator[tuple[int, int, bytes | Unreadable]]:
+    """Number of the file, line, and what stands there."""
     for number, (path, form) in enumerate(zip(source.files, forms, strict=True)):
-        ask = QuestionParser(number, source.shape, form.columns is not None).ask
         wanted = None if form.columns is None else source.shape.wanted_of(form.columns)
         for line, entry in read_entries(path, limits.max_question_bytes, form, wanted):
-            if isinstance(entry, Unreadable):
-                yield Invalid(index, line, invalid_id(line, number), entry.reason, number), 0
-            else:
-                yield ask(entry, index, line), len(entry)
-            index += 1
+            yield number, line, entry
+
+
+def _read(
+    source: Source, limits: ReadingLimits, forms: Sequence[Form], positions: Collection[int] | None
+) -> Iterator[tuple[ParsedQuestion | Invalid, int]]:
+    """Questions, each with its size in bytes; 0 if it could not be read at all."""
+    askers = [QuestionParser(number, source.shape, form.columns is not None) for number, form in enumerate(forms)]
+    index = 0
+    for position, (number, line, entry) in enumerate(_entries(source, limits, forms)):
+        if positions is not None:
+            if index == len(positions):
+                break
+            if position not in positions:
+                continue
+        if isinstance(entry, Unreadable):
+            yield Invalid(index, line, invalid_id(line, number), entry.reason, number), 0
+        else:
+            # An id that is derived tells the position among all: it is the same whichever of them are asked.
+            question = askers[number].ask(entry, position, line)
+            yield question if index == position else replace(question, index=index), len(entry)
+        index += 1
     if not index:
         msg = f"{source}: there is no question in it"
         raise UsageError(msg)

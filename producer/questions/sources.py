@@ -11,6 +11,7 @@ from typing import Any, Literal
 import orjson
 
 from producer.questions.column_mapping import AS_IT_STANDS, Shape
+from producer.questions.selection import EVERYTHING, Selection
 from wire.errors import UsageError
 
 MAX_FILES = 100_000
@@ -26,11 +27,13 @@ class Source:
         files: Read one after the other.
         shape: How rows become questions.
         format: What files are whose first bytes do not tell; `auto` goes by the ending of the name, and takes what says nothing for JSON.
+        selection: Which of the questions are asked.
     """
 
     files: tuple[Path, ...]
     shape: Shape = AS_IT_STANDS
     format: InputFormat = "auto"
+    selection: Selection = EVERYTHING
 
     def __str__(self) -> str:
         more = len(self.files) - 1

@@ -26,7 +26,7 @@ import redis
 
 from batchfleet.status.model import FleetStatus
 from batchfleet.status.read import read_status
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.private_server import SERVER_VARIABLE, PrivateRedis
 from batchfleet.supervisor.processes import spawn, stop_all
 from batchfleet.supervisor.state_folder import default_folder, redis_url
 from tests.documented import PAGES, ROOT, Shown, commands_of
@@ -43,7 +43,10 @@ NOT_RUN = {
         "docs/tuning.md",
         "batchfleet tune",
     ): "takes up to ten minutes: tests/integration/test_tune.py runs it with less time",
-    ("docs/engines.md", "python3 -m venv"): "what follows installs vLLM: 10 GB",
+    ("README.md", "scripts/install --vllm"): "installs vLLM: 3.5 GB or 10 GB",
+    ("README.md", ".venv-vllm/bin/batchfleet"): "loads a model from the internet",
+    ("docs/engines.md", "scripts/install --vllm"): "installs vLLM: 3.5 GB or 10 GB",
+    ("docs/engines.md", ".venv-vllm/bin/batchfleet"): "loads a model from the internet",
     (
         "docs/design/chaos.md",
         "scripts/chaos",
@@ -101,15 +104,18 @@ class Reader:
     Args:
         folder: Its path is short, because a socket will be in it.
         url: A Redis, for `redis://HOST:6379/0`.
+        port: Where a server answers, for `localhost:8000`.
     """
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, port: int) -> None:
         self.folder = folder
+        self.port = port
         self.services: list[tuple[Shown, subprocess.Popen[bytes]]] = []
         self._run = ""
         self._made: dict[str, str] = {}
         self._own_url = self._url = url
         kept = {name: value for name, value in os.environ.items() if not name.startswith("BATCHFLEET_")}
+        kept |= {SERVER_VARIABLE: os.environ[SERVER_VARIABLE]} if SERVER_VARIABLE in os.environ else {}
         path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environ = {
             **kept,
@@ -199,6 +205,7 @@ class Reader:
             ".venv/bin/", f"{Path(sys.executable).parent}/"
         )
         text = text.replace("redis://HOST:6379/0", self._url).replace("redis://localhost", self._url)
+        text = text.replace("http://localhost:8000", f"http://localhost:{self.port}")
         if re.search(r"\bRUN\b", text):
             text = text.replace("RUN", self._run)
         if "drain WORKER" in text:
@@ -293,7 +300,7 @@ def reader(redis_server: PrivateRedis, served: int) -> Iterator[Reader]:
     (folder / "answers.jsonl").write_text(json.dumps(failed) + "\n")
     write_data_set(folder / "questions-on-disk")
     make_zstd(folder / "bin")
-    made = Reader(folder, redis_server.url)
+    made = Reader(folder, redis_server.url, served)
     yield made
     stop_all([process for _, process in made.services], grace_s=10)
     shutil.rmtree(folder)

@@ -80,16 +80,22 @@ def argument_problems(vllm_args: Mapping[str, JsonValue], known: Collection[str]
     ]
 
 
-def engine_arguments(options: VllmOptions, serving: Serving, *, on_cpu: bool = False) -> JsonObject:
-    """Keyword arguments for `AsyncEngineArgs`; what the user gave wins over our defaults."""
+def engine_arguments(options: VllmOptions, serving: Serving, *, free_share: float | None = None) -> JsonObject:
+    """Keyword arguments for `AsyncEngineArgs`; what the user gave wins over our defaults.
+
+    Args:
+        free_share: For vLLM on CPUs, the share of this machine's memory that is free; None on GPUs.
+    """
     given = {_underscored(name): value for name, value in options.vllm_args.items()}
     own = {name: value for name, value in given.items() if name not in SERVING_ARGUMENTS}
     lora: JsonObject = {"enable_lora": True} if serving.adapters else {}
-    if serving.adapters and on_cpu:
+    if serving.adapters and free_share is not None:
         # vLLM for CPUs gives sequences without an adapter the one in the last slot when a batch has both (its LoRA kernels index with -1, up to
         # 0.33 at least). A last slot that stays empty changes nothing.
         lora["max_loras"] = len(serving.adapters) + 1
-    return {"model": options.model, **OUR_DEFAULTS, **lora, **own}
+    # vLLM would reserve 0.92 of all memory, and end where so much is not free, as on every laptop.
+    memory: JsonObject = {"gpu_memory_utilization": round(free_share / 2, 3)} if free_share is not None else {}
+    return {"model": options.model, **OUR_DEFAULTS, **lora, **memory, **own}
 
 
 def serving_of(options: VllmOptions) -> Serving:

@@ -73,12 +73,12 @@ def _prepare(options: VllmOptions, serving: Serving, is_abandoned: Callable[[], 
     problems = argument_problems(options.vllm_args, library.engine_argument_names())
     if problems:
         raise EngineBootError("vllm_args: " + "; ".join(problems))
-    on_cpu = library.is_for_cpu()
+    free_share = library.free_memory_share() if library.is_for_cpu() else None
     # Importing vLLM has taken seconds, in which we may have been told to stop.
     if is_abandoned():
         msg = "nobody waits for this engine any more"
         raise EngineBootError(msg)
-    return library.build(engine_arguments(options, serving, on_cpu=on_cpu))
+    return library.build(engine_arguments(options, serving, free_share=free_share))
 
 
 async def _built(options: VllmOptions, serving: Serving, output: OutputTee, over: threading.Event) -> Any:  # noqa: ANN401

