@@ -200,6 +200,6 @@ class Batcher:
                 self._leadership.release()
                 self._client.hdel(self._keys.batchers, self.name)
         except (QueueUnavailableError, redis.RedisError) as error:
-            log.info("left without saying goodbye: %s", error)
+            log.info("deregistration failed: %s", error)
         self._client.close()
         self._rq_client.close()

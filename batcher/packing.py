@@ -105,7 +105,7 @@ def most_waiting(max_waiting_batches: int | None, priority: int, workers: int = 
 
 
 def look_again_s(slots: int, taken: int, in_s: float) -> float:
-    """When a quarter of the batch slots will be free, in seconds, if workers go on as in the last `in_s`, in which they took `taken` batches.
+    """When a quarter of the batch slots will be free, in seconds, if workers continue as in the last `in_s`, in which they took `taken` batches.
 
     Looking more often costs a busy machine more than it brings: vLLM needs some 300 ms for a batch of 8 that 64 others wait behind.
     """

@@ -19,7 +19,7 @@ _UNSAFE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 _LABEL = re.compile(r" *\S+(?: \S+)*?:? {2,}")
-"""What stands in front of a line's words: `  answers   `, `  to go on:    `."""
+"""What stands in front of a line's words: `  answers   `, `  to resume:   `."""
 
 
 def printable(text: str) -> str:

@@ -25,7 +25,7 @@ class WorkerOptions:
         lease_s: How long a batch stays this worker's without being renewed.
         heartbeat_s: How often leases are renewed; at most a third of `lease_s`.
         stall_s: With questions in flight and no progress of the engine for this long, the worker gives its work up and exits.
-        drain_s: How long it may go on with what it holds after being told to stop.
+        drain_s: How long it may continue with what it holds after being told to stop.
         question_timeout_s: Longest that one question may be in the engine.
         max_attempts: Most tries of a question whose failure may pass.
         run_ttl_s: How long a run's keys live without activity.

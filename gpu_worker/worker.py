@@ -224,7 +224,7 @@ class GpuWorker:
                 await asyncio.to_thread(identity.leave)
 
     def _background_ended(self, task: asyncio.Task[None]) -> None:
-        """A worker that no longer publishes or renews its leases must not go on taking work."""
+        """A worker that no longer publishes or renews its leases must not keep taking work."""
         if not task.cancelled() and (error := task.exception()) is not None:
             log.critical("stops: a bug in what runs beside the engine", exc_info=error)
             self._broke = error

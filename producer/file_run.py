@@ -167,7 +167,7 @@ class Runner:
             except QueueUnavailableError as error:
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > self._options.patience_s:
-                    msg = f"{error}, for {self._options.patience_s:.0f} s; the same command continues the run"
+                    msg = f"{error}, for {self._options.patience_s:.0f} s; the same command resumes the run"
                     raise NotFinishedError(msg) from error
                 self.tally.waiting_for = str(error)
                 self._observe(self.tally)

@@ -54,7 +54,7 @@ class RetryUntilAvailable:
                 now = time.monotonic()
                 away_since = away_since or now
                 if now - away_since > self._patience_s:
-                    msg = f"{error}, for {self._patience_s:.0f} s; run {self._run} can be gone on with when it does"
+                    msg = f"{error}, for {self._patience_s:.0f} s; run {self._run} can be resumed when it does"
                     raise QueueUnavailableError(msg) from error
                 self._say(str(error))
                 if self._stopping.wait(pause_s):

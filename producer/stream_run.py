@@ -140,10 +140,10 @@ class StreamRun:
             thread.start()
 
     def stop(self) -> None:
-        """Send and receive no more, and let another producer have the run. What was accepted goes on. Returns when it is done."""
+        """Send and receive no more, and let another producer have the run. What was accepted is still answered. Returns when it is done."""
         self._end(
             FleetError(
-                f"run {self.plan.run} was left before its end; what was accepted goes on, and can be collected under that id"
+                f"run {self.plan.run} was left before its end; what was accepted is still answered, and can be collected under that id"
             )
         )
         self._stop()

@@ -82,6 +82,6 @@ def _blocks(page: str) -> Iterator[tuple[str, int, list[str]]]:
 
 
 def _goes_on(page: str, number: int) -> bool:
-    """Whether the block goes on behind an empty line."""
+    """Whether the block continues after an empty line."""
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     return number < len(lines) and lines[number].startswith("    ")

@@ -153,7 +153,7 @@ def translated(address: RedisAddress) -> Iterator[None]:
         raise QueueUnusableError(msg) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         if advice := _tls_advice(str(error)):
-            msg = f"Redis at {address.shown()}: TLS does not come about ({_words(error)}); {advice}"
+            msg = f"Redis at {address.shown()}: TLS handshake failed ({_words(error)}); {advice}"
             raise QueueUnusableError(msg) from error
         msg = f"Redis at {address.shown()} does not answer: {_words(error)}{_without_certificate(address)}"
         raise QueueUnavailableError(msg) from error

@@ -11,10 +11,10 @@ FleetError
 |-- LeaseLostError           somebody else does this now   -> drop it, change nothing
 |-- EngineDeadError          this worker, any question     -> finish nothing, exit, let another take it
 |-- EngineBootError          this worker, before any work  -> a person must act; exit without having taken work
-|-- ParameterError           this question, any engine     -> refuse the question, go on with the others
+|-- ParameterError           this question, any engine     -> refuse the question, continue with the others
 `-- UsageError               what the user gave            -> one clear message, exit code 2
 
-A failure of one question is not an exception: it travels as a value (`wire.messages.Failure`), and its batch goes on.
+A failure of one question is not an exception: it travels as a value (`wire.messages.Failure`), and its batch continues.
 """
 
 from __future__ import annotations

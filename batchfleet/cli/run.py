@@ -121,7 +121,7 @@ def _configured_questions(settings: Settings) -> tuple[str, ...]:
 
 
 def _configured_answers(settings: Settings) -> Path:
-    """Always the same name for the same settings, so that the same command goes on with it."""
+    """Always the same name for the same settings, so that the same command resumes it."""
     output = settings.output
     if output.output_directory is None and output.output_prefix is None:
         msg = "where shall the answers go? Give -o FILE, or set output_directory in the configuration"

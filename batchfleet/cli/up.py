@@ -1,4 +1,4 @@
-"""`up`, `scale` and `down`: a fleet on this host that stays."""
+"""`up`, `scale` and `down`: a long-running fleet on this host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     up = commands.add_parser(
         "up",
         parents=shared.both,
-        help="a fleet on this host that stays: Redis unless one is named, batchers and workers",
+        help="a long-running fleet on this host: Redis unless one is named, batchers and workers",
     )
     add_engine(up)
     add_server(up)

@@ -86,7 +86,7 @@ class AsyncRun:
                 while not outbox.is_ready:
                     await self._changed.wait()
         except TimeoutError:
-            msg = f"no answer within {timeout_s:g} s; the run goes on"
+            msg = f"no answer within {timeout_s:g} s; the run continues"
             raise TimeoutError(msg) from None
 
     async def wait(self, timeout_s: float | None = None) -> RunStatus:

@@ -90,7 +90,7 @@ class Fleet:
         self.close()
 
     def close(self) -> None:
-        """Submit and collect no more. Runs that are not finished go on in the fleet, and `run(id)` finds them again."""
+        """Submit and collect no more. Runs that are not finished continue in the fleet, and `run(id)` finds them again."""
         self._asks.close()
         self._session.close()
 
@@ -174,7 +174,7 @@ class Fleet:
     ) -> Iterator[Answer | Failure]:  # fmt: skip
         """Ask many questions; their answers come as they are finished, in no order.
 
-        `submit` and `Run.results` in one: see there. Leaving the loop leaves the run, which goes on with what was accepted.
+        `submit` and `Run.results` in one: see there. Leaving the loop leaves the run, which continues with what was accepted.
         """
         check_errors(errors)
         submitted = self.submit(questions, run=run, params=params, window=window)
@@ -193,7 +193,7 @@ class Fleet:
         Args:
             questions: Anything to go through, a generator of millions too. It is gone through in a thread of its own, never further than
                 `window` and a few hundred questions ahead of the results that were taken.
-            run: Name of the run. Where a run of that name was begun with the same questions in the same order, it is gone on with: what was
+            run: Name of the run. Where a run of that name was begun with the same questions in the same order, it is resumed: what was
                 accepted is not asked again, and results that were taken do not come again. None for a new one.
             params: Sampling parameters, for what the questions do not say themselves.
             window: Most questions that are accepted and whose results were not taken; None for `limits.run_window`.

@@ -76,7 +76,7 @@ class LiveRun:
             with translated(session.address), connect(session.address) as client:
                 fingerprint = read_fingerprint(client, session.keys, self.id)
             if fingerprint.get("questions") != STREAM:
-                msg = f"the answers of run {self.id} go to a file, with `batchfleet submit` or `run`; the same command goes on with it"
+                msg = f"the answers of run {self.id} go to a file, with `batchfleet submit` or `run`; the same command resumes it"
                 raise UsageError(msg)
             stream, _ = session.stream(self.id, None, self.outbox)
             stream.start()

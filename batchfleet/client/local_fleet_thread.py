@@ -19,7 +19,7 @@ CHECK_S = 0.2
 
 
 class LocalSupervisor:
-    """Starts a fleet, starts again what ends, and stops it all.
+    """Starts a fleet, restarts what exits, and stops it all.
 
     One thread does all of it: the children are told to die with the thread that started them.
 

@@ -86,5 +86,5 @@ class Numbering:
     def _others(self) -> UsageError:
         return UsageError(
             f"run {self._run} exists, and the first {self._resume_at} questions that it was given are not the first of these, "
-            "or were for another model. Give the same questions in the same order to go on with it, or choose another run id"
+            "or were for another model. Give the same questions in the same order to resume it, or choose another run id"
         )

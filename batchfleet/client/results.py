@@ -56,7 +56,7 @@ class Outbox:
             self._finished = True
             self._error = error
             if error is not None:
-                # They were not acknowledged, so whoever goes on with the run gets them; given out here, they would come twice.
+                # They were not acknowledged, so whoever resumes the run gets them; given out here, they would come twice.
                 self._records.clear()
             self._changed.notify_all()
         self._on_change()
@@ -101,7 +101,7 @@ class Outbox:
             if not self._changed.wait_for(
                 lambda: self._records or self._finished, None if until is None else max(0.0, until - time.monotonic())
             ):
-                msg = f"no answer within {timeout_s:g} s; the run goes on"
+                msg = f"no answer within {timeout_s:g} s; the run continues"
                 raise TimeoutError(msg)
             if self._records:
                 self._given, record = self._records.popleft()

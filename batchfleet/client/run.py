@@ -50,13 +50,13 @@ class Run:
         A result counts as taken when the next one is asked for. If the process dies before, it comes again: at least once, and `id` tells.
 
         Args:
-            errors: `raise` stops at the first failed question; calling `results` again goes on behind it. `return` gives failures as values.
+            errors: `raise` stops at the first failed question; calling `results` again continues after it. `return` gives failures as values.
             timeout_s: Longest wait for the next result; None for ever.
 
         Raises:
             QuestionFailedError: With `errors="raise"`: a question failed.
-            TimeoutError: No result came in time; the run goes on.
-            FleetError: The run cannot be gone on with here; the message says why.
+            TimeoutError: No result came in time; the run continues.
+            FleetError: The run cannot be resumed here; the message says why.
         """
         check_errors(errors)
         self._live.collect()
@@ -70,7 +70,7 @@ class Run:
         """Return when every question has its result, taken or not.
 
         Raises:
-            TimeoutError: It was not so within `timeout_s` seconds; the run goes on.
+            TimeoutError: It was not so within `timeout_s` seconds; the run continues.
             UsageError: It will not be so before results are taken: they fill the run's window.
             QueueUnavailableError: Redis did not answer for `redis.patience_s` (ten minutes).
         """
@@ -96,9 +96,9 @@ class Run:
         return self._live.cancel()
 
     def close(self) -> None:
-        """Submit and collect no more here. What was accepted goes on, and `Fleet.run(id)` collects it, in this process or another."""
+        """Submit and collect no more here. What was accepted is still answered, and `Fleet.run(id)` collects it, in this process or another."""
         self._live.leave()
 
 
 def not_in_time(run: str, timeout_s: float | None) -> TimeoutError:
-    return TimeoutError(f"run {run} was not done within {timeout_s:g} s; it goes on")
+    return TimeoutError(f"run {run} was not done within {timeout_s:g} s; it continues")

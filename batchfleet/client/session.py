@@ -173,7 +173,7 @@ class Session:
             raise
 
     def leave(self, run: str) -> None:
-        """Serve a run no more; what was accepted goes on."""
+        """Serve a run no more; what was accepted is still answered."""
         with self._lock:
             stream = self._streams.pop(run, None)
         if stream is not None:
@@ -230,7 +230,7 @@ class Session:
 def _stop(stream: StreamRun) -> None:
     run = stream.plan.run
     if stream.is_live and not run.startswith(ASK_PREFIX):
-        log.warning("left run %s before its end; Fleet.run(%r) goes on with it, and its cancel() ends it", run, run)
+        log.warning("left run %s before its end; Fleet.run(%r) resumes it, and its cancel() ends it", run, run)
     stream.stop()
 
 

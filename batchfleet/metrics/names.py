@@ -139,6 +139,6 @@ FLEET = (
         "engine_deaths",
         "counter",
         ("model",),
-        "Engines that died or did not boot, so that their worker was started again; SIGKILL goes uncounted",
+        "Engines that died or did not boot, so that their worker was restarted; SIGKILL goes uncounted",
     ),
 )

@@ -1,4 +1,4 @@
-"""What is said when a run was stopped before its end: what is where, and how to go on."""
+"""What is said when a run was stopped before its end: what is where, and how to continue."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def how_to_go_on(
     """Lines for the person who stopped it.
 
     Args:
-        again: The command that goes on.
+        again: The command that continues.
         give_up: The command that cancels what is queued.
         kept_s: How long the fleet keeps what is queued, in seconds; None if the fleet ends with the command.
         width: Columns that commands are to fit; None for as many as they take.
     """
     lines = list(_lines(tally, answers, kept_s))
-    lines.append(to_do("to go on:    ", again, width))
+    lines.append(to_do("to resume:   ", again, width))
     if kept_s is not None and tally.with_fleet:
         lines.append(to_do("to give up:  ", give_up, width))
     return "\n".join(f"  {line}" for line in lines)
@@ -58,7 +58,7 @@ def how_to_correct(answers: Path, again: str, run: str | None, *, width: int | N
     lines = [f"none of them was kept: {answers} is as it was before"]
     lines += [f"first:       batchfleet forget {run}"] if run is not None else []
     lines += ["correct what it says; --keep-going asks all of them, whatever comes of it"]
-    lines += [to_do("to go on:    ", again, width)]
+    lines += [to_do("to resume:   ", again, width)]
     return "\n".join(f"  {line}" for line in lines)
 
 
@@ -69,7 +69,7 @@ def _lines(tally: RunTally, answers: Path, kept_s: float | None) -> Iterator[str
         yield f"{count(tally.questions - tally.on_disk)} are open; this fleet and its queue end with the command, and going on asks them again"
     else:
         if tally.with_fleet:
-            kept = f"the fleet goes on with them and keeps their records for {duration(kept_s)}"
+            kept = f"the fleet continues with them and keeps their records for {duration(kept_s)}"
             yield f"{count(tally.with_fleet)} are queued or in work; {kept}"
         if not_sent > 0:
             yield f"{count(not_sent)} were not sent yet"

@@ -68,7 +68,7 @@ class RunRequest:
         quiet, as_json: How to talk to the user.
         take_back: Makes Redis forget a run, given where it is, its id and how long a run is kept; returns whether it is gone.
         priority: Of the questions that bring none.
-        again: The command that was given, for whoever stops it and wants to go on.
+        again: The command that was given, for whoever stops it and wants to continue.
     """
 
     questions: tuple[str, ...]
@@ -273,7 +273,7 @@ def _ask(
     except KeyboardInterrupt:
         # A second Ctrl-C: no time to count.
         view.close()
-        again = to_do("to go on:    ", asking.again, width_of(sys.stderr))
+        again = to_do("to resume:   ", asking.again, width_of(sys.stderr))
         print(f"batchfleet: stopped at once\n  what is in {asking.to.journal} stays\n  {again}", file=sys.stderr)
         raise
     view.close()

@@ -12,7 +12,7 @@ KeyPath = tuple[str, ...]
 
 _RETRIEVAL = "nothing is retrieved: put the context into the questions, with --template"
 _GRADING = "answers are scored apart, by `batchfleet score`"
-_CHECKPOINTS = "every answer is on disk as it comes, and the same command goes on where it stopped"
+_CHECKPOINTS = "every answer is on disk as it comes, and the same command resumes where it stopped"
 _ELSEWHERE = "what was answered elsewhere is asked again"
 _SERVING = "an engine in this process has no port; boot_local and server say what answers"
 _DISPLAY = "--quiet and --log-level say what is shown"

@@ -30,7 +30,7 @@ def show(status: FleetStatus) -> None:
 
 
 def watch(address: RedisAddress) -> None:
-    """Show the state until interrupted. Redis away: say so, and go on when it is back."""
+    """Show the state until interrupted. Redis away: say so, and continue when it is back."""
     console = TerminalConsole()
     if not console.is_terminal:
         while True:

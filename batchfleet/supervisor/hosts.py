@@ -32,7 +32,7 @@ class Host:
 
     Attributes:
         name: Unique for ever: HOST-TOKEN.
-        workers: How many it is to have; those that are just being started again included.
+        workers: How many it is to have; those that are just being restarted included.
         leaving: How many finish what they hold, and go.
         heard: Token of the last request that it took; empty before the first.
     """

@@ -90,7 +90,7 @@ class LocalFleet:
     def check(self) -> None:
         """Start again what ended, and see off those that were told to go.
 
-        A worker that cannot go on is given up by itself once the fleet has served, as long as there is another.
+        A worker that cannot continue is given up by itself once the fleet has served, as long as there is another.
 
         Raises:
             ChildGaveUpError: Something keeps ending that the fleet cannot do without; with its last words.
@@ -151,7 +151,7 @@ class LocalFleet:
 
     @property
     def workers(self) -> int:
-        """How many there are to be, those that are just being started again included."""
+        """How many there are to be, those that are just being restarted included."""
         return len(self._workers)
 
     @property
@@ -166,7 +166,7 @@ class LocalFleet:
         Args:
             address: Of this fleet's Redis.
             show: Called often with what is going on, in words.
-            go_on: Called often; raises if it is not to go on.
+            go_on: Called often; raises if it is not to continue.
 
         Raises:
             ChildGaveUpError: The engine cannot boot; with its last words.
@@ -187,7 +187,7 @@ class LocalFleet:
                 time.sleep(LOOK_S)
 
     def _states(self, client: redis.Redis, keys: Keys) -> dict[str, str]:
-        """In which states workers are, and what those in standby wait for. Redis away: none; it is being started again."""
+        """In which states workers are, and what those in standby wait for. Redis away: none; it is being restarted."""
         try:
             return {worker.state: worker.waits_for for worker in see_workers(client, keys)}
         except redis.ResponseError:

@@ -53,7 +53,7 @@ def find_server() -> str:
 
 
 class PrivateRedis:
-    """Keeps its data, with an append-only file, in `folder`; started again on the same folder, it has everything again.
+    """Keeps its data, with an append-only file, in `folder`; restarted on the same folder, it has everything again.
 
     Args:
         folder: Must be ours alone, and its path short: a socket's path has about 100 characters at most.

@@ -31,7 +31,7 @@ BETWEEN_SIGNALS_S = 0.2
 MOST_LAST_LINES = 40
 """As far back a program's own word for why it ended is looked for. That an engine did not boot takes some 15 lines."""
 NO_USE = 2
-"""Exit code of a program that a person must help: starting it again changes nothing."""
+"""Exit code of a program that a person must help: restarting it changes nothing."""
 
 
 class ChildGaveUpError(FleetError):
@@ -39,7 +39,7 @@ class ChildGaveUpError(FleetError):
 
 
 class ChildRefusedError(ChildGaveUpError):
-    """It says that it cannot work as it is configured: no use in starting it again, nor the whole fleet."""
+    """It says that it cannot work as it is configured: no use in restarting it, nor the whole fleet."""
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -65,7 +65,7 @@ def die_with_parent() -> None:
 
 
 class Supervised:
-    """One process that is started again when it ends, with a growing pause, a bounded number of times.
+    """One process that is restarted when it exits, with back-off, a bounded number of times.
 
     Args:
         name: For people.
@@ -109,7 +109,7 @@ class Supervised:
             msg = f"{self.name} {_ending(code)}{times}:\n{last_lines(self.log_file)}"
             raise ChildRefusedError(msg) if code == NO_USE else ChildGaveUpError(msg)
         wait_s = pause_s(self._failures, first_s=FIRST_BACKOFF_S, longest_s=LONGEST_BACKOFF_S)
-        log.warning("%s %s; starting it again in %.1f s", self.name, _ending(code), wait_s)
+        log.warning("%s %s; restarting it in %.1f s", self.name, _ending(code), wait_s)
         self._restart_at = time.monotonic() + wait_s
 
 

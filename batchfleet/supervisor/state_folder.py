@@ -1,4 +1,4 @@
-"""Where a fleet that stays keeps what must outlive it: its queue, its logs. Found again by its place, and held by one process at a time."""
+"""Where a long-running fleet keeps what must outlive it: its queue, its logs. Found again by its place, and held by one process at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`up`: a fleet on this host that stays until it is told to go, and changes its size on the way."""
+"""`up`: a long-running fleet on this host until it is told to go, and changes its size on the way."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class _Keeper:
             with translated(self._address):
                 post.leave()
         except FleetError as error:
-            log.info("left without saying goodbye: %s", error)
+            log.info("deregistration failed: %s", error)
 
 
 def _stop_on_signals(stopping: threading.Event, fleet: LocalFleet) -> None:

@@ -142,7 +142,7 @@ def _run_on_one_fleet(plan: SweepPlan, steps: Sequence[Step], comparison: Compar
         Whether the user has stopped the sweep.
 
     Raises:
-        ChildGaveUpError: The fleet could not go on; the rows say so.
+        ChildGaveUpError: The fleet could not continue; the rows say so.
     """
     to_do = [step for step in steps if step.row.status != "complete"]
     if not to_do:
@@ -231,7 +231,7 @@ def _report(plan: SweepPlan, comparison: Comparison, *, interrupted: bool) -> in
         print(f"answers, comparison.json and comparison.csv are in {plan.folder}", file=sys.stderr)
     if unfinished:
         print(
-            f"batchfleet: {len(unfinished)} of {len(comparison.rows)} runs are not finished; the same command goes on with them",
+            f"batchfleet: {len(unfinished)} of {len(comparison.rows)} runs are not finished; the same command resumes them",
             file=sys.stderr,
         )
         return 130 if interrupted else 3

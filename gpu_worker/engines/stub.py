@@ -54,7 +54,7 @@ class StubOptions:
         sampling_defaults: As for a real engine; recorded with every answer.
         refuse_on: Substring of prompts that are refused; None for never.
         crash_on: Substring of prompts that kill the process.
-        hang_on: Substring of prompts whose answer never ends, and makes no progress; what runs beside it goes on.
+        hang_on: Substring of prompts whose answer never ends, and makes no progress; what runs beside it continues.
     """
 
     model: str = "stub"
@@ -88,7 +88,7 @@ class StubEngine:
         self._options = options
         self._defaults = configured_params(options.sampling_defaults or {})
         self._queued: deque[_Sequence] = deque()
-        # By their last step, so that a step costs nothing for those that go on: one process may stand in for many workers.
+        # By their last step, so that a step costs nothing for those that continue: one process may stand in for many workers.
         self._running: defaultdict[int, set[_Sequence]] = defaultdict(set)
         self._moving = self._hanging = 0
         self._step = 0

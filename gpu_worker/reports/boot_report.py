@@ -56,7 +56,7 @@ class Announcement:
                     await self._client.zrem(self._keys[0], self._worker)
                     await self._client.delete(*self._keys[1:])
         except (TimeoutError, QueueUnavailableError) as error:
-            log.info("left without saying goodbye: %s", error or "timeout")
+            log.info("deregistration failed: %s", error or "timeout")
 
     async def _make(self, report: Report) -> object:
         fields = [part for pair in report.fields().items() for part in pair]

@@ -80,7 +80,7 @@ class AnswersFile:
                 for name in changed
             ]
             what = f"different: {', '.join(differing)}" if differing else f"run {stored.get('run')} then, {run} now"
-            msg = f"{self.path} holds answers of something else: {what}. Give what it was made of to go on with it, or choose another -o"
+            msg = f"{self.path} holds answers of something else: {what}. Give what it was made of to resume it, or choose another -o"
             raise UsageError(msg)
         if stored is None:
             self._store(orjson.dumps(ours) + b"\n")
@@ -181,7 +181,7 @@ class AnswersFile:
             raise UsageError(msg) from None
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
-            msg = f"cannot write answers to {path}: it is no regular file, and answers are read again to go on with a run; choose another -o"
+            msg = f"cannot write answers to {path}: it is no regular file, and answers are read again to resume a run; choose another -o"
             raise UsageError(msg)
         return file
 

@@ -36,7 +36,7 @@ def spool(stdin: BinaryIO, answers: Path, max_bytes: int) -> Path:
             scratch.replace(kept)
         elif not filecmp.cmp(scratch, kept, shallow=False):
             msg = (
-                f"standard input differs from {kept}, the questions of an earlier attempt that is not finished; go on with that by naming it in "
+                f"standard input differs from {kept}, the questions of an earlier attempt that is not finished; resume that by naming it in "
                 f"place of -, or choose another -o, or remove it to start over"
             )
             raise UsageError(msg)

@@ -41,7 +41,7 @@ error that names the file and line, and the nearest known key. Nothing starts th
   the engine's `max_num_seqs`: half as many as the engine works on wait in it, so that no step runs short while the next batch is on its way.
   What only waits is taken from a backlog alone, while more batches wait than there are workers: the end of a run is spread over all of them.
   It takes the next batch as soon as there is room for one question, so it holds at most its capacity plus one batch, less one question.
-- **Secrets** (marked below) belong into the environment rather than into a file. They appear in no log, record or error.
+- **Secrets** (marked below) belong in the environment rather than in a file. They appear in no log, record or error.
 - **An existing server.** `server`, `port`, `model` and, if it asks for one, `api_key`. `boot_local` is false then, unless a model to load is
   named too.
 - **Configurations of distllm's evaluation scripts** load as they are. `questions_file`, `output_directory` and `output_prefix` take effect where

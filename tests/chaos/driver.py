@@ -72,7 +72,7 @@ def run_schedule(schedule: Schedule, folder: Path, network: str, *, keep: bool =
         with FleetUnderTest(schedule, folder, network) as fleet:
             _let_it_happen(fleet, outcome)
             _judge(fleet, outcome)
-    except Exception:  # noqa: BLE001 (whatever breaks is a finding, with its seed, and the next schedule goes on)
+    except Exception:  # noqa: BLE001 (whatever breaks is a finding, with its seed, and the next schedule continues)
         outcome.findings.append(f"the driver itself failed:\n{traceback.format_exc()}")
     outcome.elapsed_s = time.monotonic() - began
     outcome.cpu_s = _cpu_s()
@@ -97,7 +97,7 @@ class _Clock:
         self.paused_s = 0.0
 
     def tick(self) -> None:
-        """Sleep a little, and go on."""
+        """Sleep a little, and continue."""
         time.sleep(TICK_S)
         passed_s = time.monotonic() - self._looked_at
         self._looked_at += passed_s

@@ -1,4 +1,4 @@
-"""The fleet of one schedule: real processes, each with its own link to a real Redis, and a supervisor that starts again what ended."""
+"""The fleet of one schedule: real processes, each with its own link to a real Redis, and a supervisor that restarts what exited."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RESTART_AFTER_S = 0.3
 DEADLINE_S = 50
 """Less than the wrong clock is wrong by: a fleet that believed it would let questions expire."""
 MOST_REFUSALS = 3
-"""A producer that refuses to go on this often for no fault of the schedule will do so for ever."""
+"""A producer that refuses to continue this often for no fault of the schedule will do so for ever."""
 GRACE_S = 15.0
 
 Process = Child | subprocess.Popen[bytes]

@@ -39,7 +39,7 @@ class Link:
         self._answering.clear()
 
     def release(self) -> None:
-        """Deliver what was held up, and go on."""
+        """Deliver what was held up, and continue."""
         self._passing.set()
         self._answering.set()
 

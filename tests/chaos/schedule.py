@@ -60,7 +60,7 @@ class Kind:
 PARTITIONS = ("late", "lost", "deaf")
 """Late: what was sent before or during the partition arrives after it. Lost: connections break at its end. Deaf: requests arrive, replies do not."""
 
-# A process that was killed is started again when the fault is over, as a supervisor would. Stops outlast the leases: zombies come back.
+# A process that was killed is restarted when the fault is over, as a supervisor would. Stops outlast the leases: zombies come back.
 KINDS = {
     "kill-worker": Kind(WORKERS, "process", (0.2, 1.5)),
     "kill-batcher": Kind(BATCHERS, "process", (0.2, 1.5)),

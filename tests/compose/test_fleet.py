@@ -49,7 +49,7 @@ def test_20000_questions_while_the_fleet_grows_shrinks_and_loses_parts(fleet: Co
         fleet.up("gpu-worker", workers=workers)
         assert len(fleet.containers("gpu-worker")) == workers
         so_far = lines_in(answers)
-        wait_until(lambda so_far=so_far: lines_in(answers) > so_far, "they go on coming")  # type: ignore[misc]
+        wait_until(lambda so_far=so_far: lines_in(answers) > so_far, "they keep coming")  # type: ignore[misc]
     assert {answer["attempts"] for answer in read_answers(answers)} == {1}
     assert len(read_answers(answers)) < len(ids), "too fast: nothing was left when it became interesting"
 
@@ -57,7 +57,7 @@ def test_20000_questions_while_the_fleet_grows_shrinks_and_loses_parts(fleet: Co
     leader = next(batcher["name"] for batcher in fleet.status()["batchers"] if batcher["state"] == "leading")
     fleet.kill(leader.split("-")[0])
     so_far = lines_in(answers)
-    wait_until(lambda: lines_in(answers) > so_far, "they go on coming without these two")
+    wait_until(lambda: lines_in(answers) > so_far, "they keep coming without these two")
     assert len(read_answers(answers)) < len(ids)
     fleet.compose("restart", "redis")
 

@@ -95,7 +95,7 @@ def test_the_next_version_takes_over_under_load(fleet: Composed) -> None:
     asks_new = submit(fleet, "new")
     wait_until(lambda: waiting_for_the_next(fleet) > 0, "the old workers refuse what they cannot read")
     so_far = lines_in(fleet.folder / "old.out")
-    wait_until(lambda: lines_in(fleet.folder / "old.out") > so_far, "and go on with what they can")
+    wait_until(lambda: lines_in(fleet.folder / "old.out") > so_far, "and continue with what they can")
     assert lines_in(fleet.folder / "new.out") == 0
     # As docs/docker.md says: the new ones beside the old, then only the new, batchers included.
     before = fleet.containers("gpu-worker")

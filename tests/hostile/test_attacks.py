@@ -1,4 +1,4 @@
-"""Whatever is written into Redis is never executed, ends as a dead letter or is passed over, and the fleet goes on answering."""
+"""Whatever is written into Redis is never executed, ends as a dead letter or is passed over, and the fleet keeps answering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stranger, or a person by mistake, does to a run: it goes on, or its producer says what is wrong and what to do."""
+"""What a stranger, or a person by mistake, does to a run: it continues, or its producer says what is wrong and what to do."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def answer_all(client: redis.Redis, what: FileRun) -> None:
 
 
 def a_runner(what: FileRun, answers: AnswersFile, server: PrivateRedis) -> Runner:
-    """A producer that goes on with what is there."""
+    """A producer that continues with what is there."""
     return Runner(what, take_stock(what, answers), answers, RedisAddress(server.url), ProducerOptions())
 
 

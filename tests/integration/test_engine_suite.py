@@ -249,7 +249,7 @@ async def test_a_chat_is_answered(engines: Engines, kind: str) -> None:
 
 @every_vllm
 async def test_an_answer_can_be_begun(engines: Engines, kind: str) -> None:
-    """continue_final_message goes on where the last message ends."""
+    """continue_final_message continues where the last message ends."""
     engine = await engines.get(kind)
     begun = chatting(
         {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Well"}, continue_final_message=True

@@ -92,7 +92,7 @@ def test_a_question_past_its_deadline_ends_in_the_stream(client: redis.Redis, le
 
 
 def test_a_question_past_its_deadline_ends_in_a_batch_that_waits(client: redis.Redis, leader: Leader) -> None:
-    """The batch goes on without it; one that has nothing left is gone."""
+    """The batch continues without it; one that has nothing left is gone."""
     accept(client, "late", [PAST, LATER, PAST, PAST])
     leader.hand_out(2)
     leader.hand_out(2)

@@ -1,4 +1,4 @@
-"""Redis has no memory left: nothing more is accepted, and what was accepted goes on, which makes room."""
+"""Redis has no memory left: nothing more is accepted, and what was accepted is still answered, which makes room."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def used(client: redis.Redis) -> int:
 
 
 def test_a_full_redis_empties_itself(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
-    """A producer fills it up to its maxmemory. A batcher and a worker that come then answer all, and the producer goes on as there is room."""
+    """A producer fills it up to its maxmemory. A batcher and a worker that come then answer all, and the producer continues as there is room."""
     questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     questions.write_text(
         "".join(

@@ -26,7 +26,7 @@ def asked(number: int, model: str | None = None) -> ParsedQuestion:
 
 
 def test_questions_for_more_models_than_allowed_are_an_error(client: redis.Redis) -> None:
-    """With the setting's name; what was accepted before goes on, and of this submission nothing was."""
+    """With the setting's name; what was accepted before is still answered, and of this submission nothing was."""
     sender = Sender(client, KEYS, "many", {"questions": "many"}, 4, replace(ROOMY, max_models=2))
     sender.open()
     assert sender.send(0, 2, [asked(0, "a"), asked(1, "b")], "stub").outcome == "ok"

@@ -94,7 +94,7 @@ async def test_records_that_redis_lost_are_written_again_before_their_batch_ends
         writer = Publisher(aclient, RedisAddress(redis_server.url), KEYS, "stub", run_ttl_s=60)
         await aclient.hset("rq:job:b1", mapping={"lease_token": "t"})
         await aclient.hset(KEYS.run("run-1"), mapping={"accepted": 2})
-        # The third was never accepted: that it has no record is no reason to go on for ever.
+        # The third was never accepted: that it has no record is no reason to continue for ever.
         await aclient.set(KEYS.accepted("run-1"), b"\xc0")
         (log,) = Path(redis_server.url.removeprefix("unix://")).parent.rglob("*.aof")
         length = log.stat().st_size

@@ -243,7 +243,7 @@ def test_a_killed_workers_gpus_go_to_the_one_that_waits(
 
 
 def test_a_worker_that_needs_too_many_gpus_says_so_and_ends(redis_server: PrivateRedis, tmp_path: Path) -> None:
-    """One line, both numbers, exit code 2: nothing that starting it again would mend."""
+    """One line, both numbers, exit code 2: nothing that restarting it would mend."""
     with Processes(
         redis_server.url, tmp_path, {"BATCHFLEET_GPUS": EIGHT, VLLM_ARGS: "{tensor_parallel_size: 9}"}
     ) as processes:

@@ -110,7 +110,7 @@ def test_a_killed_engine_costs_no_question_and_leaves_no_process(tmp_path: Path,
         everything = below(run.pid)
         os.kill(core, signal.SIGKILL)
         assert fleet.finish("run", BOOT_S + 120) == 0
-        assert "starting it again" in fleet.log("run")
+        assert "restarting it" in fleet.log("run")
     assert {line["id"] for line in read_answers(answers)} == set(ids)
     assert lines_in(answers) == len(ids)
     wait_until(lambda: not alive(everything), "no process is left", GONE_S)

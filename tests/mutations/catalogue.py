@@ -44,7 +44,7 @@ PROMISES = {
     "progress": "A worker whose engine stalls loses its work; a long generation does not.",
     "isolation": "One bad question harms only itself.",
     "stopping": "A worker told to stop costs nothing.",
-    "resume": "The same command goes on where it stopped, and nothing else is taken for a continuation.",
+    "resume": "The same command resumes where it stopped, and nothing else is taken for a continuation.",
 }
 
 _WHILE_OURS = "redis.pcall('HGET', KEYS[2], 'lease_token') ~= ARGV[2]"
@@ -228,7 +228,7 @@ MUTATIONS = (
         f"{FENCES}test_a_batch_that_is_given_back_is_next_and_was_no_attempt",
     ),
     Mutation(
-        "a run goes on with other questions", "resume", "producer/open_run.lua",
+        "a run continues with other questions", "resume", "producer/open_run.lua",
         "if stored and stored ~= ARGV[5] then return {'differs', stored} end", "",
         f"{FENCES}test_a_run_made_of_something_else_is_refused",
     ),

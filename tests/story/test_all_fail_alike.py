@@ -82,7 +82,7 @@ def test_a_submission_stops_and_its_name_can_be_used_again(tmp_path: Path, redis
 
 
 def test_what_was_answered_before_stays(tmp_path: Path) -> None:
-    """A run that goes on where everything fails takes back what it added, and nothing else."""
+    """A run that continues where everything fails takes back what it added, and nothing else."""
     questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     ids = write_questions(questions, QUESTIONS)
     command = ("run", str(questions), "-o", str(answers), "--engine", "stub")

@@ -36,7 +36,7 @@ def test_a_producer_that_finds_no_room_waits_says_so_and_goes_on(
 def test_submit_no_wait_ends_when_the_fleet_is_full(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
 ) -> None:
-    """Exit code 3, what is full, and what to do; the same command continues the run when there is room."""
+    """Exit code 3, what is full, and what to do; the same command resumes the run when there is room."""
     ids = write_questions(tmp_path / "questions.jsonl", 100)
     others = accept(client, "others", [None] * 500)
     arguments = [

@@ -57,7 +57,7 @@ def test_a_table_becomes_a_table(tmp_path: Path) -> None:
 
 
 def test_standard_input_survives_a_kill(tmp_path: Path, redis_server: PrivateRedis) -> None:
-    """A producer that is killed goes on from the questions that it kept; nothing is asked twice, and nothing is left beside the answers."""
+    """A producer that is killed continues from the questions that it kept; nothing is asked twice, and nothing is left beside the answers."""
     questions = "".join(
         json.dumps({"id": f"q{number}", "question": f"What is {number}?"}) + "\n" for number in range(400)
     )

@@ -1,4 +1,4 @@
-"""Ctrl-C: once in order, twice at once; nothing is lost, and the way to go on is said."""
+"""Ctrl-C: once in order, twice at once; nothing is lost, and the way to continue is said."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SLOW = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BA
 def test_an_interrupted_submission_goes_on_with_the_command_that_it_names(
     tmp_path: Path, redis_server: PrivateRedis
 ) -> None:
-    """It says how many are where, exits with 130, and the fleet goes on meanwhile."""
+    """It says how many are where, exits with 130, and the fleet continues meanwhile."""
     ids = write_questions(tmp_path / "questions.jsonl", 1200)
     answers = tmp_path / "answers.jsonl"
     with Processes(redis_server.url, tmp_path, SLOW) as fleet:
@@ -45,9 +45,9 @@ def test_an_interrupted_submission_goes_on_with_the_command_that_it_names(
         f"{done} of 1 200 questions have their line in {answers}".replace(f"{done}", f"{done:,}".replace(",", " "))
         in told
     )
-    assert "are queued or in work; the fleet goes on with them" in told
+    assert "are queued or in work; the fleet continues with them" in told
     assert (
-        f"to go on:    python -m batchfleet submit {tmp_path}/questions.jsonl -o {answers} --model stub --run stopped"
+        f"to resume:   python -m batchfleet submit {tmp_path}/questions.jsonl -o {answers} --model stub --run stopped"
         in told
     )
     assert "to give up:  batchfleet cancel stopped" in told
@@ -113,7 +113,7 @@ def test_a_second_interruption_ends_at_once(tmp_path: Path) -> None:
     told = (tmp_path / "log").read_text()
     assert "Traceback" not in told
     assert "killed" not in told
-    assert "to go on:    python -m batchfleet run" in told
+    assert "to resume:   python -m batchfleet run" in told
     assert list((tmp_path / "tmp").iterdir()) == []
 
 

@@ -110,7 +110,7 @@ def test_a_drained_worker_finishes_what_it_holds_and_ends(
 def test_100_000_queued_questions_are_cancelled_at_once(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
 ) -> None:
-    """Without any worker; and the batcher goes on leading and handing over meanwhile."""
+    """Without any worker; and the batcher keeps leading and handing over meanwhile."""
     accept(client, "unwanted", [None] * 100_000)
     wanted = accept(client, "wanted", [None] * 100)
     with Processes(redis_server.url, tmp_path) as fleet:
@@ -269,7 +269,7 @@ def test_batches_hold_one_question_without_batching(tmp_path: Path, redis_server
 
 
 def test_what_is_no_question_is_put_aside(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
-    """Foreign entries and foreign bytes in a stream of questions become dead letters with a reason, and the fleet goes on."""
+    """Foreign entries and foreign bytes in a stream of questions become dead letters with a reason, and the fleet continues."""
     ids = write_questions(tmp_path / "questions.jsonl", 30)
     client.sadd("batchfleet:queues", "stub:0")
     client.xadd("batchfleet:questions:stub:0", {"not": "ours"})

@@ -182,7 +182,7 @@ def test_what_cannot_be_asked_is_an_error_at_once(redis_server: PrivateRedis) ->
 
 @pytest.mark.usefixtures("workers")
 def test_an_error_in_the_generator_reaches_the_caller(redis_server: PrivateRedis) -> None:
-    """As it was raised, and the run can be gone on with once it is mended."""
+    """As it was raised, and the run can be resumed once it is mended."""
 
     def questions(*, broken: bool) -> Iterator[dict[str, Any]]:
         for question in numbered(500):
@@ -266,7 +266,7 @@ def test_a_killed_worker_costs_nothing_but_time(
 
 
 def test_a_redis_that_is_killed_and_comes_back_loses_nothing(redis_server: PrivateRedis, workers: Processes) -> None:
-    """The client waits, asks where it was, and goes on."""
+    """The client waits, asks where it was, and continues."""
     taken: Counter[str] = Counter()
     with Fleet(redis_server.url, model="stub") as fleet:
         for answer in fleet.answer(numbered(3000), timeout_s=PATIENCE_S, window=500):
@@ -339,7 +339,7 @@ async def test_asks_survive_a_redis_that_lost_everything(
 
 @pytest.mark.usefixtures("workers")
 def test_a_killed_program_is_gone_on_with(redis_server: PrivateRedis, tmp_path: Path) -> None:
-    """SIGKILL: `run` collects what was asked, the same questions under the same name go on, and only what was not handled comes again."""
+    """SIGKILL: `run` collects what was asked, the same questions under the same name continue, and only what was not handled comes again."""
     program = Program(redis_server.url, tmp_path, ANSWERING)
     wait_until(lambda: len(program.lines()) > 500, "the first answers")
     program.end(signal.SIGKILL)
@@ -390,13 +390,13 @@ print("asked", flush=True)
 
 @pytest.mark.usefixtures("workers")
 def test_waiting_outlasts_a_redis_that_is_away(redis_server: PrivateRedis) -> None:
-    """`wait` goes on where it was, as the rest of the client does; a limit of its own still holds."""
+    """`wait` continues where it was, as the rest of the client does; a limit of its own still holds."""
     with Fleet(redis_server.url, model="stub") as fleet:
         run = fleet.submit(numbered(200))
         assert redis_server.process is not None
         redis_server.process.kill()
         redis_server.process.wait()
-        with pytest.raises(TimeoutError, match=r"was not done within 0\.5 s; it goes on"):
+        with pytest.raises(TimeoutError, match=r"was not done within 0\.5 s; it continues"):
             run.wait(0.5)
         with ThreadPoolExecutor(1) as threads:
             waiting = threads.submit(run.wait, PATIENCE_S)
@@ -414,7 +414,7 @@ def test_ctrl_c_says_how_to_go_on(redis_server: PrivateRedis, tmp_path: Path) ->
     code = program.end(signal.SIGINT)
 
     assert code in {1, -signal.SIGINT, 130}
-    assert "left run mine before its end; Fleet.run('mine') goes on with it" in program.output.read_text()
+    assert "left run mine before its end; Fleet.run('mine') resumes it" in program.output.read_text()
     # The log goes to the same file, and may follow an id before its newline does.
     printed = set(re.findall(r"^q\d+", program.output.read_text(), re.MULTILINE))
     with Fleet(redis_server.url, model="stub") as fleet:
@@ -518,9 +518,9 @@ def test_a_full_fleet_makes_the_client_wait(redis_server: PrivateRedis, tmp_path
         wait_until(lambda: "as many as the window" in first.status().waiting_for, "the first run has its share")
         run = fleet.submit(numbered(1000))
         wait_until(lambda: "limits.max_pending_questions" in run.status().waiting_for, "the client waits")
-        with pytest.raises(TimeoutError, match="goes on"):
+        with pytest.raises(TimeoutError, match="continues"):
             next(run.results(timeout_s=0.05))
-        with pytest.raises(TimeoutError, match="goes on"):
+        with pytest.raises(TimeoutError, match="continues"):
             run.wait(0.05)
         with pytest.raises(TimeoutError, match="withdrawn"):
             fleet.ask("Is there room?", timeout_s=0.05)
@@ -532,7 +532,7 @@ def test_a_full_fleet_makes_the_client_wait(redis_server: PrivateRedis, tmp_path
 
 @pytest.mark.usefixtures("workers")
 def test_waiting_for_a_run_whose_window_is_full_is_an_error(redis_server: PrivateRedis) -> None:
-    """It would wait for ever; taking the results goes on with it. One that fits is waited for."""
+    """It would wait for ever; taking the results resumes it. One that fits is waited for."""
     with Fleet(redis_server.url) as fleet:
         run = fleet.submit(numbered(2000), window=300)
         with pytest.raises(UsageError, match=r"take them with results\(\)"):
@@ -647,7 +647,7 @@ async def test_nothing_stays_of_asks_while_redis_is_away() -> None:
 
 @pytest.mark.usefixtures("workers")
 async def test_questions_may_come_from_an_asynchronous_generator(redis_server: PrivateRedis) -> None:
-    """It is gone through on the loop, no further than the window; several runs go on at once, beside single questions."""
+    """It is gone through on the loop, no further than the window; several runs continue at once, beside single questions."""
     made = 0
 
     async def questions() -> AsyncIterator[dict[str, Any]]:

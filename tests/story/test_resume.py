@@ -1,4 +1,4 @@
-"""The same submission goes on; anything else is refused, with the difference named. And what a producer does when Redis is away."""
+"""The same submission continues; anything else is refused, with the difference named. And what a producer does when Redis is away."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_redis_that_goes_before_the_last_settle_does_not_spoil_a_complete_run(
 def test_a_producer_waits_for_a_redis_that_is_away_says_so_and_stops_in_the_end(
     tmp_path: Path, redis_server: PrivateRedis
 ) -> None:
-    """After `redis.patience_s`, with exit code 3; the same command continues the run once Redis is back."""
+    """After `redis.patience_s`, with exit code 3; the same command resumes the run once Redis is back."""
     ids = write_questions(tmp_path / "questions.jsonl", 400)
     slow = {"BATCHFLEET_STUB_STEP_S": "0.02"}
     with Processes(redis_server.url, tmp_path, slow) as fleet:
@@ -139,7 +139,7 @@ def test_a_producer_waits_for_a_redis_that_is_away_says_so_and_stops_in_the_end(
         fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl", "--run", "patient", name="again")
         assert fleet.finish("again") == 0
     assert said.count("does not answer") >= 2, "while it waits, and at the end"
-    assert "for 7 s; the same command continues the run" in said
+    assert "for 7 s; the same command resumes the run" in said
     assert Counter(line["id"] for line in read_answers(tmp_path / "answers.jsonl")) == Counter(ids)
 
 

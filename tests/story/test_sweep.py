@@ -103,7 +103,7 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     done = batchfleet(*arguments, "--engine", "stub", environ={"BATCHFLEET_STUB_STEP_S": "0"})
 
     assert process.returncode == 130
-    assert "2 of 2 runs are not finished; the same command goes on with them" in said
+    assert "2 of 2 runs are not finished; the same command resumes them" in said
     assert done.returncode == 0, done.stderr
     assert first.read_bytes().startswith(stopped_with)
     for name in ("max_tokens-20", "max_tokens-21"):

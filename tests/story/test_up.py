@@ -1,4 +1,4 @@
-"""A fleet that stays: `up`, `scale`, `down`, and what becomes of it when its parts or its head are killed."""
+"""A long-running fleet: `up`, `scale`, `down`, and what becomes of it when its parts or its head are killed."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_it_grows_shrinks_and_ends_in_order_under_load(machine: Processes, home:
     assert "2 finish what they hold" in shrunk.stderr
     assert len(home.status()["workers"]) == 1
     so_far = lines_in(answers)
-    wait_until(lambda: lines_in(answers) > so_far, "the last one goes on")
+    wait_until(lambda: lines_in(answers) > so_far, "the last one continues")
     assert lines_in(answers) < len(ids), "too fast: nothing was left when it became interesting"
     machine.kill("up", signal.SIGTERM)
     assert machine.finish("up") == 0
@@ -121,7 +121,7 @@ def test_a_killed_worker_is_started_again_and_a_killed_head_leaves_no_process(
     workers = [pid for pid in home.processes() if b"\0worker\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     os.kill(workers[0], signal.SIGKILL)
-    wait_until(lambda: "starting it again" in machine.log("up"), "it is started again")
+    wait_until(lambda: "restarting it" in machine.log("up"), "it is restarted")
     machine.kill("up")
     machine.finish("up")
     wait_until(lambda: home.processes() == [], "nothing outlives the head")

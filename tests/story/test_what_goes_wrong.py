@@ -144,7 +144,7 @@ def test_an_answers_file_of_somebody_else_is_left_alone(
 
 
 def test_what_is_no_regular_file_holds_no_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Answers are read again to go on with a run; that a pipe cannot do so is said before anything is asked."""
+    """Answers are read again to resume a run; that a pipe cannot do so is said before anything is asked."""
     write_questions(tmp_path / "questions.jsonl", 3)
     os.mkfifo(tmp_path / "pipe")
 

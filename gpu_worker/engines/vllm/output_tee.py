@@ -89,5 +89,5 @@ def _write(target: int, data: bytes) -> None:
         while data:
             data = data[os.write(target, data) :]
     except OSError:
-        # Nobody reads our stderr any more; go on reading, or the engine would block on a full pipe.
+        # Nobody reads our stderr any more; keep reading, or the engine would block on a full pipe.
         return

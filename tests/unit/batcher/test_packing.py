@@ -92,7 +92,7 @@ def test_a_hungry_worker_ends_the_wait() -> None:
 
 
 def test_a_hungry_worker_is_served_by_a_batch_that_waits_already() -> None:
-    """Then what is incomplete may go on filling."""
+    """Then what is incomplete may keep filling."""
     decided = plan(waiting(1, since=10.0), Demand(waiting_batches=1, hungry=1), OPTIONS, now=10.1)
 
     assert decided.batches == []

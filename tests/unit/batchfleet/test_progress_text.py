@@ -245,9 +245,9 @@ def test_whoever_stops_a_run_hears_what_is_where() -> None:
 
     assert told.splitlines() == [
         "  250 of 1 000 questions have their line in a.jsonl",
-        "  600 are queued or in work; the fleet goes on with them and keeps their records for 7 days",
+        "  600 are queued or in work; the fleet continues with them and keeps their records for 7 days",
         "  150 were not sent yet",
-        "  to go on:    batchfleet submit q",
+        "  to resume:   batchfleet submit q",
         "  to give up:  batchfleet cancel r",
     ]
     assert "750 are open; this fleet and its queue end with the command" in private

@@ -107,7 +107,7 @@ def test_what_means_nothing_is_said_in_one_warning(tmp_path: Path) -> None:
         assert f"processing.{key}" in warning
     assert "random_seed" not in warning
     assert "resume_from_checkpoint" not in warning
-    assert "the same command goes on where it stopped" in warning
+    assert "the same command resumes where it stopped" in warning
 
 
 def test_the_proxy_of_its_other_generator_is_a_server(tmp_path: Path) -> None:

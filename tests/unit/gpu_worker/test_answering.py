@@ -225,7 +225,7 @@ async def test_a_process_that_was_stopped_for_an_hour_has_not_seen_an_hour_of_st
 
 
 async def test_cancelling_takes_the_question_out_of_the_engine() -> None:
-    """A worker that lost its lease must not go on computing."""
+    """A worker that lost its lease must not keep computing."""
     engine = StubEngine(StubOptions(hang_on="stuck"))
     task = asyncio.create_task(ask(a_question("stuck"), engine))
     await asyncio.sleep(0)

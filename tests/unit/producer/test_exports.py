@@ -332,7 +332,7 @@ def test_a_line_that_is_no_answer_is_named(tmp_path: Path) -> None:
 
 
 def test_standard_input_is_kept_until_it_is_answered(tmp_path: Path) -> None:
-    """The same input goes on with it; another one is refused and changes nothing; too much of it is an error."""
+    """The same input resumes it; another one is refused and changes nothing; too much of it is an error."""
     answers = tmp_path / "answers.jsonl"
     kept = stdin_spool.spool(io.BytesIO(b"one\n"), answers, 100)
 
