@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from batchfleet.cli.flags import positive
 from producer.questions.column_mapping import Shape, columns_from_flags
+from producer.questions.csv_dialect import CsvStyle, Quoting
 from producer.questions.selection import Selection
 from producer.questions.sources import InputFormat, Source, find_files
 from wire.errors import UsageError
@@ -47,6 +48,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="ask text as a chat message, with the model's chat template, without a system message",
     )
     group.add_argument(
+        "--delimiter",
+        metavar="CHAR",
+        type=_delimiter,
+        help="what separates the cells of tables as text, or `tab` (found by itself: , ; | and tab)",
+    )
+    group.add_argument(
+        "--quoting",
+        choices=get_args(Quoting),
+        default="auto",
+        help="whether quotes enclose cells of tables as text, or are text",
+    )
+    group.add_argument(
         "--input-format", choices=get_args(InputFormat), default="auto", help="what files are whose name does not tell"
     )
     some = group.add_mutually_exclusive_group()
@@ -63,7 +76,8 @@ def source(arguments: argparse.Namespace, names: Iterable[str]) -> Source:
     Raises:
         UsageError: There are no such files, or the flags contradict each other.
     """
-    return Source(find_files(names), shape(arguments), arguments.input_format, selection(arguments))
+    files = find_files(names)
+    return Source(files, shape(arguments), arguments.input_format, selection(arguments), csv_style(arguments))
 
 
 def selection(arguments: argparse.Namespace) -> Selection:
@@ -91,6 +105,19 @@ def shape(arguments: argparse.Namespace) -> Shape:
         system=arguments.system,
         chat=arguments.chat,
     )
+
+
+def csv_style(arguments: argparse.Namespace) -> CsvStyle:
+    """What the flags say of tables as text."""
+    return CsvStyle(arguments.delimiter, arguments.quoting)
+
+
+def _delimiter(text: str) -> str:
+    text = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(text) != 1 or text in '"\r\n':
+        msg = f"{text!r} is not one character, nor `tab`"
+        raise argparse.ArgumentTypeError(msg)
+    return text
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -108,6 +108,7 @@ def _asking(arguments: argparse.Namespace, settings: Settings) -> run_file.RunRe
         served_as=arguments.served_as,
         selection=question_flags.selection(arguments),
         input_format=arguments.input_format,
+        csv_style=question_flags.csv_style(arguments),
         output_format=arguments.format,
         is_ordered=arguments.ordered,
     )

@@ -70,7 +70,7 @@ def _accuracy(asking: RunRequest, settings: Settings) -> Accuracy:
     if STDIN in asking.questions:
         return lambda _: None
     source, limits = (
-        Source(find_files(asking.questions), asking.shape, asking.input_format, asking.selection),
+        Source(find_files(asking.questions), asking.shape, asking.input_format, asking.selection, asking.csv_style),
         to_options.reading_limits(settings),
     )
     if not has_keys(source, limits):

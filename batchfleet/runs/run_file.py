@@ -36,6 +36,7 @@ from producer.answers.exporter import ensure_writable
 from producer.file_run import AllFailAlikeError, NotFinishedError, RunCancelledError, Runner, StuckError
 from producer.options import ProducerOptions
 from producer.questions.column_mapping import AS_IT_STANDS, Shape
+from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
 from producer.questions.question_file import Checked, Source, check_questions
 from producer.questions.selection import EVERYTHING, Selection
 from producer.questions.sources import InputFormat, find_files
@@ -85,6 +86,7 @@ class RunRequest:
     shape: Shape = AS_IT_STANDS
     selection: Selection = EVERYTHING
     input_format: InputFormat = "auto"
+    csv_style: CsvStyle = FOUND_BY_ITSELF
     output_format: OutputFormat | None = None
     is_ordered: bool = False
     served_as: str | None = None
@@ -107,7 +109,7 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
     limits = to_options.reading_limits(settings)
     ensure_writable(asking.to)
     shape = replace(asking.shape, ignores_models=asking.served_as is not None)
-    source = Source(_files(asking, settings), shape, asking.input_format, asking.selection)
+    source = Source(_files(asking, settings), shape, asking.input_format, asking.selection, asking.csv_style)
     if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
         msg = f"{asking.answers} holds the questions; choose another -o"
         raise UsageError(msg)

@@ -13,37 +13,38 @@ from pathlib import Path
 
 import orjson
 
+from producer.questions.csv_dialect import UTF8_MARK, Dialect, begins_with_quote, doubtful_quote
 from producer.questions.entries import Entry, Unreadable, too_long
 from wire.errors import UsageError
 
-_MARK = b"\xef\xbb\xbf"
 _MAX_HEADER_BYTES = 1024 * 1024
+_AS_TEXT = "where quotes are text, give --quoting none"
 
 
-def csv_header(file: BufferedReader, path: Path, suffix: str) -> tuple[str, ...]:
+def csv_header(file: BufferedReader, path: Path, dialect: Dialect) -> tuple[str, ...]:
     """The names of the columns.
 
     Raises:
         UsageError: There are none, or two of one name.
     """
-    if header := _Rows(file, path, suffix, _MAX_HEADER_BYTES).header:
+    if header := _Rows(file, path, dialect, _MAX_HEADER_BYTES).header:
         return header
     msg = f"{path}: there is nothing in it; a table begins with the names of its columns"
     raise UsageError(msg)
 
 
-def csv_entries(file: BufferedReader, path: Path, suffix: str, max_bytes: int) -> Iterator[Entry]:
+def csv_entries(file: BufferedReader, path: Path, dialect: Dialect, max_bytes: int) -> Iterator[Entry]:
     """The rows, each numbered by the line on which it begins; the header is none, and blank lines are skipped.
 
     Args:
         file: Stands at the beginning.
-        suffix: `.tsv` for tabs; else commas, or what the header has in their place.
+        dialect: As `csv_dialect` found it.
         max_bytes: A file with a longer row is refused.
 
     Raises:
         UsageError: The header, or a row without end.
     """
-    rows = _Rows(file, path, suffix, max_bytes)
+    rows = _Rows(file, path, dialect, max_bytes)
     header = rows.header
     for line, cells in rows.rest():
         if isinstance(cells, Unreadable):
@@ -70,18 +71,27 @@ def _as_json(row: dict[str, str], max_bytes: int) -> bytes | Unreadable:
 class _Rows:
     """Header and rows of a file. Counts lines, and what the row that is being read has taken so far."""
 
-    def __init__(self, file: BufferedReader, path: Path, suffix: str, max_bytes: int) -> None:
+    def __init__(self, file: BufferedReader, path: Path, dialect: Dialect, max_bytes: int) -> None:
         self._file = file
         self._path = path
         self._max_bytes = max_bytes
         self._line = 0
         self._taken = 0
-        start = file.peek(3)[:3]
-        if start == _MARK:
-            file.read(len(_MARK))
-        first = file.peek(1).split(b"\n", 1)[0]
+        self._doubts_quotes = dialect.quoting == "auto"
+        if file.peek(len(UTF8_MARK)).startswith(UTF8_MARK):
+            file.read(len(UTF8_MARK))
+        if dialect.has_separator_line:
+            file.readline()
+            self._line = 1
         csv.field_size_limit(max(csv.field_size_limit(), max_bytes))
-        self._reader = csv.reader(self._lines(), delimiter=_delimiter(first, suffix), strict=True)
+        quotechar = None if dialect.quoting == "none" else '"'
+        self._reader = csv.reader(
+            self._lines(),
+            delimiter=dialect.delimiter,
+            quotechar=quotechar,
+            quoting=csv.QUOTE_MINIMAL if quotechar else csv.QUOTE_NONE,
+            strict=True,
+        )
         self.header = self._read_header()
 
     def rest(self) -> Iterator[tuple[int, list[str] | Unreadable]]:
@@ -117,18 +127,21 @@ class _Rows:
             self._taken += len(line)
             if self._taken > self._max_bytes + 2 or (len(line) == self._max_bytes + 2 and not line.endswith(b"\n")):
                 raise self._endless(self._line)
-            yield line.decode("utf-8", "surrogateescape")
+            text = line.decode("utf-8", "surrogateescape")
+            if self._doubts_quotes and begins_with_quote(text):
+                raise doubtful_quote(self._path, self._line)
+            yield text
 
     def _problem(self, error: csv.Error, begins: int) -> Unreadable:
         words = str(error)
         if "unexpected end of data" in words:
-            msg = f"{self._path}:{begins}: this row has no end: a quote in it, or before it, is not closed"
+            msg = f"{self._path}:{begins}: this row has no end: a quote in it, or before it, is not closed; {_AS_TEXT}"
             raise UsageError(msg)
         if "field limit" in words:
             raise self._endless(begins)
         if "expected after" in words:
             return Unreadable(
-                "a quote in the middle of a cell; put the whole cell in quotes and write quotes in it twice"
+                f"a quote in the middle of a cell; put the whole cell in quotes and write quotes in it twice; {_AS_TEXT}"
             )
         if "new-line character" in words:
             return Unreadable("it has a CR without LF; save the file with ordinary line ends")
@@ -139,10 +152,3 @@ class _Rows:
             f"{self._path}:{line}: this row has no end within {self._max_bytes} bytes: a quote in it, or before it, is not closed, "
             "or it is longer than limits.max_question_bytes"
         )
-
-
-def _delimiter(header: bytes, suffix: str) -> str:
-    if suffix == ".tsv":
-        return "\t"
-    # Where the comma is the decimal mark, spreadsheets write semicolons.
-    return next((mark for mark in (",", ";", "\t") if mark.encode() in header), ",")

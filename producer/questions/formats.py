@@ -8,7 +8,7 @@ compressed with gzip or zstd.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from itertools import count
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from producer.questions import arrow_rows, compression
+from producer.questions.csv_dialect import COMMAS, FOUND_BY_ITSELF, UTF8_MARK, CsvStyle, Dialect, find_dialect
 from producer.questions.csv_rows import csv_entries, csv_header
 from producer.questions.entries import Entry, Place, too_long
 from producer.questions.json_array import array_entries
 from producer.questions.sources import InputFormat
 from wire.errors import UsageError
 
-_UTF8_MARK = b"\xef\xbb\xbf"
 _UNREADABLE_FILES = {
     b"PK\x03\x04": "it is compressed (zip), or an Excel workbook; unpack it, or save it as CSV",
     b"BZh": "it is compressed (bzip2); unpack it first",
@@ -31,11 +31,11 @@ _UNREADABLE_FILES = {
     b"\xfe\xff": "it is UTF-16; save it as UTF-8",
 }
 
-TextKind = Literal["lines", "array", ".csv", ".tsv"]
+TextKind = Literal["lines", "array", "table"]
 
-
-_TABLES: dict[str, TextKind] = {".csv": ".csv", ".tsv": ".tsv", ".tab": ".tsv"}
-"""Ending of a name, or what the user says that a file is -> kind."""
+_TABLES = {".csv": False, ".tsv": True, ".tab": True}
+"""Ending of a name, or what the user says that a file is -> whether tabs separate its cells."""
+_JSON = frozenset({".json", ".jsonl", ".ndjson"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,13 @@ class Form:
         kind: One of those that `read_entries` tells apart.
         place: What its entries are counted in.
         columns: Of a table; None if it is none.
+        dialect: Of a table as text.
     """
 
     kind: TextKind | arrow_rows.Kind
     place: Place
     columns: tuple[str, ...] | None = None
+    dialect: Dialect = COMMAS
 
 
 class FileId(NamedTuple):
@@ -80,8 +82,13 @@ def identify(path: Path) -> FileId:
     return FileId(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def find_form(path: Path, given: InputFormat = "auto") -> Form:
+def find_form(
+    path: Path, given: InputFormat = "auto", style: CsvStyle = FOUND_BY_ITSELF, names: Collection[str] = ()
+) -> Form:
     """Tell what a file is, and if it is a table, which columns it has.
+
+    Args:
+        names: Columns that are looked for.
 
     Raises:
         UsageError: The file cannot be read, or is of a kind that is not read here.
@@ -94,7 +101,7 @@ def find_form(path: Path, given: InputFormat = "auto") -> Form:
             if start.startswith(magic):
                 return Form(kind, "row", arrow_rows.arrow_columns(path, kind))
         with compression.opened(path) as plain:
-            return _form_of_text(plain, path, given)
+            return _form_of_text(plain, path, given, style, names)
     except OSError as error:
         raise _unreadable(path, error) from None
 
@@ -119,41 +126,47 @@ def read_entries(
         match form.kind:
             case "parquet" | "arrow file" | "arrow stream":
                 yield from arrow_rows.arrow_entries(path, form.kind, columns, max_bytes)
-            case text_kind:
+            case _:
                 with compression.opened(path) as file:
-                    yield from _text_entries(file, path, text_kind, max_bytes)
+                    yield from _text_entries(file, path, form, max_bytes)
     except OSError as error:
         raise _unreadable(path, error) from None
 
 
-def _text_entries(file: BufferedReader, path: Path, kind: TextKind, max_bytes: int) -> Iterator[Entry]:
-    if kind == "array":
+def _text_entries(file: BufferedReader, path: Path, form: Form, max_bytes: int) -> Iterator[Entry]:
+    if form.kind == "array":
         _skip_white_space(file)
         file.read(1)
-        return array_entries(file, max_bytes)
-    if kind == "lines":
+        return array_entries(file, path, max_bytes)
+    if form.kind == "lines":
         _skip_mark(file)
         return _lines(file, max_bytes)
-    return csv_entries(file, path, kind, max_bytes)
+    return csv_entries(file, path, form.dialect, max_bytes)
 
 
-def _form_of_text(file: BufferedReader, path: Path, given: InputFormat) -> Form:
+def _form_of_text(
+    file: BufferedReader, path: Path, given: InputFormat, style: CsvStyle, names: Collection[str]
+) -> Form:
     start = file.peek(8)[:8]
     for magic, problem in _UNREADABLE_FILES.items():
         if start.startswith(magic):
             msg = f"{path}: {problem}"
             raise UsageError(msg)
+    if b"\0" in start[:2]:
+        msg = f"{path}: it is UTF-16, or no text at all; save it as UTF-8"
+        raise UsageError(msg)
     ending = compression.without_suffix(path).suffix.lower() if given == "auto" else f".{given}"
-    if ending in _TABLES:
-        kind = _TABLES[ending]
-        return Form(kind, "line", csv_header(file, path, kind))
+    if ending in _TABLES or (style.delimiter and ending not in _JSON):
+        tabs = _TABLES.get(ending, False)
+        dialect = find_dialect(file.peek(compression.CHUNK_BYTES), path, style, tabs=tabs, names=names)
+        return Form("table", "line", csv_header(file, path, dialect), dialect)
     _skip_white_space(file)
     return Form("array", "element") if file.peek(1)[:1] == b"[" else Form("lines", "line")
 
 
 def _skip_mark(file: BufferedReader) -> None:
-    if file.peek(len(_UTF8_MARK)).startswith(_UTF8_MARK):
-        file.read(len(_UTF8_MARK))
+    if file.peek(len(UTF8_MARK)).startswith(UTF8_MARK):
+        file.read(len(UTF8_MARK))
 
 
 def _skip_white_space(file: BufferedReader) -> None:

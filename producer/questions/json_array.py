@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 from typing import BinaryIO
 
 from producer.questions.entries import Entry, Unreadable, too_long
+from wire.errors import UsageError
 
 _CHUNK_BYTES = 256 * 1024
 
@@ -23,14 +25,24 @@ _STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _MARK = re.compile(rb'["{}\[\],]')
 
 
-def array_entries(file: BinaryIO, max_bytes: int) -> Iterator[Entry]:
+def array_entries(file: BinaryIO, path: Path, max_bytes: int) -> Iterator[Entry]:
     """Read the elements of an array, numbered from 1.
 
     Args:
         file: Stands behind the bracket that opens the array.
         max_bytes: An element longer than this is passed over. Memory: a few times this.
+
+    Raises:
+        UsageError: There is more text behind the array, as where each line is a list.
     """
-    return _Array(file, max_bytes).entries()
+    array = _Array(file, max_bytes)
+    yield from array.entries()
+    if following := array.text_behind():
+        is_list_a_line = following.startswith((b"[", b"{"))
+        why = "each line is an object, not a list" if is_list_a_line else "nothing behind it would be asked"
+        msg = f"{path}: there is more text after the `]` that closes the array; {why}. "
+        msg += 'Write all questions in one array, or one a line: {"question": "Why?"}, or {"messages": [...]} for chat messages'
+        raise UsageError(msg)
 
 
 class _Array:
@@ -56,8 +68,6 @@ class _Array:
                 element = Unreadable("there is nothing here; remove the comma")
             if element:
                 yield number, element
-            if self._closer == b"]" and self._text_follows():
-                yield number + 1, Unreadable("there is more text after the `]` that closes the array; it is not read")
             if self._closer != b",":
                 return
 
@@ -131,9 +141,12 @@ class _Array:
         # At the end of the file it is more likely that something before it was never closed.
         return problem if self._closer else Unreadable(f"{problem.reason}, or close its strings and brackets")
 
-    def _text_follows(self) -> bool:
-        while not self._buffer[self._start :].strip():
+    def text_behind(self) -> bytes:
+        """The beginning of what stands behind the bracket that closes the array, white space left out."""
+        if self._closer != b"]":
+            return b""
+        while not (text := self._buffer[self._start :].lstrip()):
             self._start = len(self._buffer)
             if not self._read_more():
-                return False
-        return True
+                return b""
+        return text

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import orjson
 
+from producer.questions.column_mapping import CONTENT_FIELDS
 from producer.questions.duplicates import DuplicateFinder, id_table
 from producer.questions.entries import Unreadable
 from producer.questions.formats import FileId, Form, find_form, identify, read_entries
@@ -176,7 +177,7 @@ def _form_finder(source: Source) -> Callable[[Path], Form]:
     """Finds what a file is, and complains if it is a table that lacks a column."""
 
     def find(path: Path) -> Form:
-        form = find_form(path, source.format)
+        form = find_form(path, source.format, source.csv, {*CONTENT_FIELDS, *source.shape.columns.values()})
         if form.columns is not None:
             source.shape.ensure_fits(form.columns, str(path))
         return form

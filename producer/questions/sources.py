@@ -11,6 +11,7 @@ from typing import Any, Literal
 import orjson
 
 from producer.questions.column_mapping import AS_IT_STANDS, Shape
+from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
 from producer.questions.selection import EVERYTHING, Selection
 from wire.errors import UsageError
 
@@ -26,6 +27,7 @@ class Source:
     Attributes:
         files: Read one after the other.
         shape: How rows become questions.
+        csv: How tables as text are written.
         format: What files are whose first bytes do not tell; `auto` goes by the ending of the name, and takes what says nothing for JSON.
         selection: Which of the questions are asked.
     """
@@ -34,6 +36,7 @@ class Source:
     shape: Shape = AS_IT_STANDS
     format: InputFormat = "auto"
     selection: Selection = EVERYTHING
+    csv: CsvStyle = FOUND_BY_ITSELF
 
     def __str__(self) -> str:
         more = len(self.files) - 1

@@ -44,7 +44,7 @@ def entries(path: Path, max_bytes: int = GENEROUS) -> list[tuple[int, Any]]:
 
 def elements(array: bytes, max_bytes: int = GENEROUS) -> list[tuple[int, Any]]:
     """All elements of an array, given from behind its opening bracket on."""
-    return list(array_entries(io.BytesIO(array), max_bytes))
+    return list(array_entries(io.BytesIO(array), Path("a.json"), max_bytes))
 
 
 def reasons(found: list[tuple[int, Any]]) -> list[tuple[int, str]]:
@@ -114,8 +114,6 @@ def size_in(entry: Unreadable) -> int:
         (b'{"a": 1}, {"b": "x', [(2, "the file ends before")]),
         (b'{"a": 1},]', [(2, "nothing here")]),
         (b",1]", [(1, "nothing here")]),
-        (b'1] {"a": 1}', [(2, "more text after")]),
-        (b"] x", [(2, "more text after")]),
         (b" ] \n ", []),
     ],
 )
@@ -125,6 +123,21 @@ def test_a_damaged_array_is_told_where_it_is_damaged(array: bytes, expected: lis
 
     assert [number for number, _ in found] == [number for number, _ in expected]
     assert all(words in reason for (_, reason), (_, words) in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (b'{"question": "a?"}]\n[{"question": "b?"}]', "each line is an object, not a list"),
+        (b'{"question": "a?"}] x', "nothing behind it would be asked"),
+    ],
+)
+def test_text_behind_an_array_is_never_left_out(array: bytes, expected: str) -> None:
+    """The file is refused as a whole, whatever is to be skipped: else 999 of 1 000 lines would be lost."""
+    with pytest.raises(
+        UsageError, match=rf"a\.json: there is more text after the `]` that closes the array; {expected}"
+    ):
+        elements(array)
 
 
 def test_an_unbalanced_element_harms_only_itself() -> None:
@@ -148,6 +161,8 @@ def test_a_quote_that_is_never_closed_is_named_as_a_likely_cause() -> None:
         (b"PK\x03\x04rest", "compressed (zip), or an Excel workbook; unpack it, or save it as CSV"),
         (b"\x28\xb5\x2f\xfdrest", "zstd, and damaged or not complete"),
         ('{"id": 1}'.encode("utf-16"), "it is UTF-16; save it as UTF-8"),
+        ('{"id": 1}'.encode("utf-16-le"), "it is UTF-16, or no text at all; save it as UTF-8"),
+        ('{"id": 1}'.encode("utf-16-be"), "it is UTF-16, or no text at all; save it as UTF-8"),
         (b"", "there is no question in it"),
         (b"\n \r\n", "there is no question in it"),
         (b"\xef\xbb\xbf", "there is no question in it"),

@@ -8,6 +8,7 @@ import json
 import os
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.questions.compression import zstd_for
+from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
 from producer.questions.question_file import ParsedQuestion, ReadingLimits, Source, check_questions, read_checked
 from producer.questions.sources import find_files
 from tests.builders import a_source
@@ -226,6 +228,55 @@ def test_what_is_wrong_with_csv_is_said_with_its_line(tmp_path: Path, text: str,
 
     with pytest.raises(UsageError, match=expected):
         check_questions(a_source(path), LIMITS)
+
+
+def cells_of(path: Path, text: str, style: CsvStyle = FOUND_BY_ITSELF) -> list[str | None]:
+    """What is asked by a table with a column `question`."""
+    path.write_bytes(text.encode())
+    source = replace(a_source(path), csv=style)
+    return [one.prompt for one in read(source)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.csv", "sep=;\r\nid;question\r\n1;a?\r\n", ["a?"]),
+        ("a.csv", "\ufeffsep=\t\r\nid\tquestion\r\n1\ta, b?\r\n", ["a, b?"]),
+        ("a.csv", 'id;question;"answer, gold"\n1;a?;x\n', ["a?"]),
+        ("a.csv", "id;question;note, or none\n1;a?;x\n", ["a?"]),
+        ("a.csv", "id|question\n1|a, b; c?\n", ["a, b; c?"]),
+        ("a.csv", "question\na?\n", ["a?"]),
+        ("a.tsv", 'id\tquestion\n1\t"To be" or not?\n2\t5" pipe\n3\t"yes"\n', ['"To be" or not?', '5" pipe', '"yes"']),
+        ("a.tsv", 'id\tquestion\n1\t"a\tb"\n2\t"c"\n', ["a\tb", "c"]),
+        ("a.tsv", 'id\tquestion\n1\t"a\nb"\n', ["a\nb"]),
+        ("a.tsv", 'id\tquestion\n1\t"say ""hi"""\n', ['say "hi"']),
+        ("a.tsv", '"id"\t"question"\n"1"\t"yes"\n', ["yes"]),
+        ("a.tsv", 'id\tquestion\n1\t5" pipe', ['5" pipe']),
+    ],
+)
+def test_how_a_table_is_written_is_found(tmp_path: Path, name: str, text: str, expected: list[str]) -> None:
+    """Excel's `sep=`, another delimiter than the comma, tabs with and without quoting."""
+    assert cells_of(tmp_path / name, text) == expected
+
+
+def test_quotes_in_doubt_are_asked_about(tmp_path: Path) -> None:
+    """Between tabs, quotes that enclose nothing special may be text: neither is taken for granted, however late they come."""
+    early, late = 'id\tquestion\n3\t"yes"\n', "id\tquestion\n" + "1\ta?\n" * 100_000 + '3\t"yes"\n'
+
+    for text, line in ((early, 2), (late, 100_002)):
+        with pytest.raises(
+            UsageError, match=rf"a\.tsv:{line}: are the quotes around this cell part of its text\? Give --quoting none"
+        ):
+            cells_of(tmp_path / "a.tsv", text)
+    assert cells_of(tmp_path / "a.tsv", early, CsvStyle(quoting="none")) == ['"yes"']
+    assert cells_of(tmp_path / "a.tsv", early, CsvStyle(quoting="csv")) == ["yes"]
+
+
+def test_a_delimiter_makes_a_table_of_any_name(tmp_path: Path) -> None:
+    """But of one that says JSON. Quotes are text if that is said, between commas too."""
+    assert cells_of(tmp_path / "a.txt", "id:question\n1:a?\n", CsvStyle(":")) == ["a?"]
+    assert cells_of(tmp_path / "a.jsonl", '{"question": "a:b?"}\n', CsvStyle(":")) == ["a:b?"]
+    assert cells_of(tmp_path / "a.csv", 'id,question\n1,"a"b\n', CsvStyle(quoting="none")) == ['"a"b']
 
 
 def test_a_quote_that_is_never_closed_does_not_fill_the_memory(tmp_path: Path) -> None:
