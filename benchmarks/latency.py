@@ -60,7 +60,7 @@ class Client:
         self._model = rig.model
         options = to_options.producer_options(settings)
         self._sender = Sender(rig.client, rig.keys, "latency", {"questions": "one at a time"}, questions, options)
-        self._collector = Collector(rig.client, rig.keys, "latency", self._sender.token, options)
+        self._collector = Collector(rig.client, rig.keys, "latency", self._sender, options)
         self._sender.open()
         self._sent = 0
 

@@ -93,7 +93,7 @@ class _Traffic:
         self._sender = Sender(
             rig.client, rig.keys, "traffic", {"questions": "at random times"}, len(self._due), options
         )
-        self._collector = Collector(self._client, rig.keys, "traffic", self._sender.token, options)
+        self._collector = Collector(self._client, rig.keys, "traffic", self._sender, options)
         self._sender.open()
         self._began = 0.0
         self._failed: BaseException | None = None

@@ -72,6 +72,7 @@ def record(
     if isinstance(outcome, Completion):
         return Answer(
             run=question.run,
+            epoch=question.epoch,
             index=question.index,
             request_id=question.request_id,
             worker=worker,
@@ -89,6 +90,7 @@ def record(
         )
     return Failure(
         run=question.run,
+        epoch=question.epoch,
         index=question.index,
         request_id=question.request_id,
         worker=worker,

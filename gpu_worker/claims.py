@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import redis.asyncio
 import redis.exceptions
@@ -19,6 +19,7 @@ from wire.errors import MalformedMessageError, NewerMessageError
 from wire.failures import error_of
 from wire.keys import RQ_JOB_PREFIX, SUSPECT_AFTER_DEATHS, Keys
 from wire.messages import WIRE_VERSION, Answer, Failure, Question
+from wire.question_state import ask_states, read_states
 from wire.scripts import load_script
 
 log = logging.getLogger(__name__)
@@ -194,10 +195,9 @@ class Intake:
 
     async def _without_answered(self, questions: list[tuple[Question, int]]) -> list[tuple[Question, int]]:
         async with self._client.pipeline(transaction=False) as pipe:
-            for question, _ in questions:
-                pipe.getbit(self._keys.done(question.run), question.index)
-            done = await pipe.execute()
-        return [question for question, bit in zip(questions, done, strict=True) if not bit]
+            ask_states(pipe, self._keys, alone := [question for question, _ in questions])
+            states = read_states(alone, await pipe.execute())
+        return [question for question, state in zip(questions, states, strict=True) if not state.is_done]
 
     async def _bury(self, batch_id: str, reason: str, data: bytes, *, whole_job: bool) -> None:
         log.error(
@@ -228,6 +228,5 @@ def _unreadable(data: bytes, reason: str, attempts: int) -> list[Failure]:
     known = identify_question(data)
     if known is None:
         return []
-    run, index, request_id = known
     error = error_of("unreadable", f"{reason}; its bytes are among the dead letters")
-    return [Failure(run=run, index=index, request_id=request_id, attempts=attempts, error=error)]
+    return [Failure(**asdict(known), attempts=attempts, error=error)]

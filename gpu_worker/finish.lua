@@ -1,7 +1,7 @@
 -- Ends a batch, if the worker still holds it. What it could not read of it, being of a newer wire version, waits for a worker that can.
--- KEYS[1] zset leases:MODEL; KEYS[2] hash rq:job:ID; KEYS[3] zset newer:MODEL; then for each run: bitmaps run:ID:accepted, run:ID:done
--- ARGV: 1 batch id, 2 lease token, 3 wire version that the rest needs, or 0 if there is no rest, then for each record that the worker has written
---   for the batch: the number of its run, from 1, and its index
+-- KEYS[1] zset leases:MODEL; KEYS[2] hash rq:job:ID; KEYS[3] zset newer:MODEL; then for each run: hash run:ID, bitmaps run:ID:accepted, run:ID:done
+-- ARGV: 1 batch id, 2 lease token, 3 wire version that the rest needs, or 0 if there is no rest, 4 number of runs, then the epoch of each, then for
+--   each record that the worker has written for the batch: the number of its run, from 1, and its index
 -- Returns {1}, or {0} if the lease was lost and the batch is somebody else's now. If records are not there that were written, {-1, their places,
 --   from 1}, and the batch is not ended: Redis was killed, and has lost its last writes.
 -- pcall: where something else is under the name of the job, the lease is lost too.
@@ -16,11 +16,18 @@ local function bit(bitmap, index)
   if not pieces[name] then pieces[name] = redis.call('GETRANGE', bitmap, first, first + 63) end
   return math.floor((pieces[name]:byte(byte - first + 1) or 0) / 2 ^ (7 - index % 8)) % 2
 end
+local runs = tonumber(ARGV[4])
+-- What belongs to a run that is gone has no record, even if there is another of the same id by now.
+local is_there = {}
+for run = 1, runs do is_there[run] = (redis.call('HGET', KEYS[1 + 3 * run], 'epoch') or '') == ARGV[4 + run] end
 local lost = {-1}
-for i = 4, #ARGV, 2 do
-  local accepted = 2 + 2 * ARGV[i]
-  -- What was not accepted has no record, nor has what belongs to a run that is gone.
-  if bit(KEYS[accepted], ARGV[i + 1]) == 1 and bit(KEYS[accepted + 1], ARGV[i + 1]) == 0 then table.insert(lost, i / 2 - 1) end
+local first = 5 + runs
+for i = first, #ARGV, 2 do
+  local run = tonumber(ARGV[i])
+  -- Nor has what was not accepted.
+  if is_there[run] and bit(KEYS[2 + 3 * run], ARGV[i + 1]) == 1 and bit(KEYS[3 + 3 * run], ARGV[i + 1]) == 0 then
+    table.insert(lost, (i - first) / 2 + 1)
+  end
 end
 if #lost > 1 then return lost end
 redis.call('ZREM', KEYS[1], ARGV[1])

@@ -1,11 +1,11 @@
 -- A worker reports, and renews the leases of the batches in which its engine makes progress.
 -- KEYS[1] zset workers; KEYS[2] hash worker:NAME; KEYS[3] zset leases:MODEL; KEYS[4] string control:NAME; KEYS[5] list isolated:MODEL
 -- KEYS[6] zset isolating:MODEL     workers that take isolated batches now -> until when (ms); KEYS[7] set cancelled
--- KEYS[8] zset withdrawn           RUN:INDEX of single questions that nobody wants any more -> since when (ms)
+-- KEYS[8] zset withdrawn           RUN:EPOCH:INDEX of single questions that nobody wants any more -> since when (ms)
 -- ARGV: 1 worker, 2 TTL of the report (ms), 3 lease (ms), 4 prefix of RQ's job keys, 5 number of report fields, then the fields as
 --   name, value; then for each lease to renew: batch id, lease token
 -- Returns {server's seconds, its microseconds, what the worker is asked to do or '', 1 if it is to take isolated batches, ids of leases
---   that were lost, ids of runs that were cancelled and RUN:INDEX of questions that were withdrawn}.
+--   that were lost, RUN:EPOCH of runs that were cancelled and RUN:EPOCH:INDEX of questions that were withdrawn}.
 -- A key of a wrong type must stop the script here, before the first write, and not in the middle.
 redis.call('ZCARD', KEYS[1])
 redis.call('ZCARD', KEYS[3])

@@ -62,7 +62,7 @@ class HeartbeatReply:
         lost: Batches that are no longer ours.
         drain: We are asked to stop.
         isolate: It is our turn to take isolated batches.
-        cancelled: Runs that nobody wants any more, and single questions, as `withdrawn_member` names them.
+        cancelled: Runs that nobody wants any more, as `run_member` names them, and single questions, as `withdrawn_member` does.
     """
 
     lost: list[HeldBatch]

@@ -16,7 +16,7 @@ from gpu_worker.reports.report import Report
 from gpu_worker.tasks import cancel_and_wait
 from wire.clock import ServerClock
 from wire.errors import EngineDeadError
-from wire.keys import withdrawn_member
+from wire.keys import run_member, withdrawn_member
 from wire.messages import Answer, Failure, Question
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class InFlight:
         """Take questions out of the engine, now and from now on; they end as cancelled.
 
         Args:
-            unwanted: Ids of runs, and single questions as `withdrawn_member` names them.
+            unwanted: Runs, as `run_member` names them, and single questions, as `withdrawn_member` does.
         """
         self._cancelled = unwanted
         if not unwanted:
@@ -148,9 +148,10 @@ class InFlight:
     def _is_unwanted(self, question: Question) -> bool:
         # Most of the time there is nothing unwanted at all.
         return bool(self._cancelled) and (
-            question.run in self._cancelled or withdrawn_member(question.run, question.index) in self._cancelled
+            run_member(question.run, question.epoch) in self._cancelled
+            or withdrawn_member(question.run, question.epoch, question.index) in self._cancelled
         )
 
     def _cancelled_record(self, question: Question, batch: HeldBatch) -> Answer | Failure:
-        why = CANCELLED if question.run in self._cancelled else WITHDRAWN
+        why = CANCELLED if run_member(question.run, question.epoch) in self._cancelled else WITHDRAWN
         return record(question, why, self._engine.model, self._clock, worker=self._worker, attempts=batch.attempts)

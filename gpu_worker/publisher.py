@@ -33,10 +33,14 @@ GATHER_S = 0.02
 producer, too; on two cores, that is time that the engine lacks."""
 
 
+RunEpoch = tuple[str, str]
+"""(run, epoch)."""
+
+
 class Written(NamedTuple):
     """A record as it is sent: of which run, how `publish.lua` takes it, and its size in bytes."""
 
-    run: str
+    run: RunEpoch
     fields: tuple[bytes | int | str, ...]
     size: int
 
@@ -139,7 +143,7 @@ class Publisher:
         self._something.set()
 
     async def _write_until_done(self, records: Sequence[Written], finished: Sequence[HeldBatch]) -> None:
-        by_run: Mapping[str, list[bytes | int | str]] = _by_run(records)
+        by_run: Mapping[RunEpoch, list[bytes | int | str]] = _by_run(records)
         backoff = Backoff(first_s=0.05)
         while True:
             try:
@@ -155,7 +159,7 @@ class Publisher:
                 log.warning("%d records wait: %s; trying again in %.1f s", len(records), error, pause_s)
                 await asyncio.sleep(pause_s)
 
-    async def write(self, by_run: Mapping[str, list[bytes | int | str]]) -> None:
+    async def write(self, by_run: Mapping[RunEpoch, list[bytes | int | str]]) -> None:
         """Write records once; `by_run` has them as the script takes them."""
         keys = self._keys
         calls: list[list[bytes | int | str]] = [
@@ -168,14 +172,15 @@ class Publisher:
                 keys.runs,
                 run,
                 self._run_ttl_s,
+                epoch,
                 *written,
             ]
-            for run, written in by_run.items()
+            for (run, epoch), written in by_run.items()
         ]
         replies = await self._call(self._publish_script, calls)
-        for run, first in zip(by_run, replies, strict=True):
+        for (run, _), first in zip(by_run, replies, strict=True):
             if first == -1:
-                log.warning("run %s is gone (expired); its records are dropped", run, extra={"run": run})
+                log.warning("run %s is gone (expired or forgotten); its records are dropped", run, extra={"run": run})
 
     async def end(self, finished: Sequence[HeldBatch]) -> None:
         """End batches once, those that this worker still holds; what is left of one goes to a worker that can read it.
@@ -210,12 +215,22 @@ class Publisher:
         """A call of the script that ends a batch."""
         keys = [self._leases, RQ_JOB_PREFIX + batch.batch_id, self._newer]
         numbers = {
-            run: number for number, run in enumerate(dict.fromkeys(record.run for record, _ in batch.records), 1)
+            run: number
+            for number, run in enumerate(dict.fromkeys((record.run, record.epoch) for record, _ in batch.records), 1)
         }
-        for run in numbers:
-            keys += [self._keys.accepted(run), self._keys.done(run)]
-        written = [part for record, _ in batch.records for part in (numbers[record.run], record.index)]
-        return [len(keys), *keys, batch.batch_id, batch.token, batch.newer, *written]
+        for run, _ in numbers:
+            keys += [self._keys.run(run), self._keys.accepted(run), self._keys.done(run)]
+        written = [part for record, _ in batch.records for part in (numbers[record.run, record.epoch], record.index)]
+        return [
+            len(keys),
+            *keys,
+            batch.batch_id,
+            batch.token,
+            batch.newer,
+            len(numbers),
+            *(epoch for _, epoch in numbers),
+            *written,
+        ]
 
     async def _call(self, script: AsyncScript, calls: Sequence[Sequence[bytes | int | str]]) -> list[Any]:
         try:
@@ -245,11 +260,11 @@ def _how_many(records: Sequence[Written]) -> int:
 
 def _written(record: Answer | Failure, question_bytes: int) -> Written:
     encoded = encode_record(record)
-    return Written(record.run, (record.index, record.status, question_bytes, encoded), len(encoded))
+    return Written((record.run, record.epoch), (record.index, record.status, question_bytes, encoded), len(encoded))
 
 
-def _by_run(records: Sequence[Written]) -> Mapping[str, list[bytes | int | str]]:
-    found: dict[str, list[bytes | int | str]] = defaultdict(list)
+def _by_run(records: Sequence[Written]) -> Mapping[RunEpoch, list[bytes | int | str]]:
+    found: dict[RunEpoch, list[bytes | int | str]] = defaultdict(list)
     for written in records:
         found[written.run] += written.fields
     return found

@@ -6,7 +6,7 @@
 redis.call('SCARD', KEYS[2])
 redis.call('XLEN', KEYS[3])
 redis.call('XLEN', KEYS[4])
-local counts = redis.call('HMGET', KEYS[1], 'accepted', 'answered', 'failed')
+local counts = redis.call('HMGET', KEYS[1], 'accepted', 'answered', 'failed', 'epoch')
 if not counts[1] then return false end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -14,7 +14,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- what is cancelled makes room.
 redis.call('SREM', KEYS[2], '')
 if redis.call('HEXISTS', KEYS[1], 'cancelled') == 0 then redis.call('HSET', KEYS[1], 'cancelled', now) end
-redis.call('SADD', KEYS[2], ARGV[1])
+-- As wire.keys.run_member names it.
+local epoch = counts[4] or ''
+redis.call('SADD', KEYS[2], epoch == '' and ARGV[1] or ARGV[1] .. ':' .. epoch)
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'cancelled', ARGV[1])
 redis.call('XADD', KEYS[4], 'MAXLEN', 10, '*', 'cancelled', ARGV[1])

@@ -8,9 +8,10 @@ from typing import Any
 import redis
 
 from producer.options import ProducerOptions
+from producer.sender import Sender
 from wire.codec import decode_record
 from wire.errors import LeaseLostError, MalformedMessageError, NewerMessageError
-from wire.keys import Keys
+from wire.keys import Keys, run_member
 from wire.messages import Answer, Failure
 from wire.scripts import load_script
 from wire.streams import entries_of
@@ -21,19 +22,23 @@ AT_ONCE = 1000
 BYTES_AT_ONCE = 32 * 1024 * 1024
 """About as many bytes as records to be held at once: log probabilities make megabytes of an answer."""
 
+# One step, so that what is deleted is our claim and not that of whoever has come after us. KEYS[1] string run:ID:producer; ARGV[1] our token
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+
 
 class Collector:
     """Reads the records of one run in the order in which they were made."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, run: str, token: str, options: ProducerOptions) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, run: str, sender: Sender, options: ProducerOptions) -> None:
         self._client = client
         self._run = run
         self._records = keys.records(run)
         self._keys = [keys.run(run), self._records, keys.producer(run)]
-        self._token = token
+        self._sender = sender
         self._lease_ms = int(1000 * options.lease_s)
         self._run_ttl_s = int(options.run_ttl_s)
         self._acknowledge = client.register_script(load_script("producer", "acknowledge"))
+        self._release = client.register_script(_RELEASE)
         self._seen = b"0"
         self._keep_from = ""
         self._garbage = 0
@@ -66,7 +71,7 @@ class Collector:
         records = []
         for entry_id, fields in entries:
             try:
-                records.append((entry_id, _of_run(self._run, decode_record(fields.get(b"a", b"")))))
+                records.append((entry_id, self._ours(decode_record(fields.get(b"a", b"")))))
             except NewerMessageError:
                 if not records:
                     raise
@@ -95,9 +100,15 @@ class Collector:
             LeaseLostError: Another producer has taken the run over; nothing was dropped.
         """
         garbage = self._garbage if self._keep_from else 0
-        if not self._acknowledge(
-            keys=self._keys, args=[self._token, self._lease_ms, self._keep_from, garbage, self._run_ttl_s]
-        ):
+        claim: list[str | int] = [
+            self._sender.token,
+            self._lease_ms,
+            self._keep_from,
+            garbage,
+            self._run_ttl_s,
+            self._sender.epoch,
+        ]
+        if not self._acknowledge(keys=self._keys, args=claim):
             msg = "another producer has taken this run over"
             raise LeaseLostError(msg)
         if self._keep_from:
@@ -105,12 +116,10 @@ class Collector:
 
     def release(self) -> None:
         """Let another producer take the run at once."""
-        if self._client.get(self._keys[2]) == self._token.encode():
-            self._client.delete(self._keys[2])
+        self._release(keys=[self._keys[2]], args=[self._sender.token])
 
-
-def _of_run(run: str, record: Answer | Failure) -> Answer | Failure:
-    if record.run != run:
-        msg = f"a record of run {record.run}"
-        raise MalformedMessageError(msg)
-    return record
+    def _ours(self, record: Answer | Failure) -> Answer | Failure:
+        if (record.run, record.epoch) != (self._run, self._sender.epoch):
+            msg = f"a record of run {run_member(record.run, record.epoch)}"
+            raise MalformedMessageError(msg)
+        return record

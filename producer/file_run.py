@@ -86,7 +86,7 @@ class Runner:
         self._client = connect(address)
         self._keys = keys = Keys(address.namespace)
         self._sender = Sender(self._client, keys, what.run, what.fingerprint, what.checked.count, options)
-        self._collector = Collector(self._client, keys, what.run, self._sender.token, options)
+        self._collector = Collector(self._client, keys, what.run, self._sender, options)
         self._written = stock.written
         self._chunks: Iterator[tuple[int, list[ParsedQuestion | Invalid]]] | None = None
         self._chunk: tuple[int, list[ParsedQuestion | Invalid]] | None = None
@@ -347,7 +347,7 @@ class Runner:
     def _check_stuck(self) -> None:
         if time.monotonic() - self._quiet_since < QUIET_S:
             return
-        found = whereabouts(self._client, self._keys, self._what.run)
+        found = whereabouts(self._client, self._keys, self._what.run, self._sender.epoch)
         if not found.is_stuck:
             self._quiet_since, self._looked_stuck = time.monotonic(), False
         elif not self._looked_stuck:

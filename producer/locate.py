@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,8 @@ from wire.errors import MalformedMessageError, NewerMessageError
 from wire.keys import RQ_JOB_PREFIX, Keys, parse_queue_member
 
 AT_ONCE = 500
+
+_RunEpoch = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +36,40 @@ class Whereabouts:
         return not self.underway and self.records == 0
 
 
-def whereabouts(client: redis.Redis, keys: Keys, run: str) -> Whereabouts:
+def whereabouts(client: redis.Redis, keys: Keys, run: str, epoch: str) -> Whereabouts:
     """Look for the questions of a run. One that is just being moved from one place to another may be missed: look twice before you believe it."""
     accepted: Any = client.bitcount(keys.accepted(run))
     done: Any = client.bitcount(keys.done(run))
     records: Any = client.xlen(keys.records(run))
-    return Whereabouts(max(0, accepted - done), records, _is_underway(client, keys, run))
+    return Whereabouts(max(0, accepted - done), records, _is_underway(client, keys, (run, epoch)))
 
 
-def _is_underway(client: redis.Redis, keys: Keys, run: str) -> bool:
+def _is_underway(client: redis.Redis, keys: Keys, run: _RunEpoch) -> bool:
     members: Any = client.smembers(keys.queues)
     queues = [queue for member in members if (queue := parse_queue_member(member.decode("utf-8", "replace")))]
     # Streams first: that is the way of a question.
-    if any(owner == run.encode() for queue in queues for owner in _owners(client, keys.questions(*queue))):
+    if any(_is_in_stream(client, keys.questions(*queue), run) for queue in queues):
         return True
     return any(_is_in_batches(client, keys, model, run) for model in sorted({model for model, _ in queues}))
 
 
-def _owners(client: redis.Redis, stream: str) -> Iterator[bytes]:
-    start = "-"
+def _is_in_stream(client: redis.Redis, stream: str, run: _RunEpoch) -> bool:
+    start, name = "-", run[0].encode()
     while True:
         entries: Any = client.xrange(stream, start, "+", count=AT_ONCE)
-        yield from (fields.get(b"r", b"") for _, fields in entries)
+        if any(fields.get(b"r") == name and _is_of(run, fields.get(b"q", b"")) for _, fields in entries):
+            return True
         if len(entries) < AT_ONCE:
-            return
+            return False
         start = f"({entries[-1][0].decode()}"
 
 
-def _is_in_batches(client: redis.Redis, keys: Keys, model: str, run: str) -> bool:
+def _is_of(run: _RunEpoch, question: bytes) -> bool:
+    known = identify_question(question)
+    return known is not None and (known.run, known.epoch) == run
+
+
+def _is_in_batches(client: redis.Redis, keys: Keys, model: str, run: _RunEpoch) -> bool:
     # At one instant: a batch goes back and forth between these.
     with client.pipeline(transaction=True) as pipe:
         for batches in (keys.rq_queue(model), keys.suspects(model), keys.isolated(model)):
@@ -73,7 +80,7 @@ def _is_in_batches(client: redis.Redis, keys: Keys, model: str, run: str) -> boo
     return any(_holds(client, batch, run) for batches in found for batch in batches)
 
 
-def _holds(client: redis.Redis, batch: bytes, run: str) -> bool:
+def _holds(client: redis.Redis, batch: bytes, run: _RunEpoch) -> bool:
     key = RQ_JOB_PREFIX.encode() + batch
     if client.type(key) != b"hash":
         return False
@@ -85,4 +92,4 @@ def _holds(client: redis.Redis, batch: bytes, run: str) -> bool:
         return True
     except MalformedMessageError:
         return False
-    return any((known := identify_question(question)) is not None and known[0] == run for question in questions)
+    return any(_is_of(run, question) for question in questions)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import secrets
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import redis
 
+from producer.claim_token import describe, has_ended, new_token
 from producer.options import ProducerOptions
 from producer.questions.parser import Invalid, ParsedQuestion
 from wire.clock import ServerClock
@@ -20,11 +19,10 @@ from wire.connection import is_full
 from wire.errors import QueueDamagedError, UsageError
 from wire.failures import error_of
 from wire.keys import Keys, queue_member
-from wire.messages import Failure, Question
+from wire.messages import EPOCH, Failure, Question
 from wire.scripts import load_script
 
 CHUNK_QUESTIONS = 256
-LONGEST_PID = 12
 CHUNK_BYTES = 1024 * 1024
 """Bounds of one submission: a script keeps Redis to itself while it runs."""
 
@@ -36,6 +34,7 @@ class RunState:
     Attributes:
         cursor: Questions before this position were accepted, or skipped because their answers were on disk.
         mark: What `Sender.send` was given as mark of the questions before the cursor; empty where it was given none.
+        epoch: Tells it from an earlier run of the same id.
     """
 
     cursor: int
@@ -45,6 +44,7 @@ class RunState:
     acknowledged: int
     cancelled: bool
     mark: str = ""
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,12 @@ class RunBusyError(UsageError):
 
 
 class Sender:
-    """One producer's way to put the questions of one run into Redis."""
+    """One producer's way to put the questions of one run into Redis.
+
+    Attributes:
+        token: Names this producer.
+        epoch: That of the run, from when it was opened.
+    """
 
     def __init__(
         self,
@@ -86,7 +91,8 @@ class Sender:
         self._open = client.register_script(load_script("producer", "open_run"))
         self._submit = client.register_script(load_script("producer", "submit"))
         self._end = client.register_script(load_script("producer", "end_run"))
-        self.token = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.token = new_token()
+        self.epoch = ""
         self.clock = ServerClock()
 
     def open(self) -> RunState:
@@ -97,28 +103,24 @@ class Sender:
             UsageError: The run id exists with other questions, another model or other parameters.
         """
         reply = self._try_open("")
-        if reply[0] == b"busy" and _died_here(reply[1].decode("utf-8", "replace")):
+        if reply[0] == b"busy" and has_ended(reply[1].decode("utf-8", "replace")):
             reply = self._try_open(reply[1])
         if reply[0] == b"busy":
-            msg = f"run {self._run} is being collected by {_holder(reply[1].decode('utf-8', 'replace'))}"
+            msg = f"run {self._run} is being collected by {describe(reply[1].decode('utf-8', 'replace'))}"
             raise RunBusyError(msg)
         if reply[0] == b"differs":
             raise UsageError(_difference(self._run, _fingerprint(reply[1]), self._fingerprint))
         try:
             counts = [int(part) for part in reply[1:9]]
+            mark, epoch = reply[9].decode(), re.fullmatch(EPOCH, reply[10].decode())[0]  # type: ignore[index]  # TypeError if it is none
         except (TypeError, ValueError):
             msg = f"the counts of run {self._run} are damaged; the leading batcher puts them among the dead letters (`batchfleet dead list`)"
             raise QueueDamagedError(msg) from None
+        self.epoch = epoch
         self.clock.learn(counts[6] + counts[7] / 1e6)
         cursor, accepted, answered, failed, acknowledged, cancelled = counts[:6]
         return RunState(
-            cursor,
-            accepted,
-            answered,
-            failed,
-            acknowledged,
-            cancelled=bool(cancelled),
-            mark=reply[9].decode("utf-8", "replace"),
+            cursor, accepted, answered, failed, acknowledged, cancelled=bool(cancelled), mark=mark, epoch=epoch
         )
 
     def send(
@@ -136,7 +138,7 @@ class Sender:
         for asked in chunk:
             packed = self._packed(asked, default_model)
             if isinstance(packed, Invalid):
-                per_question += (0, packed.index, encode_record(_failure(self._run, packed)), "")
+                per_question += (0, packed.index, encode_record(self._failure(packed)), "")
             else:
                 question, data = packed
                 stream = streams.setdefault((question.model, question.priority), len(streams) + 1)
@@ -155,7 +157,7 @@ class Sender:
             options.max_pending_questions,
             options.max_pending_bytes,
         ]
-        bounds += [options.run_window, options.max_models, mark]
+        bounds += [options.run_window, options.max_models, mark, self.epoch]
         of_fleet = [keys.pending, keys.runs, keys.queues, keys.wake, keys.refused, keys.expiring]
         of_run = [keys.run(run), keys.accepted(run), keys.done(run), keys.records(run)]
         try:
@@ -175,7 +177,7 @@ class Sender:
 
     def end(self, questions: int) -> None:
         """Say how many questions a run has, whose number was not known when it was opened."""
-        self._end(keys=[self._keys.run(self._run)], args=[questions])
+        self._end(keys=[self._keys.run(self._run)], args=[questions, self.epoch])
 
     def _understood(self, reply: list[bytes | int]) -> Sent:
         outcome = reply[0].decode() if isinstance(reply[0], bytes) else ""
@@ -213,6 +215,7 @@ class Sender:
         now = self.clock.now()
         return Question(
             run=self._run,
+            epoch=self.epoch,
             index=asked.index,
             request_id=asked.request_id,
             model=asked.model or default_model,
@@ -223,6 +226,12 @@ class Sender:
             deadline=now + asked.deadline_s if asked.deadline_s is not None else None,
             metadata=asked.metadata,
             submitted_at=now,
+        )
+
+    def _failure(self, invalid: Invalid) -> Failure:
+        error = error_of("invalid_question", f"line {invalid.line}: {invalid.reason}")
+        return Failure(
+            run=self._run, epoch=self.epoch, index=invalid.index, request_id=invalid.request_id, attempts=0, error=error
         )
 
     def _try_open(self, replaceable: str | bytes) -> list[bytes]:
@@ -238,44 +247,8 @@ class Sender:
             self._questions,
             replaceable,
         ]
-        reply: list[bytes] = self._open(keys=keys, args=args)
+        reply: list[bytes] = self._open(keys=keys, args=[*args, f"e{secrets.token_hex(6)}"])
         return reply
-
-
-def _failure(run: str, invalid: Invalid) -> Failure:
-    error = error_of("invalid_question", f"line {invalid.line}: {invalid.reason}")
-    return Failure(run=run, index=invalid.index, request_id=invalid.request_id, attempts=0, error=error)
-
-
-def _died_here(token: str) -> bool:
-    """Whether the holder was a process of this machine that is gone. Of another machine's we know nothing."""
-    host, pid = _place(token)
-    if host != socket.gethostname():
-        return False
-    try:
-        # The state follows the name, which is in parentheses and may hold anything. A zombie has died and was not yet buried.
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2][:1] in {
-            "Z",
-            "X",
-        }
-    except OSError:
-        return Path("/proc/self/stat").exists()
-
-
-def _place(token: str) -> tuple[str, int]:
-    """Host and process of a producer's token; no host if it is none."""
-    host, _, rest = token.partition(":")
-    pid = rest.partition(":")[0]
-    return (host, int(pid)) if pid.isascii() and pid.isdigit() and len(pid) < LONGEST_PID else ("", 0)
-
-
-def _holder(token: str) -> str:
-    host, pid = _place(token)
-    return (
-        f"process {pid} on {host}"
-        if host
-        else f"{token[:100]!a}, which is no producer's name; its claim ends by itself, or delete it"
-    )
 
 
 def _fingerprint(stored: bytes) -> dict[str, str]:

@@ -79,10 +79,10 @@ class StreamRun:
         self._client = connect(address)
         self._keys = Keys(address.namespace)
         self._sender = Sender(self._client, self._keys, plan.run, plan.fingerprint, OPEN_END, options)
-        self._collector = Collector(self._client, self._keys, plan.run, self._sender.token, options)
+        self._collector = Collector(self._client, self._keys, plan.run, self._sender, options)
         self._backlog = Backlog()
         self._seen = IndexSet()
-        self._withdrawals = Withdrawals(self._client, self._keys, plan.run)
+        self._withdrawals = Withdrawals(self._client, self._keys, plan.run, self._sender)
         self._inherited = 0
         self._first = 0
         self._in_doubt = True

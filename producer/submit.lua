@@ -11,7 +11,7 @@
 -- KEYS[10] zset  expiring          names of streams -> the earliest deadline in them (s)
 -- KEYS[11..]     streams of questions, one for each model and priority among them
 -- ARGV: 1 run id, 2 cursor before, 3 cursor after, 4 TTL (s), 5 most pending questions, 6 most pending bytes, 7 most unacknowledged of
---   a run, 8 most queues, 9 mark of the questions before the cursor after, or '', 10 number of streams, then each stream's name in `queues`,
+--   a run, 8 most queues, 9 mark of the questions before the cursor after, or '', 10 epoch of the run, 11 number of streams, then each stream's name in `queues`,
 --   then for each question: stream number (0: the bytes are already its failure record), index, bytes, deadline (s) or ''. At most 1 000
 --   questions: Lua hands some 8 000 values to one command at most.
 -- Returns {'ok'}, {'cursor', actual}, {'gone'}, {'cancelled'}, {'window'}, {'pending', questions, bytes}, {'share', questions, runs that wait},
@@ -23,14 +23,15 @@ for i = 2, 3 do redis.call('STRLEN', KEYS[i]) end
 for _, i in ipairs({6, 9, 10}) do redis.call('ZCARD', KEYS[i]) end
 local REFUSED_MS = 2000
 
-local cursor, cancelled, accepted, acknowledged, answered, failed =
-  unpack(redis.call('HMGET', KEYS[1], 'cursor', 'cancelled', 'accepted', 'acknowledged', 'answered', 'failed'))
-if not cursor then return {'gone'} end
+local cursor, cancelled, accepted, acknowledged, answered, failed, epoch =
+  unpack(redis.call('HMGET', KEYS[1], 'cursor', 'cancelled', 'accepted', 'acknowledged', 'answered', 'failed', 'epoch'))
+-- Another run of the same id is not ours either.
+if not cursor or (epoch or '') ~= ARGV[10] then return {'gone'} end
 if cursor ~= ARGV[2] then return {'cursor', cursor} end
 if cancelled then return {'cancelled'} end
 
-local streams = tonumber(ARGV[10])
-local first = 11 + streams
+local streams = tonumber(ARGV[11])
+local first = 12 + streams
 local questions, bytes, refused = 0, 0, 0
 for i = first, #ARGV, 4 do
   if ARGV[i] == '0' then
@@ -65,7 +66,7 @@ if questions > 0 and pending_questions > 0 then
 end
 
 local new = {}
-for i = 11, first - 1 do
+for i = 12, first - 1 do
   if redis.call('SISMEMBER', KEYS[7], ARGV[i]) == 0 then table.insert(new, ARGV[i]) end
 end
 if #new > 0 then
@@ -95,7 +96,7 @@ for i = first, #ARGV, 4 do
     redis.call('XADD', KEYS[10 + tonumber(ARGV[i])], '*', 'q', ARGV[i + 2], 'r', ARGV[1])
   else
     redis.call('XADD', KEYS[10 + tonumber(ARGV[i])], '*', 'q', ARGV[i + 2], 'r', ARGV[1], 'd', ARGV[i + 3])
-    redis.call('ZADD', KEYS[10], 'LT', ARGV[i + 3], ARGV[10 + tonumber(ARGV[i])])
+    redis.call('ZADD', KEYS[10], 'LT', ARGV[i + 3], ARGV[11 + tonumber(ARGV[i])])
   end
 end
 end_neighbours()

@@ -1,5 +1,5 @@
 -- Says of single questions that nobody wants them any more, and of others that they have ended. Workers hear of it with their next heartbeat.
--- KEYS[1] zset withdrawn: RUN:INDEX -> since when (ms)
+-- KEYS[1] zset withdrawn: RUN:EPOCH:INDEX -> since when (ms)
 -- ARGV: 1 how long that is kept (ms), 2 most that are kept, 3 how many are withdrawn, then those, then those that have ended
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

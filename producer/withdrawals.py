@@ -6,6 +6,7 @@ import threading
 
 import redis
 
+from producer.sender import Sender
 from wire.keys import Keys, withdrawn_member
 from wire.scripts import load_script
 
@@ -17,9 +18,10 @@ MOST = 10_000
 class Withdrawals:
     """Those of one run. Noted by any thread, told by the one that collects."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, run: str) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, run: str, sender: Sender) -> None:
         self._key = keys.withdrawn
         self._run = run
+        self._sender = sender
         self._script = client.register_script(load_script("producer", "withdraw"))
         self._lock = threading.Lock()
         self._open: set[int] = set()
@@ -46,7 +48,7 @@ class Withdrawals:
             self._open |= self._new
         if not new and not ended:
             return
-        members = [withdrawn_member(self._run, index) for index in (*new, *ended)]
+        members = [withdrawn_member(self._run, self._sender.epoch, index) for index in (*new, *ended)]
         self._script(keys=[self._key], args=[KEPT_MS, MOST, len(new), *members])
         with self._lock:
             self._new.difference_update(new)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from producer.questions.sources import Source
+from wire.keys import Keys
 from wire.messages import Answer, Question, Usage
 
 
@@ -29,6 +32,12 @@ def an_answer(request_id: str = "q1", **fields: Any) -> Answer:  # noqa: ANN401 
         "params": {},
     }
     return Answer(request_id=request_id, **{**defaults, **fields})
+
+
+def epoch_of(client: redis.Redis, run: str) -> str:
+    """What tells this run from an earlier one of the same id."""
+    found: Any = client.hget(Keys().run(run), "epoch")
+    return (found or b"").decode()
 
 
 def a_source(path: Path) -> Source:

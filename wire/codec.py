@@ -7,6 +7,7 @@ ever imported, looked up by name or executed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import msgpack
@@ -61,18 +62,30 @@ def decode_question(data: bytes) -> Question:
     return question
 
 
-def identify_question(data: bytes) -> tuple[str, int, str] | None:
-    """Run, index and request id of a question that otherwise cannot be read; None if not even these can.
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which question it is, whatever it asks."""
+
+    run: str
+    epoch: str
+    index: int
+    request_id: str
+
+
+def identify_question(data: bytes) -> Identity | None:
+    """Which question it is that otherwise cannot be read; None if not even that can.
 
     Fields that we do not know, wrong values of others, and any wire version are passed over: its producer is to hear that it failed.
     """
     try:
         fields = _unpack(data, "question")
-        named = {name: fields.get(name) for name in ("run", "index", "request_id")} if isinstance(fields, dict) else {}
+        named = (
+            {name: fields[name] for name in Identity.__slots__ if name in fields} if isinstance(fields, dict) else {}
+        )
         question = msgspec.convert({**named, "model": "?", "prompt": "", "submitted_at": 0.0}, Question)
     except (MalformedMessageError, msgspec.ValidationError):
         return None
-    return question.run, question.index, question.request_id
+    return Identity(question.run, question.epoch, question.index, question.request_id)
 
 
 def whole_number(text: bytes | None) -> int:

@@ -25,9 +25,9 @@
 | pending                 | hash   | questions and bytes accepted and not yet terminal      | owned by the fleet                     |
 | refused                 | zset   | runs that found no room -> when (ms)                   | entries: after 2 s; TTL                |
 | runs                    | zset   | run id -> last activity (ms)                           | entries: with the run                  |
-| cancelled               | set    | ids of cancelled runs that have questions somewhere    | entries: once they have none; TTL      |
-| withdrawn               | zset   | RUN:INDEX of single questions nobody wants -> when (ms)| entries: with their record, or later; TTL |
-| run:ID                  | hash   | fingerprint, cursor and counts of one run              | TTL, renewed by activity               |
+| cancelled               | set    | RUN:EPOCH of cancelled runs with questions somewhere   | entries: once they have none; TTL      |
+| withdrawn               | zset   | RUN:EPOCH:INDEX of questions nobody wants -> when (ms) | entries: with their record, or later; TTL |
+| run:ID                  | hash   | fingerprint, epoch, cursor and counts of one run       | TTL, renewed by activity               |
 | run:ID:accepted         | bitmap | one bit per accepted question                          | TTL, with the run                      |
 | run:ID:done             | bitmap | one bit per question with a terminal record            | TTL, with the run                      |
 | run:ID:records          | stream | records that the producer has not acknowledged (a)     | entries: on acknowledgement; TTL       |
@@ -248,9 +248,20 @@ SUSPECT_AFTER_DEATHS = 2
 """A batch whose workers died this often is taken apart. One death is no evidence: machines are switched off, and workers killed by hand."""
 
 
-def withdrawn_member(run: str, index: int) -> str:
-    """How `withdrawn` names a question; a run's id has no colon, so this is no run's."""
-    return f"{run}:{index}"
+def run_member(run: str, epoch: str) -> str:
+    """How `cancelled` names a run, so that another of the same id is not meant; a run's id has no colon."""
+    return f"{run}:{epoch}" if epoch else run
+
+
+def parse_run_member(member: str) -> tuple[str, str]:
+    """(run, epoch)."""
+    run, _, epoch = member.partition(":")
+    return run, epoch
+
+
+def withdrawn_member(run: str, epoch: str, index: int) -> str:
+    """How `withdrawn` names a question; an epoch begins with a letter, so this is no run's name."""
+    return f"{run_member(run, epoch)}:{index}"
 
 
 def queue_member(model: str, priority: int) -> str:

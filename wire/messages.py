@@ -16,9 +16,11 @@ else:
     # What is in there is checked by the codec: recursive types are not for msgspec.
     JsonValue = Any
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 """Goes up when a message changes so that an older program would misread it. Older versions are understood; newer ones are left, untouched, to
-programs that speak them. During an upgrade both are there: a record is written in the version of its question, which its producer understands."""
+programs that speak them. During an upgrade both are there: a record is written in the version of its question, which its producer understands.
+
+2: questions and records have the epoch of their run."""
 
 MAX_REQUEST_ID_CHARS = 512
 MAX_MODEL_CHARS = 256
@@ -29,6 +31,8 @@ MAX_INDEX = 2**32 - 1
 JsonObject = dict[str, JsonValue]
 
 RunId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")]
+EPOCH = r"^([a-z][a-z0-9]{0,31})?\Z"
+Epoch = Annotated[str, Meta(pattern=EPOCH)]
 Count = Annotated[int, Meta(ge=0)]
 Index = Annotated[int, Meta(ge=0, le=MAX_INDEX)]
 Version = Annotated[int, Meta(ge=1)]
@@ -48,6 +52,7 @@ class Question(Message, frozen=True, kw_only=True):
 
     Attributes:
         run: The run that the question belongs to.
+        epoch: Tells this run from an earlier one of the same id that was forgotten or lost; empty for runs that wire version 1 opened.
         index: Position in the run, from 0. It addresses the question's bit in the run's ledger; people never see it.
         request_id: Chosen by the producer, unique in the run; the only identity a question has, from file to answer.
         model: The model that is to answer, as its workers name it.
@@ -62,6 +67,7 @@ class Question(Message, frozen=True, kw_only=True):
     """
 
     run: RunId
+    epoch: Epoch = ""
     index: Index
     request_id: Annotated[str, Meta(min_length=1, max_length=MAX_REQUEST_ID_CHARS)]
     model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_CHARS)]
@@ -131,7 +137,7 @@ class Record(Message, frozen=True, kw_only=True, tag_field="status"):
     """What every terminal record has. A question gets exactly one.
 
     Attributes:
-        run, index, request_id, metadata: As in the question.
+        run, epoch, index, request_id, metadata: As in the question.
         worker: Name of the worker that made the record; None if no worker did.
         attempts: How many workers were given the question, this one included.
         latency_s: From submission to record, in seconds, on the Redis server's clock.
@@ -139,6 +145,7 @@ class Record(Message, frozen=True, kw_only=True, tag_field="status"):
     """
 
     run: RunId
+    epoch: Epoch = ""
     index: Index
     request_id: str
     worker: str | None = None

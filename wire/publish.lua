@@ -4,12 +4,12 @@
 -- KEYS[3] stream run:ID:records
 -- KEYS[4] hash   pending
 -- KEYS[5] zset   runs
--- ARGV: 1 run id, 2 TTL (s), then for each record: index, 'answered' or 'failed', bytes of its question, record
--- Returns how many were first, or -1 if the run is gone and nobody waits for its records.
+-- ARGV: 1 run id, 2 TTL (s), 3 epoch of the run that the questions are of, then for each record: index, 'answered' or 'failed', bytes of its question, record
+-- Returns how many were first, or -1 if that run is gone and nobody waits for its records, whether or not there is another of the same id by now.
 -- A key of a wrong type must stop the script before the first write, and not in the middle; the bitmaps do so where they are used first.
 redis.call('XLEN', KEYS[3])
 redis.call('HLEN', KEYS[4])
-local gone = redis.call('HLEN', KEYS[1]) == 0
+local gone = redis.call('HLEN', KEYS[1]) == 0 or (redis.call('HGET', KEYS[1], 'epoch') or '') ~= ARGV[3]
 -- Changes nothing, but is the first write, and Redis refuses a script for want of memory only at a first write that takes memory: a record must
 -- be written when Redis is full, for it ends a question, and that makes room.
 redis.call('ZREM', KEYS[5], '')
@@ -23,7 +23,7 @@ local function was_asked(index)
   return math.floor(bits / 2 ^ (7 - index % 8)) % 2 == 1
 end
 local bytes, answered, failed, again = 0, 0, 0, 0
-for i = 3, #ARGV, 4 do
+for i = 4, #ARGV, 4 do
   if gone then
     failed = failed + 1
     bytes = bytes + ARGV[i + 2]

@@ -22,7 +22,7 @@ from batcher.maintenance.unwanted import Unwanted, failure_of
 from batcher.stream_reader import QueueId
 from wire.codec import decode_batch, decode_question, encode_batch, encode_record, whole_number
 from wire.errors import MalformedMessageError
-from wire.keys import RQ_JOB_PREFIX, Keys, parse_queue_member, queue_member
+from wire.keys import RQ_JOB_PREFIX, Keys, parse_queue_member, parse_run_member, queue_member
 from wire.messages import ErrorDetail, Question
 from wire.scripts import load_script
 
@@ -88,7 +88,7 @@ class ExpirySweep:
         """Begin anew: another batcher may have led meanwhile, and may have stopped half way."""
         self._walk: Iterator[None] | None = None
         # With when they were cancelled: the same questions, submitted again, are a run of the same id.
-        self._walked: set[tuple[str, bytes]] = set()
+        self._walked: set[tuple[tuple[str, str], bytes]] = set()
         self._all_due = True
         self._rested_at = 0.0
 
@@ -177,10 +177,14 @@ class ExpirySweep:
             taken: dict[bytes, _Ended] = {}
             for entry_id, fields in entries:
                 deadline = _number(fields.get(b"d"))
-                error = unwanted.judge(fields.get(b"r", b"").decode("utf-8", "replace"), deadline)
                 data = fields.get(b"q", b"")
-                question = _decoded(data) if error else None
                 # What cannot be read goes the way of all such things: a worker puts it aside.
+                question = (
+                    _decoded(data)
+                    if unwanted.may_end(fields.get(b"r", b"").decode("utf-8", "replace"), deadline)
+                    else None
+                )
+                error = unwanted.judge(question) if question else None
                 if error and question:
                     taken[entry_id] = (question, len(data), error)
                 elif deadline is not None and not error:
@@ -205,7 +209,7 @@ class ExpirySweep:
                 taken, kept = [], []
                 for data in encoded:
                     question = _decoded(data)
-                    error = unwanted.judge(question.run, question.deadline) if question else None
+                    error = unwanted.judge(question) if question else None
                     if question and error:
                         taken.append((question, len(data), error))
                         continue
@@ -257,11 +261,16 @@ class ExpirySweep:
 
     def _end(self, ended: Sequence[_Ended], take_out: Callable[[Pipeline], object]) -> None:
         """Write their records, and take them out of where they were, in one step."""
-        by_run: dict[str, list[bytes | int | str]] = defaultdict(list)
+        by_run: dict[tuple[str, str], list[bytes | int | str]] = defaultdict(list)
         for question, size, error in ended:
-            by_run[question.run] += (question.index, "failed", size, encode_record(failure_of(question, error)))
+            by_run[question.run, question.epoch] += (
+                question.index,
+                "failed",
+                size,
+                encode_record(failure_of(question, error)),
+            )
         pipe = self._client.pipeline()
-        for run, records in by_run.items():
+        for (run, epoch), records in by_run.items():
             keys = [
                 self._keys.run(run),
                 self._keys.done(run),
@@ -269,22 +278,27 @@ class ExpirySweep:
                 self._keys.pending,
                 self._keys.runs,
             ]
-            self._publish(keys=keys, args=[run, self._run_ttl_s, *records], client=pipe)
+            self._publish(keys=keys, args=[run, self._run_ttl_s, epoch, *records], client=pipe)
         take_out(pipe)
         self._leadership.commit(pipe)
 
-    def _not_over(self, members: Collection[bytes]) -> dict[str, bytes]:
-        """Those of the cancelled runs that still have questions somewhere, each with when it was cancelled; the others need no looking for."""
+    def _not_over(self, members: Collection[bytes]) -> dict[tuple[str, str], bytes]:
+        """Those of the cancelled runs that still have questions somewhere, each with when it was cancelled; the others need no looking for.
+
+        What is left of a run that was forgotten is answered for nobody.
+        """
         going = {}
         for member in members:
-            run = member.decode("utf-8", "replace")
-            counts: Any = self._client.hmget(self._keys.run(run), ["accepted", "answered", "failed", "cancelled"])
-            *numbers, cancelled = counts
+            run, epoch = parse_run_member(member.decode("utf-8", "replace"))
+            counts: Any = self._client.hmget(
+                self._keys.run(run), ["accepted", "answered", "failed", "cancelled", "epoch"]
+            )
+            *numbers, cancelled, current = counts
             accepted, answered, failed = map(whole_number, numbers)
-            if accepted <= answered + failed:
+            if accepted <= answered + failed or (current or b"") != epoch.encode():
                 self._client.srem(self._keys.cancelled, member)
             else:
-                going[run] = cancelled or b""
+                going[run, epoch] = cancelled or b""
         return going
 
 

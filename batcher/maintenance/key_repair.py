@@ -18,6 +18,7 @@ from redis.client import Pipeline
 
 from wire.dead_letters import DEAD_LETTER_TTL_S
 from wire.keys import RQ_SETS, Keys
+from wire.messages import EPOCH
 from wire.scripts import load_script
 from wire.streams import leaves_no_room
 
@@ -122,7 +123,7 @@ class Mender:
         if keys.type_of(name) == "stream":
             return Pipeline.xinfo_stream, _wrong_stream
         if (run := keys.run_of(name)) is not None and name == keys.run(run):
-            return _fields(("fingerprint", *RUN_NUMBERS)), self._wrong_run
+            return _fields(("fingerprint", "epoch", *RUN_NUMBERS)), self._wrong_run
         counts: dict[str, _Look] = {
             keys.epoch: (Pipeline.get, lambda _, value: wrong_number(["epoch"], [value], all_needed=False)),
             keys.engine_deaths: (Pipeline.hgetall, _wrong_deaths),
@@ -139,9 +140,11 @@ class Mender:
             self._client.expire(name, CLAIM_S)
 
     def _wrong_run(self, name: str, found: Sequence[bytes | None]) -> str | None:
-        fingerprint, *values = found
+        fingerprint, epoch, *values = found
         if fingerprint is None and not any(values) and not self._client.exists(name):
             return None  # It ended a moment ago.
+        if not re.match(EPOCH, (epoch or b"").decode("utf-8", "replace")):
+            return "its epoch is none"
         return wrong_number(RUN_NUMBERS, values, all_needed=True) or (
             None if _is_object(fingerprint) else "its fingerprint cannot be read"
         )

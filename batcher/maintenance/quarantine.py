@@ -28,6 +28,7 @@ from wire.errors import MalformedMessageError, NewerMessageError
 from wire.failures import error_of
 from wire.keys import RQ_JOB_PREFIX, Keys
 from wire.messages import Failure, Question
+from wire.question_state import ask_states, read_states
 from wire.scripts import load_script
 
 log = logging.getLogger(__name__)
@@ -222,10 +223,9 @@ class Quarantine:
             encoded_questions = []
         questions = [(encoded, question) for encoded in encoded_questions if (question := _decoded(encoded))]
         with self._client.pipeline(transaction=False) as pipe:
-            for _, question in questions:
-                pipe.getbit(self._keys.done(question.run), question.index)
-            done = pipe.execute()
-        open_ones = tuple(question for question, bit in zip(questions, done, strict=True) if not bit)
+            ask_states(pipe, self._keys, asked := [question for _, question in questions])
+            states = read_states(asked, pipe.execute())
+        open_ones = tuple(question for question, state in zip(questions, states, strict=True) if not state.is_done)
         workers = tuple((died or b"").decode("utf-8", "replace").split(","))
         return Suspect(
             batch_id,
@@ -250,6 +250,7 @@ class Quarantine:
             message = f"{suspect.deaths} workers died with this question in flight, the last {suspect.alone} with nothing else of others beside it"
             failure = Failure(
                 run=question.run,
+                epoch=question.epoch,
                 index=question.index,
                 request_id=question.request_id,
                 attempts=suspect.attempts,
@@ -264,7 +265,15 @@ class Quarantine:
             keys, run = self._keys, question.run
             self._publish(
                 keys=[keys.run(run), keys.done(run), keys.records(run), keys.pending, keys.runs],
-                args=[run, self._run_ttl_s, question.index, failure.status, len(encoded), encode_record(failure)],
+                args=[
+                    run,
+                    self._run_ttl_s,
+                    question.epoch,
+                    question.index,
+                    failure.status,
+                    len(encoded),
+                    encode_record(failure),
+                ],
             )
 
 

@@ -38,7 +38,7 @@ for _, name in ipairs(redis.call('SMEMBERS', KEYS[1])) do
     table.insert(result, name)
   end
 end
--- A run that expired or was forgotten, and was then submitted again, is in the fleet twice and ends once.
+-- What was dropped from the dead letters, or taken out by hand, was counted and never ends.
 local pending = tonumber(redis.call('HGET', KEYS[2], 'questions') or 0)
 if all_empty and pending and pending > 0 then
   redis.call('HSET', KEYS[2], 'questions', 0, 'bytes', 0)

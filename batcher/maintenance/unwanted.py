@@ -17,24 +17,29 @@ class Unwanted:
     """What nobody wants any more.
 
     Attributes:
-        runs: Those that were cancelled.
+        runs: Those that were cancelled, (run, epoch) of each.
         now: Unix time in seconds, on the Redis server's clock; deadlines up to it have passed.
     """
 
-    runs: AbstractSet[str]
+    runs: AbstractSet[tuple[str, str]]
     now: float
 
-    def judge(self, run: str, deadline: float | None) -> ErrorDetail | None:
+    def judge(self, question: Question) -> ErrorDetail | None:
         """Why a question ends; None if it is still wanted."""
-        if run in self.runs:
+        if (question.run, question.epoch) in self.runs:
             return CANCELLED
-        return EXPIRED if deadline is not None and deadline <= self.now else None
+        return EXPIRED if question.deadline is not None and question.deadline <= self.now else None
+
+    def may_end(self, run: str, deadline: float | None) -> bool:
+        """Whether `judge` may find something, by what is known without reading the question."""
+        return any(run == name for name, _ in self.runs) or (deadline is not None and deadline <= self.now)
 
 
 def failure_of(question: Question, error: ErrorDetail) -> Failure:
     """The record of a question that no worker was given."""
     return Failure(
         run=question.run,
+        epoch=question.epoch,
         index=question.index,
         request_id=question.request_id,
         attempts=0,

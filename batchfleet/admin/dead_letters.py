@@ -12,6 +12,7 @@ from wire.codec import decode_batch, decode_question
 from wire.errors import MalformedMessageError, UsageError
 from wire.keys import Keys, queue_member
 from wire.messages import Question
+from wire.question_state import ask_states, read_states
 
 SHOWN_CHARS = 100
 
@@ -122,17 +123,19 @@ class DeadLetters:
         self, letter: DeadLetter, questions: Sequence[tuple[bytes, Question]]
     ) -> list[tuple[bytes, Question]]:
         with self._client.pipeline(transaction=False) as pipe:
-            for _, question in questions:
-                pipe.getbit(self._keys.accepted(question.run), question.index)
-                pipe.getbit(self._keys.done(question.run), question.index)
-            bits = pipe.execute()
+            ask_states(pipe, self._keys, alone := [question for _, question in questions])
+            states = read_states(alone, pipe.execute())
         waiting = [
             question
-            for question, accepted, done in zip(questions, bits[::2], bits[1::2], strict=True)
-            if accepted and not done
+            for question, state in zip(questions, states, strict=True)
+            if state.is_accepted and not state.is_done
         ]
         if not waiting:
-            ended = "has its record already" if any(bits[1::2]) else "belongs to no run that waits for it"
+            ended = (
+                "has its record already"
+                if any(state.is_done for state in states)
+                else "belongs to no run that waits for it"
+            )
             msg = f"dead letter {letter.letter_id} {ended}; drop it, and ask the question in a run of its own"
             raise UsageError(msg)
         return waiting

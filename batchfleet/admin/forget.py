@@ -16,7 +16,10 @@ _FORGET = """
 local holder = redis.call('GET', KEYS[1])
 if holder then return {0, holder} end
 redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('SREM', KEYS[4], ARGV[1])
+-- As wire.keys.run_member names it. pcall: something else may be under the name of the run.
+local epoch = redis.pcall('HGET', KEYS[2], 'epoch')
+if type(epoch) ~= 'string' then epoch = '' end
+redis.call('SREM', KEYS[4], epoch == '' and ARGV[1] or ARGV[1] .. ':' .. epoch)
 local there = redis.call('UNLINK', KEYS[2])
 for i = 5, #KEYS do there = there + redis.call('UNLINK', KEYS[i]) end
 return {math.min(there, 1)}
@@ -24,7 +27,7 @@ return {math.min(there, 1)}
 
 
 def forget_run(client: redis.Redis, keys: Keys, run: str) -> None:
-    """Delete all keys of a run. What is still queued of it is answered for nobody, unless the run is submitted again by then.
+    """Delete all keys of a run. What is still queued of it is answered for nobody, even if the run is submitted again by then.
 
     Raises:
         UsageError: There is no such run, or a producer collects it.

@@ -11,7 +11,10 @@ from wire.messages import MAX_PRIORITY
 Commands = argparse._SubParsersAction  # noqa: SLF001 (argparse gives the type of its own return value no public name)
 ENGINES = ("stub", "vllm", "openai")
 RUN = "its name, as the summary and ANSWERS.run have it"
-EXIT_CODES = "exit codes: 0 every question answered; 1 some failed; 2 usage, configuration or input error; 3 not finished; 130 interrupted"
+EXIT_CODES = (
+    "exit codes: 0 every question answered; 1 some failed; 2 usage, configuration or input error; 3 not finished; 70 a bug of batchfleet; "
+    "130 interrupted"
+)
 
 
 @dataclass(frozen=True, slots=True)

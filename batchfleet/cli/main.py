@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import logging
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +25,9 @@ from batchfleet.supervisor.hosts import HostSilentError
 from batchfleet.supervisor.processes import ChildGaveUpError, ChildRefusedError
 from batchfleet.supervisor.state_folder import default_folder, with_running
 from batchfleet.terminal import guarded_streams
-from wire.errors import EngineBootError, EngineDeadError, FleetError, LeaseLostError, QueueUnavailableError, UsageError
+from wire.errors import EngineDeadError, FleetError, LeaseLostError, QueueUnavailableError
+
+log = logging.getLogger(__name__)
 
 COMMANDS = {
     "run": ("run", "submit", "convert"),
@@ -37,6 +42,11 @@ COMMANDS = {
     "tune": ("tune",),
 }
 """Module of `batchfleet.cli` -> its commands, in the order in which `--help` shows them."""
+
+
+BUG = 70
+"""Exit code for what nobody foresaw: EX_SOFTWARE of sysexits.h."""
+MOST_OF_A_BUG = 300
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,8 +64,6 @@ def _main(argv: Sequence[str]) -> int:
         settings = _settings(arguments)
         secrets.learn(secret_texts(settings))
         return int(arguments.command(arguments, settings))
-    except (UsageError, EngineBootError, ChildRefusedError) as error:
-        return _complain(error, 2)
     except (
         EngineDeadError,
         LeaseLostError,
@@ -64,7 +72,7 @@ def _main(argv: Sequence[str]) -> int:
         QueueUnavailableError,
         redis.exceptions.ResponseError,
     ) as error:
-        return _complain(error, 3)
+        return _complain(error, 2 if isinstance(error, ChildRefusedError) else 3)
     except FleetError as error:
         return _complain(error, 2)
     except KeyboardInterrupt:
@@ -73,9 +81,31 @@ def _main(argv: Sequence[str]) -> int:
         # Whoever read our output has gone; closing quietly is what a filter does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:  # noqa: BLE001 (a bug, whatever it is: Python's own exit code for it, 1, means that questions failed)
+        return _complain(_bug(error, secrets, is_service=hasattr(arguments, "usual_log_level")), BUG)
 
 
-def _complain(error: Exception, code: int) -> int:
+def _bug(error: Exception, secrets: logs.Secrets, *, is_service: bool) -> str:
+    """One line about an error that nobody foresaw. Its traceback goes to the log of a service, and beside a command to a file of its own."""
+    where = "above"
+    if is_service:
+        log.critical("unexpected %s", type(error).__name__, exc_info=error)
+    else:
+        text = secrets.masked("".join(traceback.format_exception(error)))
+        try:
+            # Only this user may read it: messages may quote questions.
+            with tempfile.NamedTemporaryFile(
+                "w", prefix="batchfleet-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
+            ) as file:
+                file.write(text)
+            where = file.name
+        except OSError:
+            print(text, file=sys.stderr)
+    said = secrets.masked(" ".join(str(error).split()))[:MOST_OF_A_BUG]
+    return f"unexpected {type(error).__name__}: {said} (a bug of batchfleet; its traceback is {where if where == 'above' else f'in {where}'})"
+
+
+def _complain(error: Exception | str, code: int) -> int:
     try:
         print(f"batchfleet: {error}", file=sys.stderr, flush=True)
     except OSError:

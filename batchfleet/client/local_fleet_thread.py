@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 
 from batchfleet.settings import to_options
-from batchfleet.settings.mask import child_environment, to_file_text
 from batchfleet.settings.schema import Settings
 from batchfleet.supervisor.local_fleet import LocalFleet, LocalPlan
 from wire.errors import FleetError
@@ -30,14 +29,7 @@ class LocalSupervisor:
 
     def __init__(self, settings: Settings, engine: str, workers: int) -> None:
         self._settings = settings
-        self._plan = LocalPlan(
-            engine=engine,
-            workers=workers,
-            batchers=1,
-            redis_url=settings.redis.url,
-            config=to_file_text(settings),
-            environ=child_environment(settings, os.environ),
-        )
+        self._plan = LocalPlan.of(settings, os.environ, engine=engine, workers=workers)
         self._ready = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._live, name="batchfleet local", daemon=True)

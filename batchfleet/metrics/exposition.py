@@ -1,4 +1,4 @@
-"""The HTTP endpoint that Prometheus scrapes: one thread, one scrape at a time, nothing else served."""
+"""The HTTP endpoint that Prometheus scrapes: some scrapes at a time, nothing else served."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -17,7 +18,9 @@ from wire.errors import UsageError
 
 PATH = "/metrics"
 SILENT_S = 5.0
-"""A client that says nothing for this long is hung up on: others wait for it."""
+"""A client that says nothing for this long is hung up on."""
+MOST_CLIENTS = 16
+"""At once; further ones are hung up on."""
 
 
 def expose(collector: Collector, settings: MetricsSettings) -> str:
@@ -61,12 +64,29 @@ class _Scrape(BaseHTTPRequestHandler):
         """Say nothing: a scrape every few seconds is no news."""
 
 
-class _Server(socketserver.TCPServer):
-    """Not http.server's: that one asks the name service who we are."""
+class _Server(socketserver.ThreadingTCPServer):
+    """A thread for each client, so that none waits for another. Not http.server's: that one asks the name service who we are."""
 
     registry: CollectorRegistry
     allow_reuse_address = True
-    request_queue_size = 16
+    request_queue_size = MOST_CLIENTS
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        super().__init__(address, _Scrape)
+        self._places = threading.Semaphore(MOST_CLIENTS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 (as the library has it)
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 (as the library has it)
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hung up, or was hung up on, is its own affair."""
@@ -80,7 +100,7 @@ def _bound(host: str, port: int, ports: int) -> _Server:
     last = min(port + ports, 65536) - 1
     for candidate in range(port, last + 1):
         try:
-            return (_Server6 if ":" in host else _Server)((host, candidate), _Scrape)
+            return (_Server6 if ":" in host else _Server)((host, candidate))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 msg = f"metrics cannot be served at {host}:{candidate}: {error.strerror or error}; see metrics.host and metrics.port"

@@ -23,7 +23,6 @@ from batchfleet.runs.signals import Interruption
 from batchfleet.runs.summary import Outcome
 from batchfleet.runs.unserved import UnservedNotice, ensure_served
 from batchfleet.settings import to_options
-from batchfleet.settings.mask import child_environment, to_file_text
 from batchfleet.settings.schema import Settings
 from batchfleet.status.served import served_models
 from batchfleet.supervisor.local_fleet import LocalFleet, LocalPlan
@@ -179,15 +178,7 @@ def run_file(asking: RunRequest, settings: Settings, engine: str, workers: int) 
         if stock.is_complete:
             # Not worth booting an engine for.
             return _report(asking, what, Outcome(what.run, what.default_model, stock.tally))
-        environ = child_environment(settings, os.environ)
-        plan = LocalPlan(
-            engine=engine,
-            workers=workers,
-            batchers=1,
-            redis_url=settings.redis.url,
-            config=to_file_text(settings),
-            environ=environ,
-        )
+        plan = LocalPlan.of(settings, os.environ, engine=engine, workers=workers)
         with LocalFleet(plan) as fleet, ProgressView(quiet=asking.quiet) as view:
             address = to_options.redis_address(settings, url=fleet.redis_url)
             fleet.wait_until_serving(address, view.say, interruption.check)

@@ -40,9 +40,9 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
 
     Our own variables for settings are not handed on: they are in the file already, and would win over what our command line changed.
     """
-    return {
-        name: value for name, value in environ.items() if name not in schema_paths.ENVIRONMENT
-    } | secret_environment(settings)
+    kept = {name: value for name, value in environ.items() if name not in schema_paths.ENVIRONMENT}
+    # A file in the folder from which somebody asks, such as random.py, must never stand for a module.
+    return kept | {"PYTHONSAFEPATH": "1"} | secret_environment(settings)
 
 
 def secret_environment(settings: Settings) -> dict[str, str]:

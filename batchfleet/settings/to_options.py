@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from batcher.options import BatcherOptions, BatchLimits
@@ -12,8 +11,6 @@ from batchfleet.settings.redis_address import redis_address as redis_address  # 
 from batchfleet.settings.schema import Settings
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.engines.vllm.arguments import VllmOptions
-from gpu_worker.gpus.devices import IMAGINARY, find_gpus
-from gpu_worker.gpus.slices import SliceOptions
 from gpu_worker.options import WorkerOptions
 from producer.options import ProducerOptions
 from producer.questions.question_file import ReadingLimits
@@ -63,49 +60,6 @@ def worker_options(settings: Settings) -> WorkerOptions:
         max_dead_letters=limits.max_dead_letters,
         max_dead_letter_bytes=limits.max_dead_letter_bytes,
         max_batch_bytes=2 * limits.max_batch_bytes + most_question_bytes(settings),
-    )
-
-
-PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-
-
-def slice_options(settings: Settings, kind: str, environ: Mapping[str, str]) -> SliceOptions:
-    """The GPUs that a worker claims: the product of vLLM's parallel sizes.
-
-    The stub claims imaginary ones only, and only where there are some; an engine outside of this process has its own.
-
-    Raises:
-        UsageError: A size is no whole number above 0 or cannot be meant, or `BATCHFLEET_GPUS` cannot be read.
-    """
-    if kind == "openai" or (kind == "stub" and not environ.get(IMAGINARY)):
-        return SliceOptions()
-    given = {name.replace("-", "_"): size for name, size in settings.model.generator_settings.vllm_args.items()}
-    sizes: dict[str, int] = {}
-    for name in PARALLEL_SIZES:
-        size = given.get(name)
-        if size is None:
-            continue
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            msg = f"vllm_args: {name} is {size!r}; it must be a whole number, 1 or more"
-            raise UsageError(msg)
-        sizes[name] = size
-    gpus = find_gpus(environ)
-    _check_division(sizes.get("tensor_parallel_size", 1), len(gpus.uuids))
-    return SliceOptions(math.prod(sizes.values()), gpus, " x ".join(f"{name} {size}" for name, size in sizes.items()))
-
-
-def _check_division(tensor_parallel_size: int, present: int) -> None:
-    """Sizes such as 3 divide the heads of hardly any model, which vLLM says only after minutes. Where they divide the GPUs, they may be meant.
-
-    Powers of two always may: on a host with 8 GPUs of which one has failed, too.
-    """
-    size = tensor_parallel_size
-    if size > present or size & (size - 1) == 0 or present % size == 0:
-        return
-    msg = f"vllm_args: tensor_parallel_size {size} does not divide the {present} GPUs of this host; take 1, 2, 4 or 8"
-    raise UsageError(
-        msg
-        + f", or, if {size} divides the model's attention heads, let CUDA_VISIBLE_DEVICES name a multiple of {size} GPUs"
     )
 
 

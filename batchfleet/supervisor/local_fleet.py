@@ -17,6 +17,8 @@ from typing import Self
 
 import redis
 
+from batchfleet.settings.mask import child_environment, to_file_text
+from batchfleet.settings.schema import Settings
 from batchfleet.status.workers import WorkerSnapshot, see_workers
 from batchfleet.supervisor.private_server import PrivateRedis
 from batchfleet.supervisor.processes import ChildGaveUpError, Supervised, keep_short, send_sigterm, spawn, stop_all
@@ -58,6 +60,11 @@ class LocalPlan:
     log_format: str = "text"
     folder: Path | None = None
     grace_s: float = STOP_S
+
+    @classmethod
+    def of(cls, settings: Settings, environ: Mapping[str, str], *, engine: str | None, workers: int) -> LocalPlan:
+        """One batcher and these workers, with everything else as the settings and our own environment say."""
+        return cls(engine, workers, 1, settings.redis.url, to_file_text(settings), child_environment(settings, environ))
 
 
 class LocalFleet:

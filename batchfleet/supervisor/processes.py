@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import shutil
@@ -14,13 +13,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from batchfleet.supervisor import die_with_parent
 from wire.errors import FleetError
 from wire.retry import pause_s
 
 log = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 FIRST_BACKOFF_S = 0.2
 LONGEST_BACKOFF_S = 10.0
@@ -43,7 +40,11 @@ class ChildRefusedError(ChildGaveUpError):
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a process whose output goes to the end of `log`, and which is killed when this process dies, however it dies."""
+    """Start a process whose output goes to the end of `log`, and which, on Linux, is killed when this process dies, however it dies."""
+    program = shutil.which(command[0], path=env.get("PATH")) or command[0]
+    command = [program, *command[1:]]
+    if sys.platform == "linux":
+        command = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *command]
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 (our own command lines, never a shell)
             command,
@@ -54,14 +55,7 @@ def spawn(command: Sequence[str], env: Mapping[str, str], log: Path) -> subproce
             # Ctrl-C in the terminal is for us: we stop the others in order. Not a session of its own: Linux would make that a scheduling group,
             # in which Redis was seen to wait 300 to 600 ms for a core that an engine keeps busy, with every reply.
             process_group=0,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 (one system call, bound before the fork; no locks, no allocation)
         )
-
-
-def die_with_parent() -> None:
-    """Have this process killed when its parent dies, however that dies; only on Linux."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Supervised:

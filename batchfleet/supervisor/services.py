@@ -13,6 +13,7 @@ from batchfleet.metrics.exposition import expose
 from batchfleet.metrics.worker import WorkerMetrics
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
+from gpu_worker.gpus.slices import SliceOptions
 from gpu_worker.worker import GpuWorker
 from wire.connection import RedisAddress
 
@@ -39,7 +40,7 @@ def serve_worker(settings: Settings, engine: str | None) -> int:
 
 
 async def _serve(address: RedisAddress, settings: Settings, kind: str) -> None:
-    gpus = to_options.slice_options(settings, kind, os.environ)
+    gpus = SliceOptions.of(kind, settings.model.generator_settings.vllm_args, os.environ)
     worker = GpuWorker(address, to_options.build_engine(settings, kind), to_options.worker_options(settings), gpus)
     worker.report.metrics = expose(WorkerMetrics(worker.report), settings.metrics)
     loop = asyncio.get_running_loop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,10 +57,18 @@ def held(folder: Path, *, for_socket: bool) -> Iterator[Path]:
         # Only for this user: whoever reaches the socket can read and change everything.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
-        lock = (folder / "lock").open("w")
+        # Before that, others may have put links there, for us to write through.
+        links = [
+            path for path in (folder, *folder.iterdir()) if path.is_symlink() and path.lstat().st_uid != os.getuid()
+        ]
+        lock = os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except OSError as error:
         msg = f"{folder} cannot be used ({error.strerror}); give another --state FOLDER"
         raise UsageError(msg) from None
+    if links:
+        lock.close()
+        msg = f"{links[0]} is a link that another user made; remove it, or give another --state FOLDER"
+        raise UsageError(msg)
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,13 +7,12 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import redis
 
 from batchfleet.settings import to_options
-from batchfleet.settings.mask import child_environment, to_file_text
 from batchfleet.settings.schema import Settings
 from batchfleet.status.workers import WorkerSnapshot, see_workers
 from batchfleet.supervisor.hosts import STOP, HostReporter, Request
@@ -66,13 +65,9 @@ def stay_up(what: UpPlan, settings: Settings) -> int:
         UsageError: The state folder cannot be used, or a fleet is up with it.
     """
     with held(what.folder, for_socket=settings.redis.url is None) as folder:
-        plan = LocalPlan(
-            engine=what.engine,
-            workers=what.workers,
+        plan = replace(
+            LocalPlan.of(settings, os.environ, engine=what.engine, workers=what.workers),
             batchers=what.batchers,
-            redis_url=settings.redis.url,
-            config=to_file_text(settings),
-            environ=child_environment(settings, os.environ),
             log_level=what.log_level,
             log_format=what.log_format,
             folder=folder,

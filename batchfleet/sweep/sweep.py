@@ -17,7 +17,7 @@ from batchfleet.runs.run_file import STDIN, RunRequest, prepare
 from batchfleet.runs.signals import Interruption
 from batchfleet.runs.unserved import ensure_served
 from batchfleet.settings import to_options
-from batchfleet.settings.mask import child_environment, to_file_text
+from batchfleet.settings.mask import to_file_text
 from batchfleet.settings.schema import SAMPLING_FIELDS, GeneratorSettings, ModelSettings, Settings, SweepSettings
 from batchfleet.supervisor.local_fleet import LocalFleet, LocalPlan
 from batchfleet.supervisor.processes import ChildGaveUpError
@@ -148,10 +148,7 @@ def _run_on_one_fleet(plan: SweepPlan, steps: Sequence[Step], comparison: Compar
     if not to_do:
         return False
     settings = to_do[0].fleet_settings
-    environ = child_environment(settings, os.environ)
-    local = LocalPlan(
-        to_do[0].engine, plan.workers, batchers=1, redis_url=None, config=to_file_text(settings), environ=environ
-    )
+    local = LocalPlan.of(settings, os.environ, engine=to_do[0].engine, workers=plan.workers)
     with LocalFleet(local) as fleet:
         with _reasons(to_do), ProgressView(quiet=plan.asking.quiet) as view:
             fleet.wait_until_serving(to_options.redis_address(settings, url=fleet.redis_url), view.say)

@@ -9,21 +9,23 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
 
-from gpu_worker.gpus.devices import NO_GPUS, VISIBLE, Gpus, Links
+from gpu_worker.gpus.devices import IMAGINARY, NO_GPUS, VISIBLE, Gpus, Links, find_gpus
 from wire.connection import RedisAddress, translated
-from wire.errors import EngineBootError, EngineDeadError, QueueUnavailableError
+from wire.errors import EngineBootError, EngineDeadError, QueueUnavailableError, UsageError
 from wire.keys import Keys
 from wire.scripts import load_script
 
 log = logging.getLogger(__name__)
 
+PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 RELEASE_S = 2.0
 """How long a worker that leaves tries to give back its GPUs; then their leases lapse."""
 
@@ -41,6 +43,46 @@ class SliceOptions:
     count: int = 0
     gpus: Gpus = NO_GPUS
     why: str = ""
+
+    @classmethod
+    def of(cls, kind: str, vllm_args: Mapping[str, object], environ: Mapping[str, str]) -> SliceOptions:
+        """What an engine of this kind needs: the product of vLLM's parallel sizes.
+
+        The stub claims imaginary GPUs only, and only where there are some; an engine outside of this process has its own.
+
+        Raises:
+            UsageError: A size is no whole number above 0 or cannot be meant, or `BATCHFLEET_GPUS` cannot be read.
+        """
+        if kind == "openai" or (kind == "stub" and not environ.get(IMAGINARY)):
+            return cls()
+        given = {name.replace("-", "_"): size for name, size in vllm_args.items()}
+        sizes: dict[str, int] = {}
+        for name in PARALLEL_SIZES:
+            size = given.get(name)
+            if size is None:
+                continue
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                msg = f"vllm_args: {name} is {size!r}; it must be a whole number, 1 or more"
+                raise UsageError(msg)
+            sizes[name] = size
+        gpus = find_gpus(environ)
+        _check_division(sizes.get("tensor_parallel_size", 1), len(gpus.uuids))
+        return cls(math.prod(sizes.values()), gpus, " x ".join(f"{name} {size}" for name, size in sizes.items()))
+
+
+def _check_division(tensor_parallel_size: int, present: int) -> None:
+    """Sizes such as 3 divide the heads of hardly any model, which vLLM says only after minutes. Where they divide the GPUs, they may be meant.
+
+    Powers of two always may: on a host with 8 GPUs of which one has failed, too.
+    """
+    size = tensor_parallel_size
+    if size > present or size & (size - 1) == 0 or present % size == 0:
+        return
+    msg = f"vllm_args: tensor_parallel_size {size} does not divide the {present} GPUs of this host; take 1, 2, 4 or 8"
+    raise UsageError(
+        msg
+        + f", or, if {size} divides the model's attention heads, let CUDA_VISIBLE_DEVICES name a multiple of {size} GPUs"
+    )
 
 
 def choose(free: Sequence[str], links: Links, count: int) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from typing import Self
 import uvloop  # noqa: F401 (only to have it)
 
 from batchfleet.cli.main import main
-from batchfleet.supervisor.processes import die_with_parent
+from batchfleet.supervisor.die_with_parent import die_with
 from tests.chaos.namespaces import enter
 from tests.chaos.wrong_clock import shift
 
@@ -118,7 +118,7 @@ class Nursery:
 
 def _serve(requests: Connection, others_end: Connection) -> None:
     """The nursery's own life: one request at a time, a `Life` to begin or the pid of one that ended, until nobody is left to ask."""
-    die_with_parent()
+    die_with(os.getppid())
     others_end.close()
     # What is here stays, and is not copied to the children by the marks of the collector.
     gc.collect()
@@ -142,7 +142,7 @@ def _serve(requests: Connection, others_end: Connection) -> None:
 def _live(life: Life, nurserys: Connection) -> None:
     """Become the program: whatever a fresh Python would find, this finds."""
     os.setsid()
-    die_with_parent()
+    die_with(os.getppid())
     nurserys.close()
     nothing, log = os.open(os.devnull, os.O_RDONLY), os.open(life.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):

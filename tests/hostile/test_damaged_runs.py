@@ -15,7 +15,7 @@ import redis
 from batchfleet.cli.main import main
 from batchfleet.supervisor.private_server import PrivateRedis
 from producer import file_run
-from tests.builders import an_answer
+from tests.builders import an_answer, epoch_of
 from tests.hostile.attacks import KEYS, STREAM, last_entry, packed, wrong
 from tests.processes import Processes, lines_in, read_answers, wait_until, write_questions
 from wire.codec import encode_record
@@ -108,7 +108,15 @@ def test_an_unreadable_question_whose_place_is_known_ends_as_a_failure(
         wait_until(lambda: client.xlen(STREAM) == 5, "all are queued")
         entries: Any = client.xrange(STREAM, count=1)
         client.xdel(STREAM, entries[0][0])
-        client.xadd(STREAM, {"q": packed(v=0, run="r", index=0, request_id=ids[0], prompt="x" * 200_000), "r": "r"})
+        client.xadd(
+            STREAM,
+            {
+                "q": packed(
+                    v=0, run="r", epoch=epoch_of(client, "r"), index=0, request_id=ids[0], prompt="x" * 200_000
+                ),
+                "r": "r",
+            },
+        )
         fleet.batcher()
         fleet.worker()
         assert fleet.finish("producer") == 1, fleet.log("producer")

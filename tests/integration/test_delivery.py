@@ -22,7 +22,7 @@ from producer.questions.question_file import ReadingLimits, check_questions, rea
 from producer.questions.sources import Source
 from producer.resume import FileRun, RunTally, take_stock
 from producer.sender import Sender, Sent
-from tests.builders import an_answer
+from tests.builders import an_answer, epoch_of
 from tests.processes import read_answers, write_questions
 from wire.codec import encode_record
 from wire.connection import RedisAddress
@@ -53,11 +53,12 @@ def answer_all(client: redis.Redis, what: FileRun) -> None:
     """Have all its questions accepted, and write a record of each, as workers do."""
     keys = [KEYS.run(RUN), KEYS.done(RUN), KEYS.records(RUN), KEYS.pending, KEYS.runs]
     records: list[Any] = []
+    epoch = epoch_of(client, RUN)
     for index in range(what.checked.count):
-        records += [index, "answered", 1, encode_record(an_answer(f"q{index}", index=index))]
+        records += [index, "answered", 1, encode_record(an_answer(f"q{index}", index=index, epoch=epoch))]
         client.setbit(KEYS.accepted(RUN), index, 1)
     client.hset(KEYS.run(RUN), mapping={"cursor": what.checked.count, "accepted": what.checked.count})
-    client.register_script(load_script("wire", "publish"))(keys=keys, args=[RUN, 60, *records])
+    client.register_script(load_script("wire", "publish"))(keys=keys, args=[RUN, 60, epoch, *records])
 
 
 def a_runner(what: FileRun, answers: AnswersFile, server: PrivateRedis) -> Runner:
@@ -102,7 +103,7 @@ def test_a_producer_that_lost_its_run_drops_nothing(tmp_path: Path, client: redi
     sender = Sender(client, KEYS, RUN, what.fingerprint, 3, ProducerOptions())
     sender.open()
     answer_all(client, what)
-    collector = Collector(client, KEYS, RUN, sender.token, ProducerOptions())
+    collector = Collector(client, KEYS, RUN, sender, ProducerOptions())
     assert len(collector.receive(0.0)) == 3
     collector.written()
     client.set(KEYS.producer(RUN), "somebody:1:else")
@@ -123,7 +124,7 @@ def test_a_run_lives_as_long_as_its_producer_waits(tmp_path: Path, client: redis
     for part in parts:
         client.expire(part, 60)
 
-    Collector(client, KEYS, RUN, sender.token, ProducerOptions(run_ttl_s=1000)).acknowledge()
+    Collector(client, KEYS, RUN, sender, ProducerOptions(run_ttl_s=1000)).acknowledge()
 
     assert all(client.ttl(part) > 900 for part in parts)
 
@@ -151,7 +152,7 @@ def test_large_records_are_fetched_a_few_at_a_time(client: redis.Redis) -> None:
             KEYS.records(RUN),
             {"a": encode_record(an_answer(f"q{number}", index=number, run=RUN, text="x" * 1_000_000))},
         )
-    collector = Collector(client, KEYS, RUN, "token", ProducerOptions())
+    collector = Collector(client, KEYS, RUN, Sender(client, KEYS, RUN, {}, 1, ProducerOptions()), ProducerOptions())
 
     sizes = []
     while records := collector.receive(0.0):
@@ -227,7 +228,19 @@ def run_with_workers(
         nonlocal answered
         accepted = int(client.hget(KEYS.run(RUN), "accepted") or 0)
         for index in range(answered, min(accepted, answered + at_once)):
-            publish(keys=keys, args=[RUN, 60, index, "answered", 1, encode_record(an_answer(f"q{index}", index=index))])
+            epoch = epoch_of(client, RUN)
+            publish(
+                keys=keys,
+                args=[
+                    RUN,
+                    60,
+                    epoch,
+                    index,
+                    "answered",
+                    1,
+                    encode_record(an_answer(f"q{index}", index=index, epoch=epoch)),
+                ],
+            )
             answered += 1
 
     path = what.questions.files[0].with_name("answers.jsonl")

@@ -17,8 +17,10 @@ from batcher.stream_reader import QueueId, StreamReader
 from batchfleet.admin.control import cancel_run
 from batchfleet.admin.forget import forget_run
 from batchfleet.runs.ledger import read_ledger
+from tests.builders import epoch_of
 from tests.submissions import KEYS, accept
 from wire.codec import decode_batch, decode_question, decode_record
+from wire.keys import run_member
 from wire.scripts import load_script
 
 QUEUE: QueueId = ("stub", 0)
@@ -221,7 +223,7 @@ def test_streams_are_gone_through_once_for_a_cancelled_run(client: redis.Redis, 
     leader.end_unwanted()
 
     assert "cmdstat_xrange" not in client.info("commandstats")
-    assert client.sismember(KEYS.cancelled, "unwanted")
+    assert client.sismember(KEYS.cancelled, run_member("unwanted", epoch_of(client, "unwanted")))
 
 
 def test_a_run_that_is_submitted_and_cancelled_once_more_is_looked_for_once_more(

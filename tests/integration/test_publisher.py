@@ -14,7 +14,7 @@ import redis.asyncio
 
 from batchfleet.supervisor.private_server import PrivateRedis
 from gpu_worker.claims import HeldBatch
-from gpu_worker.publisher import Publisher
+from gpu_worker.publisher import Publisher, RunEpoch
 from tests.builders import a_question, an_answer
 from wire.codec import encode_record
 from wire.connection import RedisAddress
@@ -32,7 +32,7 @@ class RefusedOnce(Publisher):
         super().__init__(*arguments, **options)
         self.refused, self.let_through = asyncio.Event(), asyncio.Event()
 
-    async def write(self, by_run: Mapping[str, list[bytes | int | str]]) -> None:
+    async def write(self, by_run: Mapping[RunEpoch, list[bytes | int | str]]) -> None:
         if not self.refused.is_set():
             self.refused.set()
             msg = "out of memory"
@@ -77,7 +77,7 @@ def test_any_number_of_records_is_written_in_one_call(client: redis.Redis) -> No
     for index in (*range(asked + 1), 2**32 - 1, *range(0, asked, 2)):
         records += [index, "answered", 1, encode_record(an_answer(f"q{index}", index=index))]
 
-    first, again = (publish(keys=keys, args=["run-1", 60, *records]) for _ in range(2))
+    first, again = (publish(keys=keys, args=["run-1", 60, "", *records]) for _ in range(2))
 
     assert (first, again) == (asked, 0)
     assert client.xlen(KEYS.records("run-1")) == client.bitcount(KEYS.done("run-1")) == asked
@@ -100,7 +100,7 @@ async def test_records_that_redis_lost_are_written_again_before_their_batch_ends
         length = log.stat().st_size
         await writer.write(
             {
-                "run-1": [
+                ("run-1", ""): [
                     part
                     for record, size in batch.records
                     for part in (record.index, "answered", size, encode_record(record))

@@ -19,7 +19,7 @@ from batcher.stream_reader import READ_BYTES, StreamReader
 from batchfleet.supervisor.private_server import PrivateRedis
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.options import WorkerOptions
-from gpu_worker.publisher import Publisher
+from gpu_worker.publisher import Publisher, RunEpoch
 from gpu_worker.worker import GpuWorker
 from tests.builders import a_question
 from tests.eventually import until
@@ -39,7 +39,7 @@ class Stalled(Publisher):
 
     let_through = asyncio.Event()
 
-    async def write(self, by_run: Mapping[str, list[bytes | int | str]]) -> None:
+    async def write(self, by_run: Mapping[RunEpoch, list[bytes | int | str]]) -> None:
         await self.let_through.wait()
         await super().write(by_run)
 

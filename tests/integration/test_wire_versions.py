@@ -27,6 +27,7 @@ from gpu_worker.options import WorkerOptions
 from gpu_worker.publisher import Publisher
 from producer.collector import Collector
 from producer.options import ProducerOptions
+from producer.sender import Sender
 from tests.builders import a_question, an_answer
 from wire.codec import encode_question, encode_record
 from wire.connection import RedisAddress, connect_async
@@ -86,8 +87,13 @@ class AWorker:
                 size,
                 encode_record(an_answer(question.request_id, index=question.index, v=question.v)),
             ]
-            await self._publisher.write({question.run: written})
+            await self._publisher.write({(question.run, question.epoch): written})
         await self._publisher.end([batch])
+
+
+def a_collector(client: redis.Redis) -> Collector:
+    """Of a run that a producer of wire version 1 opened."""
+    return Collector(client, KEYS, "run-1", Sender(client, KEYS, "run-1", {}, 1, ProducerOptions()), ProducerOptions())
 
 
 def ids(batch: HeldBatch | None) -> list[str]:
@@ -191,20 +197,19 @@ def test_an_old_producer_leaves_records_of_the_next_version_to_the_next(
     """It takes those before, stops, and acknowledges no more than it has."""
     for index, version in enumerate((WIRE_VERSION, NEXT, WIRE_VERSION)):
         client.xadd(KEYS.records("run-1"), {"a": encode_record(an_answer(f"q{index}", index=index, v=version))})
-    client.set(KEYS.producer("run-1"), "token")
     client.hset(KEYS.run("run-1"), "accepted", 3)
-    old = Collector(client, KEYS, "run-1", "token", ProducerOptions())
+    old = a_collector(client)
 
     assert [record.request_id for record in old.receive(0.0)] == ["q0"]
     old.written()
-    with pytest.raises(NewerMessageError, match="wire version 2; this program speaks 1 to 1: upgrade it"):
+    with pytest.raises(
+        NewerMessageError, match=f"wire version {NEXT}; this program speaks 1 to {WIRE_VERSION}: upgrade it"
+    ):
         old.receive(0.0)
     old.acknowledge()
     upgrade(monkeypatch)
 
-    assert [
-        record.request_id for record in Collector(client, KEYS, "run-1", "token", ProducerOptions()).receive(0.0)
-    ] == ["q1", "q2"]
+    assert [record.request_id for record in a_collector(client).receive(0.0)] == ["q1", "q2"]
 
 
 async def test_a_record_is_written_in_the_version_of_its_question(
@@ -213,7 +218,6 @@ async def test_a_record_is_written_in_the_version_of_its_question(
     """A new worker answers an old producer so that it understands."""
     client.hset(KEYS.run("run-1"), "accepted", 1)
     client.setbit(KEYS.accepted("run-1"), 0, 1)
-    client.set(KEYS.producer("run-1"), "token")
     hand_over(client, a_question("old"))
     upgrade(monkeypatch)
     worker = AWorker("new", aclient)
@@ -222,6 +226,4 @@ async def test_a_record_is_written_in_the_version_of_its_question(
     await worker.finish(batch)
     monkeypatch.undo()
 
-    assert [
-        record.request_id for record in Collector(client, KEYS, "run-1", "token", ProducerOptions()).receive(0.0)
-    ] == ["old"]
+    assert [record.request_id for record in a_collector(client).receive(0.0)] == ["old"]

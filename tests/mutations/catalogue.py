@@ -138,8 +138,8 @@ MUTATIONS = (
         f"{FENCES}test_a_lapsed_batch_goes_to_another_worker_with_everything_in_it",
     ),
     Mutation(
-        "a child outlives its parent", "recovery", "batchfleet/supervisor/processes.py",
-        "_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)", "pass",
+        "a child outlives its parent", "recovery", "batchfleet/supervisor/die_with_parent.py",
+        "ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)", "pass",
         "tests/unit/batchfleet/test_processes.py::test_a_child_dies_with_its_parent",
     ),
     Mutation(

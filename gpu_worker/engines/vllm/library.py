@@ -79,6 +79,8 @@ def set_environment(startup_timeout_s: float, sockets: Path) -> None:
     Args:
         sockets: Folder for its sockets, which it leaves behind, even where it ends in order.
     """
+    # A file in the folder that we were started from must not stand for a module in the processes of the engine.
+    os.environ["PYTHONSAFEPATH"] = "1"
     # Forked, the engine would inherit our threads' locks and file descriptors.
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     # Its log belongs beside ours: stdout is for data.

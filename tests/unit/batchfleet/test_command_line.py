@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from batchfleet.cli.main import COMMANDS, command_parser, main
+from batchfleet.settings.mask import MASK
 
 
 def test_a_mistyped_command_is_told_from_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,6 +71,51 @@ def test_version_and_help_are_told(asked: str, told: str, capsys: pytest.Capture
 
     assert ended.value.code in {0, None}
     assert capsys.readouterr().out.startswith(told)
+
+
+def break_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The next command meets what nobody foresaw."""
+
+    def fail(*_: object) -> None:
+        msg = "odd\nthings at redis://me:hidden-word@host"
+        raise ZeroDivisionError(msg)
+
+    monkeypatch.setattr("batchfleet.cli.main._settings", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+
+
+def test_a_bug_is_one_line_and_has_an_exit_code_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python's own, 1, would say that some questions failed. The traceback is in a file of this user's, without passwords."""
+    break_settings(monkeypatch, tmp_path)
+
+    assert main(["config"]) == 70
+
+    (traceback,) = tmp_path.iterdir()
+    said = capsys.readouterr().err
+    where = f"(a bug of batchfleet; its traceback is in {traceback})"
+    assert said == f"batchfleet: unexpected ZeroDivisionError: odd things at redis://me:{MASK}@host {where}\n"
+    text = traceback.read_text()
+    assert "in fail" in text
+    assert "hidden-word" not in text + said
+    assert traceback.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_bug_of_a_service_is_in_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its folder of temporary files may end with its container."""
+    break_settings(monkeypatch, tmp_path)
+
+    assert main(["batcher"]) == 70
+
+    said = capsys.readouterr().err
+    assert "CRITICAL" in said
+    assert "in fail" in said
+    assert said.splitlines()[-1].endswith("(a bug of batchfleet; its traceback is above)")
+    assert "hidden-word" not in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from batchfleet.supervisor import die_with_parent
 from batchfleet.supervisor.processes import last_lines, spawn, stop_all
 from tests.processes import ROOT, wait_until
 
@@ -42,6 +44,35 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
         parent.kill()
 
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the child is gone", 10)
+
+
+def test_a_child_whose_parent_is_gone_before_it_could_ask_dies_at_once() -> None:
+    """The kernel tells of a death only whoever asked for it before."""
+    nobody = [
+        sys.executable,
+        "-I",
+        "-S",
+        die_with_parent.__file__,
+        str(os.getpid() + 1),
+        sys.executable,
+        "-c",
+        "print('alive')",
+    ]
+
+    ended = subprocess.run(nobody, capture_output=True, timeout=60, check=False)  # noqa: S603 (ours)
+
+    assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, b"")
+
+
+def test_a_program_that_cannot_be_started_says_so(tmp_path: Path) -> None:
+    """In its log, as it would by itself."""
+    child = spawn([str(tmp_path / "nowhere")], os.environ, tmp_path / "log")
+
+    assert child.wait(60) == die_with_parent.NOT_STARTED
+    assert (
+        last_lines(tmp_path / "log")
+        == f"    batchfleet: {tmp_path}/nowhere cannot be started: No such file or directory"
+    )
 
 
 def test_why_a_program_ends_is_shown_whole_and_alone(tmp_path: Path) -> None:

@@ -111,7 +111,12 @@ def test_a_child_process_gets_the_same_settings(tmp_path: Path) -> None:
 
     theirs = child_environment(ours, environ)
 
-    assert theirs == {"BATCHFLEET_GPUS": "0", "PATH": "/bin", "BATCHFLEET_MODEL_GENERATOR_SETTINGS_API_KEY": "new"}
+    assert theirs == {
+        "BATCHFLEET_GPUS": "0",
+        "PATH": "/bin",
+        "PYTHONSAFEPATH": "1",
+        "BATCHFLEET_MODEL_GENERATOR_SETTINGS_API_KEY": "new",
+    }
     assert load_settings(file, theirs, {}).settings == ours
 
 

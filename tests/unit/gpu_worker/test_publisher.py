@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 import redis.asyncio
 
-from gpu_worker.publisher import Publisher
+from gpu_worker.publisher import Publisher, RunEpoch
 from tests.builders import an_answer
 from wire.connection import RedisAddress
 from wire.keys import Keys
@@ -28,7 +28,7 @@ class Written(Publisher):
         )
         self.writes: list[int] = []
 
-    async def write(self, by_run: Mapping[str, list[bytes | int | str]]) -> None:
+    async def write(self, by_run: Mapping[RunEpoch, list[bytes | int | str]]) -> None:
         self.writes += [len(fields) // 4 for fields in by_run.values()]
 
 

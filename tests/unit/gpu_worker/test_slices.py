@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchfleet.settings import to_options
 from batchfleet.settings.load import load_settings
 from gpu_worker.gpus import devices
 from gpu_worker.gpus.devices import NO_GPUS, ImaginaryGpus, Links, NvmlGpus, allowed, find_gpus, imagine
@@ -216,4 +215,4 @@ def slices_of(size: int, present: int) -> SliceOptions:
     """What a worker with that tensor_parallel_size claims on a host with so many GPUs."""
     environ = {"BATCHFLEET_GPUS": ",".join(f"GPU-{number}" for number in range(present))}
     settings = load_settings(None, {"BATCHFLEET_VLLM_ARGS": f"{{tensor_parallel_size: {size}}}"}, {}).settings
-    return to_options.slice_options(settings, "stub", environ)
+    return SliceOptions.of("stub", settings.model.generator_settings.vllm_args, environ)
