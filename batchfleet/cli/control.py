@@ -63,8 +63,11 @@ def _dead(arguments: argparse.Namespace, settings: Settings) -> int:
         letters = DeadLetters(client, Keys(address.namespace))
         match arguments.action:
             case "list":
+                letter = None
                 for letter in letters.all():
                     print(json.dumps(letter.as_dict()) if arguments.json else letter.as_line())
+                if letter is None:
+                    print("there are no dead letters", file=sys.stderr)
             case "show":
                 print(
                     json.dumps(letters.get(arguments.id).as_dict(with_data=True), indent=None if arguments.json else 2)

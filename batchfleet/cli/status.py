@@ -6,6 +6,7 @@ import argparse
 import json
 
 from batchfleet.cli.flags import RUN, Commands, Shared, add_json
+from batchfleet.humanize import count, plural
 from batchfleet.runs.ledger import read_ledger
 from batchfleet.settings import to_options
 from batchfleet.settings.mask import show_settings
@@ -13,6 +14,7 @@ from batchfleet.settings.schema import Settings
 from batchfleet.status.advice import advise
 from batchfleet.status.read import read_status
 from batchfleet.status.watch import show, watch
+from producer.locate import whereabouts
 from wire.connection import opened
 from wire.errors import UsageError
 from wire.keys import Keys
@@ -53,14 +55,17 @@ def _status(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
     address = to_options.redis_address(settings)
+    keys = Keys(address.namespace)
     with opened(address) as client:
-        ledger = read_ledger(client, Keys(address.namespace), arguments.run)
+        ledger = read_ledger(client, keys, arguments.run)
+        # What is just being moved is seen at the second look.
+        is_under_way = ledger.missing > 0 and any(whereabouts(client, keys, arguments.run).underway for _ in range(2))
     if arguments.json:
         print(json.dumps(ledger.as_dict()))
     else:
         print(
-            f"run {ledger.run}: {ledger.accepted} accepted, {ledger.answered} answered, {ledger.failed} failed, "
-            f"{ledger.missing} missing, {ledger.duplicates} duplicates"
+            f"run {ledger.run}: {count(ledger.accepted)} accepted, {count(ledger.answered)} answered, "
+            f"{count(ledger.failed)} failed, {count(ledger.missing)} {'not answered yet' if is_under_way else 'missing'}, {plural(ledger.duplicates, 'duplicate')}"
         )
     return 3 if ledger.missing or ledger.duplicates else 0
 

@@ -93,14 +93,15 @@ def _scale(arguments: argparse.Namespace, settings: Settings) -> int:
     keys, said = Keys(address.namespace), set[str]()
 
     def show(host: Host) -> None:
-        line = f"{host.name}: {host.workers} workers" + (
-            f", {host.leaving} finish what they hold" if host.leaving else ""
-        )
+        finish = "finishes what it holds" if host.leaving == 1 else "finish what they hold"
+        leaving = f", {host.leaving} {finish}" if host.leaving else ""
+        line = f"{host.shown(known)}: {plural(host.workers, 'worker')}{leaving}"
         if line not in said:
             said.add(line)
             print(line, file=sys.stderr)
 
     with connect(address) as client, translated(address):
+        known = known_hosts(client, keys)
         host = find_host(client, keys, arguments.host)
         scale_host(client, keys, host, arguments.workers, patience_s=grace_s(settings) + HEARING_S, show=show)
     return 0
@@ -110,13 +111,17 @@ def _down(arguments: argparse.Namespace, settings: Settings) -> int:
     address = to_options.redis_address(settings)
     keys = Keys(address.namespace)
     with connect(address) as client, translated(address):
-        hosts = known_hosts(client, keys) if arguments.all else [find_host(client, keys, arguments.host)]
+        known = known_hosts(client, keys)
+        hosts = known if arguments.all else [find_host(client, keys, arguments.host)]
         # Those without workers have the batchers, and perhaps the Redis that workers need to the end.
         for some in ([host for host in hosts if host.workers], [host for host in hosts if not host.workers]):
             for host in some:
                 if host.workers:
-                    print(f"{host.name}: {plural(host.workers, 'worker')} to finish what they hold", file=sys.stderr)
+                    print(
+                        f"{host.shown(known)}: {plural(host.workers, 'worker')} to finish what they hold",
+                        file=sys.stderr,
+                    )
             stop_hosts(client, keys, some, patience_s=grace_s(settings) + HEARING_S)
             for host in some:
-                print(f"{host.name} is down", file=sys.stderr)
+                print(f"{host.shown(known)} is down", file=sys.stderr)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -40,7 +41,8 @@ REFRESH_PER_S = 8
 class ProgressView:
     """To be used in a `with` statement; `say` and `show` may be called as often as one likes."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._console = TerminalConsole(stderr=True)
         self._quiet = quiet
         self._live: Live | None = None
@@ -49,10 +51,11 @@ class ProgressView:
         self._pace = EtaEstimator()
         self._standing: ProgressSnapshot | None = None
         self._said = "starting"
-        self._began = self._latest = time.monotonic()
+        self._began = self._latest = self._clock()
         self._looked_at = 0.0
         self._line_at = self._began + FIRST_LINE_S
         self._done = 0
+        self._could_work = False
         self._unserved: UnservedNotice | None = None
 
     def __enter__(self) -> Self:
@@ -97,24 +100,26 @@ class ProgressView:
         self._print_line(what)
 
     def show(self, tally: RunTally) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if now - self._looked_at < LOOK_EVERY_S:
             return
         self._looked_at = now
-        if tally.done != self._done or not tally.with_fleet:
-            self._done, self._latest = tally.done, now
         left, status = tally.questions - tally.on_disk, self._glance.status if self._glance else None
         in_engines = sum(min(worker.in_flight, worker.max_num_seqs) for worker in status.workers) if status else 0
         if self._unserved is not None:
             self._unserved.look(status, now)
         can_work = status is None or any(worker.state in AT_WORK for worker in status.workers)
+        if tally.done != self._done or not tally.with_fleet or can_work > self._could_work:
+            # An engine that has just booted is not late with its answers.
+            self._done, self._latest = tally.done, now
+        self._could_work = can_work
         self._pace.observe(Sample(now, tally.done, tally.completion_tokens), left, in_engines, can_work=can_work)
         standing = ProgressSnapshot.of(tally, status, self._pace, silent_s=now - self._latest)
         self._standing = standing
         self._print_line(one_line(standing))
 
     def _print_line(self, line: str) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if self._quiet or self._live is not None or now < self._line_at:
             return
         self._line_at = now + min(LONGEST_PAUSE_S, max(FIRST_LINE_S, PAUSE_SHARE * (now - self._began)))

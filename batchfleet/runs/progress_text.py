@@ -150,9 +150,7 @@ def waits_for(standing: ProgressSnapshot) -> str:
     if not serving:
         standby = next((worker.waits_for for worker in status.workers if worker.waits_for), "")
         booting = sum(worker.state == "booting" for worker in status.workers)
-        return standby or (
-            f"{plural(booting, 'engine')} still booting ({since})" if booting else f"no worker reports ({since})"
-        )
+        return standby or (f"{plural(booting, 'engine')} still booting" if booting else f"no worker reports ({since})")
     lacks = _lacks(status, serving)
     if lacks and not standing.in_flight:
         return f"{lacks} ({since})"

@@ -42,6 +42,11 @@ class Host:
     leaving: int
     heard: str
 
+    def shown(self, known: Sequence[Host]) -> str:
+        """As people know it: by its host's name, unless several of `known` are there."""
+        bare = self.name.rpartition("-")[0]
+        return bare if sum(host.name.rpartition("-")[0] == bare for host in known) == 1 else self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -112,7 +117,7 @@ def find_host(client: redis.Redis, keys: Keys, wanted: str | None) -> Host:
     found = [host for host in known if wanted is None or wanted in {host.name, host.name.rpartition("-")[0]}]
     if len(found) == 1:
         return found[0]
-    shown = ", ".join(host.name for host in known)
+    shown = ", ".join(host.shown(known) for host in known)
     msg = f"which one? give --host NAME: {shown}" if found else f"no host {wanted!r} reports; there are: {shown}"
     raise UsageError(msg)
 

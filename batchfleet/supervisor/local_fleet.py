@@ -99,12 +99,19 @@ class LocalFleet:
 
         A worker that cannot continue is given up by itself once the fleet has served, as long as there is another.
 
+        One that was told by somebody else to finish and end, such as by `drain`, is not started again.
+
         Raises:
-            ChildGaveUpError: Something keeps ending that the fleet cannot do without; with its last words.
+            ChildGaveUpError: Something keeps ending that the fleet cannot do without, with its last words; or the last worker of a fleet that
+                nobody can scale was drained.
         """
         for service in self._services:
             service.check()
         for number, worker in list(self._workers.items()):
+            if worker.process.poll() == 0:
+                # Nobody here told it to; but it was told, by `drain` or by a signal, and did as it should.
+                self._let_go(number)
+                continue
             try:
                 worker.check()
             except ChildGaveUpError as error:
@@ -141,6 +148,13 @@ class LocalFleet:
             process = self._workers.pop(number).process
             process.terminate()
             self._leaving[number] = _Leaving(process, time.monotonic() + self._plan.grace_s)
+
+    def _let_go(self, number: int) -> None:
+        del self._workers[number]
+        log.info("worker-%d was told to finish and end, and has gone", number)
+        if not self._workers and self._plan.folder is None:
+            msg = "the last worker was drained, so nobody answers any more"
+            raise ChildGaveUpError(msg)
 
     def send_sigterm(self) -> None:
         """Have the workers that were told to go give back at once what they hold. May be called from a signal handler."""

@@ -172,7 +172,7 @@ class SliceClaim:
             return ()
         if count > present:
             why = f" ({self._options.why})" if self._options.why else ""
-            msg = f"the engine needs {count} GPUs{why}, and this host lets it have {present}; lower tensor_parallel_size or use a larger host"
+            msg = f"the engine needs {_gpus(count)}{why}, and this host lets it have {present}; lower tensor_parallel_size or use a larger host"
             raise EngineBootError(msg)
         while not stopping.is_set():
             try:
@@ -211,7 +211,7 @@ class SliceClaim:
             # Another worker was quicker, so there are fewer to choose from now: this ends.
         busy = len(occupied - leased)
         others = f", {busy} in use by processes without a lease" if busy else ""
-        return (), f"needs {count} GPUs, {len(leased)} of {len(host.uuids)} leased{others}"
+        return (), f"needs {_gpus(count)}, {len(leased)} of {len(host.uuids)} leased{others}"
 
     async def _leased(self) -> frozenset[str]:
         uuids = self._options.gpus.uuids
@@ -249,3 +249,7 @@ class SliceClaim:
 
     def _names(self, gpus: Sequence[str]) -> list[str]:
         return [self._keys.gpu(gpu) for gpu in gpus]
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU" if count == 1 else f"{count} GPUs"

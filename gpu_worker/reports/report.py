@@ -52,7 +52,9 @@ class Report:
         """As Redis stores it; to be called every heartbeat. Idleness counts since the last report with work in it."""
         counts, now = self.counts, self.now()
         done = counts.answered + counts.failed
-        self._rates.observe(RateSample(now, done, counts.completion_tokens, working=self.in_flight > 0))
+        # What was cancelled was taken out of the engine, which did not answer it.
+        worked_on = done - counts.failures["cancelled"]
+        self._rates.observe(RateSample(now, worked_on, counts.completion_tokens, working=self.in_flight > 0))
         answers_per_s, tokens_per_s = self._rates.per_s()
         return {
             "pid": str(os.getpid()),

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections import Counter
@@ -129,6 +130,25 @@ def test_a_killed_worker_is_started_again_and_a_killed_head_leaves_no_process(
 
     assert machine.finish("producer", 120) == 0, machine.log("producer")
     assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
+
+
+def test_a_drained_worker_stays_gone(machine: Processes, home: Home) -> None:
+    """The fleet is smaller by one, and `scale` makes it larger again."""
+    up(machine, home, "--workers", "2")
+    wait_until(lambda: home.running() == 2, "two workers run")
+    worker = home.status()["workers"][0]["name"]
+
+    drained = batchfleet("drain", worker, "--redis", home.url)
+    wait_until(lambda: "was told to finish and end, and has gone" in machine.log("up"), "it has gone")
+    left = [one["name"] for one in home.status()["workers"]]
+    grown = home.scale(2)
+    wait_until(lambda: home.running() == 2, "two workers run again")
+
+    assert drained.returncode == 0, drained.stderr
+    assert len(left) == 1
+    assert worker not in left
+    assert f"{socket.gethostname()}: 2 workers" in grown.stderr
+    assert "starting it again" not in machine.log("up")
 
 
 def test_there_is_one_fleet_in_a_folder_and_down_stops_it(machine: Processes, home: Home) -> None:

@@ -132,7 +132,7 @@ WAITS = {
         a_tally(),
         a_status(WorkerStatus("w1", "booting", "stub")),
         5.0,
-        "1 engine still booting (no answer for 5 s)",
+        "1 engine still booting",
     ),
     "no GPUs": (
         a_tally(),

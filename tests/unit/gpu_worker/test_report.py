@@ -38,6 +38,20 @@ def test_a_worker_that_answers_between_two_reports_is_not_idle() -> None:
     assert report.fields()["idle_s"] == "0.0"
 
 
+def test_what_was_cancelled_is_no_answer_in_the_rate() -> None:
+    """Ten thousand questions of a cancelled run end at once; nobody's engine became faster by it."""
+    clock = [0.0]
+    report = Report("stub", "stub", 64, state="running", in_flight=64, now=lambda: clock[0])
+    for clock[0] in map(float, range(20)):
+        report.counts.add(an_answer())
+        for _ in range(500):
+            report.counts.add(a_failure("cancelled"))
+        fields = report.fields()
+
+    assert float(fields["answers_per_s"]) < 2
+    assert fields["failed"] == "10000"
+
+
 def test_kinds_of_failure_do_not_grow_without_end() -> None:
     """Beyond the most, further ones count as `other`."""
     counts = Counts()

@@ -1,0 +1,34 @@
+"""`verify` and `dead list` say what is so in words that say no more."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from batchfleet.cli.main import main
+from batchfleet.supervisor.private_server import PrivateRedis
+from tests.submissions import KEYS, Submitter
+
+
+def test_what_is_still_on_its_way_is_not_missing(
+    client: redis.Redis, redis_server: PrivateRedis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Queued questions are not answered yet; once they are nowhere, they are missing. Exit code 3 both times: it is not finished."""
+    Submitter(client, "run-1", 5).offer(5)
+
+    codes = [main(["verify", "run-1", "--redis", redis_server.url])]
+    client.delete(KEYS.questions("stub", 0))
+    codes.append(main(["verify", "run-1", "--redis", redis_server.url]))
+
+    queued, lost = capsys.readouterr().out.splitlines()
+    assert queued == "run run-1: 5 accepted, 0 answered, 0 failed, 5 not answered yet, 0 duplicates"
+    assert lost == "run run-1: 5 accepted, 0 answered, 0 failed, 5 missing, 0 duplicates"
+    assert codes == [3, 3]
+
+
+def test_no_dead_letters_is_said(redis_server: PrivateRedis, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty screen might mean that it did not look."""
+    assert main(["dead", "list", "--redis", redis_server.url]) == 0
+
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "there are no dead letters\n")
