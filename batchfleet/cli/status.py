@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
+
+import redis
 
 from batchfleet.cli.flags import RUN, Commands, Shared, add_json
 from batchfleet.humanize import count, plural
@@ -58,8 +61,7 @@ def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
     keys = Keys(address.namespace)
     with opened(address) as client:
         ledger = read_ledger(client, keys, arguments.run)
-        # What is just being moved is seen at the second look.
-        is_under_way = ledger.missing > 0 and any(whereabouts(client, keys, arguments.run).underway for _ in range(2))
+        is_under_way = ledger.missing > 0 and _is_under_way(client, keys, arguments.run)
     if arguments.json:
         print(json.dumps(ledger.as_dict()))
     else:
@@ -68,6 +70,12 @@ def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
             f"{count(ledger.failed)} failed, {count(ledger.missing)} {'not answered yet' if is_under_way else 'missing'}, {plural(ledger.duplicates, 'duplicate')}"
         )
     return 3 if ledger.missing or ledger.duplicates else 0
+
+
+def _is_under_way(client: redis.Redis, keys: Keys, run: str) -> bool:
+    """Whether questions of it are queued or in work. What is just being moved is seen at the second look."""
+    epoch: Any = client.hget(keys.run(run), "epoch") or b""
+    return any(whereabouts(client, keys, run, epoch.decode("utf-8", "replace")).underway for _ in range(2))
 
 
 def _config(_arguments: argparse.Namespace, settings: Settings) -> int:
