@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from gpu_worker.engines.engine import Completion, Engine, Refusal
 from wire.clock import ServerClock
 from wire.codec import sendable, validation_error
-from wire.errors import EngineDeadError
+from wire.errors import EngineDeadError, EngineUnusableError
 from wire.failures import error_of
 from wire.messages import Answer, Failure, Question
 
@@ -28,7 +28,7 @@ class RetryPolicy:
     """How long and how often a question is tried.
 
     Attributes:
-        timeout_s: Longest that it may be in the engine, all tries together.
+        timeout_s: Longest that it may be in the engine, all tries together; not while the engine itself waits.
         tries: Most tries by one worker, if the failures may pass.
         first_pause_s, longest_pause_s: Between tries; doubled each time.
     """
@@ -48,6 +48,7 @@ async def answer(
 
     Raises:
         EngineDeadError: The engine died; nothing is known about the question.
+        EngineUnusableError: The engine can answer nothing until somebody does something.
     """
     made = record(
         question,
@@ -108,14 +109,21 @@ async def _outcome(
     left_s = math.inf if question.deadline is None else question.deadline - clock.now()
     if left_s <= 0:
         return Refusal("expired", "its deadline passed before a worker could start it")
+    while left_s > patience.timeout_s:
+        try:
+            async with asyncio.timeout(patience.timeout_s):
+                return await _tried(question, engine, patience)
+        except TimeoutError:
+            if engine.state.kind == "ready":
+                return Refusal("timed_out", f"no answer within limits.question_timeout_s = {patience.timeout_s:g} s")
+            # It waited for the engine: that is no fault of the question, whose time begins anew.
+            left_s = math.inf if question.deadline is None else question.deadline - clock.now()
     try:
-        async with asyncio.timeout(min(left_s, patience.timeout_s)):
+        async with asyncio.timeout(left_s):
             return await _tried(question, engine, patience)
     except TimeoutError:
         # Nobody wants the answer now, whether it waits in the engine's line or half of it is written.
-        if left_s <= patience.timeout_s:
-            return Refusal("expired", "its deadline passed before its answer was complete")
-        return Refusal("timed_out", f"no answer within limits.question_timeout_s = {patience.timeout_s:g} s")
+        return Refusal("expired", "its deadline passed before its answer was complete")
 
 
 async def _tried(question: Question, engine: Engine, patience: RetryPolicy) -> Completion | Refusal:
@@ -123,7 +131,7 @@ async def _tried(question: Question, engine: Engine, patience: RetryPolicy) -> C
     pause_s = patience.first_pause_s
     for left in reversed(range(patience.tries)):
         outcome = await _once(question, engine)
-        if isinstance(outcome, Completion) or not outcome.retryable or not left:
+        if isinstance(outcome, Completion) or not outcome.retryable or outcome.is_final or not left:
             break
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, patience.longest_pause_s)
@@ -133,7 +141,7 @@ async def _tried(question: Question, engine: Engine, patience: RetryPolicy) -> C
 async def _once(question: Question, engine: Engine) -> Completion | Refusal:
     try:
         outcome = await engine.answer(question)
-    except EngineDeadError:
+    except (EngineDeadError, EngineUnusableError):
         raise
     except Exception as error:
         # A bug of ours or of the engine's: this question pays for it, not its neighbours.

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from gpu_worker.claims import Intake
+from gpu_worker.engines.engine import Engine
 from gpu_worker.in_flight import InFlight
 from gpu_worker.publisher import Publisher
 from gpu_worker.reports.report import Report
@@ -25,7 +26,7 @@ class ClaimLoop:
     Args:
         worker: Name of the worker, for the log.
         waiting_intake: The same as `intake` on a connection of its own, for calls that block.
-        changed: Set by others whenever there may be room again, and when the worker stops.
+        changed: Set by others whenever there may be room again, the engine's state has changed, and when the worker stops.
         stopping: Set when the worker is to take nothing more.
     """
 
@@ -39,6 +40,7 @@ class ClaimLoop:
         publisher: Publisher,
         report: Report,
         *,
+        engine: Engine,
         changed: asyncio.Event,
         stopping: asyncio.Event,
     ) -> None:
@@ -49,6 +51,7 @@ class ClaimLoop:
         self._in_flight = in_flight
         self._publisher = publisher
         self._report = report
+        self._engine = engine
         self._changed = changed
         self._stopping = stopping
         self._isolating = asyncio.Event()
@@ -85,7 +88,7 @@ class ClaimLoop:
 
     def _has_enough(self) -> bool:
         full = self._report.in_flight >= self._report.capacity or self._publisher.is_behind
-        return full or (self._isolating.is_set() and self._report.in_flight > 0)
+        return full or self._engine.state.kind != "ready" or (self._isolating.is_set() and self._report.in_flight > 0)
 
     async def _take_waiting(self) -> None:
         room = min(self._report.max_num_seqs, self._report.capacity) - self._report.in_flight

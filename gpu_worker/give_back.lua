@@ -13,7 +13,8 @@ redis.call('HDEL', KEYS[2], 'lease_token')
 redis.call('HSET', KEYS[2], 'status', 'queued')
 local alone, died = unpack(redis.call('HMGET', KEYS[2], 'alone', 'died'))
 if ARGV[3] == '' then
-  redis.call('HSET', KEYS[2], 'attempts', math.max(0, count(redis.call('HGET', KEYS[2], 'attempts')) - 1))
+  -- What of it has a record already is to be left out, which is looked at otherwise only from the second attempt on.
+  redis.call('HSET', KEYS[2], 'attempts', math.max(0, count(redis.call('HGET', KEYS[2], 'attempts')) - 1), 'recheck', '1')
   redis.call('LPUSH', alone and KEYS[5] or KEYS[3], ARGV[1])
   return 1
 end

@@ -15,7 +15,7 @@ from gpu_worker.publisher import Publisher
 from gpu_worker.reports.report import Report
 from gpu_worker.tasks import cancel_and_wait
 from wire.clock import ServerClock
-from wire.errors import EngineDeadError
+from wire.errors import EngineDeadError, EngineUnusableError
 from wire.keys import run_member, withdrawn_member
 from wire.messages import Answer, Failure, Question
 
@@ -29,7 +29,7 @@ class InFlight:
         worker: Name of the worker, for the records.
         report: Kept current here.
         left: Called whenever a question leaves the engine.
-        engine_died: Called when the engine turns out to be dead; may be called more than once.
+        engine_died: Called when the engine turns out to be dead or unusable; may be called more than once.
     """
 
     def __init__(  # noqa: PLR0913 (each is a part of the worker by itself)
@@ -42,7 +42,7 @@ class InFlight:
         report: Report,
         *,
         left: Callable[[], None],
-        engine_died: Callable[[EngineDeadError], None],
+        engine_died: Callable[[EngineDeadError | EngineUnusableError], None],
     ) -> None:
         self._engine = engine
         self._publisher = publisher
@@ -118,7 +118,7 @@ class InFlight:
             made = await answer(
                 question, self._engine, self._clock, self._patience, worker=self._worker, attempts=batch.attempts
             )
-        except EngineDeadError as error:
+        except (EngineDeadError, EngineUnusableError) as error:
             self._engine_died(error)
             return
         counts.engine_s.observe(time.monotonic() - began)

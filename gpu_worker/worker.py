@@ -26,10 +26,11 @@ from gpu_worker.reports.boot_report import Announcement
 from gpu_worker.reports.engine_failures import record_engine_failure
 from gpu_worker.reports.report import Report
 from gpu_worker.reports.rq_identity import RqIdentity
+from gpu_worker.returns import Returns
 from gpu_worker.tasks import cancel_and_wait
 from wire.clock import ServerClock
 from wire.connection import RedisAddress, check_server, connect, connect_async, translated
-from wire.errors import EngineBootError, EngineDeadError, QueueUnavailableError
+from wire.errors import EngineBootError, EngineDeadError, EngineUnusableError, QueueUnavailableError
 from wire.keys import Keys
 from wire.retry import Backoff
 
@@ -53,13 +54,18 @@ class GpuWorker:
         self._engine = engine
         self._options = options
         self._slice = gpus or SliceOptions()
-        self._report = Report(engine.model, engine.kind, options.capacity or default_capacity(engine.max_num_seqs))
+        self._report = Report(
+            engine.model,
+            engine.kind,
+            options.capacity or default_capacity(engine.max_num_seqs),
+            engine_state=lambda: engine.state,
+        )
         self._keys = Keys(address.namespace)
         self._clock = ServerClock()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
-        self._died: EngineDeadError | None = None
+        self._died: EngineDeadError | EngineUnusableError | None = None
         self._broke: BaseException | None = None
 
     @property
@@ -80,6 +86,7 @@ class GpuWorker:
         Raises:
             EngineBootError: The engine did not start, or needs more GPUs than there are; no work was taken.
             EngineDeadError: It died or stopped making progress, or another worker has its GPUs; what was held is given back.
+            EngineUnusableError: Somebody must do something about it first; the same.
             QueueUnusableError: Redis answers, but a fleet cannot live there.
         """
         with contextlib.closing(connect(self._address)) as sync_client:
@@ -135,12 +142,13 @@ class GpuWorker:
             return
         booting = asyncio.create_task(self._engine.start())
         stopped = asyncio.create_task(self._stopping.wait())
-        await asyncio.wait({booting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not booting.done():
-            booting.cancel()
-        stopped.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await booting
+        try:
+            await asyncio.wait({booting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if booting.done():
+                booting.result()
+        finally:
+            await cancel_and_wait([booting])
+            stopped.cancel()
 
     def _wait_for_server(self, client: redis.Redis) -> None:
         backoff = Backoff()
@@ -191,9 +199,11 @@ class GpuWorker:
             self._in_flight,
             self._publisher,
             self._report,
+            engine=self._engine,
             changed=self._changed,
             stopping=self._stopping,
         )
+        self._returns = Returns(self._address, self._intake, self._in_flight, self._publisher)
         self._progress = Progress(self._engine, self._options.stall_s)
         self._news = News(self._waiting_client, self._address)
         identity = RqIdentity(sync_client, self._keys, model, self.name)
@@ -231,22 +241,26 @@ class GpuWorker:
             self.stop()
             self.stop()
 
-    def _engine_died(self, error: EngineDeadError) -> None:
+    def _engine_died(self, error: EngineDeadError | EngineUnusableError) -> None:
         if self._died is None:
             log.critical("%s; giving up %d questions", error, self._report.in_flight, extra={"worker": self.name})
             self._died = error
-            self._report.state = "dead"
+            self._report.state = "dead" if isinstance(error, EngineDeadError) else "unusable"
             self.stop()
             self.stop()
 
     async def _beat(self) -> None:
+        state = self._engine.state.kind
         while True:
             try:
                 self._progress.check(busy=self._report.in_flight > 0)
+                if self._engine.state.lets_go:
+                    self._returns.begin()
+                if state != (state := self._engine.state.kind):
+                    self._changed.set()
+                held = {*self._in_flight.batches, *self._publisher.unended, *self._returns.batches}
                 with translated(self._address):
-                    heard = await self._leases.renew(
-                        [*self._in_flight.batches, *self._publisher.unended], self._report.fields()
-                    )
+                    heard = await self._leases.renew(held, self._report.fields())
                 if heard.drain and not self._stopping.is_set():
                     log.info("asked to drain")
                     self.stop()
@@ -254,7 +268,7 @@ class GpuWorker:
                 self._in_flight.cancel(heard.cancelled)
                 for batch in heard.lost:
                     self._in_flight.lose(batch)
-            except EngineDeadError as error:
+            except (EngineDeadError, EngineUnusableError) as error:
                 self._engine_died(error)
                 return
             except QueueUnavailableError as error:
@@ -289,14 +303,14 @@ class GpuWorker:
         await self._changed.wait()
 
     async def _let_go(self) -> None:
-        held = await self._in_flight.abandon()
+        held = [*await self._returns.stop(), *await self._in_flight.abandon()]
         try:
             async with asyncio.timeout(LAST_WORDS_S):
                 # First the records, so that the next worker skips what is answered.
                 await self._publisher.flushed()
                 for batch in held:
                     with translated(self._address):
-                        await self._intake.give_back(batch, engine_died=self._died is not None)
+                        await self._intake.give_back(batch, engine_died=isinstance(self._died, EngineDeadError))
         except (TimeoutError, QueueUnavailableError, redis.RedisError, OSError) as error:
             log.warning(
                 "left without giving back %d batches (%s); their leases will lapse", len(held), error or "timeout"

@@ -141,7 +141,11 @@ class Runner:
         self.tally.started = time.monotonic()
         busy_until = time.monotonic() + self._options.lease_s + 1
         while self.tally.on_disk < self.tally.questions:
-            self._check_fleet()
+            try:
+                self._check_fleet()
+            except FleetError:
+                self._collect_the_rest()
+                raise
             if self._stopping.is_set():
                 msg = (
                     f"stopped with {self.tally.questions - self.tally.on_disk} of {self.tally.questions} questions open"
@@ -193,6 +197,12 @@ class Runner:
             self._check_stuck()
         self._observe(self.tally)
         return outcome not in {"cursor", "gone"}
+
+    def _collect_the_rest(self) -> None:
+        """What is answered already; a private queue is about to end with its fleet."""
+        with contextlib.suppress(QueueUnavailableError, LeaseLostError, redis.RedisError), translated(self._address):
+            while records := self._collector.receive(0.0):
+                self._write(records)
 
     def _open(self) -> None:
         state = self._sender.open()

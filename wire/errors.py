@@ -10,6 +10,7 @@ FleetError
 |                                                          -> a person must act
 |-- LeaseLostError           somebody else does this now   -> drop it, change nothing
 |-- EngineDeadError          this worker, any question     -> finish nothing, exit, let another take it
+|-- EngineUnusableError      this worker, any question     -> a person must act; give everything back, exit
 |-- EngineBootError          this worker, before any work  -> a person must act; exit without having taken work
 |-- ParameterError           this question, any engine     -> refuse the question, continue with the others
 `-- UsageError               what the user gave            -> one clear message, exit code 2
@@ -62,6 +63,10 @@ class LeaseLostError(FleetError):
 
 class EngineDeadError(FleetError):
     """The engine can answer nothing any more; every question in it is unfinished."""
+
+
+class EngineUnusableError(FleetError):
+    """The engine can answer nothing until somebody does something: the message says what. No question is the reason."""
 
 
 class EngineBootError(FleetError):

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from batchfleet.metrics import names
 from gpu_worker.reports.report import Report
 
-STATES = ("booting", "standby", "running", "draining", "dead")
+STATES = ("booting", "standby", "running", "waiting", "draining", "dead", "unusable")
 
 
 class WorkerMetrics(Collector):
@@ -21,7 +21,7 @@ class WorkerMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         report, counts, model = self._report, self._report.counts, (self._report.model,)
-        yield names.WORKER_STATE.values(*(((*model, state), float(report.state == state)) for state in STATES))
+        yield names.WORKER_STATE.values(*(((*model, state), float(report.shown_state == state)) for state in STATES))
         yield names.IN_FLIGHT.values((model, report.in_flight))
         yield names.CAPACITY.values((model, report.capacity))
         yield names.ANSWERED.values((model, counts.answered))

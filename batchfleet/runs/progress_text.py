@@ -148,9 +148,9 @@ def waits_for(standing: ProgressSnapshot) -> str:
         return f"{nobody} ({since})"
     serving = [worker for worker in status.workers if worker.state in AT_WORK]
     if not serving:
-        standby = next((worker.waits_for for worker in status.workers if worker.waits_for), "")
+        reason = next((worker.waits_for for worker in status.workers if worker.waits_for), "")
         booting = sum(worker.state == "booting" for worker in status.workers)
-        return standby or (f"{plural(booting, 'engine')} still booting" if booting else f"no worker reports ({since})")
+        return reason or (f"{plural(booting, 'engine')} still booting" if booting else f"no worker reports ({since})")
     lacks = _lacks(status, serving)
     if lacks and not standing.in_flight:
         return f"{lacks} ({since})"

@@ -26,6 +26,7 @@ from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.status.served import served_models
 from batchfleet.supervisor.local_fleet import LocalFleet, LocalPlan
+from batchfleet.supervisor.processes import ChildRefusedError
 from batchfleet.supervisor.services import collect_garbage_rarely
 from batchfleet.terminal import width_of
 from gpu_worker.engines.vllm.arguments import read_template
@@ -238,21 +239,21 @@ def _ask(
     view.follow(address)
     try:
         runner.run()
-    except (NotFinishedError, RunCancelledError, StuckError) as error:
+    except (NotFinishedError, RunCancelledError, StuckError, ChildRefusedError) as error:
         view.close()
         runner.tally.ended = time.monotonic()
         if asking.as_json:
             print(json.dumps(summary.as_dict(what.run, runner.tally)))
         summary.save(Outcome(what.run, what.default_model, runner.tally, view.gpu_s), asking.answers)
         print(f"batchfleet: {'interrupted' if interruption.asked else error}", file=sys.stderr)
-        if isinstance(error, NotFinishedError):
+        if isinstance(error, NotFinishedError | ChildRefusedError):
             cancel = f"batchfleet cancel {what.run} --redis {address.shown()}"
             width = width_of(sys.stderr)
             print(
                 how_to_go_on(runner.tally, asking.to.journal, asking.again, cancel, kept_s=kept_s, width=width),
                 file=sys.stderr,
             )
-        return 130 if interruption.asked else 3
+        return 130 if interruption.asked else 2 if isinstance(error, ChildRefusedError) else 3
     except AllFailAlikeError as error:
         view.close()
         is_gone = kept_s is None or asking.take_back(address, what.run, kept_s)

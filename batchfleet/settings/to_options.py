@@ -185,6 +185,8 @@ def _openai(settings: Settings, model: str) -> Engine:
             sampling_defaults=generator.sampling_defaults,
             max_in_flight=settings.capacity or 64,
             request_timeout_s=settings.limits.question_timeout_s,
+            tries=settings.limits.max_attempts,
+            stall_s=settings.leases.stall_s,
             startup_timeout_s=generator.server_startup_timeout,
         )
     )

@@ -66,7 +66,7 @@ def engine_out_of_memory(status: FleetStatus) -> Iterator[str]:
 def engine_in_trouble(status: FleetStatus) -> Iterator[str]:
     for model, troubles in _recent(status, of_memory=False).items():
         last = troubles[0]
-        what = "did not boot" if last.kind == "engine_boot" else "died"
+        what = {"engine_boot": "did not boot", "engine_unusable": "cannot be used"}.get(last.kind, "died")
         yield f"the engine of {model} {what} on {last.worker} {duration(last.ago_s)} ago ({len(troubles)} in {RECENT_S / 60:.0f} min): {last.message}"
 
 

@@ -106,7 +106,7 @@ class RedisStatus:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """An engine that died (`engine_dead`) or did not boot (`engine_boot`), and how many seconds ago."""
+    """An engine that died (`engine_dead`), did not boot (`engine_boot`) or cannot be used (`engine_unusable`), and how many seconds ago."""
 
     kind: str
     ago_s: float

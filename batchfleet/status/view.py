@@ -18,9 +18,11 @@ STATE_STYLES = {
     "running": "green",
     "leading": "green",
     "standby": "cyan",
+    "waiting": "yellow",
     "booting": "yellow",
     "draining": "yellow",
     "dead": "red",
+    "unusable": "red",
 }
 KINDS_SHOWN = 4
 OVER = frozenset({"complete", "cancelled"})
@@ -102,7 +104,7 @@ def _queues(status: FleetStatus) -> list[Column]:
 
 
 def _queue(queue: QueueStatus, workers: Sequence[WorkerStatus]) -> tuple[str, ...]:
-    room = sum(worker.capacity for worker in workers if worker.state in {"running", "draining"})
+    room = sum(worker.capacity for worker in workers if worker.state in {"running", "waiting", "draining"})
     return (
         queue.model,
         count(queue.waiting_questions),

@@ -199,11 +199,15 @@ class LocalFleet:
                 self.check()
                 go_on()
                 states = self._states(client, keys)
-                if "running" in states:
+                if "running" in states or "waiting" in states:
                     self.has_served()
                     return
-                waits_for = next((reason for state, reason in states.items() if state == "standby"), "")
-                doing = f"standby: {waits_for}" if waits_for else f"the {self._plan.engine} engine boots"
+                waits_for = next((reason for reason in states.values() if reason), "")
+                doing = (
+                    f"{'standby' if 'standby' in states else 'waiting'}: {waits_for}"
+                    if waits_for
+                    else f"the {self._plan.engine} engine boots"
+                )
                 show(f"{doing} ({time.monotonic() - began:.0f} s)")
                 time.sleep(LOOK_S)
 

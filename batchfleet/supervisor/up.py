@@ -144,12 +144,15 @@ class _Keeper:
     def _say(self, seen: list[WorkerSnapshot]) -> None:
         """Tell, when it changes, how many workers do what."""
         states = sorted(worker.state for worker in seen)
-        if "running" in states:
+        if "running" in states or "waiting" in states:
             self._fleet.has_served()
-        waits_for = next((f" ({worker.waits_for})" for worker in seen if worker.state == "standby"), "")
-        counts = ", ".join(
-            f"{states.count(state)} {state}{waits_for if state == 'standby' else ''}" for state in dict.fromkeys(states)
-        )
+        # Not how long it will last, which changes every second.
+        reasons = {
+            worker.state: f" ({worker.waits_for.partition('; asked again in ')[0]})"
+            for worker in seen
+            if worker.waits_for
+        }
+        counts = ", ".join(f"{states.count(state)} {state}{reasons.get(state, '')}" for state in dict.fromkeys(states))
         said = f"workers: {counts or 'none yet'}"
         if said != self._said:
             log.info("%s", said)

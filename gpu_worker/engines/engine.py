@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from wire.failures import KINDS, Kind
 from wire.messages import JsonObject, Question, Usage
@@ -33,14 +33,41 @@ class Refusal:
     """Why this engine gives no answer to this question; its neighbours are not concerned.
 
     `kind`, `message`: as in `wire.failures`. A refusal that is not `retryable` would be given by every worker.
+    `is_final`: the engine itself has tried as often as makes sense.
     """
 
     kind: Kind
     message: str
+    is_final: bool = False
 
     @property
     def retryable(self) -> bool:
         return KINDS[self.kind].retryable
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """Whether an engine takes questions.
+
+    Attributes:
+        kind: `ready`; `waiting`, which passes by itself: take no questions, those in the engine wait; or `unusable` until a person does something.
+        reason: In words, for people.
+        until: When it is to be tried again, by `time.monotonic()`; None if that is not known.
+        lets_go: Nothing is done for the questions in it, nor will be for a while: others may have them.
+    """
+
+    kind: Literal["ready", "waiting", "unusable"]
+    reason: str = ""
+    until: float | None = None
+    lets_go: bool = False
+
+    def told(self, now: float) -> str:
+        """The reason, and how long it will last, by `time.monotonic()`."""
+        left_s = 0.0 if self.until is None else self.until - now
+        return f"{self.reason}; asked again in {left_s:.0f} s" if left_s >= 1 else self.reason
+
+
+READY = EngineState("ready")
 
 
 class Engine(Protocol):
@@ -50,11 +77,15 @@ class Engine(Protocol):
         kind: `vllm`, `openai` or `stub`.
         model: The model's name, under which questions are addressed to it.
         max_num_seqs: The most sequences that it works on at once. Whatever more it is given waits in it.
+        state: Read often, also before `start` has returned: it says what that waits for.
     """
 
     kind: str
     model: str
     max_num_seqs: int
+
+    @property
+    def state(self) -> EngineState: ...
 
     async def start(self) -> None:
         """Get ready to answer. Called once, before the worker takes any work.
@@ -68,13 +99,18 @@ class Engine(Protocol):
 
         Raises:
             EngineDeadError: The engine died or is dead; nothing is known about the question.
+            EngineUnusableError: Its state is `unusable`; the question is not the reason.
         """
 
     def progress(self) -> int:
         """A count that goes up whenever any sequence moves on, by a token or by finishing. What renews leases."""
 
     def check(self) -> None:
-        """Raise EngineDeadError if the engine is dead. Cheap; called every heartbeat, also when nothing is in flight."""
+        """Cheap; called every heartbeat, also when nothing is in flight.
+
+        Raises:
+            EngineDeadError, EngineUnusableError: As `answer`.
+        """
 
     async def stop(self) -> None:
         """Let go of everything (processes, GPU memory, connections). Safe to call at any time, also twice."""

@@ -10,7 +10,7 @@ import signal
 from collections import defaultdict, deque
 from dataclasses import dataclass
 
-from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.engine import READY, Completion, Refusal
 from gpu_worker.engines.sampling_params import configured_params, effective_params
 from wire.errors import EngineDeadError
 from wire.messages import JsonObject, Question, Usage
@@ -81,6 +81,7 @@ class StubEngine:
     """Deterministic: the text depends on the question alone, not on what runs beside it."""
 
     kind = "stub"
+    state = READY
 
     def __init__(self, options: StubOptions) -> None:
         self.model = options.model

@@ -8,7 +8,7 @@ import logging
 import redis.asyncio
 
 from wire.connection import RedisAddress, translated
-from wire.errors import EngineBootError, EngineDeadError, QueueUnavailableError
+from wire.errors import EngineBootError, EngineDeadError, EngineUnusableError, QueueUnavailableError
 from wire.keys import Keys
 
 log = logging.getLogger(__name__)
@@ -24,11 +24,11 @@ async def record_engine_failure(
     address: RedisAddress,
     worker: str,
     model: str,
-    error: EngineDeadError | EngineBootError,
+    error: EngineDeadError | EngineUnusableError | EngineBootError,
 ) -> None:
     """Write down what befell an engine; without Redis, not at all."""
     keys = Keys(address.namespace)
-    kind = "engine_dead" if isinstance(error, EngineDeadError) else "engine_boot"
+    kind = {EngineDeadError: "engine_dead", EngineUnusableError: "engine_unusable"}.get(type(error), "engine_boot")
     entry = {"kind": kind, "worker": worker, "model": model, "message": str(error)[:MESSAGE_CHARS]}
     try:
         async with asyncio.timeout(TELL_S):

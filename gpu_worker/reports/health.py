@@ -14,8 +14,9 @@ import redis
 from wire.keys import Keys
 from wire.reports import batcher_report
 
-AT_WORK = frozenset({"running", "standby", "draining", "leading"})
-"""States in which nobody needs to do anything. A worker in standby has no GPUs yet, and takes over as soon as there are some."""
+AT_WORK = frozenset({"running", "standby", "waiting", "draining", "leading"})
+"""States in which nobody needs to do anything. A worker in standby has no GPUs yet, and takes over as soon as there are some; one that waits for its
+server would not wait less if it was started anew."""
 
 
 def health_problem(client: redis.Redis, keys: Keys, host: str, *, patience_s: float) -> str | None:

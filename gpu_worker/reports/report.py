@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gpu_worker.engines.engine import READY, EngineState
 from gpu_worker.gpus.devices import GpuUse
 from gpu_worker.reports.counters import Counts
 from gpu_worker.reports.rates import Rates, RateSample
@@ -21,8 +22,8 @@ class Report:
     """A worker's state, kept current by those whose state it is.
 
     Attributes:
-        state: booting, standby, running, draining or dead.
-        waits_for: What a worker in standby lacks; else empty.
+        state: booting, standby, running, waiting, draining, dead or unusable.
+        waits_for: What a worker in standby lacks, or one that is booting or waiting waits for; else empty.
         gpus: UUIDs of its slice.
         gpu_use: How busy and how full these are; empty where NVML does not say.
         capacity: Most questions in flight.
@@ -30,6 +31,7 @@ class Report:
         in_flight: Questions in the engine now.
         counts: What it has done since it started.
         metrics: HOST:PORT where it can be scraped; empty for nowhere.
+        engine_state: Of its engine.
     """
 
     model: str
@@ -43,10 +45,16 @@ class Report:
     in_flight: int = 0
     counts: Counts = field(default_factory=Counts)
     metrics: str = ""
+    engine_state: Callable[[], EngineState] = lambda: READY
     now: Callable[[], float] = time.monotonic
     _rates: Rates = field(default_factory=Rates)
     _done: int = 0
     _idle_since: float | None = None
+
+    @property
+    def shown_state(self) -> str:
+        """`waiting` for a worker that serves with an engine that waits."""
+        return "waiting" if self.state == "running" and self.engine_state().kind == "waiting" else self.state
 
     def fields(self) -> dict[str, str]:
         """As Redis stores it; to be called every heartbeat. Idleness counts since the last report with work in it."""
@@ -56,14 +64,18 @@ class Report:
         worked_on = done - counts.failures["cancelled"]
         self._rates.observe(RateSample(now, worked_on, counts.completion_tokens, working=self.in_flight > 0))
         answers_per_s, tokens_per_s = self._rates.per_s()
+        engine = self.engine_state()
+        waits_for = (
+            engine.told(now) if engine.kind == "waiting" and self.state in {"booting", "running"} else self.waits_for
+        )
         return {
             "pid": str(os.getpid()),
-            "state": self.state,
+            "state": self.shown_state,
             "model": self.model,
             "engine": self.engine,
             "gpus": ",".join(self.gpus),
             "gpu_use": json.dumps([use.as_dict() for use in self.gpu_use]),
-            "waits_for": self.waits_for,
+            "waits_for": waits_for,
             "capacity": str(self.capacity),
             "max_num_seqs": str(self.max_num_seqs),
             "in_flight": str(self.in_flight),
@@ -80,7 +92,7 @@ class Report:
     def _idle(self, now: float, done: int) -> float:
         """Seconds for which a running worker has had nothing in flight, nor done anything since the last report."""
         worked, self._done = done != self._done, done
-        if self.state != "running" or self.in_flight or worked:
+        if self.shown_state != "running" or self.in_flight or worked:
             self._idle_since = None
             return 0.0
         self._idle_since = now if self._idle_since is None else self._idle_since

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 MODEL = "served"
 
@@ -24,11 +26,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """What to answer. `status` 0: drop the connection without an answer."""
+    """What to answer. `status` 0: drop the connection without an answer.
+
+    `then`: after what there is of the body, with which the answer seems not to be complete, nothing more comes (`stall`), or the connection is
+    reset. `stall` with `status` 0: not even a header comes.
+    """
 
     status: int = 200
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
+    then: Literal["end", "stall", "reset"] = "end"
 
 
 def a_text(text: str = "42", **fields: Any) -> Reply:  # noqa: ANN401 (any field of a response)
@@ -64,17 +71,22 @@ class ScriptedServer:
         self.asked: list[Asked] = []
         self.at_once = 0
         self.most_at_once = 0
+        self.port = 0
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        await self.listen()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def listen(self) -> None:
+        """Start; after `close`, on the same port again."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Stop listening and drop every connection."""
@@ -89,6 +101,7 @@ class ScriptedServer:
                 asked = await _read(reader)
                 reply = await self._reply(asked)
                 if reply.status == 0:
+                    await _go_on(writer, reply)
                     return
                 await _write(writer, reply)
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
@@ -126,12 +139,27 @@ async def _read(reader: asyncio.StreamReader) -> Asked:
 
 async def _write(writer: asyncio.StreamWriter, reply: Reply) -> None:
     is_text = isinstance(reply.body, str)
-    content = (reply.body if is_text else json.dumps(reply.body)).encode()
+    content = (
+        reply.body if isinstance(reply.body, bytes) else (reply.body if is_text else json.dumps(reply.body)).encode()
+    )
+    if reply.status == 304:  # Has never a body.
+        content = b""
+    length = len(content) + (0 if reply.then == "end" else 100)
     headers = {
         "content-type": "text/plain" if is_text else "application/json",
-        "content-length": str(len(content)),
+        "content-length": str(length),
         **reply.headers,
     }
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     writer.write(f"HTTP/1.1 {reply.status} Whatever\r\n{lines}\r\n".encode() + content)
     await writer.drain()
+    await _go_on(writer, reply)
+
+
+async def _go_on(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    if reply.then == "stall":
+        await asyncio.get_running_loop().create_future()
+    elif reply.then == "reset":
+        # Without a wait for what may still have to be sent, closing resets the connection.
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()

@@ -1,19 +1,21 @@
-"""One OpenAI-compatible server, through OpenAI's own client library. Its errors become `FaultError` here, and nowhere does the key come out."""
+"""One OpenAI-compatible server over HTTP. What goes wrong becomes `FaultError` here, and nowhere does the key come out."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import re
-import socket
 import ssl
-from collections.abc import Iterator
+import zlib
+from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
-import openai
+import httpx2 as httpx
 
+from gpu_worker.engines.openai.faults import Fault, connection_problem, reply_fault, status_fault
 from gpu_worker.engines.openai.requests import Request
-from gpu_worker.engines.openai.retry import Fault, retry_after_s
 from wire.errors import EngineBootError
 from wire.messages import JsonObject
 
@@ -23,9 +25,12 @@ DEFAULT_PORT = 8000
 CONNECT_TIMEOUT_S = 10.0
 LOOK_TIMEOUT_S = 5.0
 """For requests that only look: which models, which metrics."""
+SEND_TIMEOUT_S = 60.0
+"""Longest that the server may take no byte of a request."""
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+"""An answer of 32 000 tokens with 20 log probabilities each fits in; what has no end does not."""
+READABLE_ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
 
-_MAX_QUOTED_CHARS = 600
-_NO_KEY = "none"
 _GENERATED = re.compile(r"^vllm:(?:generation|prompt)_tokens_total\{[^}]*\} ([\d.e+]+)$", re.MULTILINE)
 
 
@@ -62,37 +67,50 @@ def base_url_of(server: str, port: int | None) -> str:
 
 
 class Server:
-    """The server's four questions that we ask. Every method raises FaultError, and waits for no more than its timeout."""
+    """The server's four questions that we ask. Every method raises FaultError, and waits for no more than its timeout.
 
-    def __init__(self, base_url: str, api_key: str | None, *, request_timeout_s: float) -> None:
+    Redirects are not followed: a prompt goes where the configuration says, and nowhere else.
+
+    Args:
+        most_open: Requests that may be open at once.
+        request_timeout_s: Longest that one may take.
+        stall_s: Longest silence in the middle of a reply.
+    """
+
+    def __init__(
+        self, base_url: str, api_key: str | None, *, most_open: int, request_timeout_s: float, stall_s: float
+    ) -> None:
         self._api_key = api_key
         self._request_timeout_s = request_timeout_s
+        self._stall_s = stall_s
+        self._base_url = base_url
         self._root = base_url.removesuffix("/v1")
-        self._look_timeout = openai.Timeout(LOOK_TIMEOUT_S)
         # One line for each of millions of requests is no log.
         for name in ("httpx", "httpx2"):
             if logging.getLogger(name).level == logging.NOTSET:
                 logging.getLogger(name).setLevel(logging.WARNING)
-        self._client = openai.AsyncOpenAI(
-            base_url=base_url,
-            api_key=api_key or _NO_KEY,
-            max_retries=0,  # Ours know when the whole server is gone, and stop for all requests at once.
-            timeout=openai.Timeout(request_timeout_s, connect=CONNECT_TIMEOUT_S),
-        )
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "batchfleet"}
         parts = urlsplit(base_url)
+        self._client = httpx.AsyncClient(
+            # To read all certificates of a system takes a third of a second; without TLS none is needed, and none is trusted.
+            verify=parts.scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            headers={**headers, "Authorization": f"Bearer {api_key}"} if api_key else headers,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=most_open + 1),
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S, write=SEND_TIMEOUT_S),
+        )
         self.shown_url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         """For messages: without a password."""
 
     async def models(self) -> list[JsonObject]:
         """What it serves."""
-        listed = await self._call("GET", "/models", None, look=True)
+        listed = await self._call("GET", "/models", None, timeout_s=LOOK_TIMEOUT_S)
         entries = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(entries, list):
             raise FaultError(Fault("its list of models has not the form of OpenAI's"))
         return [entry for entry in entries if isinstance(entry, dict)]
 
-    async def ask(self, request: Request) -> Any:  # noqa: ANN401 - whatever JSON it sends
-        return await self._call("POST", request.path, request.body)
+    async def ask(self, request: Request, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - whatever JSON it sends
+        return await self._call("POST", request.path, request.body, timeout_s=timeout_s or self._request_timeout_s)
 
     async def count_tokens(self, request: Request) -> tuple[int, int]:
         """Of vLLM's server: how long the prompt of `request` is, and what the model takes, in tokens."""
@@ -106,7 +124,7 @@ class Server:
             "chat_template_kwargs",
         )
         body = {name: request.body[name] for name in wanted if name in request.body}
-        counted = await self._call("POST", f"{self._root}/tokenize", body)
+        counted = await self._call("POST", f"{self._root}/tokenize", body, timeout_s=self._request_timeout_s)
         try:
             return int(counted["count"]), int(counted["max_model_len"])
         except (KeyError, TypeError, ValueError):
@@ -115,79 +133,77 @@ class Server:
     async def tokens_so_far(self) -> float | None:
         """Of vLLM's server: tokens read and generated since it started; None if it does not say."""
         try:
-            text = await self._call("GET", f"{self._root}/metrics", None, look=True)
-        except FaultError as error:
-            if error.fault.status is None:
-                raise
+            text = await self._call("GET", f"{self._root}/metrics", None, timeout_s=LOOK_TIMEOUT_S, is_json=False)
+        except FaultError:
             return None
-        counts = _GENERATED.findall(text) if isinstance(text, str) else []
+        counts = _GENERATED.findall(text)
         return sum(map(float, counts)) if counts else None
 
     async def close(self) -> None:
-        await self._client.close()
+        await self._client.aclose()
 
-    async def _call(self, method: str, path: str, body: JsonObject | None, *, look: bool = False) -> Any:  # noqa: ANN401
-        options: Any = {"timeout": self._look_timeout} if look else {}
+    async def _call(
+        self, method: str, path: str, body: JsonObject | None, *, timeout_s: float, is_json: bool = True
+    ) -> Any:  # noqa: ANN401
+        url = path if "://" in path else self._base_url + path
+        content = None if body is None else json.dumps(body).encode()
+        headers = {} if content is None else {"Content-Type": "application/json"}
         try:
-            if method == "GET":
-                return await self._client.get(path, cast_to=object, options=options)
-            return await self._client.post(path, cast_to=object, body=body, options=options)
-        except openai.APIStatusError as error:
-            raise FaultError(self._status_fault(error)) from None
-        except openai.APITimeoutError:
-            allowed_s = LOOK_TIMEOUT_S if look else self._request_timeout_s
-            raise FaultError(Fault(f"no answer within {allowed_s:g} s")) from None
-        except openai.APIConnectionError as error:
-            raise FaultError(Fault(self._quoted(connection_trouble(error)))) from None
-        except (openai.OpenAIError, ValueError) as error:
-            # A body that is cut short or no JSON.
-            raise FaultError(Fault(self._quoted(f"its answer cannot be read: {error}"))) from None
+            async with (
+                asyncio.timeout(timeout_s),
+                self._client.stream(method, url, content=content, headers=headers) as response,
+            ):
+                data = await self._read(response)
+        except TimeoutError:
+            raise FaultError(Fault(f"no answer within {timeout_s:g} s", is_timeout=True)) from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise FaultError(Fault(connection_problem(error)).without(self._api_key)) from None
+        location = response.headers.get("location")
+        fault = status_fault(response.status_code, response.headers, data, urljoin(url, location) if location else None)
+        if fault is not None:
+            raise FaultError(fault.without(self._api_key))
+        text = data.decode("utf-8", "replace")
+        if not is_json:
+            return text
+        try:
+            made = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FaultError(Fault(f"its answer cannot be read: {error}").without(self._api_key)) from None
+        if (fault := reply_fault(made)) is not None:
+            raise FaultError(fault.without(self._api_key))
+        return made
 
-    def _status_fault(self, error: openai.APIStatusError) -> Fault:
-        body = error.body
-        told = body.get("message") or body.get("detail") if isinstance(body, dict) else body
-        return Fault(
-            self._quoted(str(told or error.message)),
-            error.status_code,
-            retry_after_s(error.response.headers),
-            error.param if isinstance(error.param, str) else None,
-            error.code,
-        )
+    async def _read(self, response: httpx.Response) -> bytes:
+        """The body, of at most MAX_REPLY_BYTES, whatever it may be compressed to."""
+        encoding = response.headers.get("content-encoding", "").strip().lower()
+        if encoding not in READABLE_ENCODINGS:
+            raise FaultError(
+                Fault(f"it answers in an encoding that was not asked for ({encoding[:40]})", response.status_code)
+            )
+        unpacker = None if encoding in {"", "identity"} else zlib.decompressobj(zlib.MAX_WBITS | 32)
+        data = bytearray()
+        async for chunk in self._chunks(response):
+            try:
+                data += chunk if unpacker is None else unpacker.decompress(chunk, MAX_REPLY_BYTES + 1 - len(data))
+            except zlib.error as error:
+                raise FaultError(Fault(f"its answer cannot be unpacked: {error}")) from None
+            if len(data) > MAX_REPLY_BYTES:
+                raise FaultError(Fault(f"its answer is longer than {MAX_REPLY_BYTES >> 20} MiB", response.status_code))
+        return bytes(data)
 
-    def _quoted(self, text: str) -> str:
-        if self._api_key:
-            text = text.replace(self._api_key, "***")
-        text = " ".join(text.split())
-        return text if len(text) <= _MAX_QUOTED_CHARS else f"{text[:_MAX_QUOTED_CHARS]}..."
-
-
-def connection_trouble(error: BaseException) -> str:
-    """What happened on the network, in words. The client library says "Connection error.", those below it more, the system at the end most."""
-    causes = list(_causes(error))
-    said = next((str(cause) for cause in causes if str(cause)), str(error))
-    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
-        return "connection refused: nothing listens there"
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return f"no such host ({said})"
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
-        return f"no TLS connection ({said})"
-    lost = any(
-        "ProtocolError" in type(cause).__name__ or isinstance(cause, ConnectionResetError | BrokenPipeError)
-        for cause in causes
-    )
-    return f"the connection was lost before the whole answer had come ({said})" if lost else f"no connection ({said})"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Nearest first. A name with several addresses has a group of errors, one for each."""
-    cause = error.__cause__ or error.__context__
-    if cause is not None:
-        yield cause
-        yield from _causes(cause)
-    if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield one
-            yield from _causes(one)
+    async def _chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        chunks = response.aiter_raw()
+        while True:
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    chunk = await anext(chunks, None)
+            except TimeoutError:
+                raise FaultError(
+                    Fault(f"its answer stopped in the middle, for {self._stall_s:g} s", is_timeout=True)
+                ) from None
+            if chunk is None:
+                return
+            yield chunk
 
 
 def _split(server: str) -> SplitResult:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
 
-from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.engine import Completion, EngineState, Refusal
+from gpu_worker.engines.openai.admission import Admission, Ticket
 from gpu_worker.engines.openai.client import FaultError, Server, base_url_of
+from gpu_worker.engines.openai.faults import Blame, Fault, given_up, refused, unsupported, unusable_because
 from gpu_worker.engines.openai.requests import Request, Served, complete_defaults, request_for
 from gpu_worker.engines.openai.responses import completion_of
-from gpu_worker.engines.openai.retry import Fault, Unusable, given_up, pause_s, verdict
+from gpu_worker.engines.openai.retry import pause_s
+from gpu_worker.engines.openai.window import START, RequestWindow
 from gpu_worker.engines.refusals import prompt_too_long, unknown_adapter
 from gpu_worker.engines.sampling_params import configured_params
+from gpu_worker.tasks import cancel_and_wait
 from wire.errors import EngineBootError, EngineDeadError, nearest
 from wire.messages import JsonObject, Question
 
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 
 WAITING_SHOWN_EVERY_S = 10.0
 LOOK_AGAIN_S = 0.5
+UNSTARTED = EngineState("waiting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +40,17 @@ class OpenAIOptions:
         api_key: Appears nowhere but in the requests' header.
         model: As the server names it.
         sampling_defaults: Used where a question brings none.
-        max_in_flight: Most requests at once; the worker's default capacity is half as many more.
+        max_in_flight: Most requests at once, however many the server would take; the worker's default capacity is half as many more.
         request_timeout_s: Longest that one attempt may take.
-        retry_total_s: For how long a question that fails again and again is tried, counted from its first failure.
-        first_pause_s, longest_pause_s: Between attempts: doubled each time, from the one to the other.
+        tries: Most attempts of a question that fails while the server answers others.
+        busy_s: For how long a question that is refused as one too many, while others are answered, is tried at least.
+        first_pause_s, longest_pause_s: Between attempts, and between probes of a server that is ill: doubled each time, from the one to the other.
         startup_timeout_s: How long a server that is not up yet is waited for.
-        pulse_s: How often a server that works for us without finishing anything is asked whether it moves.
+        pulse_s: How often a server is looked at, beside the requests.
+        stall_s: After so long without an answer to any question, a server that has some is probed.
+        reply_stall_s: Longest silence in the middle of a reply.
+        probe_timeout_s: Longest that a probe may take.
+        hold_s: For a wait that lasts longer than this, its state `lets_go` of the questions.
     """
 
     server: str
@@ -50,27 +59,21 @@ class OpenAIOptions:
     api_key: str | None = field(default=None, repr=False)
     sampling_defaults: JsonObject = field(default_factory=dict)
     max_in_flight: int = 64
-    request_timeout_s: float = 600.0
-    retry_total_s: float = 300.0
+    request_timeout_s: float = 3600.0
+    tries: int = 6
+    busy_s: float = 300.0
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0
     startup_timeout_s: float = 600.0
-    pulse_s: float = 2.0
-
-
-@dataclass(slots=True)
-class _Trouble:
-    """What one question has been through: attempts that failed, and when the first of them did."""
-
-    attempts: int = 0
-    since: float = field(default_factory=time.monotonic)
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.since
+    pulse_s: float = 1.0
+    stall_s: float = 120.0
+    reply_stall_s: float = 60.0
+    probe_timeout_s: float = 30.0
+    hold_s: float = 30.0
 
 
 class OpenAIEngine:
-    """Asks over HTTP, at most `max_in_flight` questions at once."""
+    """Asks over HTTP, as many questions at once as the server takes. Whatever the server does, the engine does not die: see its `state`."""
 
     kind = "openai"
 
@@ -78,46 +81,55 @@ class OpenAIEngine:
         self.model = options.model
         self.max_num_seqs = options.max_in_flight
         self._options = options
-        self._places = asyncio.Semaphore(options.max_in_flight)
         self._server: Server | None = None
         self._served = Served(options.model)
+        self._defaults: JsonObject = {}
+        self._admission: Admission | None = None
+        self._boot_state = UNSTARTED
         self._pulse: asyncio.Task[None] | None = None
         self._progress = 0
-        self._asking = 0
-        self._failing = 0
-        self._last_success = float("-inf")
-        self._dead: str | None = "it was not started"
-        self._died = asyncio.Event()
+        self._forms_answered: set[bool] = set()
+        """Whether chat messages (True) and prompts (False) were answered so far."""
+
+    @property
+    def state(self) -> EngineState:
+        return self._boot_state if self._admission is None else self._admission.state
 
     async def start(self) -> None:
         options = self._options
         defaults = configured_params(options.sampling_defaults)
-        self._server = Server(
-            base_url_of(options.server, options.port), options.api_key, request_timeout_s=options.request_timeout_s
+        server = self._server = Server(
+            base_url_of(options.server, options.port),
+            options.api_key,
+            most_open=options.max_in_flight,
+            request_timeout_s=options.request_timeout_s,
+            stall_s=options.reply_stall_s,
         )
         try:
-            self._served = _served(await self._models(self._server), options.model, self._server.shown_url)
+            self._served = _served(await self._models(server), options.model, server.shown_url)
         except BaseException:
             await self.stop()
             raise
         self._defaults = complete_defaults(defaults, self._served)
-        self._dead = None
-        self._pulse = asyncio.create_task(self._poll_progress(self._server))
-        log.info(
-            "model %s at %s%s", options.model, self._server.shown_url, ", a vLLM server" if self._served.is_vllm else ""
+        # vLLM's own server takes whatever comes, and puts it in order itself.
+        start = options.max_in_flight if self._served.is_vllm else START
+        self._admission = Admission(
+            RequestWindow(options.max_in_flight, start, now=time.monotonic()),
+            server.shown_url,
+            self._probe,
+            first_pause_s=options.first_pause_s,
+            longest_pause_s=options.longest_pause_s,
+            hold_s=options.hold_s,
         )
+        self._pulse = asyncio.create_task(self._poll_progress(server, self._admission))
+        log.info("model %s at %s%s", options.model, server.shown_url, ", a vLLM server" if self._served.is_vllm else "")
 
     async def answer(self, question: Question) -> Completion | Refusal:
-        server = self._living()
+        server, admission = self._started()
         request = request_for(question, self._defaults, self._served)
         if isinstance(request, Refusal):
             return request
-        async with self._places:
-            self._asking += 1
-            try:
-                outcome = await self._ask(server, request)
-            finally:
-                self._asking -= 1
+        outcome = await self._ask(server, admission, request)
         if isinstance(outcome, Refusal) and outcome.kind == "unknown_adapter":
             return unknown_adapter(
                 str(request.params.get("lora")), [name for name in self._served.ids if name != self.model]
@@ -125,19 +137,19 @@ class OpenAIEngine:
         return outcome
 
     def progress(self) -> int:
+        # A server that does nothing is a state, not a death: looking is all the progress that this process can make.
+        self._progress += 1
         return self._progress
 
     def check(self) -> None:
-        self._living()
+        _, admission = self._started()
+        admission.check()
 
     async def stop(self) -> None:
-        if self._dead is None:
-            self._die("it was stopped")
+        if self._admission is not None:
+            await self._admission.stop()
         if self._pulse is not None:
-            self._pulse.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._pulse
-            self._pulse = None
+            await cancel_and_wait([self._pulse])
         server, self._server = self._server, None
         if server is not None:
             await server.close()
@@ -151,12 +163,15 @@ class OpenAIEngine:
             except FaultError as error:
                 fault = error.fault
             now = time.monotonic()
-            _raise_if_hopeless(fault, server.shown_url)
+            if fault.blame not in {Blame.PASSING, Blame.TOO_MANY}:
+                raise EngineBootError(_hopeless(fault, server.shown_url))
+            pause_s = max(LOOK_AGAIN_S, fault.retry_after_s or 0.0)
             if now - began + LOOK_AGAIN_S > self._options.startup_timeout_s:
-                msg = f"no answer from {server.shown_url} within {self._options.startup_timeout_s:g} s (server_startup_timeout): {_told(fault)}; "
+                msg = f"no answer from {server.shown_url} within {self._options.startup_timeout_s:g} s (server_startup_timeout): {fault.told}; "
                 raise EngineBootError(
                     msg + "check server and port in model.generator_settings, and that the server runs"
                 )
+            self._boot_state = EngineState("waiting", f"{server.shown_url}: {fault.told}", now + pause_s)
             if now - shown >= WAITING_SHOWN_EVERY_S:
                 shown = now
                 log.info(
@@ -164,60 +179,79 @@ class OpenAIEngine:
                     server.shown_url,
                     now - began,
                     self._options.startup_timeout_s,
-                    _told(fault),
+                    fault.told,
                 )
-            await asyncio.sleep(LOOK_AGAIN_S)
+            await asyncio.sleep(pause_s)
 
-    async def _ask(self, server: Server, request: Request) -> Completion | Refusal:
-        """Ask until there is an answer, a refusal, or no patience left."""
-        trouble = _Trouble()
+    async def _ask(self, server: Server, admission: Admission, request: Request) -> Completion | Refusal:
+        """Ask until there is an answer, a refusal, or proof that the question alone keeps failing."""
+        failed, pauses, since = 0, 0, 0.0
+        while True:
+            outcome, ticket = await self._attempt(server, admission, request)
+            if isinstance(outcome, Completion):
+                return outcome
+            if outcome.is_about_form and self._forms_answered == {not request.chat}:
+                return unsupported(chat=request.chat)
+            refusal = refused(outcome, request.params, chat=request.chat)
+            if refusal is not None:
+                admission.answered(ticket)
+                shorter = await self._measured(server, request, refusal)
+                if isinstance(shorter, Refusal):
+                    return shorter
+                request = shorter
+                continue
+            log.debug("an attempt failed: %s", outcome.told)
+            since = since or time.monotonic()
+            if await admission.blames_question(outcome, ticket, chat=request.chat):
+                failed += 1
+                tried_s = time.monotonic() - since
+                if failed >= self._options.tries and (
+                    outcome.blame is not Blame.TOO_MANY or tried_s >= self._options.busy_s
+                ):
+                    return given_up(outcome, failed, tried_s)
+            elif outcome.blame is not Blame.TOO_MANY:
+                # There will be no place before the server is well.
+                continue
+            pauses += 1
+            await asyncio.sleep(
+                pause_s(pauses, first_s=self._options.first_pause_s, longest_s=self._options.longest_pause_s)
+            )
+
+    async def _attempt(
+        self, server: Server, admission: Admission, request: Request
+    ) -> tuple[Completion | Fault, Ticket]:
+        async with admission.place() as ticket:
+            try:
+                completion = completion_of(await server.ask(request), request, self._served)
+                fault = Fault("its answer has not the form of OpenAI's", 200)
+            except FaultError as error:
+                completion, fault = None, error.fault
+            if completion is None:
+                admission.failed(fault, ticket, chat=request.chat)
+                return fault, ticket
+            self._forms_answered.add(request.chat)
+            admission.answered(ticket)
+            return completion, ticket
+
+    async def _probe(self, chat: bool) -> Fault | None:  # noqa: FBT001 (called by position only where it is declared)
+        """What is wrong with the server, by a question for one token."""
+        server, _ = self._started()
+        body: JsonObject = {"model": self._served.model, "max_tokens": 1}
+        if chat:
+            request = Request(
+                "/chat/completions", {**body, "messages": [{"role": "user", "content": "Hello"}]}, {}, chat=True
+            )
+        else:
+            request = Request("/completions", {**body, "prompt": "Hello"}, {}, chat=False)
         try:
-            while True:
-                try:
-                    return await self._attempt(server, request)
-                except FaultError as error:
-                    fault = error.fault
-                decision = verdict(fault, request.params, chat=request.chat)
-                if isinstance(decision, Unusable):
-                    raise self._die(decision.reason)
-                if isinstance(decision, Refusal):
-                    shorter = await self._measured(server, request, decision)
-                    if isinstance(shorter, Refusal):
-                        return shorter
-                    request = shorter
-                elif not await self._wait_in(trouble, fault, decision.least_s):
-                    await self._raise_if_gone(server, fault, trouble)
-                    return given_up(fault, trouble.attempts, trouble.seconds())
-        finally:
-            self._failing -= 1 if trouble.attempts else 0
-
-    async def _wait_in(self, trouble: _Trouble, fault: Fault, least_s: float) -> bool:
-        """Wait before the next attempt; False at once if there is no time left for one."""
-        options = self._options
-        if trouble.attempts == 0:
-            trouble.since = time.monotonic()
-            self._failing += 1
-        trouble.attempts += 1
-        wait_s = pause_s(
-            trouble.attempts, first_s=options.first_pause_s, longest_s=options.longest_pause_s, least_s=least_s
+            response = await server.ask(request, self._options.probe_timeout_s)
+        except FaultError as error:
+            return error.fault
+        return (
+            None
+            if isinstance(response, dict) and response.get("choices")
+            else Fault("its answer has not the form of OpenAI's", 200)
         )
-        if trouble.seconds() + wait_s > options.retry_total_s:
-            return False
-        log.debug("attempt %d failed (%s); another in %.1f s", trouble.attempts, _told(fault), wait_s)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._died.wait()
-        return True
-
-    async def _attempt(self, server: Server, request: Request) -> Completion:
-        self._living()
-        response = await server.ask(request)
-        completion = completion_of(response, request, self._served)
-        if completion is None:
-            raise FaultError(Fault("its answer has not the form of OpenAI's"))
-        self._last_success = time.monotonic()
-        self._progress += 1
-        return completion
 
     async def _measured(self, server: Server, request: Request, refusal: Refusal) -> Request | Refusal:
         """A refusal for length, with the prompt's true length; or, from servers that count the answer too, a request for what still fits."""
@@ -232,51 +266,31 @@ class OpenAIEngine:
             return prompt_too_long(tokens, limit)
         return request.capped(room) if isinstance(asked, int) and asked > room else refusal
 
-    async def _raise_if_gone(self, server: Server, fault: Fault, trouble: _Trouble) -> None:
-        """Tell a question that fails from a server that does."""
-        if self._last_success >= trouble.since:
-            return
-        seconds = trouble.seconds()
-        if fault.status is not None and 1 < self._asking <= self._failing:
-            msg = f"{server.shown_url} has answered nothing for {seconds:.0f} s, while {self._failing} requests failed; last: {_told(fault)}"
-            raise self._die(msg)
-        try:
-            await server.models()
-        except FaultError as error:
-            msg = f"{server.shown_url} has answered nothing for {seconds:.0f} s: {_told(error.fault)}"
-            raise self._die(msg) from None
-
-    async def _poll_progress(self, server: Server) -> None:
-        """Make progress visible while requests take long: by vLLM's token counters where they are seen to move, else by trusting the timeout."""
-        before: float | None = None
+    async def _poll_progress(self, server: Server, admission: Admission) -> None:
+        """Notice a server that has questions and answers none: by vLLM's token counters where they were seen to move, else by a probe."""
+        tokens: float | None = None
         counter_moves = False
-        seen = self._progress
+        moved_at = time.monotonic()
         while True:
             await asyncio.sleep(self._options.pulse_s)
-            if self._asking <= self._failing or self._progress != seen:
-                seen = self._progress
+            admission.tick()
+            now = time.monotonic()
+            moved_at = now if not admission.open else max(moved_at, admission.answered_at)
+            if now - moved_at < min(self._options.stall_s / 2, self._options.pulse_s):
                 continue
-            tokens: float | None = None
-            with contextlib.suppress(FaultError):
-                tokens = await server.tokens_so_far() if self._served.is_vllm else None
-            moved = tokens is not None and before is not None and tokens != before
-            counter_moves = counter_moves or moved
-            before = tokens if tokens is not None else before
-            if moved or not counter_moves:
-                self._progress += 1
-            seen = self._progress
+            if self._served.is_vllm:
+                before, tokens = tokens, await server.tokens_so_far()
+                if tokens is not None and before is not None and tokens != before:
+                    counter_moves, moved_at = True, now
+            if now - moved_at >= self._options.stall_s:
+                admission.suspect(chat=True in self._forms_answered, is_hung=counter_moves)
+                moved_at = now
 
-    def _living(self) -> Server:
-        if self._dead is not None or self._server is None:
-            msg = f"the server cannot be used: {self._dead}"
+    def _started(self) -> tuple[Server, Admission]:
+        if self._server is None or self._admission is None:
+            msg = "the server cannot be asked: the engine was not started, or was stopped"
             raise EngineDeadError(msg)
-        return self._server
-
-    def _die(self, reason: str) -> EngineDeadError:
-        if self._dead is None:
-            self._dead = reason
-            self._died.set()
-        return EngineDeadError(f"the server cannot be used: {self._dead}")
+        return self._server, self._admission
 
 
 def _served(models: list[JsonObject], wanted: str, url: str) -> Served:
@@ -291,15 +305,7 @@ def _served(models: list[JsonObject], wanted: str, url: str) -> Served:
     return Served(wanted, found.get("owned_by") == "vllm", limit if isinstance(limit, int) else None, ids)
 
 
-def _raise_if_hopeless(fault: Fault, url: str) -> None:
-    """Waiting helps against a server that is starting, not against these."""
-    if fault.status in {401, 403}:
-        msg = f"{url} refuses the API key (HTTP {fault.status}): set model.generator_settings.api_key (BATCHFLEET_API_KEY)"
-        raise EngineBootError(msg)
-    if fault.status is not None and fault.status < 500 and fault.status not in {408, 425, 429}:  # noqa: PLR2004 - HTTP's server errors start there
-        msg = f"there is no OpenAI-compatible API at {url} ({_told(fault)}): check server and port in model.generator_settings"
-        raise EngineBootError(msg)
-
-
-def _told(fault: Fault) -> str:
-    return fault.message if fault.status is None else f"HTTP {fault.status}: {fault.message}"
+def _hopeless(fault: Fault, url: str) -> str:
+    if fault.status in {404, 405, 400}:
+        return f"there is no OpenAI-compatible API at {url} ({fault.told}): check server and port in model.generator_settings"
+    return unusable_because(fault, url, chat=True)

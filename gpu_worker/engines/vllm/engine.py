@@ -9,7 +9,7 @@ import logging
 import threading
 from typing import Any
 
-from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.engine import READY, Completion, Refusal
 from gpu_worker.engines.refusals import engine_failed, refusal_of
 from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, configured_params
 from gpu_worker.engines.vllm import library, tether
@@ -34,6 +34,7 @@ class VllmEngine:
     """Answers with an `AsyncLLM`. Its processes do not outlive this one: see `tethering`."""
 
     kind = "vllm"
+    state = READY
 
     def __init__(self, options: VllmOptions) -> None:
         self.model = options.name

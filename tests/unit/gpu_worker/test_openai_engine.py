@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import logging
 import re
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-import openai
 import pytest
 
 from gpu_worker.engines.engine import Completion, Refusal
-from gpu_worker.engines.openai.client import base_url_of, connection_trouble
+from gpu_worker.engines.openai import client
+from gpu_worker.engines.openai.client import base_url_of
 from gpu_worker.engines.openai.engine import OpenAIEngine, OpenAIOptions
-from gpu_worker.engines.openai.retry import pause_s, retry_after_s
+from gpu_worker.engines.openai.faults import connection_problem
+from gpu_worker.engines.openai.retry import LONGEST_WAIT_S, pause_s, retry_after_s
 from tests.builders import a_question
+from tests.eventually import until
 from tests.unit.scripted_server import DROPPED, MODEL, Asked, Reply, Script, ScriptedServer, a_text, an_error
-from wire.errors import EngineBootError, EngineDeadError
+from wire.errors import EngineBootError, EngineUnusableError
 from wire.messages import Usage
 
 KEY = "sk-very-secret-0123456789"
@@ -31,11 +35,12 @@ VLLM = [{"id": MODEL, "owned_by": "vllm", "max_model_len": 512}]
 def options(server: ScriptedServer, **changes: Any) -> OpenAIOptions:  # noqa: ANN401 (any field of the options)
     """Impatient ones."""
     quick: dict[str, Any] = {
-        "retry_total_s": 0.5,
+        "tries": 4,
+        "busy_s": 0.2,
         "first_pause_s": 0.01,
         "longest_pause_s": 0.05,
         "startup_timeout_s": 2.0,
-        "request_timeout_s": 5.0,
+        "pulse_s": 0.02,
     }
     return OpenAIOptions(
         **{"server": "127.0.0.1", "port": server.port, "model": MODEL, "api_key": KEY, **quick, **changes}
@@ -181,12 +186,12 @@ async def test_several_texts_come_in_their_order() -> None:
     ids=["429", "500", "503", "dropped", "text", "empty", "cut short"],
 )
 async def test_what_passes_is_tried_again(fault: Reply) -> None:
-    """Two failures, then an answer: nobody notices."""
+    """A failure, of the probe too, then an answer: nobody notices."""
     async with an_engine(in_turn(fault, fault, a_text())) as (engine, server):
         outcome = completion(await engine.answer(a_question()))
 
     assert outcome.texts == ["42"]
-    assert len(server.asked) == 3
+    assert len(server.asked) == 4  # The second probe among them.
 
 
 async def test_retry_after_is_honoured() -> None:
@@ -197,7 +202,7 @@ async def test_retry_after_is_honoured() -> None:
         moments.append(asyncio.get_running_loop().time())
         return an_error(429, headers={"retry-after-ms": "300"}) if len(moments) == 1 else a_text()
 
-    async with an_engine(script, retry_total_s=5.0) as (engine, _):
+    async with an_engine(script) as (engine, _):
         completion(await engine.answer(a_question()))
 
     assert moments[1] - moments[0] >= 0.3
@@ -223,54 +228,118 @@ async def test_questions_that_keep_failing_are_refused_alone(status: int, kind: 
         assert f"last: HTTP {status}: no, ***" in outcome.message
 
 
-async def test_a_question_that_fails_alone_at_a_living_server_is_refused() -> None:
-    """With nothing else in flight, the server is asked whether it lives."""
-    async with an_engine(in_turn(an_error(500))) as (engine, _):
-        outcome = refusal(await engine.answer(a_question()))
-        engine.check()
-
-    assert outcome.kind == "server_error"
-
-
-async def test_a_server_that_goes_away_is_dead_for_everyone() -> None:
-    """Nobody gets a failure record for it: the worker gives its work back."""
+async def test_a_server_that_goes_away_is_waited_for() -> None:
+    """Nobody gets a failure record for it, and the engine says what it waits for; when the server is back, everybody is answered."""
     async with an_engine(in_turn(a_text())) as (engine, server):
         completion(await engine.answer(a_question()))
         await server.close()
+        answers = [asyncio.create_task(engine.answer(a_question())) for _ in range(5)]
+        await until(lambda: engine.state.kind == "waiting")
+        assert engine.state.reason == f"http://127.0.0.1:{server.port}/v1: connection refused: nothing listens there"
+        engine.check()
+        assert not any(answer.done() for answer in answers)
 
-        outcomes = await asyncio.gather(*(engine.answer(a_question()) for _ in range(5)), return_exceptions=True)
+        await server.listen()
 
-        assert [type(outcome) for outcome in outcomes] == [EngineDeadError] * 5
-        assert "has answered nothing for" in str(outcomes[0])
-        with pytest.raises(EngineDeadError):
-            engine.check()
+        assert {completion(outcome).texts[0] for outcome in await asyncio.gather(*answers)} == {"42"}
+        assert engine.state.kind == "ready"
 
 
-async def test_a_server_that_fails_on_everything_is_dead() -> None:
-    """Though it still says which models it serves."""
-    async with an_engine(in_turn(an_error(500))) as (engine, _):
-        outcomes = await asyncio.gather(*(engine.answer(a_question()) for _ in range(5)), return_exceptions=True)
+async def test_a_server_that_fails_on_everything_is_waited_for() -> None:
+    """Though it still says which models it serves: a probe tells. Its own words say why."""
+    async with an_engine(in_turn(an_error(500, "out of order"))) as (engine, server):
+        answers = [asyncio.create_task(engine.answer(a_question())) for _ in range(5)]
+        await until(lambda: engine.state.kind == "waiting")
+        assert engine.state.reason.endswith("/v1: HTTP 500: out of order")
 
-        assert EngineDeadError in {type(outcome) for outcome in outcomes}
-        with pytest.raises(EngineDeadError):
-            engine.check()
+        server.script = in_turn(a_text())
+
+        assert {completion(outcome).texts[0] for outcome in await asyncio.gather(*answers)} == {"42"}
+
+
+async def test_a_server_that_asks_for_time_gets_it() -> None:
+    """Nothing is sent meanwhile, nothing counts against a question, and what waits here may go to others; no matter how many are refused at once."""
+    async with an_engine(in_turn(an_error(429, "slow down", headers={"retry-after": "3600"}))) as (engine, server):
+        answers = [asyncio.create_task(engine.answer(a_question())) for _ in range(20)]
+        await until(lambda: engine.state.lets_go)
+        sent = len(server.asked)
+        await asyncio.sleep(0.3)
+
+        assert len(server.asked) == sent <= 16
+        assert engine.state.reason == "the server asks for 3600 s (HTTP 429): slow down"
+        assert engine.state.until is not None
+        assert 3590 < engine.state.until - time.monotonic() <= 3600
+        for answer in answers:
+            answer.cancel()
 
 
 @pytest.mark.parametrize(
-    "fault",
+    ("fault", "told"),
     [
-        an_error(401, "who?"),
-        an_error(403, "no"),
-        an_error(404, "The model `served` does not exist.", code="model_not_found"),
+        (an_error(401, "who?"), "refuses the API key (HTTP 401): who?; set model.generator_settings.api_key"),
+        (an_error(403, "no"), "refuses the API key (HTTP 403): no"),
+        (an_error(402, "top up"), "wants to be paid (HTTP 402): top up"),
+        (an_error(429, "top up", code="insufficient_quota"), "wants to be paid (HTTP 429): top up"),
+        (
+            an_error(404, "The model `served` does not exist.", code="model_not_found"),
+            "does not serve the model any more (HTTP 404): The model `served`",
+        ),
+        (
+            Reply(404, {"detail": "Not Found"}),
+            "does not take prompts; ask with messages (--chat) (HTTP 404: Not Found)",
+        ),
+        (
+            Reply(307, "", {"location": "https://else.where/v1/completions"}),
+            "redirects to https://else.where/v1/completions (HTTP 307); if that is meant",
+        ),
+        (
+            Reply(200, "<html><title>Please log in</title></html>", {"content-type": "text/html"}),
+            "web page where OpenAI's API has JSON (Please log in)",
+        ),
+        (an_error(418, "teapot"), "refuses every request (HTTP 418): teapot"),
     ],
 )
-async def test_a_server_that_does_not_want_us_any_more_is_dead(fault: Reply) -> None:
-    """A key that was revoked or a model that was replaced is no fault of the question."""
-    async with an_engine(in_turn(fault)) as (engine, server):
-        with pytest.raises(EngineDeadError):
+async def test_a_server_that_waiting_does_not_help_is_unusable(fault: Reply, told: str) -> None:
+    """A key that was revoked or a model that was replaced is no fault of the question: asked once, and one probe."""
+    async with an_engine(in_turn(a_text(), fault)) as (engine, server):
+        completion(await engine.answer(a_question()))
+        with pytest.raises(EngineUnusableError, match=re.escape(told)):
             await engine.answer(a_question())
+        assert engine.state.kind == "unusable"
+        with pytest.raises(EngineUnusableError, match=re.escape(told)):
+            engine.check()
 
-    assert len(server.asked) == 1
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("status", [302, 401, 403, 404, 418, 500, 503])
+async def test_what_befalls_one_question_only_is_its_own_failure(status: int) -> None:
+    """A filter in front of the server, say: a probe shows that the server is well. It is tried again, and may be asked another time."""
+
+    def script(asked: Asked) -> Reply:
+        return an_error(status, "not this") if asked.body["prompt"] == "bad" else a_text()
+
+    async with an_engine(script) as (engine, _):
+        outcome = refusal(await engine.answer(a_question(prompt="bad")))
+        engine.check()
+
+    assert (outcome.kind, outcome.retryable, outcome.is_final) == ("server_error", True, True)
+    assert re.fullmatch(
+        rf"the server failed on this question 4 times in \d s; last: HTTP {status}: .*", outcome.message
+    )
+
+
+async def test_a_form_that_the_server_does_not_take_is_refused() -> None:
+    """If it has answered the other one: the server is well."""
+
+    def script(asked: Asked) -> Reply:
+        return a_text() if "chat" in asked.path else Reply(404, {"detail": "Not Found"})
+
+    async with an_engine(script) as (engine, _):
+        completion(await engine.answer(a_question(messages=[{"role": "user", "content": "hi"}])))
+        outcome = refusal(await engine.answer(a_question()))
+
+    assert (outcome.kind, outcome.retryable) == ("unsupported", False)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +355,6 @@ async def test_a_server_that_does_not_want_us_any_more_is_dead(fault: Reply) -> 
         (an_error(400, "max_tokens must be nice", param="max_tokens"), "bad_parameter"),
         (an_error(422, "Grammar error: invalid regex"), "bad_schema"),
         (an_error(404, "The model `poet` does not exist."), "unknown_adapter"),
-        (Reply(404, {"detail": "Not Found"}), "unsupported"),
     ],
 )
 async def test_the_server_s_refusals_are_ours(fault: Reply, kind: str) -> None:
@@ -388,12 +456,13 @@ async def test_a_cancelled_question_frees_its_place_and_its_connection() -> None
 async def test_an_answer_that_takes_too_long_is_given_up() -> None:
     """After the request's own timeout, and as often as patience allows."""
 
-    async def script(_: Asked) -> Reply:
-        await asyncio.get_running_loop().create_future()
-        raise AssertionError
+    async def script(asked: Asked) -> Reply:
+        if asked.body["prompt"] == "slow":
+            await asyncio.get_running_loop().create_future()
+        return a_text()
 
-    async with an_engine(script, request_timeout_s=0.2, retry_total_s=0.1) as (engine, _):
-        outcome = refusal(await engine.answer(a_question()))
+    async with an_engine(script, request_timeout_s=0.2, tries=2) as (engine, _):
+        outcome = refusal(await engine.answer(a_question(prompt="slow")))
 
     # How long two times 0.2 s take is for the machine to say.
     assert (
@@ -408,7 +477,7 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
     [
         (
             an_error(401, f"Incorrect API key provided: {KEY}"),
-            r"refuses the API key \(HTTP 401\): set model.generator_settings.api_key",
+            r"refuses the API key \(HTTP 401\): Incorrect API key provided: \*\*\*; set model.generator_settings.api_key",
         ),
         (
             an_error(404, "nothing here"),
@@ -461,11 +530,11 @@ async def test_where_nothing_listens_is_told() -> None:
 )
 def test_what_the_network_did_is_told(cause: Exception, told: str) -> None:
     """However deep below the library's own errors it happened."""
-    outer = openai.OpenAIError("Connection error.")
+    outer = ConnectionError("Connection error.")
     outer.__cause__ = RuntimeError("")
     outer.__cause__.__cause__ = cause
 
-    assert connection_trouble(outer).startswith(told)
+    assert connection_problem(outer).startswith(told)
 
 
 async def test_a_server_that_is_still_starting_is_waited_for() -> None:
@@ -483,8 +552,8 @@ async def test_a_server_that_is_still_starting_is_waited_for() -> None:
         await engine.stop()
 
 
-async def test_progress_follows_the_server_s_own_counters() -> None:
-    """A long answer keeps its lease while the server generates, and loses it when the server stops doing so."""
+async def test_a_vllm_server_that_hangs_is_waited_for() -> None:
+    """Its token counters show that it is at work, however long an answer takes; and that it hangs, when they stop. Others may have its questions."""
     tokens = 0
     moving = True
 
@@ -497,37 +566,72 @@ async def test_progress_follows_the_server_s_own_counters() -> None:
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
-    async with an_engine(script, models=VLLM, pulse_s=0.02) as (engine, server):
+    async with an_engine(script, models=VLLM, stall_s=0.5, probe_timeout_s=0.1, hold_s=0.1) as (engine, server):
         server.metrics = metrics
         slow = asyncio.create_task(engine.answer(a_question()))
-        while engine.progress() < 5:
-            await asyncio.sleep(0.005)
+        await until(lambda: tokens > 50)
+        assert engine.state.kind == "ready"
 
         moving = False
-        await asyncio.sleep(0.1)
-        before = engine.progress()
-        await asyncio.sleep(0.2)
+        await until(lambda: engine.state.lets_go)
 
-        assert engine.progress() == before
+        assert engine.state.reason.endswith("no answer within 0.1 s")
+        engine.check()
         slow.cancel()
+
+
+async def test_an_answer_that_stops_in_the_middle_is_asked_for_again() -> None:
+    """After its headers, and some of its body: no server thinks that late."""
+    async with an_engine(in_turn(Reply(200, '{"id":', then="stall"), a_text()), reply_stall_s=0.1) as (engine, server):
+        outcome = completion(await engine.answer(a_question()))
+
+    assert outcome.texts == ["42"]
+    assert len(server.asked) == 3  # The probe among them.
+
+
+@pytest.mark.parametrize("reply", ["endless", "gzip"])
+async def test_an_answer_without_end_is_not_read_to_it(reply: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor unpacked: a bound on bytes ends it, and the question is the one that fails."""
+    monkeypatch.setattr(client, "MAX_REPLY_BYTES", 1 << 20)
+    bomb = (
+        Reply(200, gzip.compress(b" " * (1 << 26)), {"content-encoding": "gzip"})
+        if reply == "gzip"
+        else Reply(200, b" " * (1 << 26))
+    )
+
+    def script(asked: Asked) -> Reply:
+        return bomb if asked.body["prompt"] == "bomb" else a_text()
+
+    async with an_engine(script, tries=1) as (engine, _):
+        outcome = refusal(await engine.answer(a_question(prompt="bomb")))
+
+    assert outcome.message.endswith("last: HTTP 200: its answer is longer than 1 MiB")
+
+
+async def test_a_prompt_goes_nowhere_else() -> None:
+    """A redirect to another host is not followed, whatever the status."""
+    async with ScriptedServer(in_turn(a_text())) as elsewhere:
+        to = {"location": f"http://127.0.0.1:{elsewhere.port}/v1/completions"}
+        for status in (301, 302, 303, 307, 308):
+            async with an_engine(in_turn(Reply(status, "", to))) as (engine, _):
+                with pytest.raises(EngineUnusableError, match="redirects to"):
+                    await engine.answer(a_question())
+
+    assert elsewhere.asked == []
 
 
 async def test_the_key_appears_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     """In no log of ours or of the library's, however talkative; in no record, error or repr."""
     caplog.set_level(logging.DEBUG)
     shown = []
-    async with an_engine(
-        in_turn(an_error(500, f"bad key {KEY}"), an_error(400, f"bad key {KEY}")), sampling_defaults={"seed": 1}
-    ) as (
-        engine,
-        server,
-    ):
+    script = in_turn(an_error(500, f"bad key {KEY}"), an_error(400, f"bad key {KEY}"))
+    async with an_engine(script, sampling_defaults={"seed": 1}) as (engine, server):
         shown.append(repr(await engine.answer(a_question())))
         shown += [repr(engine), repr(engine.__dict__), repr(options(server)), str(options(server))]
         server.script = in_turn(an_error(401, f"bad key {KEY}"))
-        with pytest.raises(EngineDeadError) as raised:
+        with pytest.raises(EngineUnusableError) as raised:
             await engine.answer(a_question())
-        shown += [str(raised.value), repr(raised.value)]
+        shown += [repr(engine.state), str(raised.value), repr(raised.value)]
 
     assert KEY not in "\n".join(shown) + caplog.text
 
@@ -563,14 +667,12 @@ def test_an_address_that_cannot_be(server: str, port: int | None) -> None:
 def test_pauses_double_up_to_a_bound_and_differ() -> None:
     """So that a crowd does not come back all at once."""
     pauses = {
-        attempts: [pause_s(attempts, first_s=1, longest_s=8, least_s=0) for _ in range(100)]
-        for attempts in (1, 2, 3, 4, 5, 1000)
+        attempts: [pause_s(attempts, first_s=1, longest_s=8) for _ in range(100)] for attempts in (1, 2, 3, 4, 5, 1000)
     }
 
     for attempts, ceiling in ((1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (1000, 8)):
         assert all(ceiling / 2 <= pause <= ceiling for pause in pauses[attempts])
     assert len(set(pauses[5])) > 50
-    assert all(pause_s(1, first_s=1, longest_s=8, least_s=60) >= 60 for _ in range(100))
 
 
 @pytest.mark.parametrize(
@@ -581,6 +683,7 @@ def test_pauses_double_up_to_a_bound_and_differ() -> None:
         ({"retry-after": "Mon, 23 Nov 2026 12:00:30 GMT"}, 30.0),
         ({"retry-after": "Mon, 23 Nov 2026 11:00:00 GMT"}, 0.0),
         ({"retry-after": "soon"}, None),
+        ({"retry-after": "1e300"}, LONGEST_WAIT_S),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
         ({}, None),

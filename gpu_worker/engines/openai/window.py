@@ -1,4 +1,4 @@
-"""How many requests may be open at a server: as many as it proves to take. Pure: the clock is the caller's, any that only goes forward, in seconds."""
+"""How many requests may be open at a server: as many as it proves to take. Pure: the clock is the caller's, in seconds, and only goes forward."""
 
 from __future__ import annotations
 

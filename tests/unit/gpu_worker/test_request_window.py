@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_worker.engines.openai_window import LONGEST_PATIENCE, START, RequestWindow
+from gpu_worker.engines.openai.window import LONGEST_PATIENCE, START, RequestWindow
 
 MAXIMUM = 64
 

@@ -1,0 +1,264 @@
+"""When a request may go out: as many at once as the server takes, and none while it is ill.
+
+Of a fault, it is first unknown whether the question or the server is to blame. If the server has answered another question meanwhile, it is the
+question; else a probe, a question of our own for one token, tells. A server that fails on the probe is waited for, and probed again, with growing
+pauses or when it has said it wants to be asked again; or it is `unusable`, if waiting does not help.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from gpu_worker.engines.engine import READY, EngineState
+from gpu_worker.engines.openai.faults import Blame, Fault, unusable_because
+from gpu_worker.engines.openai.retry import pause_s
+from gpu_worker.engines.openai.window import RequestWindow
+from gpu_worker.tasks import cancel_and_wait
+from wire.errors import EngineUnusableError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Of a request that went out: when, and how many were open then, itself included."""
+
+    sent_at: float
+    open_then: int
+
+
+class Admission:
+    """Lets the requests to one server out, in the order in which they come.
+
+    Args:
+        url: For messages.
+        probe: Asks the server for a token, in the form (chat or not) that is told; returns what went wrong, or None.
+        first_pause_s, longest_pause_s: Between probes of a server that fails.
+        hold_s: A wait that will last longer, or has, is one for which another worker may have what is held here.
+    """
+
+    def __init__(
+        self,
+        window: RequestWindow,
+        url: str,
+        probe: Callable[[bool], Awaitable[Fault | None]],
+        *,
+        first_pause_s: float,
+        longest_pause_s: float,
+        hold_s: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.open = 0
+        """Requests that are at the server now."""
+        self.answered_at = float("-inf")
+        """When a question was last answered."""
+        self._window = window
+        self._url = url
+        self._probe = probe
+        self._first_pause_s = first_pause_s
+        self._longest_pause_s = longest_pause_s
+        self._hold_s = hold_s
+        self._now = now
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._state = READY
+        self._waiting_since = 0.0
+        self._asked_until = self._pause_until = float("-inf")
+        self._pauses = 0
+        self._is_hung = False
+        self._doubt: asyncio.Future[bool] | None = None
+        self._examination: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def state(self) -> EngineState:
+        state = self._state
+        if state.kind != "waiting":
+            return state
+        now, until = self._now(), state.until or 0.0
+        is_long = max(until - now, now - self._waiting_since) > self._hold_s
+        return EngineState(state.kind, state.reason, state.until, lets_go=is_long and (self._is_hung or not self.open))
+
+    @contextlib.asynccontextmanager
+    async def place(self) -> AsyncIterator[Ticket]:
+        """A place among the open requests; waited for as long as it takes.
+
+        Raises:
+            EngineUnusableError: There will be none.
+        """
+        self.check()
+        if self._queue or not self._is_open():
+            await self._wait_in_line()
+        else:
+            self.open += 1
+        try:
+            yield Ticket(self._now(), self.open)
+        finally:
+            self.open -= 1
+            self._admit()
+
+    def check(self) -> None:
+        """Raise EngineUnusableError if the server is unusable."""
+        if self._state.kind == "unusable":
+            raise EngineUnusableError(self._state.reason)
+
+    def answered(self, ticket: Ticket) -> None:
+        """The server has answered a question, be it by refusing it."""
+        now = self.answered_at = self._now()
+        self._pauses = 0
+        self._window.answered(
+            now,
+            sent_at=ticket.sent_at,
+            open_then=ticket.open_then,
+            is_full=self.open >= self._window.size and bool(self._queue),
+        )
+        self._news.set()
+
+    def failed(self, fault: Fault, ticket: Ticket, *, chat: bool) -> None:
+        """A request failed. To be called before its place is free: what the server asks for holds for the next request already."""
+        if fault.blame is Blame.TOO_MANY:
+            self._window.refused(self._now(), sent_at=ticket.sent_at, open_then=ticket.open_then)
+        if fault.retry_after_s and fault.blame in {Blame.TOO_MANY, Blame.PASSING}:
+            self._wait(fault)
+            self.suspect(chat=chat)
+
+    async def blames_question(self, fault: Fault, ticket: Ticket, *, chat: bool) -> bool:
+        """Whether a request that failed counts against its question. Returns when that is known, which may take as long as the server is ill.
+
+        Raises:
+            EngineUnusableError: The server cannot be used.
+        """
+        self.check()
+        if fault.blame is not Blame.PERSON:
+            if self.answered_at > ticket.sent_at:
+                return True
+            if fault.blame is Blame.TOO_MANY and not fault.retry_after_s and self.open:
+                return False
+        if fault.blame is Blame.TOO_MANY and self._examination is None:
+            self._pause_until = self._now() + self._next_pause_s()
+        self.suspect(chat=chat)
+        if self._doubt is None:
+            self._doubt = asyncio.get_running_loop().create_future()
+            # Nobody may be left to hear of it.
+            self._doubt.add_done_callback(lambda doubt: doubt.cancelled() or doubt.exception())
+        return await asyncio.shield(self._doubt)
+
+    def suspect(self, *, chat: bool, is_hung: bool = False) -> None:
+        """Have the server probed, unless that is under way. `is_hung`: it is known to do nothing for the requests that it has."""
+        if self._examination is None:
+            self._is_hung = is_hung
+            self._examination = asyncio.create_task(self._examine(self._now(), chat=chat))
+
+    def tick(self) -> None:
+        """To be called about every second."""
+        self._window.tick(self._now(), is_full=self.open >= self._window.size and bool(self._queue))
+        self._admit()
+
+    async def stop(self) -> None:
+        """Let nobody out any more."""
+        if self._state.kind != "unusable":
+            self._end("it was stopped")
+        if self._examination is not None:
+            await cancel_and_wait([self._examination])
+
+    async def _examine(self, since: float, *, chat: bool) -> None:
+        """Until the server is well or unusable."""
+        try:
+            while True:
+                await self._sleep_until_due(since)
+                fault = None if self.answered_at > since else await self._probe(chat)
+                if fault is None or fault.blame is Blame.QUESTION:
+                    break
+                if fault.blame is Blame.PERSON:
+                    self._end(unusable_because(fault, self._url, chat=chat))
+                    return
+                if self.answered_at <= since:
+                    if fault.blame is not Blame.TOO_MANY and not fault.is_timeout:
+                        self._window.restart(self._now())
+                    self._wait(fault)
+                    self._settle(is_well=False)
+            self._become_ready()
+            self._settle(is_well=True)
+        except Exception as error:
+            # A bug of ours: whoever waits for the outcome must not do so for ever.
+            log.exception("the server could not be examined")
+            self._end(f"it could not be examined: {type(error).__name__}: {error}")
+        finally:
+            self._examination = None
+
+    async def _sleep_until_due(self, since: float) -> None:
+        """As long as the server asked for, to the second; a pause of our own is over as soon as a question is answered."""
+        while (until := max(self._asked_until, self._pause_until if self.answered_at <= since else 0.0)) > self._now():
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(until - self._now()):
+                    await self._news.wait()
+
+    def _wait(self, fault: Fault) -> None:
+        """Become `waiting`: for as long as the server asks for, else for a pause that grows."""
+        now = self._now()
+        if fault.retry_after_s:
+            self._asked_until = max(self._asked_until, now + fault.retry_after_s)
+            reason = f"the server asks for {fault.retry_after_s:g} s (HTTP {fault.status}): {fault.message}"
+        else:
+            self._pause_until = now + self._next_pause_s()
+            reason = f"{self._url}: {fault.told}"
+        if self._state.kind != "waiting":
+            self._waiting_since = now
+            log.warning("waiting: %s", reason)
+        self._state = EngineState("waiting", reason, max(self._asked_until, self._pause_until))
+        self._news.set()
+
+    def _next_pause_s(self) -> float:
+        self._pauses += 1
+        return pause_s(self._pauses, first_s=self._first_pause_s, longest_s=self._longest_pause_s)
+
+    def _become_ready(self) -> None:
+        if self._state.kind == "waiting":
+            log.info("%s answers again, after %.0f s", self._url, self._now() - self._waiting_since)
+            self._state = READY
+        self._is_hung = False
+        self._admit()
+
+    def _end(self, reason: str) -> None:
+        self._state = EngineState("unusable", reason)
+        while self._queue:
+            waiting = self._queue.popleft()
+            if not waiting.done():
+                waiting.set_exception(EngineUnusableError(reason))
+        if self._doubt is not None and not self._doubt.done():
+            self._doubt.set_exception(EngineUnusableError(reason))
+
+    def _settle(self, *, is_well: bool) -> None:
+        doubt, self._doubt = self._doubt, None
+        if doubt is not None and not doubt.done():
+            doubt.set_result(is_well)
+
+    def _is_open(self) -> bool:
+        return self._state.kind == "ready" and self.open < self._window.size
+
+    def _admit(self) -> None:
+        while self._queue and self._is_open():
+            waiting = self._queue.popleft()
+            if not waiting.done():
+                self.open += 1
+                waiting.set_result(None)
+
+    async def _wait_in_line(self) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        self._queue.append(waiting)
+        try:
+            await waiting
+        except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                # It was given a place in the moment in which it was cancelled.
+                self.open -= 1
+                self._admit()
+            elif waiting in self._queue:
+                self._queue.remove(waiting)
+            raise

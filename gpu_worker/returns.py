@@ -1,0 +1,59 @@
+"""Gives back what waits in an engine that does nothing for it, while the worker lives on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gpu_worker.claims import HeldBatch, Intake
+from gpu_worker.in_flight import InFlight
+from gpu_worker.publisher import Publisher
+from gpu_worker.tasks import cancel_and_wait
+from wire.connection import RedisAddress, translated
+from wire.errors import QueueUnavailableError
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
+
+
+class Returns:
+    """Of all batches that are in the engine. No attempt is counted: another worker may have them, or this one once its engine is well."""
+
+    def __init__(self, address: RedisAddress, intake: Intake, in_flight: InFlight, publisher: Publisher) -> None:
+        self._address = address
+        self._intake = intake
+        self._in_flight = in_flight
+        self._publisher = publisher
+        self._task: asyncio.Task[None] | None = None
+        self.batches: list[HeldBatch] = []
+        """Those on their way back: until they are there, their leases are to be renewed."""
+
+    def begin(self) -> None:
+        """Give everything back that is in the engine, if that is not under way."""
+        if self._in_flight.batches and not self.batches:
+            self.batches = self._in_flight.batches
+            self._task = asyncio.create_task(self._give_back())
+
+    async def stop(self) -> list[HeldBatch]:
+        """Give nothing back any more; returns what is still on its way."""
+        if self._task is not None:
+            await cancel_and_wait([self._task])
+        return self.batches
+
+    async def _give_back(self) -> None:
+        await self._in_flight.abandon()
+        # First the records, so that the next worker skips what is answered.
+        await self._publisher.flushed()
+        log.info("gives back %d batches", len(self.batches))
+        pause_s = FIRST_PAUSE_S
+        while self.batches:
+            try:
+                with translated(self._address):
+                    await self._intake.give_back(self.batches[0], engine_died=False)
+            except QueueUnavailableError as error:
+                log.warning("not given back: %s; trying again in %.1f s", error, pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            else:
+                self.batches.pop(0)
