@@ -11,10 +11,9 @@ from gpu_worker.publisher import Publisher
 from gpu_worker.tasks import cancel_and_wait
 from wire.connection import RedisAddress, translated
 from wire.errors import QueueUnavailableError
+from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
-
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 
 class Returns:
@@ -46,14 +45,14 @@ class Returns:
         # First the records, so that the next worker skips what is answered.
         await self._publisher.flushed()
         log.info("gives back %d batches", len(self.batches))
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff()
         while self.batches:
             try:
                 with translated(self._address):
                     await self._intake.give_back(self.batches[0], engine_died=False)
             except QueueUnavailableError as error:
+                pause_s = backoff.next_s()
                 log.warning("not given back: %s; trying again in %.1f s", error, pause_s)
                 await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             else:
                 self.batches.pop(0)

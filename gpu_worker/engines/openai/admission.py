@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from gpu_worker.engines.engine import READY, EngineState
 from gpu_worker.engines.openai.faults import Blame, Fault, unusable_because
-from gpu_worker.engines.openai.retry import pause_s
 from gpu_worker.engines.openai.window import RequestWindow
 from gpu_worker.tasks import cancel_and_wait
 from wire.errors import EngineUnusableError
+from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Admission:
     Args:
         url: For messages.
         probe: Asks the server for a token, in the form (chat or not) that is told; returns what went wrong, or None.
-        first_pause_s, longest_pause_s: Between probes of a server that fails.
+        backoff: Between probes of a server that fails.
         hold_s: A wait that will last longer, or has, is one for which another worker may have what is held here.
     """
 
@@ -49,8 +49,7 @@ class Admission:
         url: str,
         probe: Callable[[bool], Awaitable[Fault | None]],
         *,
-        first_pause_s: float,
-        longest_pause_s: float,
+        backoff: Backoff,
         hold_s: float,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,15 +60,13 @@ class Admission:
         self._window = window
         self._url = url
         self._probe = probe
-        self._first_pause_s = first_pause_s
-        self._longest_pause_s = longest_pause_s
+        self._backoff = backoff
         self._hold_s = hold_s
         self._now = now
         self._queue: deque[asyncio.Future[None]] = deque()
         self._state = READY
         self._waiting_since = 0.0
         self._asked_until = self._pause_until = float("-inf")
-        self._pauses = 0
         self._is_hung = False
         self._doubt: asyncio.Future[bool] | None = None
         self._examination: asyncio.Task[None] | None = None
@@ -110,7 +107,7 @@ class Admission:
     def answered(self, ticket: Ticket) -> None:
         """The server has answered a question, be it by refusing it."""
         now = self.answered_at = self._now()
-        self._pauses = 0
+        self._backoff.reset()
         self._window.answered(
             now,
             sent_at=ticket.sent_at,
@@ -140,7 +137,7 @@ class Admission:
             if fault.blame is Blame.TOO_MANY and not fault.retry_after_s and self.open:
                 return False
         if fault.blame is Blame.TOO_MANY and self._examination is None:
-            self._pause_until = self._now() + self._next_pause_s()
+            self._pause_until = self._now() + self._backoff.next_s()
         self.suspect(chat=chat)
         if self._doubt is None:
             self._doubt = asyncio.get_running_loop().create_future()
@@ -206,17 +203,13 @@ class Admission:
             self._asked_until = max(self._asked_until, now + fault.retry_after_s)
             reason = f"the server asks for {fault.retry_after_s:g} s (HTTP {fault.status}): {fault.message}"
         else:
-            self._pause_until = now + self._next_pause_s()
+            self._pause_until = now + self._backoff.next_s()
             reason = f"{self._url}: {fault.told}"
         if self._state.kind != "waiting":
             self._waiting_since = now
             log.warning("waiting: %s", reason)
         self._state = EngineState("waiting", reason, max(self._asked_until, self._pause_until))
         self._news.set()
-
-    def _next_pause_s(self) -> float:
-        self._pauses += 1
-        return pause_s(self._pauses, first_s=self._first_pause_s, longest_s=self._longest_pause_s)
 
     def _become_ready(self) -> None:
         if self._state.kind == "waiting":

@@ -9,24 +9,23 @@ from dataclasses import dataclass, field
 
 from gpu_worker.engines.engine import Completion, EngineState, Refusal
 from gpu_worker.engines.openai.admission import Admission, Ticket
+from gpu_worker.engines.openai.boot import served_by
 from gpu_worker.engines.openai.client import FaultError, Server, base_url_of
-from gpu_worker.engines.openai.faults import Blame, Fault, given_up, refused, unsupported, unusable_because
+from gpu_worker.engines.openai.faults import Blame, Fault, given_up, refused, unsupported
 from gpu_worker.engines.openai.requests import Request, Served, complete_defaults, request_for
 from gpu_worker.engines.openai.responses import completion_of
-from gpu_worker.engines.openai.retry import pause_s
 from gpu_worker.engines.openai.window import START, RequestWindow
 from gpu_worker.engines.refusals import prompt_too_long, unknown_adapter
 from gpu_worker.engines.sampling_params import configured_params
 from gpu_worker.tasks import cancel_and_wait
-from wire.errors import EngineBootError, EngineDeadError, nearest
+from wire.errors import EngineDeadError
 from wire.messages import JsonObject, Question
+from wire.retry import Backoff
 
 __all__ = ["OpenAIEngine", "OpenAIOptions"]
 
 log = logging.getLogger(__name__)
 
-WAITING_SHOWN_EVERY_S = 10.0
-LOOK_AGAIN_S = 0.5
 UNSTARTED = EngineState("waiting")
 
 
@@ -106,7 +105,7 @@ class OpenAIEngine:
             stall_s=options.reply_stall_s,
         )
         try:
-            self._served = _served(await self._models(server), options.model, server.shown_url)
+            self._served = await served_by(server, options.model, options.startup_timeout_s, self._show_boot)
         except BaseException:
             await self.stop()
             raise
@@ -117,8 +116,7 @@ class OpenAIEngine:
             RequestWindow(options.max_in_flight, start, now=time.monotonic()),
             server.shown_url,
             self._probe,
-            first_pause_s=options.first_pause_s,
-            longest_pause_s=options.longest_pause_s,
+            backoff=Backoff(options.first_pause_s, options.longest_pause_s),
             hold_s=options.hold_s,
         )
         self._pulse = asyncio.create_task(self._poll_progress(server, self._admission))
@@ -154,38 +152,13 @@ class OpenAIEngine:
         if server is not None:
             await server.close()
 
-    async def _models(self, server: Server) -> list[JsonObject]:
-        """What the server serves; waits for it to come up."""
-        began = shown = time.monotonic()
-        while True:
-            try:
-                return await server.models()
-            except FaultError as error:
-                fault = error.fault
-            now = time.monotonic()
-            if fault.blame not in {Blame.PASSING, Blame.TOO_MANY}:
-                raise EngineBootError(_hopeless(fault, server.shown_url))
-            pause_s = max(LOOK_AGAIN_S, fault.retry_after_s or 0.0)
-            if now - began + LOOK_AGAIN_S > self._options.startup_timeout_s:
-                msg = f"no answer from {server.shown_url} within {self._options.startup_timeout_s:g} s (server_startup_timeout): {fault.told}; "
-                raise EngineBootError(
-                    msg + "check server and port in model.generator_settings, and that the server runs"
-                )
-            self._boot_state = EngineState("waiting", f"{server.shown_url}: {fault.told}", now + pause_s)
-            if now - shown >= WAITING_SHOWN_EVERY_S:
-                shown = now
-                log.info(
-                    "waiting for %s, %.0f of at most %g s: %s",
-                    server.shown_url,
-                    now - began,
-                    self._options.startup_timeout_s,
-                    fault.told,
-                )
-            await asyncio.sleep(pause_s)
+    def _show_boot(self, state: EngineState) -> None:
+        self._boot_state = state
 
     async def _ask(self, server: Server, admission: Admission, request: Request) -> Completion | Refusal:
         """Ask until there is an answer, a refusal, or proof that the question alone keeps failing."""
-        failed, pauses, since = 0, 0, 0.0
+        failed, since = 0, 0.0
+        pauses = Backoff(self._options.first_pause_s, self._options.longest_pause_s)
         while True:
             outcome, ticket = await self._attempt(server, admission, request)
             if isinstance(outcome, Completion):
@@ -212,10 +185,7 @@ class OpenAIEngine:
             elif outcome.blame is not Blame.TOO_MANY:
                 # There will be no place before the server is well.
                 continue
-            pauses += 1
-            await asyncio.sleep(
-                pause_s(pauses, first_s=self._options.first_pause_s, longest_s=self._options.longest_pause_s)
-            )
+            await asyncio.sleep(pauses.next_s())
 
     async def _attempt(
         self, server: Server, admission: Admission, request: Request
@@ -291,21 +261,3 @@ class OpenAIEngine:
             msg = "the server cannot be asked: the engine was not started, or was stopped"
             raise EngineDeadError(msg)
         return self._server, self._admission
-
-
-def _served(models: list[JsonObject], wanted: str, url: str) -> Served:
-    """Raises EngineBootError if the model is not among them."""
-    ids = tuple(str(model.get("id")) for model in models)
-    found = next((model for model in models if model.get("id") == wanted), None)
-    if found is None:
-        there = ", ".join(repr(name) for name in ids) or "none at all"
-        msg = f"{url} does not serve a model {wanted!r}{nearest(wanted, ids)}; it serves {there}: set model.generator_settings.model"
-        raise EngineBootError(msg)
-    limit = found.get("max_model_len")
-    return Served(wanted, found.get("owned_by") == "vllm", limit if isinstance(limit, int) else None, ids)
-
-
-def _hopeless(fault: Fault, url: str) -> str:
-    if fault.status in {404, 405, 400}:
-        return f"there is no OpenAI-compatible API at {url} ({fault.told}): check server and port in model.generator_settings"
-    return unusable_because(fault, url, chat=True)

@@ -1,24 +1,14 @@
-"""When to ask a server again."""
+"""When a server wants to be asked again."""
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT_S = 30 * 86_400.0
 """What asks for more time than this says nothing that one could wait for."""
-
-
-def pause_s(attempts: int, *, first_s: float, longest_s: float) -> float:
-    """How long to wait after `attempts` failed ones: twice as long each time up to `longest_s`, between half and all of that at random.
-
-    So never all clients at the same moment.
-    """
-    ceiling = min(longest_s, first_s * 2 ** min(attempts - 1, 30))
-    return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - spreads load, keeps no secret
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

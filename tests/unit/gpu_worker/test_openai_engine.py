@@ -21,7 +21,7 @@ from gpu_worker.engines.openai import client
 from gpu_worker.engines.openai.client import base_url_of
 from gpu_worker.engines.openai.engine import OpenAIEngine, OpenAIOptions
 from gpu_worker.engines.openai.faults import connection_problem
-from gpu_worker.engines.openai.retry import LONGEST_WAIT_S, pause_s, retry_after_s
+from gpu_worker.engines.openai.retry import LONGEST_WAIT_S, retry_after_s
 from tests.builders import a_question
 from tests.eventually import until
 from tests.unit.scripted_server import DROPPED, MODEL, Asked, Reply, Script, ScriptedServer, a_text, an_error
@@ -662,17 +662,6 @@ def test_an_address_that_cannot_be(server: str, port: int | None) -> None:
     """Said before anything is tried."""
     with pytest.raises(EngineBootError, match="server"):
         base_url_of(server, port)
-
-
-def test_pauses_double_up_to_a_bound_and_differ() -> None:
-    """So that a crowd does not come back all at once."""
-    pauses = {
-        attempts: [pause_s(attempts, first_s=1, longest_s=8) for _ in range(100)] for attempts in (1, 2, 3, 4, 5, 1000)
-    }
-
-    for attempts, ceiling in ((1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (1000, 8)):
-        assert all(ceiling / 2 <= pause <= ceiling for pause in pauses[attempts])
-    assert len(set(pauses[5])) > 50
 
 
 @pytest.mark.parametrize(
