@@ -6,10 +6,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from producer.answers.answers_file import AnswersFile
+from producer.answers.answers_file import IDS_OF_ROWS, AnswersFile
 from producer.questions.duplicates import positions_answered
 from producer.questions.question_file import Checked, ReadingLimits, Source, read_checked
+from producer.questions.row_marks import RowMarks, first_difference
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
 
@@ -140,7 +142,11 @@ def take_stock(what: FileRun, answers: AnswersFile) -> ResumeState:
     Raises:
         UsageError: The file is another run's, or is damaged.
     """
-    answers.claim(what.run, what.fingerprint)
+    about = {
+        "ids": "as asked" if what.questions.shape.ids_as_asked else IDS_OF_ROWS,
+        "marks": what.checked.marks.as_json(),
+    }
+    answers.claim(what.run, what.fingerprint, about, lambda stored: _changed_row(what, stored))
     tally = RunTally(what.checked.count)
     if not answers.size():
         return ResumeState(bytearray((what.checked.count + 7) // 8), tally)
@@ -148,16 +154,35 @@ def take_stock(what: FileRun, answers: AnswersFile) -> ResumeState:
         (question.request_id, question.index) for question in read_checked(what.questions, what.reading, what.checked)
     )
     found = positions_answered(questions, _count_ids(answers, tally))
-    if found.unknown or found.repeated:
-        wrong = (
-            f"the id {found.unknown[0]!r}, which no question has"
-            if found.unknown
-            else f"{found.repeated} ids more than once"
-        )
-        msg = f"{answers.path} has {wrong}; mend or move it, or choose another -o"
+    if found.unknown:
+        (line, *_) = answers.lines_of(found.unknown[0])
+        msg = f"{answers.path}:{line}: its id {found.unknown[0]!r} is that of no question; take the line out, or choose another -o"
+        raise UsageError(msg)
+    if found.repeated:
+        line, other = answers.lines_of(found.repeated_id)
+        more = f" ({found.repeated} such ids)" if found.repeated > 1 else ""
+        msg = f"{answers.path}:{other}: its id {found.repeated_id!r} is that of line {line} already{more}; take one of them out, or choose another -o"
         raise UsageError(msg)
     tally.resumed = tally.on_disk
     return ResumeState(found.bitmap, tally)
+
+
+def _changed_row(what: FileRun, stored: dict[str, Any]) -> str:
+    """Names the first question that is not what it was, or says how many there were."""
+    then, now = RowMarks.of(stored.get("marks")), what.checked.marks
+    if then is None:
+        return f"other questions, {stored['fingerprint'].get('count')} then, {now.count} now"
+    first, last = first_difference(then, now)
+    counts = "" if then.count == now.count else f" ({then.count} questions then, {now.count} now)"
+    if first > min(then.count, now.count):
+        return f"the first {first - 1} questions are the same, the others were {'added' if now.count > then.count else 'taken out'} since{counts}"
+    if last > first:
+        return f"one of the questions {first} to {last} is not what it was{counts}"
+    found = next(
+        question for question in read_checked(what.questions, what.reading, what.checked) if question.index == first - 1
+    )
+    place = f"{what.questions.files[found.file]}, {what.checked.forms[found.file].place} {found.line}"
+    return f"question {first} ({place}, id {found.request_id!r}) is not what it was{counts}"
 
 
 def _count_ids(answers: AnswersFile, tally: RunTally) -> Iterator[str]:

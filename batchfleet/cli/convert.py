@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -15,10 +17,12 @@ from batchfleet.humanize import count
 from batchfleet.runs.deliver import about_run
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
+from producer.answers.answers_file import stored_about
 from producer.answers.destination import Destination, OutputFormat, destination
 from producer.answers.exporter import export
-from producer.answers.reader import as_they_came
+from producer.answers.reader import opened_lines
 from producer.questions.question_file import check_questions, read_checked
+from producer.questions.sources import Source
 from wire.errors import UsageError
 
 ENDINGS = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, .openai.jsonl, and .gz or .zst after it"
@@ -35,7 +39,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
     convert = commands.add_parser("convert", parents=[shared.common], help="write answers in another format")
-    convert.add_argument("answers", metavar="ANSWERS", help="answers as JSONL, as run and submit keep them")
+    convert.add_argument(
+        "answers", metavar="ANSWERS", help="answers as run, submit or convert wrote them, or an OpenAI batch's output"
+    )
     convert.add_argument(
         "-o", "--output", required=True, metavar="FILE", help=f"what to write; its ending says the format: {ENDINGS}"
     )
@@ -54,16 +60,25 @@ def _convert(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.ordered and not arguments.questions:
         msg = "--ordered needs the order: give --questions as well"
         raise UsageError(msg)
-    counts = Counter(answered.fields["status"] for answered in as_they_came(answers))
+    with opened_lines(answers) as lines:
+        counts = Counter(answered.fields["status"] for answered in lines.as_they_came())
     about = about_run(None, counts.total(), counts["answered"], counts["failed"])
     if arguments.questions:
-        source, limits = question_flags.source(arguments, arguments.questions), to_options.reading_limits(settings)
+        source, limits = _questions(arguments), to_options.reading_limits(settings)
         checked = check_questions(source, limits, skip_invalid=True)
         export(answers, to, about, lambda: read_checked(source, limits, checked))
     else:
         export(answers, to, about)
     print(f"{output}: {count(counts.total())} answers, {count(counts['failed'])} of them failures", file=sys.stderr)
     return 0
+
+
+def _questions(arguments: argparse.Namespace) -> Source:
+    """In a chat if they were asked in one: the formats tell the two apart."""
+    source = question_flags.source(arguments, arguments.questions)
+    form = str(stored_about(Path(arguments.answers)).get("fingerprint", {}).get("asked as", ""))
+    in_chat = re.search(r"(?:^|, )(?:chat$|system message )", form) is not None
+    return replace(source, shape=replace(source.shape, chat=source.shape.chat or in_chat))
 
 
 def _ensure_expendable(to: Destination, answers: Path, questions: Sequence[str]) -> None:

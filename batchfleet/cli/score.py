@@ -34,13 +34,14 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "answers",
         nargs="+",
         metavar="ANSWERS",
-        help="answers as JSONL; several files to the same questions are compared",
+        help="answers in any format; several files to the same questions are compared",
     )
     command.add_argument(
+        "--questions",
         "--key",
         nargs="+",
         required=True,
-        metavar="QUESTIONS",
+        metavar="FILE",
         help="the questions, with their `answer`; any format that `run` reads",
     )
     command.add_argument(
@@ -73,12 +74,12 @@ def _score(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.disagreements and len(files) == 1:
         msg = "--disagreements compares files of answers; name two or more"
         raise UsageError(msg)
-    key = find_files(arguments.key)
+    key = find_files(arguments.questions)
     outputs = [Path(name) for name in (arguments.details, arguments.disagreements) if name]
     _ensure_apart(outputs, [*files, *key])
     plan = ScoringPlan(
         files,
-        question_flags.source(arguments, arguments.key),
+        question_flags.source(arguments, arguments.questions),
         to_options.reading_limits(settings),
         arguments.tolerance,
         arguments.by,

@@ -30,7 +30,7 @@ from batchfleet.supervisor.processes import ChildRefusedError
 from batchfleet.supervisor.services import collect_garbage_rarely
 from batchfleet.terminal import width_of
 from gpu_worker.engines.vllm.arguments import read_template
-from producer.answers.answers_file import AnswersFile
+from producer.answers.answers_file import AnswersFile, derives_ids_as_asked, stored_about
 from producer.answers.destination import Destination, OutputFormat, destination
 from producer.answers.exporter import ensure_writable
 from producer.file_run import AllFailAlikeError, NotFinishedError, RunCancelledError, Runner, StuckError
@@ -108,7 +108,9 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
     """
     limits = to_options.reading_limits(settings)
     ensure_writable(asking.to)
-    shape = replace(asking.shape, ignores_models=asking.served_as is not None)
+    # An answers file that an earlier version began goes on with the ids that are in it.
+    as_before = derives_ids_as_asked(stored_about(asking.to.journal))
+    shape = replace(asking.shape, ignores_models=asking.served_as is not None, ids_as_asked=as_before)
     source = Source(_files(asking, settings), shape, asking.input_format, asking.selection, asking.csv_style)
     if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
         msg = f"{asking.answers} holds the questions; choose another -o"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import string
 from collections.abc import Mapping
@@ -63,7 +64,7 @@ def key_of(asked: ParsedQuestion) -> Key | None:
     answer = metadata.get("answer")
     if answer is None or isinstance(answer, dict | list):
         return None
-    options = _given_options(metadata) or _options_in(_text_of(asked))
+    options = _given_options(metadata) or _options_in(text_of(asked))
     if isinstance(answer, bool):
         answer = "true" if answer else "false"
     return _choice(answer, options) or _number(str(answer))
@@ -99,8 +100,11 @@ def _number(text: str) -> NumberKey | None:
 
 
 def _given_options(metadata: Mapping[str, Any]) -> Options | None:
-    """`choices` or `options`: a list of texts, letters with texts, or `{"text": [...], "label": [...]}`."""
+    """`choices` or `options`: a list of texts, letters with texts, or `{"text": [...], "label": [...]}`; or columns named A, B, C, ..."""
     given = next((metadata[name] for name in ("choices", "options") if metadata.get(name)), None)
+    if given is None:
+        columns = itertools.takewhile(lambda letter: isinstance(metadata.get(letter), str), string.ascii_uppercase)
+        given = {letter: metadata[letter] for letter in columns}
     labels: list[Any]
     texts: list[Any]
     if isinstance(given, list):
@@ -138,7 +142,8 @@ def _options_in(text: str) -> Options | None:
     return None
 
 
-def _text_of(asked: ParsedQuestion) -> str:
+def text_of(asked: ParsedQuestion) -> str:
+    """What was asked, as text: the prompt, or all messages."""
     if asked.prompt is not None:
         return asked.prompt
     texts: list[str] = []

@@ -9,15 +9,18 @@ from typing import Any
 
 _ANSWER = (
     r"(?:answer|answers|result|solution|conclusion|r\u00e9ponse|antwort|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442"
-    r"|correct|right|best)"
+    r")"
 )
-_NOUN = r"(?:\s+(?:option|choice|letter|one|statement|answer|value|number|total))?"
+_NOUN = r"\s+(?:option|choice|letter|one|statement|answer|value|number|total)(?!\w)"
 _VERB = (
     r"(?:\b(?:is|are|was|would\s+be|should\s+be|must\s+be|will\s+be|comes?\s+(?:out\s+)?to|equals?|est|ist|es|\u00e8|\u00e9)(?![\w'])"
     r"|[:=]|\u662f|\u4e3a)"
 )
+_GAP = r"[^\n.:=]{0,80}?"
+# "To the right" states nothing, "the right one" and "right is" do.
+_ADJECTIVE = rf"(?P<adjective>correct|right|best)(?!\w)(?={_NOUN}|{_GAP}{_VERB})"
 STATEMENT = re.compile(
-    rf"(?:(?<!\w){_ANSWER}(?!\w)|\u7b54\u6848){_NOUN}(?:[^\n.:=]{{0,80}}?(?P<verb>{_VERB})[:\s]*(?:not\s+[^\n.]{{1,20}}?,?\s+but\s+(?:rather\s+)?)?|[\s*:#\"'_>-]*)",
+    rf"(?:(?<!\w)(?<!as\sa\s)(?:{_ANSWER}(?!\w)|{_ADJECTIVE})|\u7b54\u6848)(?P<noun>{_NOUN})?(?:{_GAP}(?P<verb>{_VERB})[:\s]*(?:not\s+[^\n.]{{1,20}}?,?\s+but\s+(?:rather\s+)?)?|[\s*:#\"'_>|-]*)",
     re.IGNORECASE,
 )
 """Ends where the answer begins."""
@@ -42,10 +45,15 @@ LEANING = re.compile(
     re.IGNORECASE,
 )
 
+_CANNOT = r"(?:can(?:no|')t|can\s+not|unable\s+to|not\s+able\s+to)"
 REFUSAL = re.compile(
-    r"\b(?:can(?:no|')t|can\s+not|unable\s+to|not\s+able\s+to|won't|do\s+not\s+know|don't\s+know|not\s+enough\s+information|insufficient\s+information)\b",
-    re.IGNORECASE,
+    rf"\b(?:I(?:'m|\s+am)?\s+(?:\w+\s+)?(?:{_CANNOT}|won't)"
+    rf"|{_CANNOT}\s+(?:\w+\s+)?(?:be\s+)?(?:determin|answer|solv|calculat|comput|decid|establish|conclud|infer|deduc|say\b|tell\b|know)\w*"
+    r"|(?:not\s+enough|insufficient)\s+information)\b"
+    r"|(?:^|[.!?]\s+|\b(?:I|we)\s+(?:\w+\s+)?)(?:do\s+not|don't)\s+know\b",
+    re.IGNORECASE | re.MULTILINE,
 )
+"""Of whoever answers: "they cannot come back" is none."""
 
 _OBJECT = re.compile(r"\{[^{}]{0,20000}\}")
 _FIELDS = ("final_answer", "answer", "correct_answer", "choice", "option", "letter", "result", "prediction", "response")

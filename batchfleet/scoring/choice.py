@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from batchfleet.scoring.answer_keys import Options
 from batchfleet.scoring.answer_patterns import CHOOSING, LEANING, REFUSAL, REVISION, STATEMENT, marked
+from batchfleet.scoring.echo import read_around_echo, without_sentences
 from batchfleet.scoring.normalize import folded, normal
 from batchfleet.scoring.result import Extraction
 
@@ -49,27 +50,36 @@ class _Patterns:
         self.ending = re.compile(rf"[:=>]\s*{_OPEN}{one}[\W_]*\Z")
         self.bracketed = re.compile(rf"[(\[]{one}[)\]]|\b(?:[Oo]ption|[Cc]hoice)\s+[*(\"]*{other}")
         self.praised = re.compile(
-            rf"(?<![\w'])(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?[(*\"]*{one}(?:[)*\"]*|[).:*]+\s[^\n.]{{1,100}}?),?\s+(?:is|seems|looks|must\s+be|would\s+be)\s+"
+            rf"(?<![\w'])(?<!nor )(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?[(*\"]*{one}(?:[)*\"]*|[).:*]+\s[^\n.]{{1,100}}?)"
+            r",?\s+(?:is|seems|looks|must\s+be|would\s+be)\s+"
             r"(?:(?:clearly|indeed|definitely|therefore|thus|most\s+likely|probably)\s+)?(?:the\s+)?(?:only\s+|most\s+|single\s+|best\s+)?"
             r"(?:correct|right|best|answer|accurate|appropriate|suitable|my\s+(?:final\s+)?(?:answer|choice))(?!\w)"
         )
 
 
-def choose(text: str, options: Options, *, is_truncated: bool = False) -> Extraction:
+def choose(text: str, options: Options, *, question: str = "", is_truncated: bool = False) -> Extraction:
     """Which option a text chooses, by the rules of docs/scoring.md, the first of which that says something decides.
 
     Args:
+        question: As it was asked, to know it again where the text repeats it.
         is_truncated: The text was cut off, so that only an answer that it states outright counts.
     """
-    text = normal(text)
-    if not text:
-        return Extraction(None, "empty", "empty")
+    return read_around_echo(
+        text,
+        question,
+        options,
+        lambda turn, is_cut: _choose(turn, options, question, is_truncated=is_cut),
+        is_truncated=is_truncated,
+    )
+
+
+def _choose(text: str, options: Options, question: str, *, is_truncated: bool) -> Extraction:
     for rule, found in _findings(text, options, is_truncated=is_truncated):
         if found == SEVERAL:
             return Extraction(None, rule, "several")
         if found is not None:
             return Extraction(found, rule)
-    if REFUSAL.search(text):
+    if REFUSAL.search(without_sentences(text, question)):
         return Extraction(None, "refusal", "refused")
     return Extraction(None, "end", "truncated" if is_truncated else "nothing")
 
@@ -81,7 +91,10 @@ def _findings(text: str, options: Options, *, is_truncated: bool) -> Iterator[tu
     yield "stated", _stated(text, options, patterns)
     # One token may be all that was allowed.
     whole = patterns.whole.fullmatch(text) if len(text) <= _MOST_CHARS_ALONE else None
-    yield "alone", _as_label(whole["label"], options) if whole else None
+    yield (
+        "alone",
+        _as_label(whole["label"], options) if whole else _option_at(text, 0, options) if "\n" not in text else None,
+    )
     if is_truncated:
         return
     weaker: tuple[tuple[str, Callable[[str, Options, _Patterns], str | None]], ...] = (
@@ -100,7 +113,7 @@ def _short(value: str, options: Options, patterns: _Patterns) -> str | None:
     """A value that was marked as the answer: a label in either case, an option's text, or a sentence that begins with one."""
     if match := patterns.whole.fullmatch(value):
         return _as_label(match["label"], options)
-    return _label_at(value, 0, options, patterns) or _option_in(value, options)
+    return _option_at(value, 0, options) or _label_at(value, 0, options, patterns) or _option_in(value, options)
 
 
 def _stated(text: str, options: Options, patterns: _Patterns) -> str | None:
@@ -108,7 +121,9 @@ def _stated(text: str, options: Options, patterns: _Patterns) -> str | None:
     found: list[tuple[int, str]] = []
     for pattern, takes_text in ((STATEMENT, True), (CHOOSING, True), (REVISION, False)):
         for match in reversed(list(pattern.finditer(text))):
-            label = _label_at(text, match.end(), options, patterns)
+            if _leaves_option(match, patterns):
+                continue
+            label = _option_at(text, match.end(), options) or _label_at(text, match.end(), options, patterns)
             if label is None and takes_text and (pattern is CHOOSING or match["verb"]):
                 label = _option_stated(text, match.end(), options, patterns)
             if label is not None:
@@ -121,6 +136,12 @@ def _stated(text: str, options: Options, patterns: _Patterns) -> str | None:
         if _is_label_of_praise(match, options)
     ]
     return max(found, key=lambda place: place[0])[1] if found else None
+
+
+def _leaves_option(match: re.Match[str], patterns: _Patterns) -> bool:
+    """Whether words within an option, "B) the best answer", would speak of what the next line says."""
+    begin = match.string.rfind("\n", 0, match.start()) + 1
+    return "\n" in match[0] and patterns.leading.match(match.string[begin : match.end()].lstrip()) is not None
 
 
 def _is_label_of_praise(match: re.Match[str], options: Options) -> bool:
@@ -175,7 +196,8 @@ def _leaning(text: str, options: Options, patterns: _Patterns) -> str | None:
     found = [
         label
         for match in LEANING.finditer(text)
-        if (label := _label_at(text, match.end(), options, patterns)) is not None
+        if not _leaves_option(match, patterns)
+        and (label := _label_at(text, match.end(), options, patterns)) is not None
     ]
     return found[-1] if found else None
 
@@ -215,7 +237,7 @@ def _stands_alone(match: re.Match[str], options: Options, behind: str) -> bool:
     ):
         return True
     return (
-        re.match(r"\s*(?:$|[\n)\].,:;*_\"'`}$<!/&-]|(?:is|or|and|because|since|as|due|which|with)\b|\()", behind)
+        re.match(r"\s*(?:$|[\n)\].,:;*_\"'`}$<!/&|-]|(?:is|or|and|because|since|as|due|which|with)\b|\()", behind)
         is not None
     )
 
@@ -228,11 +250,21 @@ def _as_label(found: str, options: Options) -> str:
     return found if found in options.labels else found.upper() if found.upper() in options.labels else found.lower()
 
 
+def _labels_by_text(options: Options) -> dict[str, str]:
+    label_of = {folded(normal(option)): label for label, option in zip(options.labels, options.texts, strict=False)}
+    label_of.pop("", None)
+    return label_of
+
+
+def _option_at(text: str, at: int, options: Options) -> str | None:
+    """The option whose text, such as "both A and B", is all that stands from here to the end of the line."""
+    return _labels_by_text(options).get(folded(text[at:].lstrip().partition("\n")[0][:2000]))
+
+
 def _option_in(text: str, options: Options) -> str | None:
     """The one option whose text occurs; of options that contain each other, the longer one."""
     text = folded(text)
-    label_of = {folded(option): label for label, option in zip(options.labels, options.texts, strict=False)}
-    label_of.pop("", None)
+    label_of = _labels_by_text(options)
     if not label_of or text in label_of:
         return label_of.get(text)
     every = "|".join(re.escape(option) for option in sorted(label_of, key=len, reverse=True))

@@ -9,15 +9,16 @@ from batchfleet.scoring.numbers import Number, agree
 from batchfleet.scoring.result import Extraction
 
 
-def extract(text: str, key: Key, *, is_truncated: bool = False) -> Extraction:
+def extract(text: str, key: Key, *, question: str = "", is_truncated: bool = False) -> Extraction:
     """What a text says. Looks at what can be chosen, never at what is right: the same text gives the same for any right answer.
 
     Args:
+        question: As it was asked, to know it again where the text repeats it.
         is_truncated: The text was cut off at its longest.
     """
     if isinstance(key, ChoiceKey):
-        return choose(text, key.options, is_truncated=is_truncated)
-    return calculate(text, is_truncated=is_truncated)
+        return choose(text, key.options, question=question, is_truncated=is_truncated)
+    return calculate(text, question=question, is_truncated=is_truncated)
 
 
 def is_right(extraction: Extraction, key: Key, tolerance: float = 0.0) -> bool:

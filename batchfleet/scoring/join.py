@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from producer.answers.reader import Questions, in_order
-from producer.questions import compression
+from producer.answers.reader import Questions, opened_lines
 from producer.questions.parser import Invalid, ParsedQuestion
 from wire.errors import UsageError
 
@@ -30,11 +29,14 @@ def join(files: Sequence[Path], questions: Questions) -> Iterator[Joined]:
     """Go through all questions, those without a line too.
 
     Raises:
-        UsageError: A file of answers cannot be read, is compressed, or answers other questions or one of them twice.
+        UsageError: A file of answers cannot be read, is empty, or answers other questions or one of them twice.
     """
     with ExitStack() as closing:
-        lines = [closing.enter_context(in_order(_plain(file), questions)) for file in files]
+        lines = [closing.enter_context(closing.enter_context(opened_lines(file)).in_order(questions)) for file in files]
         heads = [next(answers, None) for answers in lines]
+        if None in heads:
+            msg = f"{files[heads.index(None)]}: there is no answer in it"
+            raise UsageError(msg)
         for asked in questions():
             found: list[dict[str, Any] | None] = []
             for number, head in enumerate(heads):
@@ -44,17 +46,3 @@ def join(files: Sequence[Path], questions: Questions) -> Iterator[Joined]:
                 else:
                     found.append(None)
             yield Joined(asked, tuple(found))
-
-
-def _plain(path: Path) -> Path:
-    try:
-        if compression.without_suffix(path) != path:
-            msg = f"{path}: answers are looked up in their file, which must not be compressed; unpack it first"
-            raise UsageError(msg)
-        if path.stat().st_size == 0:
-            msg = f"{path}: there is no answer in it"
-            raise UsageError(msg)
-    except OSError as error:
-        msg = f"{path}: it cannot be read ({error.strerror})"
-        raise UsageError(msg) from None
-    return path

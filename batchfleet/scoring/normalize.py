@@ -23,6 +23,12 @@ _SIGNS = {
     ord("\u200b"): None,
     ord("\r"): None,
 }
+_REASONED = re.compile(
+    r"</(?:think|thinking|reasoning|thought)>|\[/think\]|<\|channel\|>final<\|message\|>", re.IGNORECASE
+)
+_REASONING_BEGUN = re.compile(
+    r"<(?:think|thinking|reasoning|thought)>|\[think\]|<\|channel\|>analysis<\|message\|>", re.IGNORECASE
+)
 _VULGAR = {
     "\u00bd": "1/2",
     "\u00bc": "1/4",
@@ -45,12 +51,13 @@ _LATEX = (
 
 
 def normal(text: str) -> str:
-    """The end of a text with one kind of minus, quote, space and digit group, fractions as a/b, and without thinking aloud.
+    """The end of a text with one kind of minus, quote, space and digit group, fractions as a/b, and without reasoning.
 
-    What stands before the last `</think>` is not part of the answer, and neither is what follows a `<think>` that nothing ends.
+    What stands before the last `</think>` or `[/THINK]` is not part of the answer, and neither is what follows a `<think>` that nothing ends.
     """
     text = text[-MOST_CHARS:]
-    text = text.rpartition("</think>")[2].partition("<think>")[0]
+    text = _REASONED.split(text)[-1]
+    text = _REASONING_BEGUN.split(text)[0]
     text = text.translate(_SIGNS)
     for sign, fraction in _VULGAR.items():
         text = text.replace(sign, f" {fraction}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from batchfleet.scoring.answer_patterns import REFUSAL, REVISION, STATEMENT, marked
-from batchfleet.scoring.normalize import normal
+from batchfleet.scoring.echo import read_around_echo, without_sentences
 from batchfleet.scoring.numbers import NUMBER_WORDS, Number, numbers_in
 from batchfleet.scoring.result import Extraction
 
@@ -23,18 +23,29 @@ _HEDGE = re.compile(
 _ANY_WORD = re.compile(rf"(?<![\w-])({'|'.join(NUMBER_WORDS)})(?![\w-])", re.IGNORECASE)
 _WORD = re.compile(rf"[\s*_\"'(:]*(?:exactly\s+)?({'|'.join(NUMBER_WORDS)})(?![\w-])", re.IGNORECASE)
 
+_STEP = re.compile(r"^[ \t>*_#-]*(?:Step\s+)?(?P<number>\d{1,2})[).:][*_]*[ \t]+(?=\S)", re.MULTILINE | re.IGNORECASE)
+
 Found = Number | None
 
 
-def calculate(text: str, *, is_truncated: bool = False) -> Extraction:
+def calculate(text: str, *, question: str = "", is_truncated: bool = False) -> Extraction:
     """Which number a text ends in, by the rules of docs/scoring.md, the first of which that says something decides.
 
     Args:
+        question: As it was asked, to know it again where the text repeats it.
         is_truncated: The text was cut off, so that only an answer that it states outright counts.
     """
-    text = normal(text)
-    if not text:
-        return Extraction(None, "empty", "empty")
+    return read_around_echo(
+        text,
+        question,
+        None,
+        lambda turn, is_cut: _calculate(turn, question, is_truncated=is_cut),
+        is_truncated=is_truncated,
+    )
+
+
+def _calculate(text: str, question: str, *, is_truncated: bool) -> Extraction:
+    text = _without_steps(text)
     for rule, value in marked(text):
         number, is_clear = _first(value)
         if number is not None or not is_clear:
@@ -43,7 +54,7 @@ def calculate(text: str, *, is_truncated: bool = False) -> Extraction:
     if stated:
         _, number, is_clear = max(stated, key=lambda found: found[0])
         return Extraction(number, "stated") if is_clear else Extraction(None, "stated", "several")
-    if is_truncated or REFUSAL.search(text):
+    if is_truncated or REFUSAL.search(without_sentences(text, question)):
         return Extraction(None, "truncation", "truncated") if is_truncated else Extraction(None, "refusal", "refused")
     return _unmarked(text)
 
@@ -52,6 +63,9 @@ def _stated(text: str) -> Iterator[tuple[int, Found, bool]]:
     """(place, number, whether it is one only) for each statement of an answer."""
     for pattern in (STATEMENT, REVISION):
         for match in pattern.finditer(text):
+            if pattern is STATEMENT and match["adjective"] in ("right", "best") and not match["noun"]:
+                # The right side, the best time.
+                continue
             behind = text[match.end() : match.end() + _REACH].lstrip()
             end = _SENTENCE_END.search(behind)
             sentence = behind[: end.start()] if end else behind
@@ -94,6 +108,16 @@ def _first(sentence: str, *, is_near: bool = False) -> tuple[Found, bool]:
     if following and _HEDGE.fullmatch(sentence[number.end : following.start]) and following.value != number.value:
         return None, False
     return number, True
+
+
+def _without_steps(text: str) -> str:
+    """The numbers of steps, 1, 2, 3 at the beginning of lines, are no answers."""
+    steps = list(_STEP.finditer(text))
+    if [int(step["number"]) for step in steps] != list(range(1, len(steps) + 1)) or len(steps) == 1:
+        return text
+    for step in reversed(steps):
+        text = text[: step.start("number")] + text[step.end("number") :]
+    return text
 
 
 def _unmarked(text: str) -> Extraction:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from batchfleet.scoring.numbers import Number
 
-RULES_VERSION = "1"
+RULES_VERSION = "2"
 """Of the rules in docs/scoring.md. Raised with each change that could read an answer differently."""
 
 Missing = Literal["empty", "several", "refused", "truncated", "nothing"]

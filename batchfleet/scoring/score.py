@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from batchfleet.scoring.answer_keys import ChoiceKey, Key, key_of
+from batchfleet.scoring.answer_keys import ChoiceKey, Key, key_of, text_of
 from batchfleet.scoring.extract import extract, is_right
 from batchfleet.scoring.join import Joined, join
 from batchfleet.scoring.result import RULES_VERSION
@@ -146,18 +146,24 @@ def _line(joined: Joined, plan: ScoringPlan) -> ScoredQuestion | None:
     key = None if isinstance(asked, Invalid) else key_of(asked)
     if key is None and not isinstance(asked, Invalid):
         return None
-    scored = tuple(_scored(answer, key, plan.tolerance) for answer in joined.answers)
+    question = "" if isinstance(asked, Invalid) else text_of(asked)
+    scored = tuple(_scored(answer, key, question, plan.tolerance) for answer in joined.answers)
     return ScoredQuestion(asked.request_id, key, _group(joined, plan.by) if plan.by else "", scored)
 
 
-def _scored(answer: dict[str, Any] | None, key: Key | None, tolerance: float) -> Scored:
+def _scored(answer: dict[str, Any] | None, key: Key | None, question: str, tolerance: float) -> Scored:
     if answer is None:
         return Scored("unanswered")
     if answer["status"] == "failed" or key is None:
         error = answer.get("error")
         return Scored("failed", why=str(error.get("kind", "")) if isinstance(error, dict) else "")
     text = answer.get("text")
-    found = extract(text if isinstance(text, str) else "", key, is_truncated=answer.get("finish_reason") == "length")
+    found = extract(
+        text if isinstance(text, str) else "",
+        key,
+        question=question,
+        is_truncated=answer.get("finish_reason") == "length",
+    )
     if found.value is None:
         return Scored("unclear", rule=found.rule, why=found.missing or "")
     return Scored("right" if is_right(found, key, tolerance) else "wrong", str(found.value), found.rule)

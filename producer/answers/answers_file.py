@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,12 @@ import orjson
 
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
+
+BOM = b"\xef\xbb\xbf"
+"""Byte order mark, as some editors put it before the first line."""
+IDS_OF_ROWS = "rows"
+"""In what is known of a run: ids that were derived are those of the rows, whatever form these were asked in."""
+_MOST_SIDECAR_BYTES = 1024 * 1024
 
 
 class OutputFullError(UsageError):
@@ -56,34 +63,34 @@ class AnswersFile:
         os.close(self._file)
         os.close(self._lock)
 
-    def claim(self, run: str, fingerprint: dict[str, str]) -> None:
+    def claim(
+        self, run: str, fingerprint: dict[str, str], about: dict[str, Any], changed_row: Callable[[dict[str, Any]], str]
+    ) -> None:
         """Make the file that of one run.
+
+        Args:
+            about: What else is to be known of the run later.
+            changed_row: Takes what is known of the run that the file is of, and names a row that has changed.
 
         Raises:
             UsageError: It holds answers of another run, or of this run made of something else; or the disk is full.
         """
         stored = self._stored()
-        ours = {"run": run, "fingerprint": fingerprint}
-        if stored == ours:
-            self._drop_torn_line()
+        is_ours = stored is not None and (stored.get("run"), stored.get("fingerprint")) == (run, fingerprint)
+        if is_ours:
+            self._end_torn_line()
         if self.size() == 0:
             # Of whatever it was before, nothing is left.
             stored = None
         elif stored is None:
             msg = f"{self.path} has lines already, and no {self._sidecar.name} says of which run; move it away, or choose another -o"
             raise UsageError(msg)
-        if stored is not None and stored != ours:
-            theirs = stored.get("fingerprint", {})
-            changed = [name for name in {**fingerprint, **theirs} if theirs.get(name) != fingerprint.get(name)]
-            differing = [
-                f"{name} ({theirs.get(name, 'nothing')} then, {fingerprint.get(name, 'nothing')} now)"
-                for name in changed
-            ]
-            what = f"different: {', '.join(differing)}" if differing else f"run {stored.get('run')} then, {run} now"
-            msg = f"{self.path} holds answers of something else: {what}. Give what it was made of to resume it, or choose another -o"
-            raise UsageError(msg)
         if stored is None:
-            self._store(orjson.dumps(ours) + b"\n")
+            self._store(orjson.dumps({"run": run, "fingerprint": fingerprint, **about}) + b"\n")
+        elif not is_ours:
+            msg = f"{self.path} holds answers of something else: {_difference(stored, run, fingerprint, changed_row)}. "
+            msg += "Give what it was made of to resume it, or choose another -o"
+            raise UsageError(msg)
 
     def _store(self, what: bytes) -> None:
         """Half of it would leave answers that are nobody's."""
@@ -101,14 +108,26 @@ class AnswersFile:
         return os.fstat(self._file).st_size
 
     def ids(self) -> Iterator[tuple[str, bool]]:
-        """The request ids in the file, in its order, each with whether it was answered."""
+        """The request ids in the file, in its order, each with whether it was answered. Blank lines, as editors leave them, are none."""
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                found = _id_and_status(line)
+                if not line.strip():
+                    continue
+                found = _id_and_status(line.removeprefix(BOM))
                 if found is None:
                     msg = f"{self.path}:{number}: not an answer line; mend or move the file, or choose another -o"
                     raise UsageError(msg)
                 yield found[0], found[1] == "answered"
+
+    def lines_of(self, request_id: str) -> list[int]:
+        """The numbers of the lines that bear an id; two at most."""
+        with self.path.open("rb") as lines:
+            found = (
+                number
+                for number, line in enumerate(lines, 1)
+                if (_id_and_status(line.removeprefix(BOM)) or ("",))[0] == request_id
+            )
+            return list(itertools.islice(found, 2))
 
     def cut(self, size: int) -> None:
         """Take back what was written beyond `size` bytes.
@@ -195,14 +214,13 @@ class AnswersFile:
             raise UsageError(msg) from None
 
     def _stored(self) -> dict[str, Any] | None:
-        with contextlib.suppress(orjson.JSONDecodeError):
-            found = orjson.loads(os.pread(self._lock, 65536, 0))
-            if isinstance(found, dict):
-                return found
-        return None
+        return _object(os.pread(self._lock, _MOST_SIDECAR_BYTES, 0))
 
-    def _drop_torn_line(self) -> None:
-        """A line without its end was being written when the machine or the disk gave out; its record is still in Redis."""
+    def _end_torn_line(self) -> None:
+        """A line without its end was being written when the machine or the disk gave out; its record is still in Redis.
+
+        Unless it is whole: then an editor has left out the end.
+        """
         end = size = self.size()
         while end > 0:
             start = max(0, end - 65536)
@@ -212,7 +230,54 @@ class AnswersFile:
                 break
             end = start
         if end < size:
-            os.ftruncate(self._file, end)
+            if _id_and_status(os.pread(self._file, size - end, end)):
+                os.write(self._file, b"\n")
+            else:
+                os.ftruncate(self._file, end)
+
+
+def stored_about(path: Path) -> dict[str, Any]:
+    """What is known of the run that a file of answers, or a file that was made from one, is of; empty if nothing is."""
+    for sidecar in (f"{path}.run", f"{path}.journal.run"):
+        with contextlib.suppress(OSError), Path(sidecar).open("rb") as file:
+            return _object(file.read(_MOST_SIDECAR_BYTES)) or {}
+    return {}
+
+
+def derives_ids_as_asked(about: dict[str, Any]) -> bool:
+    """Whether an earlier version began the answers: one that derived ids from what was asked, in the form in which it was asked."""
+    return bool(about) and about.get("ids") != IDS_OF_ROWS and "asked as" in about.get("fingerprint", {})
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    with contextlib.suppress(orjson.JSONDecodeError):
+        found = orjson.loads(data)
+        if isinstance(found, dict) and isinstance(found.get("fingerprint"), dict):
+            return found
+    return None
+
+
+def _difference(
+    stored: dict[str, Any], run: str, fingerprint: dict[str, str], changed_row: Callable[[dict[str, Any]], str]
+) -> str:
+    theirs = stored["fingerprint"]
+    changed = [name for name in {**fingerprint, **theirs} if theirs.get(name) != fingerprint.get(name)]
+    if not changed:
+        return f"run {stored.get('run')} then, {run} now"
+    if "questions" not in changed:
+        return "different: " + ", ".join(
+            f"{name} ({theirs.get(name, 'nothing')} then, {fingerprint.get(name, 'nothing')} now)" for name in changed
+        )
+    others = [name for name in changed if name not in ("questions", "count")]
+    return ", ".join(
+        [
+            *(
+                f"{name} ({theirs.get(name, 'nothing')} then, {fingerprint.get(name, 'nothing')} now)"
+                for name in others
+            ),
+            changed_row(stored),
+        ]
+    )
 
 
 ANSWER_FIELDS = {

@@ -16,7 +16,7 @@ import orjson
 from producer.answers.columns import COLUMNS, ColumnType, row_of
 from producer.answers.destination import Destination, OutputFormat
 from producer.answers.openai_batch import batch_line
-from producer.answers.reader import Answered, Questions, as_they_came, in_order
+from producer.answers.reader import Answered, Questions, opened_lines
 from producer.answers.results_json import result_of
 from producer.questions.arrow_rows import pyarrow_for
 from producer.questions.compression import written
@@ -32,7 +32,7 @@ def export(answers: Path, to: Destination, about: JsonObject, questions: Questio
     """Make the file. Whatever stands at its place is replaced in one step, once all is written.
 
     Args:
-        answers: The answers file; may be the destination itself, which is then put in order.
+        answers: A file in any of the formats; may be the destination itself, which is then put in order.
         about: What the JSON format says in its `metadata`.
         questions: Gives order and texts, where the destination wants them.
 
@@ -44,11 +44,11 @@ def export(answers: Path, to: Destination, about: JsonObject, questions: Questio
     """
     ensure_writable(to)
     try:
-        with _replacing(to.path) as raw, written(to.path, raw) as file:
+        with opened_lines(answers) as lines, _replacing(to.path) as raw, written(to.path, raw) as file:
             if questions is not None and to.wants_questions:
-                with in_order(answers, questions) as lines:
-                    return _write(lines, file, to, about, answers)
-            return _write(as_they_came(answers), file, to, about, answers)
+                with lines.in_order(questions) as ordered:
+                    return _write(ordered, file, to, about, answers)
+            return _write(lines.as_they_came(), file, to, about, answers)
     except OSError as error:
         msg = f"cannot write {to.path}: {error.strerror or error}; the answers are safe in {answers}: make room, and give the same command again"
         raise UsageError(msg) from None

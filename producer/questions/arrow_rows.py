@@ -31,7 +31,8 @@ def pyarrow_for(path: Path) -> Any:  # noqa: ANN401 (pyarrow has no types)
         UsageError: It is not installed.
     """
     try:
-        import pyarrow.ipc  # noqa: PLC0415 (an extra, and slow to import)
+        import pyarrow.compute  # noqa: PLC0415 (an extra, and slow to import)
+        import pyarrow.ipc  # noqa: PLC0415 (likewise)
         import pyarrow.parquet  # noqa: PLC0415 (likewise)
     except ImportError:
         msg = f"{path}: Parquet and Arrow need the package pyarrow: scripts/install --parquet adds it (pip install pyarrow elsewhere)"

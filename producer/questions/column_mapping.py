@@ -6,7 +6,7 @@ Lines of JSON Lines are rows as well once one of these is asked for.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -35,6 +35,7 @@ class Shape:
         system: A system message to go before each question; turns text into chat messages.
         chat: Turn text into chat messages even without a system message, so that the model's chat template is applied.
         ignores_models: Ask every question of the run's model, whatever model it names.
+        ids_as_asked: Derive ids from what is asked, not from the row, as in answers files that an earlier version began.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +44,15 @@ class Shape:
     system: str | None = None
     chat: bool = False
     ignores_models: bool = False
+    ids_as_asked: bool = False
+
+    @property
+    def for_ids(self) -> tuple[Shape, ...]:
+        """Shapes that derive the ids in place of this one: the first that can read a row. Without the form; if need be, with the template."""
+        if self.ids_as_asked or (self.template is None and self.system is None and not self.chat):
+            return ()
+        in_text = replace(self, system=None, chat=False)
+        return (in_text,) if self.template is None else (replace(in_text, template=None), in_text)
 
     @property
     def maps(self) -> bool:

@@ -28,11 +28,13 @@ class Answered(NamedTuple):
         bitmap: One bit per question, set if it is answered; ceil(count / 8) bytes. Bit order is that of Redis: index 0 is the highest bit.
         unknown: Up to 5 answered ids that no question has; from another file, most likely.
         repeated: How many ids were answered more than once.
+        repeated_id: One of these; empty if there is none.
     """
 
     bitmap: bytearray
     unknown: list[str]
     repeated: int
+    repeated_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +163,15 @@ def positions_answered(questions: Iterable[tuple[str, int]], answered_ids: Itera
             count += 1
         for number, request_id in enumerate(answered_ids):
             table.add(request_id, _ANSWER, number)
-        bitmap, unknown, repeated = bytearray((count + 7) // 8), list[str](), 0
+        bitmap, unknown, repeated, repeated_id = bytearray((count + 7) // 8), list[str](), 0, ""
         for key, uses in groupby(table.uses(), itemgetter(0)):
             (_, kind, index, _), *others = uses
             answers = len(others) + (kind == _ANSWER)
-            repeated += answers > 1
+            if answers > 1:
+                repeated += 1
+                repeated_id = repeated_id or key.decode("utf-8", "replace")
             if kind == _QUESTION and answers:
                 bitmap[index >> 3] |= 0x80 >> (index & 7)
             elif kind == _ANSWER and len(unknown) < _MOST_UNKNOWN_IDS:
                 unknown.append(key[:_MOST_ID_BYTES].decode("utf-8", "replace"))
-    return Answered(bitmap, unknown, repeated)
+    return Answered(bitmap, unknown, repeated, repeated_id)

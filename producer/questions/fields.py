@@ -171,7 +171,7 @@ FIELDS: dict[str, Field] = {
     "id": Field(
         request_id_of,
         f"text of 1 to {MAX_REQUEST_ID_CHARS} characters, or an integer; unique in the file",
-        "derived from content and position, such as `0000001-5d3a90c1`; the same on every resubmission",
+        "derived from row and position, such as `0000001-5d3a90c1`; the same on every resubmission",
     ),
     "question": Field(_text, _ASKED, _ONE_OF_THREE),
     "prompt": Field(_text, _ASKED, "the same"),

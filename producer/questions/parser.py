@@ -7,6 +7,7 @@ answers have it, whose other fields travel along in the metadata; and a line of 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -29,6 +30,7 @@ from producer.questions.fields import (
 )
 from wire.messages import JsonObject
 
+_DERIVED = re.compile(r"(\d{7,18})-[0-9a-f]{8}")
 _BATCH_FIELDS = ("custom_id", "method", "url", "body")
 _BESIDE_BODY = ("priority", "deadline_s", "metadata")
 _BATCH_CONTENT = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
@@ -41,8 +43,8 @@ class ParsedQuestion:
     Attributes:
         index: Position among the questions of the file, from 0; unusable ones count, blank lines do not.
         line: Number of its line, element or row in its file, from 1.
-        request_id: Its id in the file (an integer in decimal), or one derived from content and position. `reading.check_questions` tells
-            whether it is unique.
+        request_id: Its id in the file (an integer in decimal), or one derived from its row and position: the same whatever `--chat`, `--system`
+            and `--template` make of the row. `reading.check_questions` tells whether it is unique.
         prompt: Text; None if `messages` is given.
         messages: Chat messages in OpenAI's form; None if `prompt` is given.
         model: The model that is to answer; None for whatever the run uses.
@@ -99,6 +101,16 @@ class QuestionParser:
 
     def ask(self, raw: bytes, index: int, line: int) -> ParsedQuestion | Invalid:
         """Read one question. Any bytes give one or the other, never an exception."""
+        asked = self._read(raw, index, line)
+        if isinstance(asked, ParsedQuestion) and asked.request_id.startswith(_position(index)):
+            # So that answers are found again without the flags that they were asked with.
+            for shape in self.shape.for_ids:
+                plain = QuestionParser(self.file, shape, self.is_table)._read(raw, index, line)  # noqa: SLF001 (our own)
+                if isinstance(plain, ParsedQuestion):
+                    return replace(asked, request_id=plain.request_id)
+        return asked
+
+    def _read(self, raw: bytes, index: int, line: int) -> ParsedQuestion | Invalid:
         fields: dict[str, Any] = {}
         try:
             fields = read_object(raw)
@@ -139,9 +151,29 @@ class QuestionParser:
             given.get("deadline_s"),
             metadata,
         )
-        request_id = given.get("id") or f"{index + 1:07d}-{blake2b(_canonical(*content), digest_size=4).hexdigest()}"
+        request_id = given.get("id") or _derived_id(index, _canonical(*content))
         question = ParsedQuestion(index, line, request_id, *content, self.file)
         return replace(question, model=None) if self.shape.ignores_models else question
+
+
+def _position(index: int) -> str:
+    return f"{index + 1:07d}-"
+
+
+def _derived_id(index: int, content: bytes) -> str:
+    return _position(index) + blake2b(content, digest_size=4).hexdigest()
+
+
+def former_id(asked: ParsedQuestion) -> str | None:
+    """The id that earlier versions derived, from what was asked in the form in which it was asked; None if the question has an id of its own."""
+    position = position_in(asked.request_id)
+    return None if position is None else _derived_id(position, canonical(asked))
+
+
+def position_in(request_id: str) -> int | None:
+    """The position, from 0 in all the files, of the question that an id was derived for; None if it was not derived."""
+    match = _DERIVED.fullmatch(request_id)
+    return int(match[1]) - 1 if match else None
 
 
 def invalid_id(line: int, file: int = 0) -> str:

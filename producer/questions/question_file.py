@@ -21,6 +21,7 @@ from producer.questions.duplicates import DuplicateFinder, id_table
 from producer.questions.entries import Unreadable
 from producer.questions.formats import FileId, Form, find_form, identify, read_entries
 from producer.questions.parser import Invalid, ParsedQuestion, QuestionParser, canonical, invalid_id
+from producer.questions.row_marks import MarkTaker, RowMarks
 from producer.questions.sources import Source
 from wire.errors import UsageError
 
@@ -75,6 +76,7 @@ class Checked:
         file_ids: Tell whether the files are still the ones that were checked.
         duplicates: Index of a question whose id belongs to another -> the place of that other, in words.
         models: The models that questions name, up to `_MOST_MODELS`; empty text for those that name none.
+        marks: By which a row that has changed since is found.
     """
 
     count: int
@@ -84,6 +86,7 @@ class Checked:
     forms: tuple[Form, ...]
     file_ids: tuple[FileId, ...]
     duplicates: Mapping[int, str]
+    marks: RowMarks
     models: Mapping[str, ModelUse] = field(default_factory=dict)
     positions: Collection[int] | None = None
 
@@ -118,6 +121,7 @@ def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool
     firsts: dict[str, ParsedQuestion] = {}
     count = invalid = total_bytes = 0
     fingerprint = blake2b(digest_size=16)
+    marks = MarkTaker()
     with id_table() as table:
         ids = DuplicateFinder(table)
         for question, size in _read(source, limits, forms, positions):
@@ -135,6 +139,8 @@ def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool
             )
             count += 1
             total_bytes += size
+            if marks.wants(count):
+                marks.take(fingerprint.digest())
         duplicates = ids.duplicates()
     _ensure_unchanged(source, file_ids)
     good_duplicates = [duplicate for duplicate in duplicates if not duplicate.invalid]
@@ -146,7 +152,18 @@ def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool
         ]
         raise UsageError(_report(source, forms, first_problems, invalid, count))
     models = {name: ModelUse(uses[name], _place(source, forms, first)) for name, first in firsts.items()}
-    return Checked(count, invalid, fingerprint.hexdigest(), total_bytes, forms, file_ids, taken, models, positions)
+    return Checked(
+        count,
+        invalid,
+        fingerprint.hexdigest(),
+        total_bytes,
+        forms,
+        file_ids,
+        taken,
+        marks.marks(count),
+        models,
+        positions,
+    )
 
 
 def read_checked(source: Source, limits: ReadingLimits, checked: Checked) -> Iterator[ParsedQuestion | Invalid]:

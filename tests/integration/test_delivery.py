@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -332,3 +333,75 @@ def test_a_line_whose_id_is_no_text_is_named(tmp_path: Path) -> None:
 
     with AnswersFile(path) as answers, pytest.raises(UsageError, match=r"answers\.jsonl:2: not an answer line"):
         take_stock(what, answers)
+
+
+def test_what_editors_leave_in_the_answers_is_mended(tmp_path: Path) -> None:
+    """A byte order mark, a blank line, and a last line that is whole but for its end: each answer counts, and the next begins a line."""
+    path = tmp_path / "answers.jsonl"
+    what = a_file_run(tmp_path, 3)
+    with AnswersFile(path) as answers:
+        take_stock(what, answers)
+        answers.write([an_answer("q0"), an_answer("q1")])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\n\n", 1).rstrip())
+
+    with AnswersFile(path) as answers:
+        on_disk = take_stock(what, answers).tally.on_disk
+        answers.write([an_answer("q2")])
+
+    with AnswersFile(path) as answers:
+        assert (on_disk, take_stock(what, answers).is_complete) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("q1", r"answers\.jsonl:3: its id 'q1' is that of line 2 already; take one of them out"),
+        ("q9", r"answers\.jsonl:3: its id 'q9' is that of no question; take the line out"),
+    ],
+)
+def test_a_line_too_many_is_named(tmp_path: Path, more: str, words: str) -> None:
+    """With what to do about it."""
+    path = tmp_path / "answers.jsonl"
+    what = a_file_run(tmp_path, 3)
+    with AnswersFile(path) as answers:
+        take_stock(what, answers)
+        answers.write([an_answer("q0"), an_answer("q1"), an_answer(more)])
+
+    with AnswersFile(path) as answers, pytest.raises(UsageError, match=words):
+        take_stock(what, answers)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda lines: [*lines[:6], lines[6].replace("?", "!"), *lines[7:]],
+            r"question 7 \(.*questions\.jsonl, line 7, id 'q6'\)",
+        ),
+        (lambda lines: [*lines[:6], *lines[7:]], r"question 7 .* is not what it was \(9 questions then, 8 now\)"),
+        (
+            lambda lines: [*lines, lines[0].replace("q0", "q9")],
+            r"the first 9 questions are the same, the others were added since",
+        ),
+        (
+            lambda lines: lines[:4],
+            r"the first 4 questions are the same, the others were taken out since \(9 questions then, 4",
+        ),
+    ],
+    ids=["changed", "taken out", "added", "cut off"],
+)
+def test_the_first_row_that_differs_is_named(
+    tmp_path: Path, change: Callable[[list[str]], list[str]], words: str
+) -> None:
+    """Not two hashes: whoever edited the questions learns where."""
+    what = a_file_run(tmp_path, 9)
+    with AnswersFile(tmp_path / "answers.jsonl") as answers:
+        take_stock(what, answers)
+        answers.write([an_answer("q0")])
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("\n".join(change(questions.read_text().splitlines())))
+    checked = check_questions(what.questions, ReadingLimits())
+    edited = replace(what, checked=checked, fingerprint={"questions": "y"})
+
+    with AnswersFile(tmp_path / "answers.jsonl") as answers, pytest.raises(UsageError, match=words):
+        take_stock(edited, answers)

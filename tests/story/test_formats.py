@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import signal
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pyarrow.parquet
 
 from batchfleet.supervisor.private_server import PrivateRedis
+from producer.questions.column_mapping import Shape
+from producer.questions.question_file import ReadingLimits, Source, check_questions, read_questions
 from tests.processes import ROOT, Processes, batchfleet, lines_in, read_answers, wait_until
 
 SLOW = {"STUB_STEP_S": "0.05", "STUB_MIN_TOKENS": "5", "STUB_MAX_TOKENS": "25", "STUB_MAX_NUM_SEQS": "16"}
@@ -148,3 +151,43 @@ def test_a_configuration_of_distllm_is_a_whole_command(tmp_path: Path) -> None:
     nothing = batchfleet("run", "--engine", "stub")
     assert (nothing.returncode, nothing.stderr.count("\n")) == (2, 1)
     assert "what is to be asked? Name a file of questions" in nothing.stderr
+
+
+def test_a_data_set_without_ids_is_scored_whatever_form_was_asked(tmp_path: Path) -> None:
+    """`run --chat`, then `score` with nothing but the names of the two files; the same command again asks nothing."""
+    rows = [{"question": f"He has {number} and finds 2.", "answer": f"#### {number + 2}"} for number in range(20)]
+    questions, answers = tmp_path / "sums.jsonl", tmp_path / "answers.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["run", str(questions), "-o", str(answers), "--engine", "stub", "--chat", "--json"]
+
+    done, again = batchfleet(*command), batchfleet(*command)
+    score = batchfleet("score", str(answers), "--questions", str(questions), "--json")
+
+    assert (done.returncode, again.returncode, score.returncode) == (0, 0, 0), done.stderr + score.stderr
+    assert json.loads(again.stdout)["questions_per_s"] == 0.0
+    counts = json.loads(score.stdout)["scores"][0]
+    assert (counts["questions"], counts["unanswered"]) == (20, 0)
+
+
+def test_answers_that_an_earlier_version_began_go_on(tmp_path: Path) -> None:
+    """It derived ids from what was asked; these are kept to the end, so that no question is asked twice."""
+    questions, answers = tmp_path / "sums.jsonl", tmp_path / "answers.jsonl"
+    questions.write_text('{"question": "1 + 1?"}\n{"question": "2 + 2?"}\n{"question": "3 + 3?"}\n')
+    command = ["run", str(questions), "-o", str(answers), "--engine", "stub", "--chat", "--json"]
+    source = Source((questions,), Shape(chat=True, ids_as_asked=True))
+    former = [question.request_id for question in read_questions(source, ReadingLimits())]
+    assert batchfleet(*command).returncode == 0
+    written = read_answers(answers)
+    begun = json.loads((tmp_path / "answers.jsonl.run").read_bytes())
+    checked = check_questions(source, ReadingLimits())
+    begun["fingerprint"]["questions"] = checked.fingerprint
+    digest = hashlib.blake2b(json.dumps(begun["fingerprint"], sort_keys=True).encode(), digest_size=6).hexdigest()
+    (tmp_path / "answers.jsonl.run").write_text(
+        json.dumps({"run": f"run-{digest}", "fingerprint": begun["fingerprint"]}) + "\n"
+    )
+    answers.write_text(json.dumps({**written[0], "id": former[0]}) + "\n")
+
+    resumed = batchfleet(*command)
+
+    assert resumed.returncode == 0, resumed.stderr
+    assert sorted(line["id"] for line in read_answers(answers)) == former

@@ -30,6 +30,7 @@ def a_question(question: str = "Which unit?", **fields: Any) -> ParsedQuestion: 
         ({"answer": "(c) newton", "options": OPTIONS}, "C"),
         ({"answer": "C", "options": {"A": "joule", "C": "newton"}}, "C"),
         ({"answer": "2", "choices": {"text": OPTIONS, "label": ["1", "2", "3"]}}, "2"),
+        ({"answer": "newton", "A": "joule", "B": "newton"}, "B"),
         ({"answer": "newton", "question": "Which unit?\nA) joule\nB) newton\n\nAnswer with the letter only."}, "B"),
         ({"answer": "B", "question": "Which unit? (A) joule (B) newton"}, "B"),
         ({"answer": "4", "question": "2 + 2?\nA) 3\nB) 4"}, "B"),

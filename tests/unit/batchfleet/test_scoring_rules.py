@@ -68,6 +68,46 @@ def test_a_number_survives_being_written(digits: int, places: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "A) to the right\nB) to the left",
+        "A) the best answer\nB) no answer\nC) the result",
+        "A. all that I think\nB. so it is",
+        "**A)** Wait, no\n\n**B)** yes",
+        "Neither A nor B is correct.",
+    ],
+)
+def test_no_statement_crosses_a_line_that_begins_as_an_option(text: str) -> None:
+    """Also where only the letters are known, so that a list cannot be told from an answer by its texts."""
+    assert choose(text, Options(tuple("ABCDEFGHIJ"))).value is None
+
+
+def test_a_refusal_within_the_question_is_none() -> None:
+    """Whoever quotes a part of it refuses nothing; whoever answers so does."""
+    question = "I cannot lift the box, and I do not know its mass. What is it in kg, if 3 boxes weigh 12 kg?"
+
+    quoted = calculate("You say: I cannot lift the box, and I do not know its mass. Well: 4", question=question)
+    refused = calculate("I cannot lift the box either, with its 3 handles.", question=question)
+
+    assert str(quoted.value) == "4"
+    assert refused.missing == "refused"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[THINK]The answer is A.[/THINK]D", "D"),
+        ("<thinking>B or C?</thinking>\nD", "D"),
+        ("<|channel|>analysis<|message|>The answer is A.<|end|><|start|>assistant<|channel|>final<|message|>D", "D"),
+        ("[THINK]The answer is A.", None),
+    ],
+)
+def test_reasoning_is_no_answer(text: str, value: str | None) -> None:
+    """In the marks of the models that write it into their text."""
+    assert choose(text, OPTIONS).value == value
+
+
+@pytest.mark.parametrize(
     ("found", "key", "is_same"),
     [
         ("50%", "0.5", True),

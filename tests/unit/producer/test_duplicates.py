@@ -58,7 +58,7 @@ def test_many_ids_go_through_a_file_that_vanishes() -> None:
 
     found = positions_answered(((f"q{number}", number) for number in range(count)), every_other())
 
-    assert found == (bytearray([0b10101010]) * (count // 8), [], 0)
+    assert found[:3] == (bytearray([0b10101010]) * (count // 8), [], 0)
     assert any("/etilqs_" in name and name.endswith("(deleted)") for name in files)
 
 

@@ -151,8 +151,15 @@ def test_order_needs_the_right_questions(tmp_path: Path) -> None:
     asked.write_text('{"id": "a", "question": "?"}\n{"id": "c", "question": "?"}\n')
     to = destination(tmp_path / "out.jsonl", is_ordered=True)
 
-    for records in ([an_answer("b")], [an_answer("a"), an_answer("a")]):
-        with pytest.raises(UsageError, match="answers none of these questions, or one that has a line already"):
+    mistakes = {
+        "answers.jsonl:1: none of these questions has its id 'b'": [an_answer("b")],
+        "answers.jsonl:2: its id 'a' is that of .*answers.jsonl:1 already; take one of them out": [
+            an_answer("a"),
+            an_answer("a"),
+        ],
+    }
+    for words, records in mistakes.items():
+        with pytest.raises(UsageError, match=words):
             export(written(tmp_path / "answers.jsonl", *records), to, {}, questions_of(asked))
     assert not to.path.exists()
 
@@ -327,7 +334,7 @@ def test_a_line_that_is_no_answer_is_named(tmp_path: Path) -> None:
     assert export(journal, destination(tmp_path / "out.csv"), {}) == 1
 
     journal.write_bytes(b'{"id": "b"}\n')
-    with pytest.raises(UsageError, match=r"answers.jsonl:1: it is not an answer line"):
+    with pytest.raises(UsageError, match=r"answers.jsonl:1: it is not an answer;"):
         export(journal, destination(tmp_path / "out.csv"), {})
 
 
