@@ -42,6 +42,7 @@ _EMPTY = re.compile(
 _NO_MODEL = re.compile(
     r"\bmodel\b.{0,200}\b(?:does not exist|not found|is not served)|model_not_found", re.DOTALL | re.IGNORECASE
 )
+_NOT_TAKEN = re.compile(r"[Uu]nsupported (?:parameter|value)|does not support", re.DOTALL)
 _ABOUT_STRUCTURE = re.compile(r"grammar|schema|regex|structured|guided|xgrammar|outlines|choice|json", re.IGNORECASE)
 _ABOUT_MESSAGES = re.compile(r"'messages'|\bmessages\b|\brole\b|\broles\b|conversation", re.IGNORECASE)
 
@@ -136,6 +137,10 @@ def refusal_of(problem: str, params: JsonObject, *, chat: bool, parameter: str |
         return bad_schema(problem)
     if chat and culprit is None and (parameter in {None, "messages"} or _ABOUT_MESSAGES.search(problem)):
         return bad_messages(problem)
+    if culprit is not None and _NOT_TAKEN.search(problem):
+        return bad_parameter(
+            f"{problem.rstrip('. ')}; `{culprit}: null`, in the question or the configuration, leaves it out"
+        )
     return bad_parameter(problem)
 
 

@@ -31,16 +31,19 @@ def configured_params(configured: JsonObject) -> JsonObject:
         raise EngineBootError(msg) from None
 
 
-def effective_params(asked: JsonObject, defaults: JsonObject, *, chat: bool) -> JsonObject | Refusal:
+def effective_params(
+    asked: JsonObject, defaults: JsonObject, *, chat: bool, own: JsonObject | None = None
+) -> JsonObject | Refusal:
     """The canonical parameters of one question, `defaults` (canonical already) filled in; or why there are none (`bad_parameter`, `bad_schema`).
 
-    What is null in either is not among them: the engine's own default holds.
+    What is null in either is not among them, unless it is among the model's `own`: the engine's own default holds.
     """
     try:
         params = {**defaults, **canonical(asked, chat=chat)}
     except ParameterError as error:
         return Refusal(error.kind, str(error))
-    return {name: value for name, value in params.items() if value is not None}
+    kept: JsonObject = {name: value for name, value in params.items() if value is not None}
+    return {**(own or {}), **kept}
 
 
 def untaken(name: str, engine: str) -> Refusal:

@@ -137,7 +137,7 @@ class Engines:
             VllmServer(tiny_model.cached(), self._folder / "server.log", *arguments)
         )
         return OpenAIEngine(
-            OpenAIOptions("127.0.0.1", "tiny", server.port, KEY, sampling_defaults=DEFAULTS, startup_timeout_s=200)
+            OpenAIOptions("127.0.0.1", "tiny", server.port, KEY, sampling_defaults=DEFAULTS, startup_timeout_s=500)
         )
 
     def _adapter(self) -> Path:
@@ -407,6 +407,11 @@ REFUSED: dict[str, tuple[Question, str, str]] = {
         "parameter 'top_p' must be a number above 0 and at most 1, not 2",
     ),
     "greedy n": (asking(n=2), "bad_parameter", "n must be 1 when using greedy sampling, got 2."),
+    "not of vLLM": (
+        chatting({"role": "user", "content": "Hi."}, verbosity="low"),
+        "bad_parameter",
+        "parameter 'verbosity' is for servers that know it; vLLM",
+    ),
     "too many logprobs": (asking(logprobs=1000), "bad_parameter", ""),
     "min above max": (asking(min_tokens=20), "bad_parameter", ""),
     "no such token": (asking(stop_token_ids=[99999]), "bad_parameter", ""),
@@ -480,6 +485,30 @@ async def test_a_bad_question_harms_only_itself(engines: Engines, kind: str, nam
 
 
 @pytest.mark.vllm
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"extra_body": {"a": 1}},
+        {"truncate_prompt_tokens": 5},
+    ],
+    ids=lambda params: next(iter(params)),
+)
+async def test_what_only_servers_do_is_refused_in_process(engines: Engines, params: JsonObject) -> None:
+    """By name, and never passed over; bookkeeping means nothing to a model, and is no reason to refuse."""
+    engine = await engines.get("in process")
+
+    refused = await engine.answer(chatting(USER, **params))
+    told = await completed(engine, chatting(USER, user="me", store=False, max_tokens=2))
+
+    name = next(iter(params))
+    assert refused == Refusal(
+        "bad_parameter", f"parameter {name!r} is for servers that know it; vLLM in this process does not take it"
+    )
+    assert told.params == {**RECORDED, "max_tokens": 2}
+
+
+@pytest.mark.vllm
 async def test_both_give_the_same_records(engines: Engines) -> None:
     """Whoever moves from one to the other compares like with like: texts, reasons, counts, parameters, details."""
     in_process, over_http = await engines.get("in process"), await engines.get("over HTTP")
@@ -496,6 +525,11 @@ async def test_both_give_the_same_records(engines: Engines) -> None:
         chatting({"role": "system", "content": "Be brief."}, USER),
         chatting(USER, logprobs=True, top_logprobs=2, max_tokens=4),
         chatting(USER, response_format={"type": "json_object"}, max_tokens=8),
+        chatting(USER, max_completion_tokens=5, max_tokens=9, tools=[], tool_choice="none", stream_options=None),
+        chatting(USER, prompt_logprobs=1, max_tokens=2),
+        asking(prompt_logprobs=1, max_tokens=2),
+        asking(max_tokens=None),
+        chatting(USER, max_tokens=None),
     ]
 
     for question in questions:

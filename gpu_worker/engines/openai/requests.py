@@ -50,8 +50,12 @@ class Request:
 
 
 def complete_defaults(configured: JsonObject, served: Served) -> JsonObject:
-    """What holds where a question says nothing: the configuration, and neutral values for what a generation_config could change behind our back."""
-    return {**DEFAULTS, **(NEUTRAL if served.is_vllm else {}), **configured}
+    """What holds where a question says nothing: the configuration, and neutral values for what a generation_config could change behind our back.
+
+    But a configuration that leaves the temperature to the server leaves it the rest too.
+    """
+    is_left_to_server = configured.get("temperature", DEFAULTS["temperature"]) is None
+    return {**DEFAULTS, **(NEUTRAL if served.is_vllm and not is_left_to_server else {}), **configured}
 
 
 def request_for(question: Question, defaults: JsonObject, served: Served) -> Request | Refusal:

@@ -99,8 +99,8 @@ def advice(text: str, context: BootContext) -> str | None:
     """What to change, given everything that the engine wrote; None if nothing is known about it."""
     for pattern, advise in _KNOWN:
         found = pattern.search(text)
-        if found:
-            return advise(found, context)
+        if found and (advised := advise(found, context)) is not None:
+            return advised
     return None
 
 
@@ -209,11 +209,20 @@ def _too_long(found: re.Match[str], context: BootContext) -> str:
     return f"lower {_length(context)} to what the model was made for, {found['derived'].removesuffix('.0')}"
 
 
+def _gguf(_: re.Match[str], context: BootContext) -> str | None:
+    if "gguf" not in context.model.lower():
+        return None
+    return (
+        "vLLM loads no GGUF: set hf_model_id to the model's own repository (safetensors), "
+        "or let llama.cpp's server load the file and set `server` instead"
+    )
+
+
 def _said(text: str) -> Callable[[re.Match[str], BootContext], str]:
     return lambda _, __: text
 
 
-_KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str]], ...] = tuple(
+_KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str | None]], ...] = tuple(
     (re.compile(pattern, re.DOTALL), advise)
     for pattern, advise in (
         (
@@ -242,6 +251,10 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str]
         (
             r"No CUDA GPUs are available|no NVIDIA driver|NVIDIA driver on your system is too old|Failed to infer device type|libcuda\.so",
             _no_gpu,
+        ),
+        (
+            r"valid JSON file|[Rr]epo id must|config\.json|model weights|disk and outgoing|LocalEntryNotFound|quantiz",
+            _gguf,
         ),
         (r"Cannot find any model weights with|[Nn]o file named .{0,80}(?:safetensors|pytorch_model)", _no_weights),
         (

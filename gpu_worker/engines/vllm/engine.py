@@ -11,7 +11,7 @@ from typing import Any
 
 from gpu_worker.engines.engine import READY, Completion, Refusal
 from gpu_worker.engines.refusals import engine_failed, refusal_of
-from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, configured_params
+from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, configured_params, effective_params
 from gpu_worker.engines.vllm import library, tether
 from gpu_worker.engines.vllm.arguments import Serving, VllmOptions, serving_of
 from gpu_worker.engines.vllm.boot import Booted, boot
@@ -111,7 +111,9 @@ class VllmEngine:
             dict(config.model_config.get_diff_sampling_param()) if serving.uses_generation_config else {}
         )
         complete = {**DEFAULTS, **NEUTRAL, **generation_config, **defaults}
-        self._requests = Requests(llm, serving, complete, adapters)
+        told = effective_params({}, complete, chat=True, own=generation_config)
+        log.info("sampling where a question says nothing: %s", told)
+        self._requests = Requests(llm, serving, complete, adapters, generation_config)
         library.count_steps(llm, self._count_step)
 
     async def _load_adapters(self, llm: Any, serving: Serving) -> dict[str, Any]:  # noqa: ANN401

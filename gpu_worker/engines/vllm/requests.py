@@ -43,19 +43,27 @@ class Request:
 class Requests:
     """Makes requests for one running engine."""
 
-    def __init__(self, llm: Any, serving: Serving, defaults: JsonObject, adapters: Mapping[str, Any]) -> None:  # noqa: ANN401
-        """`defaults`: canonical and complete. `adapters`: vLLM's LoRA requests by name."""
+    def __init__(
+        self,
+        llm: Any,  # noqa: ANN401
+        serving: Serving,
+        defaults: JsonObject,
+        adapters: Mapping[str, Any],
+        own: JsonObject | None = None,
+    ) -> None:
+        """`defaults`: canonical and complete. `adapters`: vLLM's LoRA requests by name. `own`: sampling that the model asks for, where all is null."""
         self._renderer = llm.renderer
         self._serving = serving
         self._defaults = defaults
         self._adapters = adapters
+        self._own = own
         self._max_model_len = int(llm.vllm_config.model_config.max_model_len)
         self._vocabulary_tokens = int(llm.vllm_config.model_config.get_vocab_size())
 
     async def request_for(self, question: Question) -> Request | Refusal:
         """The request, its `max_tokens` no larger than what fits behind the prompt; or why the engine would not serve it."""
         chat = question.messages is not None
-        params = effective_params(question.params, self._defaults, chat=chat)
+        params = effective_params(question.params, self._defaults, chat=chat, own=self._own)
         if isinstance(params, Refusal):
             return params
         refusal = self._unknown(params)

@@ -177,3 +177,22 @@ def test_what_nobody_knows_is_shown_all_the_same() -> None:
     assert "What to change" not in message
     assert message.endswith("line 99")
     assert message.count("  | ") == LAST_LINES
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "It looks like the config file at '/m/model.gguf' is not a valid JSON file.",
+        "Repo id must use alphanumeric chars, '-', '_' or '.'.",
+        "RuntimeError: Cannot find any model weights with `org/model-GGUF`",
+    ],
+)
+def test_a_gguf_file_is_called_one(error: str) -> None:
+    """In one line, with both ways out; a model of another kind is told what it was told before."""
+    told = advice(error, BootContext("org/model-GGUF", {}))
+
+    assert told is not None
+    assert told.startswith(
+        "vLLM loads no GGUF: set hf_model_id to the model's own repository (safetensors), or let llama.cpp's server"
+    )
+    assert "GGUF" not in (advice(error, CONTEXT) or "")

@@ -72,6 +72,7 @@ def test_null_is_not_sent() -> None:
     assert body({"max_completion_tokens": 5}, configured={"temperature": None}) == {"max_completion_tokens": 5}
     assert body({"temperature": 0.7}) == {"temperature": 0.7, "top_p": 1.0, "max_tokens": 1024}
     assert body({}) == {"temperature": 0.0, "max_tokens": 1024}
+    assert body({}, VLLM, configured={"temperature": None}) == {"max_tokens": 511}
 
 
 @pytest.mark.parametrize("chat", [True, False])

@@ -74,6 +74,27 @@ def test_a_parameter_that_the_server_names_is_the_culprit() -> None:
     assert refusal_of("bad value", PARAMS, chat=True, parameter="temperature").kind == "bad_parameter"
 
 
+@pytest.mark.parametrize(
+    ("problem", "name"),
+    [
+        (
+            "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value is",
+            "temperature",
+        ),
+        (
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            "max_tokens",
+        ),
+    ],
+)
+def test_a_parameter_that_a_model_does_not_take_can_be_left_out(problem: str, name: str) -> None:
+    """It may come from the configuration, where nobody sees it: the failure says how it goes."""
+    refusal = refusal_of(problem, PARAMS, chat=True, parameter=name)
+
+    assert refusal.kind == "bad_parameter"
+    assert f"; `{name}: null`, in the question or the configuration, leaves it out" in refusal.message
+
+
 def test_a_model_without_a_chat_template() -> None:
     """It says what to set."""
     problem = (

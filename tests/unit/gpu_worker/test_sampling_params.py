@@ -185,6 +185,14 @@ def test_parameters_of_chats_are_refused_for_prompts() -> None:
     assert effective_params(asked, {}, chat=True) == asked
 
 
+def test_what_nobody_says_is_the_model_s_own_to_say() -> None:
+    """Where its generation_config was asked for, null leaves its value in place; what is said wins over it."""
+    own: JsonObject = {"temperature": 1.9, "top_k": 3}
+
+    assert effective_params({"top_k": 5}, {"temperature": None}, chat=True, own=own) == {"temperature": 1.9, "top_k": 5}
+    assert effective_params({"temperature": None}, {"temperature": 0.0}, chat=True, own=own) == own
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
