@@ -42,6 +42,7 @@ _EMPTY = re.compile(
 _NO_MODEL = re.compile(
     r"\bmodel\b.{0,200}\b(?:does not exist|not found|is not served)|model_not_found", re.DOTALL | re.IGNORECASE
 )
+_CHATS_ONLY = re.compile(r"(?:not supported in|only supported in|use) (?:the )?v1/(?:chat/)?completions", re.IGNORECASE)
 _NOT_TAKEN = re.compile(r"[Uu]nsupported (?:parameter|value)|does not support", re.DOTALL)
 _ABOUT_STRUCTURE = re.compile(r"grammar|schema|regex|structured|guided|xgrammar|outlines|choice|json", re.IGNORECASE)
 _ABOUT_MESSAGES = re.compile(r"'messages'|\bmessages\b|\brole\b|\broles\b|conversation", re.IGNORECASE)
@@ -125,6 +126,8 @@ def refusal_of(problem: str, params: JsonObject, *, chat: bool, parameter: str |
     known = _about_prompt(problem)
     if known is not None:
         return known
+    if not chat and _CHATS_ONLY.search(problem):
+        return Refusal("unsupported", f"this model takes chat messages only (`--chat` makes them): {_quoted(problem)}")
     adapter = params.get("lora")
     if isinstance(adapter, str) and (_NO_MODEL.search(problem) or "lora" in problem.lower()):
         return unknown_adapter(adapter, ())

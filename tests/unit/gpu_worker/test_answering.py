@@ -49,6 +49,37 @@ async def test_an_answer_carries_what_the_producer_needs() -> None:
     assert record.usage.completion_tokens > 0
 
 
+class CountingEngine(StubEngine):
+    """An engine that counts cached and reasoning tokens, and finds half a character in its own refusal."""
+
+    async def answer(self, question: Question) -> Completion | Refusal:
+        if question.request_id == "bad":
+            return Refusal("bad_parameter", "half \ud83d")
+        usage = Usage(prompt_tokens=3, completion_tokens=2, cached_tokens=1, reasoning_tokens=2)
+        return Completion(["42"], "stop", usage, {})
+
+
+@pytest.mark.parametrize(("version", "counts"), [(1, (None, None)), (2, (1, 2))])
+async def test_a_producer_gets_the_counts_that_it_knows(
+    version: int, counts: tuple[int | None, int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the first wire version could not read a record with more in it."""
+    monkeypatch.setattr("wire.codec.WIRE_VERSION", 2)
+    record = await ask(a_question("q1", v=version), CountingEngine(StubOptions()))
+
+    assert isinstance(record, Answer)
+    assert (record.usage.prompt_tokens, record.usage.completion_tokens) == (3, 2)
+    assert (record.usage.cached_tokens, record.usage.reasoning_tokens) == counts
+
+
+async def test_half_a_character_in_a_reason_spoils_nothing() -> None:
+    """The failure keeps its kind, and its words but for that."""
+    record = await ask(a_question("bad"), CountingEngine(StubOptions()))
+
+    assert isinstance(record, Failure)
+    assert (record.error.kind, record.error.message) == ("bad_parameter", "half \N{REPLACEMENT CHARACTER}")
+
+
 class SilentEngine(StubEngine):
     """An engine that completes a question without any text."""
 

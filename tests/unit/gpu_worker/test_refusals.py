@@ -62,6 +62,7 @@ def test_a_prompt_that_is_too_long_has_both_numbers(problem: str, message: str) 
         ("The model `pot` does not exist.", {**PARAMS, "lora": "pot"}, False, "unknown_adapter"),
         ("max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)", PARAMS, False, "prompt_too_long"),
         ("The decoder prompt cannot be empty", PARAMS, False, "empty_prompt"),
+        ("This is a chat model and not supported in the v1/completions endpoint. Did", PARAMS, False, "unsupported"),
     ],
 )
 def test_other_words_have_their_kind(problem: str, params: JsonObject, chat: bool, kind: str) -> None:  # noqa: FBT001 - a table's column

@@ -29,7 +29,7 @@ from producer.questions.parser import Invalid, ParsedQuestion
 from producer.questions.question_file import ReadingLimits, read_questions
 from tests.builders import a_source, an_answer
 from wire.errors import UsageError
-from wire.messages import Answer, ErrorDetail, Failure
+from wire.messages import Answer, ErrorDetail, Failure, Usage
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
 metadata = st.none() | st.dictionaries(
@@ -178,6 +178,29 @@ def test_memory_does_not_grow_with_the_answers(tmp_path: Path) -> None:
         tracemalloc.stop()
 
     assert peaks[1] < peaks[0] + 1024 * 1024
+
+
+def test_a_batch_file_keeps_what_came_beside_the_text(tmp_path: Path) -> None:
+    """Reasoning, tool calls and a refusal are in the message, cached and reasoning tokens in the usage."""
+    asked = tmp_path / "questions.jsonl"
+    asked.write_text('{"id": "c", "messages": [{"role": "user", "content": "Hi"}]}\n')
+    calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    details: dict[str, Any] = {"reasoning": ["hm"], "tool_calls": [calls], "refusal": ["no"], "stop_reasons": [None]}
+    usage = Usage(prompt_tokens=3, completion_tokens=2, cached_tokens=1, reasoning_tokens=2)
+    journal = written(tmp_path / "answers.jsonl", an_answer("c", text="", details=details, usage=usage))
+
+    export(journal, destination(tmp_path / "out.openai.jsonl"), {}, questions_of(asked))
+
+    body = json.loads((tmp_path / "out.openai.jsonl").read_text())["response"]["body"]
+    message = {"role": "assistant", "content": "", "refusal": "no", "reasoning_content": "hm", "tool_calls": calls}
+    assert body["choices"][0]["message"] == message
+    assert body["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "total_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
 
 
 def test_a_batch_file_has_the_form_of_openai(tmp_path: Path) -> None:
