@@ -42,7 +42,7 @@ _EMPTY = re.compile(
 _NO_MODEL = re.compile(
     r"\bmodel\b.{0,200}\b(?:does not exist|not found|is not served)|model_not_found", re.DOTALL | re.IGNORECASE
 )
-_CHATS_ONLY = re.compile(r"(?:not supported in|only supported in|use) (?:the )?v1/(?:chat/)?completions", re.IGNORECASE)
+_OTHER_ENDPOINT = re.compile(r"supported in (?:the )?v1/(?:chat/)?completions", re.IGNORECASE)
 _NOT_TAKEN = re.compile(r"[Uu]nsupported (?:parameter|value)|does not support", re.DOTALL)
 _ABOUT_STRUCTURE = re.compile(r"grammar|schema|regex|structured|guided|xgrammar|outlines|choice|json", re.IGNORECASE)
 _ABOUT_MESSAGES = re.compile(r"'messages'|\bmessages\b|\brole\b|\broles\b|conversation", re.IGNORECASE)
@@ -126,8 +126,6 @@ def refusal_of(problem: str, params: JsonObject, *, chat: bool, parameter: str |
     known = _about_prompt(problem)
     if known is not None:
         return known
-    if not chat and _CHATS_ONLY.search(problem):
-        return Refusal("unsupported", f"this model takes chat messages only (`--chat` makes them): {_quoted(problem)}")
     adapter = params.get("lora")
     if isinstance(adapter, str) and (_NO_MODEL.search(problem) or "lora" in problem.lower()):
         return unknown_adapter(adapter, ())
@@ -161,6 +159,9 @@ def _about_prompt(problem: str) -> Refusal | None:
     if found:
         message = f"the prompt has {found['characters']} characters, more than the model's {found['limit']} tokens (max_model_len) can hold"
         return Refusal("prompt_too_long", message)
+    if _OTHER_ENDPOINT.search(problem):
+        told = "this model takes the other form of question (`--chat` makes messages of prompts)"
+        return Refusal("unsupported", f"{told}: {_quoted(problem)}")
     if _NO_ROOM.search(problem):
         return Refusal(
             "prompt_too_long",
