@@ -10,7 +10,7 @@ from typing import Any
 
 from producer.answers.answers_file import IDS_OF_ROWS, AnswersFile
 from producer.questions.duplicates import positions_answered
-from producer.questions.question_file import Checked, ReadingLimits, Source, read_checked
+from producer.questions.question_file import Checked, ReadingLimits, Source, Tick, read_checked, ticked
 from producer.questions.row_marks import RowMarks, first_difference
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
@@ -136,7 +136,7 @@ class ResumeState:
         return self.tally.on_disk == self.tally.questions
 
 
-def take_stock(what: FileRun, answers: AnswersFile) -> ResumeState:
+def take_stock(what: FileRun, answers: AnswersFile, tick: Tick = lambda _: None) -> ResumeState:
     """Make the answers file that of this run, and take in what an earlier attempt left in it. Redis is not asked.
 
     Raises:
@@ -150,9 +150,8 @@ def take_stock(what: FileRun, answers: AnswersFile) -> ResumeState:
     tally = RunTally(what.checked.count)
     if not answers.size():
         return ResumeState(bytearray((what.checked.count + 7) // 8), tally)
-    questions = (
-        (question.request_id, question.index) for question in read_checked(what.questions, what.reading, what.checked)
-    )
+    asked = ticked(read_checked(what.questions, what.reading, what.checked), tick)
+    questions = ((question.request_id, question.index) for question in asked)
     found = positions_answered(questions, _count_ids(answers, tally))
     if found.unknown:
         (line, *_) = answers.lines_of(found.unknown[0])

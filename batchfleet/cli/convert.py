@@ -13,8 +13,10 @@ from typing import get_args
 
 from batchfleet.cli import question_flags
 from batchfleet.cli.flags import Commands, Shared
+from batchfleet.cli.standard_output import STDOUT, deliver
 from batchfleet.humanize import count
 from batchfleet.runs.deliver import about_run
+from batchfleet.runs.long_step import LongStep
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from producer.answers.answers_file import stored_about
@@ -35,6 +37,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ordered", action="store_true", help="in the end, put the answers in the order of the questions"
     )
+    parser.add_argument(
+        "--csv-safe", action="store_true", help="in CSV and TSV, put ' before what a spreadsheet takes for a formula"
+    )
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
@@ -43,7 +48,11 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "answers", metavar="ANSWERS", help="answers as run, submit or convert wrote them, or an OpenAI batch's output"
     )
     convert.add_argument(
-        "-o", "--output", required=True, metavar="FILE", help=f"what to write; its ending says the format: {ENDINGS}"
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help=f"what to write, or - for standard output; its ending says the format: {ENDINGS}",
     )
     add_flags(convert)
     convert.add_argument(
@@ -54,8 +63,13 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 
 
 def _convert(arguments: argparse.Namespace, settings: Settings) -> int:
+    shown = "standard output" if arguments.output == STDOUT else arguments.output
+    return deliver(arguments, lambda: _converted(arguments, settings, shown))
+
+
+def _converted(arguments: argparse.Namespace, settings: Settings, shown: str) -> int:
     answers, output = Path(arguments.answers), Path(arguments.output)
-    to = destination(output, arguments.format, is_ordered=arguments.ordered)
+    to = destination(output, arguments.format, is_ordered=arguments.ordered, is_csv_safe=arguments.csv_safe)
     _ensure_expendable(to, answers, arguments.questions)
     if arguments.ordered and not arguments.questions:
         msg = "--ordered needs the order: give --questions as well"
@@ -65,11 +79,14 @@ def _convert(arguments: argparse.Namespace, settings: Settings) -> int:
     about = about_run(None, counts.total(), counts["answered"], counts["failed"])
     if arguments.questions:
         source, limits = _questions(arguments), to_options.reading_limits(settings)
-        checked = check_questions(source, limits, skip_invalid=True)
-        export(answers, to, about, lambda: read_checked(source, limits, checked))
+        with LongStep("checking the questions", "rows", "nothing was written") as step:
+            checked = check_questions(source, limits, skip_invalid=True, tick=step)
+        questions = lambda: read_checked(source, limits, checked)  # noqa: E731 (it begins anew with each call)
     else:
-        export(answers, to, about)
-    print(f"{output}: {count(counts.total())} answers, {count(counts['failed'])} of them failures", file=sys.stderr)
+        questions = None
+    with LongStep("writing the answers", "rows", "nothing was written") as step:
+        export(answers, to, about, questions, step)
+    print(f"{shown}: {count(counts.total())} answers, {count(counts['failed'])} of them failures", file=sys.stderr)
     return 0
 
 

@@ -21,6 +21,7 @@ from batchfleet.cli.flags import (
     positive,
     priority,
 )
+from batchfleet.cli.standard_output import STDOUT, deliver, instead
 from batchfleet.runs import run_file
 from batchfleet.runs.resume_hint import command_again
 from batchfleet.settings import to_options
@@ -55,7 +56,10 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 def _add_asking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("questions", nargs="*", metavar="QUESTIONS", help=question_flags.QUESTIONS)
     parser.add_argument(
-        "-o", "--output", metavar="ANSWERS", help=f"file of answers; its ending says the format: {convert.ENDINGS}"
+        "-o",
+        "--output",
+        metavar="ANSWERS",
+        help=f"file of answers, or - for standard output; its ending says the format: {convert.ENDINGS}",
     )
     convert.add_flags(parser)
     parser.add_argument(
@@ -82,16 +86,21 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
-    return run_file.run_file(
-        _asking(arguments, settings), settings, to_options.engine_kind(settings, arguments.engine), arguments.workers
+    engine = to_options.engine_kind(settings, arguments.engine)
+    is_piped = arguments.output == STDOUT
+    return deliver(
+        arguments,
+        lambda: run_file.run_file(_asking(arguments, settings, is_piped), settings, engine, arguments.workers),
     )
 
 
 def _submit(arguments: argparse.Namespace, settings: Settings) -> int:
-    return run_file.submit_file(_asking(arguments, settings), settings)
+    is_piped = arguments.output == STDOUT
+    return deliver(arguments, lambda: run_file.submit_file(_asking(arguments, settings, is_piped), settings))
 
 
-def _asking(arguments: argparse.Namespace, settings: Settings) -> run_file.RunRequest:
+def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -> run_file.RunRequest:  # noqa: FBT001 (a value)
+    argv = instead(sys.argv, arguments.output, arguments.run) if is_piped else sys.argv
     return run_file.RunRequest(
         questions=tuple(arguments.questions) or _configured_questions(settings),
         answers=_configured_answers(settings) if arguments.output is None else Path(arguments.output),
@@ -102,7 +111,8 @@ def _asking(arguments: argparse.Namespace, settings: Settings) -> run_file.RunRe
         wait_for_room=not getattr(arguments, "no_wait", False),
         quiet=arguments.quiet,
         as_json=arguments.json,
-        again=command_again(sys.argv),
+        again=command_again(argv),
+        is_piped=is_piped,
         priority=arguments.priority,
         shape=question_flags.shape(arguments),
         served_as=arguments.served_as,
@@ -111,6 +121,7 @@ def _asking(arguments: argparse.Namespace, settings: Settings) -> run_file.RunRe
         csv_style=question_flags.csv_style(arguments),
         output_format=arguments.format,
         is_ordered=arguments.ordered,
+        is_csv_safe=arguments.csv_safe,
     )
 
 

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 
+from batchfleet.runs.long_step import LongStep
 from producer.answers.destination import Destination
 from producer.answers.exporter import export
-from producer.questions.question_file import read_checked
+from producer.questions.question_file import read_checked, ticked
 from producer.resume import FileRun, RunTally
 from wire.messages import JsonObject
 
 
-def deliver(what: FileRun, tally: RunTally, to: Destination) -> None:
+def deliver(what: FileRun, tally: RunTally, to: Destination, check: Callable[[], None], *, quiet: bool) -> None:
     """Make the file, if it is another than the answers file itself.
+
+    Args:
+        check: Raises KeyboardInterrupt where it is to stop.
 
     Raises:
         UsageError: It cannot be written; the answers file is whole all the same.
     """
     if to.is_made_at_the_end:
         about = about_run(what.run, tally.questions, tally.answered, tally.failed, what.fingerprint)
-        export(to.journal, to, about, lambda: read_checked(what.questions, what.reading, what.checked))
+        after = f"the answers are safe in {to.journal}, and the same command goes on"
+        with LongStep("writing the answers", "rows", after, check=check, quiet=quiet) as step:
+            asked = lambda: ticked(read_checked(what.questions, what.reading, what.checked), step)  # noqa: E731 (begins anew with each call)
+            export(to.journal, to, about, asked, step)
 
 
 def about_run(

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from batchfleet.runs import summary
 from batchfleet.runs.deliver import deliver
 from batchfleet.runs.ledger import Ledger, read_ledger
+from batchfleet.runs.long_step import LongStep
 from batchfleet.runs.progress import ProgressView
 from batchfleet.runs.resume_hint import how_to_correct, how_to_go_on, to_do
 from batchfleet.runs.signals import Interruption
@@ -67,6 +68,7 @@ class RunRequest:
         wait_for_room: Wait while the fleet is full, instead of giving up.
         served_as: The model for all questions, whatever they name; None to ask each of its own.
         quiet, as_json: How to talk to the user.
+        is_piped: The answers go on to standard output, and the file goes.
         take_back: Makes Redis forget a run, given where it is, its id and how long a run is kept; returns whether it is gone.
         priority: Of the questions that bring none.
         again: The command that was given, for whoever stops it and wants to continue.
@@ -89,12 +91,14 @@ class RunRequest:
     csv_style: CsvStyle = FOUND_BY_ITSELF
     output_format: OutputFormat | None = None
     is_ordered: bool = False
+    is_csv_safe: bool = False
+    is_piped: bool = False
     served_as: str | None = None
 
     @property
     def to(self) -> Destination:
         """Where the answers go."""
-        return destination(self.answers, self.output_format, is_ordered=self.is_ordered)
+        return destination(self.answers, self.output_format, is_ordered=self.is_ordered, is_csv_safe=self.is_csv_safe)
 
 
 def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonObject) -> FileRun:
@@ -115,7 +119,8 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
     if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
         msg = f"{asking.answers} holds the questions; choose another -o"
         raise UsageError(msg)
-    checked = check_questions(source, limits, skip_invalid=asking.skip_invalid)
+    with LongStep("checking the questions", "rows", "nothing was submitted", quiet=asking.quiet) as step:
+        checked = check_questions(source, limits, skip_invalid=asking.skip_invalid, tick=step)
     fingerprint = fingerprint_of(checked, settings, model, sampling)
     if described := shape.described():
         # What it makes of the questions is in their own fingerprint already; here it is named, so that a difference can be told.
@@ -131,7 +136,8 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
 
 def _files(asking: RunRequest, settings: Settings) -> tuple[Path, ...]:
     if asking.questions == (STDIN,):
-        return (spool(sys.stdin.buffer, asking.to.journal, settings.limits.max_stdin_bytes),)
+        with LongStep("reading standard input", "bytes", "nothing was submitted", quiet=asking.quiet) as step:
+            return (spool(sys.stdin.buffer, asking.to.journal, settings.limits.max_stdin_bytes, step),)
     if STDIN in asking.questions:
         msg = f"{STDIN} is standard input, and stands alone; name it or files"
         raise UsageError(msg)
@@ -176,11 +182,14 @@ def run_file(asking: RunRequest, settings: Settings, engine: str, workers: int) 
             served.update(served_models(address))
     what = prepare(asking, settings, asking.served_as or model, settings.model.generator_settings.sampling_defaults)
     ensure_served(what, sorted(served))
-    with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
-        stock = _stock_of(what, answers, asking.to)
+    with (
+        AnswersFile(asking.to.journal, follows_link=asking.to.journal == asking.to.path) as answers,
+        Interruption() as interruption,
+    ):
+        stock = _stock_of(what, answers, asking, interruption)
         if stock.is_complete:
             # Not worth booting an engine for.
-            return _report(asking, what, Outcome(what.run, what.default_model, stock.tally))
+            return _report(asking, what, Outcome(what.run, what.default_model, stock.tally), interruption)
         plan = LocalPlan.of(settings, os.environ, engine=engine, workers=workers)
         with LocalFleet(plan) as fleet, ProgressView(quiet=asking.quiet) as view:
             address = to_options.redis_address(settings, url=fleet.redis_url)
@@ -207,8 +216,11 @@ def submit_file(asking: RunRequest, settings: Settings) -> int:
     # What nobody has set here is the workers' to say.
     model = asking.served_as or served_model(address, settings)
     what = prepare(asking, settings, model, settings.model.generator_settings.given_sampling)
-    with AnswersFile(asking.to.journal) as answers, Interruption() as interruption:
-        stock = _stock_of(what, answers, asking.to)
+    with (
+        AnswersFile(asking.to.journal, follows_link=asking.to.journal == asking.to.path) as answers,
+        Interruption() as interruption,
+    ):
+        stock = _stock_of(what, answers, asking, interruption)
         with ProgressView(quiet=asking.quiet) as view:
             if not stock.is_complete:
                 view.notice_unserved(UnservedNotice(what, served_models(address), time.monotonic()))
@@ -217,10 +229,17 @@ def submit_file(asking: RunRequest, settings: Settings) -> int:
             return _ask(runner, what, asking, address, view, interruption, options.run_ttl_s)
 
 
-def _stock_of(what: FileRun, answers: AnswersFile, to: Destination) -> ResumeState:
+def _stock_of(what: FileRun, answers: AnswersFile, asking: RunRequest, interruption: Interruption) -> ResumeState:
     """What is there already. A file that will take the place of another must be our own."""
-    is_new = answers.size() == 0
-    stock = take_stock(what, answers)
+    is_new, to = answers.size() == 0, asking.to
+    with LongStep(
+        "matching the answers that are there",
+        "rows",
+        "nothing more was submitted",
+        check=interruption.check,
+        quiet=asking.quiet,
+    ) as step:
+        stock = take_stock(what, answers, step)
     if is_new and to.path != to.journal and to.path.exists() and to.path.stat().st_size:
         msg = f"{to.path} exists already, and no {to.journal.name} says that it holds answers of ours; move it away, or choose another -o"
         raise UsageError(msg)
@@ -274,20 +293,25 @@ def _ask(
         raise
     view.close()
     return _report(
-        asking, what, Outcome(what.run, what.default_model, runner.tally, view.gpu_s, _ledger(address, what.run))
+        asking,
+        what,
+        Outcome(what.run, what.default_model, runner.tally, view.gpu_s, _ledger(address, what.run)),
+        interruption,
     )
 
 
-def _report(asking: RunRequest, what: FileRun, outcome: Outcome) -> int:
+def _report(asking: RunRequest, what: FileRun, outcome: Outcome, interruption: Interruption) -> int:
     """Deliver the answers of a finished run, and say how it went; returns the exit code."""
-    deliver(what, outcome.tally, asking.to)
+    deliver(what, outcome.tally, asking.to, interruption.check, quiet=asking.quiet)
     if asking.questions == (STDIN,):
         spool_path(asking.to.journal).unlink(missing_ok=True)
-    saved = summary.save(outcome, asking.answers)
+    # Answers that only pass through have no file that one could read later.
+    saved = None if asking.is_piped else summary.save(outcome, asking.answers)
     if asking.as_json:
         print(json.dumps(summary.as_dict(outcome.run, outcome.tally)))
     if not asking.quiet:
-        print(summary.as_text(outcome, asking.answers, saved), file=sys.stderr)
+        shown = Path("standard output") if asking.is_piped else asking.answers
+        print(summary.as_text(outcome, shown, saved), file=sys.stderr)
     return 1 if outcome.tally.failed else 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from batchfleet.humanize import count, duration, plural, rate
 from batchfleet.runs.ledger import Ledger
 from producer.resume import RunTally
+from producer.scratch_file import open_new
 
 MESSAGE_CHARS = 200
 SUFFIX = ".summary.json"
@@ -91,7 +92,8 @@ def save(outcome: Outcome, answers: Path) -> Path | None:
         return path
     half = path.with_name(path.name + ".part")
     with contextlib.suppress(OSError):
-        half.write_text(json.dumps(as_record(outcome), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with open_new(half) as file:
+            file.write(f"{json.dumps(as_record(outcome), indent=2, ensure_ascii=False)}\n".encode())
         half.replace(path)
         return path
     return None

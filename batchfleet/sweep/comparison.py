@@ -16,6 +16,7 @@ import orjson
 from pydantic import JsonValue
 
 from batchfleet.humanize import count
+from producer.scratch_file import open_new
 
 LATENCIES_KEPT = 100_000
 """Of each run; percentiles of the latest hundred thousand are good enough to compare."""
@@ -178,5 +179,6 @@ def _shown(value: float | None, form: str) -> str:
 
 def _replace(path: Path, text: str) -> None:
     new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
+    with open_new(new) as file:
+        file.write(text.encode())
     os.replace(new, path)  # noqa: PTH105 (Path.replace does the same and says less)

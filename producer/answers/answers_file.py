@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import orjson
 
+from producer.scratch_file import open_new
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
 
@@ -35,19 +36,20 @@ class AnswersFile:
 
     Args:
         path: Where the answers go; made if missing, continued if there.
+        follows_link: Whether `path` may be a link: it is what the user named, not a name that we made.
 
     Raises:
         UsageError: The folder is missing or not writable, the path is no regular file, or another producer has it open.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, follows_link: bool = True) -> None:
         self.path = path
         self._sidecar = path.with_name(path.name + ".run")
-        self._file = self._opened(path, os.O_APPEND)
+        self._file = self._opened(path, os.O_APPEND | (0 if follows_link else os.O_NOFOLLOW))
         try:
             # Both: one file may have several names, each with a sidecar of its own.
             self._hold(self._file)
-            self._lock = self._opened(self._sidecar)
+            self._lock = self._opened(self._sidecar, os.O_NOFOLLOW)
             self._hold(self._lock)
         except BaseException:
             os.close(self._file)
@@ -187,20 +189,22 @@ class AnswersFile:
                 shutil.copyfileobj(ours, file)
                 os.fsync(file.fileno())
             if not self._sidecar.exists():
-                self._sidecar.write_bytes(os.pread(self._lock, os.fstat(self._lock).st_size, 0))
+                with open_new(self._sidecar) as file:
+                    file.write(os.pread(self._lock, os.fstat(self._lock).st_size, 0))
         except OSError as error:
             return f"{what}, and they could not be kept ({error.strerror})"
         return f"{what}; they are all in {copy}: put that in its place, and give the same command again"
 
-    def _opened(self, path: Path, more_flags: int = 0) -> int:
+    def _opened(self, path: Path, more_flags: int) -> int:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | more_flags, 0o644)
         except OSError as error:
-            msg = f"cannot write answers to {self.path}: {error.strerror}; choose another -o"
+            why = f"{path} is a link" if error.errno == errno.ELOOP else error.strerror
+            msg = f"cannot write answers to {self.path}: {why}; choose another -o"
             raise UsageError(msg) from None
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
-            msg = f"cannot write answers to {path}: it is no regular file, and answers are read again to resume a run; choose another -o"
+            msg = f"cannot write answers to {path}: it is no regular file, and answers are read again to resume a run; choose another -o, or - for standard output"
             raise UsageError(msg)
         return file
 

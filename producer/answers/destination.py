@@ -31,11 +31,13 @@ class Destination:
     Attributes:
         path: The file that is asked for.
         is_ordered: Whether the answers are to be in the order of the questions.
+        is_csv_safe: Whether cells of CSV and TSV files that a spreadsheet would take for formulas are made text.
     """
 
     path: Path
     format: OutputFormat = "jsonl"
     is_ordered: bool = False
+    is_csv_safe: bool = False
 
     @property
     def journal(self) -> Path:
@@ -54,7 +56,9 @@ class Destination:
         return self.is_ordered or self.format in ("json", "openai")
 
 
-def destination(path: Path, given: OutputFormat | None = None, *, is_ordered: bool = False) -> Destination:
+def destination(
+    path: Path, given: OutputFormat | None = None, *, is_ordered: bool = False, is_csv_safe: bool = False
+) -> Destination:
     """The format that is given, else the one that the name's ending says; JSONL if it says nothing.
 
     Raises:
@@ -69,4 +73,4 @@ def destination(path: Path, given: OutputFormat | None = None, *, is_ordered: bo
     if format_ in _NEVER_COMPRESSED and path.suffix.lower() in SUFFIXES:
         msg = f"{path}: {format_} files compress their columns themselves; leave {path.suffix} out of the name"
         raise UsageError(msg)
-    return Destination(path, format_, is_ordered)
+    return Destination(path, format_, is_ordered, is_csv_safe)

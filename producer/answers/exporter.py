@@ -20,21 +20,28 @@ from producer.answers.reader import Answered, Questions, opened_lines
 from producer.answers.results_json import result_of
 from producer.questions.arrow_rows import pyarrow_for
 from producer.questions.compression import written
+from producer.questions.question_file import Tick, ticked
+from producer.scratch_file import open_new
 from wire.errors import UsageError
 from wire.messages import JsonObject
 
 _ROWS_AT_ONCE = 1000
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet may carry out, if a cell begins with it."""
 
 T = TypeVar("T")
 
 
-def export(answers: Path, to: Destination, about: JsonObject, questions: Questions | None = None) -> int:
+def export(
+    answers: Path, to: Destination, about: JsonObject, questions: Questions | None = None, tick: Tick = lambda _: None
+) -> int:
     """Make the file. Whatever stands at its place is replaced in one step, once all is written.
 
     Args:
         answers: A file in any of the formats; may be the destination itself, which is then put in order.
         about: What the JSON format says in its `metadata`.
         questions: Gives order and texts, where the destination wants them.
+        tick: Called with the number of lines so far, now and then.
 
     Returns:
         The number of lines.
@@ -44,11 +51,11 @@ def export(answers: Path, to: Destination, about: JsonObject, questions: Questio
     """
     ensure_writable(to)
     try:
-        with opened_lines(answers) as lines, _replacing(to.path) as raw, written(to.path, raw) as file:
+        with opened_lines(answers) as lines, _replacing(to.path.resolve()) as raw, written(to.path, raw) as file:
             if questions is not None and to.wants_questions:
                 with lines.in_order(questions) as ordered:
-                    return _write(ordered, file, to, about, answers)
-            return _write(lines.as_they_came(), file, to, about, answers)
+                    return _write(ticked(ordered, tick), file, to, about, answers)
+            return _write(ticked(lines.as_they_came(), tick), file, to, about, answers)
     except OSError as error:
         msg = f"cannot write {to.path}: {error.strerror or error}; the answers are safe in {answers}: make room, and give the same command again"
         raise UsageError(msg) from None
@@ -64,8 +71,13 @@ def ensure_writable(to: Destination) -> None:
         pyarrow_for(to.path)
     with written(to.path, io.BytesIO()):
         pass
-    if to.path.is_dir() or not to.path.absolute().parent.is_dir():
-        msg = f"cannot write {to.path}: {'it is a folder' if to.path.is_dir() else 'there is no such folder'}; choose another -o"
+    # Through a link, even one whose file is not there yet.
+    path = to.path.resolve()
+    if path.is_dir() or not path.parent.is_dir():
+        msg = f"cannot write {to.path}: {'it is a folder' if path.is_dir() else 'there is no such folder'}; choose another -o"
+        raise UsageError(msg)
+    if path.exists() and not path.is_file():
+        msg = f"cannot write {to.path}: it is no regular file; choose another -o, or - for standard output"
         raise UsageError(msg)
 
 
@@ -77,8 +89,8 @@ def _write(lines: Iterator[Answered], file: BinaryIO, to: Destination, about: Js
             (orjson.dumps(batch_line(line, created), option=orjson.OPT_APPEND_NEWLINE) for line in lines), file
         ),
         "json": lambda: _write_json(lines, file, about),
-        "csv": lambda: _write_csv(lines, file, ","),
-        "tsv": lambda: _write_csv(lines, file, "\t"),
+        "csv": lambda: _write_csv(lines, file, ",", is_safe=to.is_csv_safe),
+        "tsv": lambda: _write_csv(lines, file, "\t", is_safe=to.is_csv_safe),
         "parquet": lambda: _write_arrow(lines, file, to),
         "arrow": lambda: _write_arrow(lines, file, to),
     }
@@ -103,13 +115,13 @@ def _write_json(lines: Iterator[Answered], file: BinaryIO, about: JsonObject) ->
     return count
 
 
-def _write_csv(lines: Iterator[Answered], file: BinaryIO, delimiter: str) -> int:
+def _write_csv(lines: Iterator[Answered], file: BinaryIO, delimiter: str, *, is_safe: bool) -> int:
     count = 0
     with _text(file) as text:
         writer = csv.DictWriter(text, COLUMNS, delimiter=delimiter)
         writer.writeheader()
         for line in lines:
-            writer.writerow({name: _in_csv(value) for name, value in row_of(line.fields).items()})
+            writer.writerow({name: _in_csv(value, is_safe=is_safe) for name, value in row_of(line.fields).items()})
             count += 1
     return count
 
@@ -119,7 +131,9 @@ def _chunks(items: Iterator[T]) -> Iterator[list[T]]:
         yield chunk
 
 
-def _in_csv(value: object) -> object:
+def _in_csv(value: object, *, is_safe: bool) -> object:
+    if is_safe and isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
     return str(value).lower() if isinstance(value, bool) else value
 
 
@@ -160,7 +174,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` if all goes well, and vanishes if not."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with scratch.open("wb") as file:
+        with open_new(scratch) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

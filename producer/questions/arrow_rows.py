@@ -19,7 +19,6 @@ _ROWS_AT_ONCE = 256
 _FEWEST_AT_ONCE = 16
 _BYTES_AT_ONCE = 64 * 1024 * 1024
 _ARROW_PER_JSON = 8
-_MOST_UNPACKED = 256 * 1024 * 1024
 _BOMB = 100
 """What is so many times as large as it is packed is looked at more closely."""
 
@@ -138,7 +137,7 @@ def _rows_at_once(group: Any, place: str, names: list[str]) -> int:  # noqa: ANN
             # A text that many values share is in the file once: each of a row may be as long as all of the column.
             shared = column.num_values // max(1, group.num_rows) if column.physical_type == "BYTE_ARRAY" else 1
             largest_row += column.total_uncompressed_size * max(1, shared)
-    if unpacked > _MOST_UNPACKED and unpacked > _BOMB * packed:
+    if unpacked > _BYTES_AT_ONCE and unpacked > _BOMB * packed:
         msg = f"{place} is {packed} bytes, and would be {unpacked} unpacked; write the file again in smaller row groups, or without such long cells"
         raise UsageError(msg)
     if largest_row > _BYTES_AT_ONCE and largest_row > _BOMB * packed:

@@ -19,6 +19,7 @@ _MOST_UNKNOWN_IDS = 5
 _MOST_ID_BYTES = 4096
 _QUESTION, _ANSWER = 0, 1
 _ROWS_AT_ONCE = 1000
+_STEPS_BETWEEN_LOOKS = 100_000
 
 
 class Answered(NamedTuple):
@@ -100,8 +101,12 @@ def id_table() -> Iterator[IdTable]:
         with closing(sqlite3.connect("", isolation_level=None)) as database:
             # Nobody will ever read it again, so nothing in it need survive.
             database.executescript("PRAGMA journal_mode = OFF; PRAGMA temp_store = FILE; BEGIN")
+            # Sorting is one long call: in here, Ctrl-C is heard.
+            database.set_progress_handler(lambda: 0, _STEPS_BETWEEN_LOOKS)
             yield IdTable(database)
     except sqlite3.Error as error:
+        if "interrupted" in str(error):
+            raise KeyboardInterrupt from None
         msg = f"cannot keep ids in a temporary file ({error}); free some space, or set TMPDIR to a folder that has some"
         raise UsageError(msg) from None
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import orjson
 
@@ -42,6 +42,11 @@ _MOST_MODELS = 10_000
 _NOT_JSON = "it is not JSON"
 """How a reason begins that says no more than that (`producer.questions.fields`)."""
 _LINE_BITS = 44
+_TICK_EVERY = 1000
+
+T = TypeVar("T")
+Tick = Callable[[int], None]
+"""Hears how many questions or answers were gone through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +106,16 @@ def read_questions(source: Source, limits: ReadingLimits) -> Iterator[ParsedQues
     return (question for question, _ in _read(source, limits, forms, _positions(source, limits, forms)))
 
 
-def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool = False) -> Checked:
+def check_questions(
+    source: Source, limits: ReadingLimits, *, skip_invalid: bool = False, tick: Tick = lambda _: None
+) -> Checked:
     """Go through all the files.
 
     Args:
         source: The files; must not change meanwhile.
         limits: Must be the same in `read_checked`.
         skip_invalid: Only count the questions that cannot be used.
+        tick: Called with the number of questions so far, now and then.
 
     Raises:
         UsageError: A file cannot be read, has not the columns it should, or changed meanwhile; there is no question, or far too many repeated
@@ -124,7 +132,7 @@ def check_questions(source: Source, limits: ReadingLimits, *, skip_invalid: bool
     marks = MarkTaker()
     with id_table() as table:
         ids = DuplicateFinder(table)
-        for question, size in _read(source, limits, forms, positions):
+        for question, size in ticked(_read(source, limits, forms, positions), tick):
             usable = isinstance(question, ParsedQuestion)
             if isinstance(question, Invalid):
                 invalid += 1
@@ -188,6 +196,14 @@ def read_checked(source: Source, limits: ReadingLimits, checked: Checked) -> Ite
     _ensure_unchanged(source, checked.file_ids)
     if count != checked.count:
         raise _changed(source.files[-1])
+
+
+def ticked(items: Iterator[T], tick: Tick) -> Iterator[T]:
+    """The same items; `tick` is called with how many there were, now and then."""
+    for number, item in enumerate(items):
+        if not number % _TICK_EVERY:
+            tick(number)
+        yield item
 
 
 def _form_finder(source: Source) -> Callable[[Path], Form]:

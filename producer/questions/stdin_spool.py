@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import filecmp
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from producer.questions.compression import CHUNK_BYTES
+from producer.scratch_file import open_new
 from wire.errors import UsageError
 
 
@@ -17,8 +19,10 @@ def spool_path(answers: Path) -> Path:
     return answers.with_name(f"{answers.name}.questions")
 
 
-def spool(stdin: BinaryIO, answers: Path, max_bytes: int) -> Path:
+def spool(stdin: BinaryIO, answers: Path, max_bytes: int, tick: Callable[[int], None] = lambda _: None) -> Path:
     """Read all of standard input into its file.
+
+    `tick` is called with the bytes that have come.
 
     The file stays until every question has its answer: what made the questions may not make the same ones again. If it is there already, from an
     attempt that was not finished, the input has to be the same.
@@ -29,7 +33,7 @@ def spool(stdin: BinaryIO, answers: Path, max_bytes: int) -> Path:
     kept = spool_path(answers)
     scratch = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
     try:
-        if not _copy(stdin, scratch, max_bytes):
+        if not _copy(stdin, scratch, max_bytes, tick):
             msg = "standard input: there is no question in it"
             raise UsageError(msg)
         if not kept.exists():
@@ -49,11 +53,14 @@ def spool(stdin: BinaryIO, answers: Path, max_bytes: int) -> Path:
     return kept
 
 
-def _copy(stdin: BinaryIO, path: Path, max_bytes: int) -> int:
+def _copy(stdin: BinaryIO, path: Path, max_bytes: int, tick: Callable[[int], None]) -> int:
     size = 0
-    with path.open("wb") as file:
-        while piece := stdin.read(CHUNK_BYTES):
+    read: Callable[[int], bytes] = getattr(stdin, "read1", stdin.read)
+    with open_new(path) as file:
+        # What has come, not what was asked for: a slow pipe is counted as it flows.
+        while piece := read(CHUNK_BYTES):
             size += len(piece)
+            tick(size)
             if size > max_bytes:
                 msg = f"standard input: it is longer than limits.max_stdin_bytes ({max_bytes}); raise that, or write the questions to a file"
                 raise UsageError(msg)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -57,6 +58,72 @@ def test_a_table_becomes_a_table(tmp_path: Path) -> None:
     changed = batchfleet(*command[:-4], "--template", "{{ text }}")
     assert changed.returncode == 2
     assert "asked as (" in changed.stderr
+
+
+def test_answers_go_to_standard_output(tmp_path: Path) -> None:
+    """As a filter, in whatever format: questions from a pipe, answers to one, and nothing stays on the disk."""
+    command = [
+        sys.executable,
+        "-m",
+        "batchfleet",
+        "run",
+        "-",
+        "-o",
+        "-",
+        "--ordered",
+        "--engine",
+        "stub",
+        "--format",
+        "csv",
+    ]
+    questions = "".join(json.dumps({"id": f"q{number}", "question": "Why?"}) + "\n" for number in range(20))
+
+    done = subprocess.run(  # noqa: S603 (our own command)
+        command,
+        input=questions,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert [row["id"] for row in csv.DictReader(done.stdout.splitlines())] == [f"q{number}" for number in range(20)]
+    assert "answers   standard output" in done.stderr
+    assert not list(tmp_path.glob("batchfleet-*"))
+
+
+def test_a_filter_that_is_stopped_says_how_to_go_on(tmp_path: Path) -> None:
+    """Its answers stay where the command that it names continues with them."""
+    (tmp_path / "questions.jsonl").write_text("".join(f'{{"question": "{number}?"}}\n' for number in range(2000)))
+    command = [
+        sys.executable,
+        "-m",
+        "batchfleet",
+        "run",
+        str(tmp_path / "questions.jsonl"),
+        "-o",
+        "-",
+        "--engine",
+        "stub",
+    ]
+    environ = os.environ | {"TMPDIR": str(tmp_path)} | {f"BATCHFLEET_{name}": value for name, value in SLOW.items()}
+    with subprocess.Popen(  # noqa: S603 (our own command)
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environ
+    ) as running:
+        wait_until(
+            lambda: any(path.stat().st_size for path in tmp_path.glob("batchfleet-*/answers.jsonl")),
+            "answers are written",
+            60,
+        )
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+
+    (kept,) = tmp_path.glob("batchfleet-*/answers.jsonl")
+    assert running.returncode == 130
+    assert out == ""
+    assert f"-o {kept} --engine stub --run run-" in " ".join(err.replace("\\", "").split())
 
 
 def test_standard_input_survives_a_kill(tmp_path: Path, redis_server: PrivateRedis) -> None:

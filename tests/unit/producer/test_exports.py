@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -19,10 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.answers import exporter
-from producer.answers.answers_file import ANSWER_FIELDS, answer_line
+from producer.answers.answers_file import ANSWER_FIELDS, AnswersFile, answer_line
 from producer.answers.columns import COLUMNS, row_of
 from producer.answers.destination import Destination, destination
-from producer.answers.exporter import export
+from producer.answers.exporter import ensure_writable, export
 from producer.questions import stdin_spool
 from producer.questions.compression import zstd_for
 from producer.questions.parser import Invalid, ParsedQuestion
@@ -314,6 +315,63 @@ def test_the_name_says_the_format(name: str, format_: str, journal: str) -> None
     to = destination(Path("x") / name)
 
     assert (to.format, to.journal) == (format_, Path("x") / journal)
+
+
+@pytest.mark.parametrize(("is_csv_safe", "expected"), [(False, "=1+1"), (True, "'=1+1")])
+def test_a_spreadsheet_finds_no_formulas_if_asked(tmp_path: Path, *, is_csv_safe: bool, expected: str) -> None:
+    """Cells are as they are by default; with --csv-safe, what begins as a formula does is text, and numbers stay numbers."""
+    journal = written(tmp_path / "answers.jsonl", an_answer("-1", text="=1+1"))
+    to = destination(tmp_path / "out.csv", is_csv_safe=is_csv_safe)
+
+    export(journal, to, {})
+
+    (row,) = rows_in(to.path)
+    assert row["text"] == expected
+    assert row["id"] == ("'-1" if is_csv_safe else "-1")
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    """Even one whose file is not there yet: it stays a link, and the file gets the answers."""
+    journal = written(tmp_path / "answers.jsonl", an_answer("a"))
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "out.csv"
+    link.symlink_to(tmp_path / "there" / "real.csv")
+
+    export(journal, destination(link), {})
+
+    assert link.is_symlink()
+    assert rows_in(tmp_path / "there" / "real.csv")[0]["id"] == "a"
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    """It is refused before anything is asked, with the way to write to one."""
+    os.mkfifo(tmp_path / "out.csv")
+
+    with pytest.raises(UsageError, match="it is no regular file; choose another -o, or - for standard output"):
+        ensure_writable(destination(tmp_path / "out.csv"))
+
+
+def test_names_that_can_be_foreseen_follow_no_link(tmp_path: Path) -> None:
+    """A link in the place of a scratch file, a journal or a sidecar leads nowhere: what it points to is left alone."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    journal = written(tmp_path / "answers.jsonl", an_answer("a"))
+    for name in (
+        f".out.csv.{os.getpid()}.tmp",
+        "a.jsonl.run",
+        "b.csv.journal",
+        f".c.jsonl.questions.{os.getpid()}.tmp",
+    ):
+        (tmp_path / name).symlink_to(precious)
+
+    export(journal, destination(tmp_path / "out.csv"), {})
+    stdin_spool.spool(io.BytesIO(b"{}"), tmp_path / "c.jsonl", 100)
+    for path, follows in ((tmp_path / "a.jsonl", True), (tmp_path / "b.csv.journal", False)):
+        with pytest.raises(UsageError, match="is a link; choose another -o"):
+            AnswersFile(path, follows_link=follows)
+
+    assert precious.read_text() == "mine"
+    assert rows_in(tmp_path / "out.csv")[0]["id"] == "a"
 
 
 def test_what_cannot_be_written_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
