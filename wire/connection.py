@@ -108,16 +108,20 @@ def _packing_in_c(
     return type(kind.__name__, (kind,), {"pack_command": pack_command})
 
 
-def check_server(client: redis.Redis, address: RedisAddress) -> None:
+def check_server(client: redis.Redis, address: RedisAddress, *, may_evict: bool = False) -> None:
     """Ask once whether a fleet can live there.
+
+    Args:
+        may_evict: Pass over that it would drop keys when it is full, for those who only look.
 
     Raises:
         QueueUnavailableError: It does not answer.
-        QueueUnusableError: It answers, but is too old, a replica, or does not let us in.
+        QueueUnusableError: It answers, but is too old, a replica, would drop keys, or does not let us in.
     """
     with translated(address):
         info: dict[str, Any] = client.info("server")
         role = client.info("replication").get("role")
+        policy = "" if may_evict else client.info("memory").get("maxmemory_policy", "")
     mode = info.get("redis_mode")
     if mode in MODES:
         msg = f"Redis at {address.shown()} is {MODES[mode]}"
@@ -129,13 +133,16 @@ def check_server(client: redis.Redis, address: RedisAddress) -> None:
     if role == "slave":
         msg = f"Redis at {address.shown()} is a read-only replica; give the address of its primary"
         raise QueueUnusableError(msg)
+    if policy not in {"", "noeviction"}:
+        msg = f"Redis at {address.shown()} would drop questions and answers when it is full (maxmemory-policy {policy}); set it to noeviction"
+        raise QueueUnusableError(msg)
 
 
 @contextlib.contextmanager
-def opened(address: RedisAddress) -> Iterator[redis.Redis]:
+def opened(address: RedisAddress, *, may_evict: bool = True) -> Iterator[redis.Redis]:
     """A client for one command of a person's, of a server that was checked; closed after the block, and errors in it are ours."""
     with connect(address) as client, translated(address):
-        check_server(client, address)
+        check_server(client, address, may_evict=may_evict)
         yield client
 
 

@@ -178,7 +178,7 @@ def run_file(asking: RunRequest, settings: Settings, engine: str, workers: int) 
     served = {model}
     if settings.redis.url:
         # Before a fleet is started on it, of which each part would say so in its own words.
-        with opened(address := to_options.redis_address(settings)):
+        with opened(address := to_options.redis_address(settings), may_evict=False):
             served.update(served_models(address))
     what = prepare(asking, settings, asking.served_as or model, settings.model.generator_settings.sampling_defaults)
     ensure_served(what, sorted(served))
@@ -211,7 +211,7 @@ def _producer_options(asking: RunRequest, settings: Settings) -> ProducerOptions
 def submit_file(asking: RunRequest, settings: Settings) -> int:
     """`batchfleet submit`: one file, to a fleet that runs elsewhere. Returns the exit code, as `run_file`."""
     address = to_options.redis_address(settings)
-    with opened(address):
+    with opened(address, may_evict=False):
         pass
     # What nobody has set here is the workers' to say.
     model = asking.served_as or served_model(address, settings)
