@@ -23,6 +23,11 @@ class TerminalConsole(Console):
         if not self.is_terminal:
             self.width = UNBOUNDED
 
+    @property
+    def width_if_terminal(self) -> int | None:
+        """Columns that tables are to fit; None where there is no terminal."""
+        return self.width if self.is_terminal else None
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As rich does, which calls this for every part of a whole."""
         for segment in super().render(renderable, options):

@@ -8,11 +8,16 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich.text import Text
+
 from batchfleet.cli.flags import Commands, Shared, add_engine, add_json
+from batchfleet.console import TerminalConsole
 from batchfleet.settings import to_options
 from batchfleet.settings.mask import to_file_text
 from batchfleet.settings.schema import Settings
+from batchfleet.status.table import Kind, columns_of, fit, rich_table
 from batchfleet.tuning.machine import describe_machine, in_words
+from batchfleet.tuning.table_report import Report
 from batchfleet.tuning.tune import Tuned, TuningPlan, tune
 from wire.errors import UsageError
 
@@ -58,7 +63,7 @@ def _tune(arguments: argparse.Namespace, settings: Settings) -> int:
     )
     tuned = tune(plan, settings, lambda words: print(words, file=sys.stderr, flush=True))
     machine = describe_machine()
-    print(tuned.report.as_text(in_words(machine)), file=sys.stderr)
+    _show(tuned.report, in_words(machine))
     text = _file_text(tuned, plan.engine)
     if arguments.output is not None:
         arguments.output.write_text(text, encoding="utf-8")
@@ -68,6 +73,19 @@ def _tune(arguments: argparse.Namespace, settings: Settings) -> int:
     elif arguments.output is None:
         print(text, end="")
     return 0
+
+
+def _show(report: Report, machine: str) -> None:
+    console = TerminalConsole(stderr=True)
+    settings = ", ".join(f"{name} {value}" for name, value in report.parameters.items())
+    console.print(Text(f"tune: {settings}\n{machine}\n"))
+    for table in report.tables:
+        headings = [(heading, Kind.NUMBER, 0 if heading == "of the best" else None) for heading in table.columns]
+        rows = [tuple(map(str, row)) for row in table.rows]
+        console.print(
+            Text(f"{table.title}:"), rich_table(fit(columns_of(headings, rows), console.width_if_terminal)), Text()
+        )
+    console.print(*map(Text, report.notes), sep="\n")
 
 
 def _file_text(tuned: Tuned, engine: str) -> str:

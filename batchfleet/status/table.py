@@ -8,6 +8,8 @@ from enum import Enum
 from os.path import commonprefix
 
 from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
 
 GAP, NARROW_GAP = 3, 2
 ROOMY_NAME, SHORTEST_NAME = 24, 12
@@ -142,3 +144,33 @@ def _shared_out(columns: Sequence[Column], width: int | None, gap: int, shortest
 
 def _made(column: Column, width: int) -> Column:
     return replace(column, cells=tuple(shortened(column.cells, width))) if column.kind is Kind.NAME else column
+
+
+def columns_of(headings: Sequence[tuple[str, Kind, int | None]], rows: Sequence[tuple[str, ...]]) -> list[Column]:
+    """Nothing for no rows."""
+    return [
+        Column(heading, cells, kind, drop)
+        for (heading, kind, drop), cells in zip(headings, zip(*rows, strict=True), strict=bool(rows))
+    ]
+
+
+def rich_table(fitted: Fitted) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, fitted.gap, 0, 0), header_style="bold")
+    for column, width in zip(fitted.columns, fitted.widths, strict=True):
+        # Folded, where not even the columns that always stay have room: a number that was cut would be another one.
+        table.add_column(
+            Text(column.heading),
+            justify="right" if column.kind is Kind.NUMBER else "left",
+            overflow="fold",
+            width=width,
+        )
+    for row in zip(*(_cells(column) for column in fitted.columns), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def _cells(column: Column) -> list[Text]:
+    return [
+        Text(cell, style=style)
+        for cell, style in zip(column.cells, column.styles or [""] * len(column.cells), strict=True)
+    ]

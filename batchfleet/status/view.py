@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from batchfleet.humanize import GIB, count, duration, gib, plural, rate
 from batchfleet.status.model import BatcherStatus, FleetStatus, GpuStatus, QueueStatus, RunStatus, WorkerStatus
-from batchfleet.status.table import Column, Fitted, Kind, fit
+from batchfleet.status.table import Column, Kind, columns_of, fit, rich_table
 
 STATE_STYLES = {
     "running": "green",
@@ -43,9 +42,9 @@ def draw(
     queues, workers = fit(_queues(status), width), fit(_workers(shown), width)
     runs = fit(_runs([run for run in status.runs if run.state not in OVER]), width)
     parts: list[RenderableType] = [Text(_first_line(status))]
-    parts += [_table(queues), Text()] if status.queues else [Text("no questions were ever sent to this fleet\n")]
-    parts += [_table(runs), Text()] if runs.columns else []
-    parts += [_table(workers)] if shown else [Text("no worker reports")]
+    parts += [rich_table(queues), Text()] if status.queues else [Text("no questions were ever sent to this fleet\n")]
+    parts += [rich_table(runs), Text()] if runs.columns else []
+    parts += [rich_table(workers)] if shown else [Text("no worker reports")]
     if len(shown) < len(status.workers):
         parts.append(Text(f"... and {plural(len(status.workers) - len(shown), 'more worker')}", style="dim"))
     parts.append(Text())
@@ -85,7 +84,7 @@ def _batchers(batchers: Sequence[BatcherStatus], leader: str) -> str:
 
 
 def _queues(status: FleetStatus) -> list[Column]:
-    return _columns(
+    return columns_of(
         [
             ("model", Kind.NAME, None),
             ("waiting", Kind.NUMBER, None),
@@ -128,7 +127,7 @@ def _runs(runs: Sequence[RunStatus]) -> list[Column]:
         ("average", Kind.NUMBER, 0),
         ("asked by", Kind.NAME, 7),
     ]
-    return _columns(columns, [_run(run) for run in runs]) if runs else []
+    return columns_of(columns, [_run(run) for run in runs]) if runs else []
 
 
 def _run(run: RunStatus) -> tuple[str, ...]:
@@ -167,7 +166,7 @@ def _workers(workers: Sequence[WorkerStatus]) -> list[Column]:
     ]
     if any(worker.gpu_use or worker.gpus for worker in workers):
         columns += [("GPUs", Kind.NUMBER, 9), ("busy", Kind.NUMBER, 5), ("memory", Kind.NUMBER, 6)]
-    made = _columns(columns, [_worker(worker)[: len(columns)] for worker in workers])
+    made = columns_of(columns, [_worker(worker)[: len(columns)] for worker in workers])
     styles = tuple(STATE_STYLES.get(worker.state, "") for worker in workers)
     return [replace(column, styles=styles) if column.heading == "state" else column for column in made]
 
@@ -187,14 +186,6 @@ def _worker(worker: WorkerStatus) -> tuple[str, ...]:
         _busy(worker.gpu_use),
         _memory(worker.gpu_use),
     )
-
-
-def _columns(headings: Sequence[tuple[str, Kind, int | None]], rows: Sequence[tuple[str, ...]]) -> list[Column]:
-    """Nothing for no rows."""
-    return [
-        Column(heading, cells, kind, drop)
-        for (heading, kind, drop), cells in zip(headings, zip(*rows, strict=True), strict=bool(rows))
-    ]
 
 
 def _rate(per_s: float, none: str = "-") -> str:
@@ -226,25 +217,3 @@ def _failures(status: FleetStatus) -> Iterator[str]:
             + ", ".join(f"{count(number)} {kind}" for kind, number in kinds.most_common(KINDS_SHOWN))
             + "  (by the workers that report)"
         )
-
-
-def _table(fitted: Fitted) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, fitted.gap, 0, 0), header_style="bold")
-    for column, width in zip(fitted.columns, fitted.widths, strict=True):
-        # Folded, where not even the columns that always stay have room: a number that was cut would be another one.
-        table.add_column(
-            Text(column.heading),
-            justify="right" if column.kind is Kind.NUMBER else "left",
-            overflow="fold",
-            width=width,
-        )
-    for row in zip(*(_cells(column) for column in fitted.columns), strict=True):
-        table.add_row(*row)
-    return table
-
-
-def _cells(column: Column) -> list[Text]:
-    return [
-        Text(cell, style=style)
-        for cell, style in zip(column.cells, column.styles or [""] * len(column.cells), strict=True)
-    ]

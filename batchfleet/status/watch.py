@@ -26,7 +26,7 @@ FEWEST_WORKERS = 3
 def show(status: FleetStatus) -> None:
     """Print it once: on a terminal, to fit it; elsewhere as wide as it is."""
     console = TerminalConsole()
-    console.print(draw(status, advise(status), width=_width(console)))
+    console.print(draw(status, advise(status), width=console.width_if_terminal))
 
 
 def watch(address: RedisAddress) -> None:
@@ -44,7 +44,7 @@ def watch(address: RedisAddress) -> None:
 
 def fitting(status: FleetStatus, heading: RenderableType, console: Console) -> RenderableType:
     """All that a terminal has room for: of more workers than that, only some are shown."""
-    advice, width = advise(status), _width(console)
+    advice, width = advise(status), console.width if console.is_terminal else None
     whole = Group(heading, draw(status, advice, width=width))
     too_many = len(console.render_lines(whole)) - console.height if console.is_terminal else 0
     if too_many <= 0:
@@ -55,7 +55,7 @@ def fitting(status: FleetStatus, heading: RenderableType, console: Console) -> R
     )
 
 
-def _look(address: RedisAddress, console: Console) -> RenderableType:
+def _look(address: RedisAddress, console: TerminalConsole) -> RenderableType:
     heading = Text(
         f"{datetime.now().astimezone():%H:%M:%S}  {address.shown()}  (Ctrl-C ends this view, not the fleet)\n",
         style="dim",
@@ -66,7 +66,3 @@ def _look(address: RedisAddress, console: Console) -> RenderableType:
     except QueueUnavailableError as error:
         return Group(heading, Text(f"{error}; trying again", style="red"))
     return fitting(status, heading, console)
-
-
-def _width(console: Console) -> int | None:
-    return console.width if console.is_terminal else None

@@ -14,8 +14,11 @@ from typing import Any
 
 import orjson
 from pydantic import JsonValue
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from batchfleet.humanize import count
+from batchfleet.status.table import Kind, columns_of, fit, rich_table
 from producer.scratch_file import open_new
 
 LATENCIES_KEPT = 100_000
@@ -103,47 +106,30 @@ class Comparison:
             table.writerow([row["name"], *settings, *("" if row[name] is None else row[name] for name in names[1:])])
         return text.getvalue()
 
-    def as_text(self) -> str:
-        """A table for people."""
+    def drawn(self, width: int | None) -> RenderableType:
+        """A table for people, to fit so many columns of a terminal; all of it for None."""
         scored = any(row.accuracy is not None for row in self.rows)
-        head = [
-            "run",
-            "answered",
-            "failed",
-            "tokens read",
-            "written",
-            "questions/s",
-            "latency p50",
-            "p95",
-            *(["accuracy"] if scored else []),
+        failed = any(row.failed for row in self.rows)
+        headings = [
+            ("run", Kind.NAME, None),
+            ("answered", Kind.NUMBER, 4),
+            ("failed", Kind.NUMBER, 2 if failed else 7),
+            ("tokens read", Kind.NUMBER, 6),
+            ("written", Kind.NUMBER, 5),
+            ("questions/s", Kind.NUMBER, 0),
+            ("latency p50", Kind.NUMBER, 3),
+            ("p95", Kind.NUMBER, 1),
+            *([("accuracy", Kind.NUMBER, None)] if scored else []),
         ]
-        lines = [head]
-        for row in self.rows:
-            cells = [
-                row.name,
-                count(row.answered),
-                count(row.failed),
-                count(row.prompt_tokens),
-                count(row.completion_tokens),
-            ]
-            cells += [
-                _shown(row.questions_per_s, "{:.1f}"),
-                _shown(row.latency_p50_s, "{:.2f} s"),
-                _shown(row.latency_p95_s, "{:.2f} s"),
-            ]
-            lines.append([*cells, *([_shown(row.accuracy, "{:.1%}")] if scored else [])])
-        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-        text = [
-            f"{line[0]:<{widths[0]}}"
-            + "".join(f"  {cell:>{width}}" for cell, width in zip(line[1:], widths[1:], strict=True))
-            for line in lines
-        ]
-        text += [
-            f"{row.name}: {row.status}{': ' if row.reason else ''}{row.reason}"
+        fitted = fit(columns_of(headings, [_cells(row)[: len(headings)] for row in self.rows]), width)
+        parts: list[RenderableType] = [rich_table(fitted)]
+        parts += [Text(f"no room here for: {', '.join(fitted.dropped)}", style="dim")] if fitted.dropped else []
+        parts += [
+            Text(f"{row.name}: {row.status}{': ' if row.reason else ''}{row.reason}")
             for row in self.rows
             if row.status != "complete"
         ]
-        return "\n".join(line.rstrip() for line in text)
+        return Group(*parts)
 
 
 def count_answers(row: Row, lines: Iterable[bytes]) -> None:
@@ -171,6 +157,20 @@ def _swept(rows: Iterable[Row]) -> list[str]:
 
 def _plain(value: JsonValue) -> JsonValue:
     return value if isinstance(value, str | int | float) else json.dumps(value)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.name,
+        count(row.answered),
+        count(row.failed),
+        count(row.prompt_tokens),
+        count(row.completion_tokens),
+        _shown(row.questions_per_s, "{:.1f}"),
+        _shown(row.latency_p50_s, "{:.2f} s"),
+        _shown(row.latency_p95_s, "{:.2f} s"),
+        _shown(row.accuracy, "{:.1%}"),
+    )
 
 
 def _shown(value: float | None, form: str) -> str:

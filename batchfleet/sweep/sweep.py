@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchfleet.console import TerminalConsole
 from batchfleet.runs.progress import ProgressView
 from batchfleet.runs.run_file import STDIN, RunRequest, prepare
 from batchfleet.runs.signals import Interruption
@@ -222,7 +223,8 @@ def _report(plan: SweepPlan, comparison: Comparison, *, interrupted: bool) -> in
     if plan.asking.as_json:
         print(json.dumps({"runs": [row.as_dict() for row in comparison.rows]}))
     else:
-        print(comparison.as_text())
+        console = TerminalConsole()
+        console.print(comparison.drawn(console.width_if_terminal))
     unfinished = [row for row in comparison.rows if row.status != "complete"]
     if not plan.asking.quiet:
         print(f"answers, comparison.json and comparison.csv are in {plan.folder}", file=sys.stderr)

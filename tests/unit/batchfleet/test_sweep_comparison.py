@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 
 import orjson
+import pytest
+from rich.console import Console, RenderableType
 
 from batchfleet.sweep.comparison import Comparison, Row, count_answers
 
@@ -19,6 +22,14 @@ LINES = [
     ),
     orjson.dumps({"id": "c", "status": "failed", "error": {"kind": "refused"}}),
 ]
+
+
+def shown(drawn: RenderableType, width: int = 10_000) -> str:
+    """The lines that a terminal of so many columns gets."""
+    console = Console(width=width, file=io.StringIO(), force_terminal=True, color_system=None)
+    with console.capture() as captured:
+        console.print(drawn)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
 def a_row(name: str = "warm", **overrides: float) -> Row:
@@ -62,11 +73,11 @@ def test_csv_and_json_hold_all_runs(tmp_path: Path) -> None:
 def test_accuracy_is_a_column_once_somebody_has_scored() -> None:
     """And none before."""
     row = a_row()
-    before = Comparison(Path(), [row]).as_text()
+    before = shown(Comparison(Path(), [row]).drawn(None))
     row.accuracy = 0.5
 
     assert "accuracy" not in before
-    assert "50.0%" in Comparison(Path(), [row]).as_text()
+    assert "50.0%" in shown(Comparison(Path(), [row]).drawn(None))
 
 
 def test_what_is_not_finished_is_said_below_the_table() -> None:
@@ -74,7 +85,7 @@ def test_what_is_not_finished_is_said_below_the_table() -> None:
     row = a_row()
     row.status, row.reason = "not finished", "the engine cannot boot"
 
-    assert Comparison(Path(), [row]).as_text().endswith("warm: not finished: the engine cannot boot")
+    assert shown(Comparison(Path(), [row]).drawn(None)).endswith("warm: not finished: the engine cannot boot")
 
 
 def test_time_that_earlier_calls_took_counts(tmp_path: Path) -> None:
@@ -95,3 +106,21 @@ def test_a_damaged_comparison_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "comparison.json").write_text('{"runs": [{"name": "warm", "run": "warm-1"}]}')
 
     Comparison(tmp_path, [a_row()]).take_over()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 110])
+def test_the_comparison_fits_the_terminal(width: int) -> None:
+    """Whole numbers in whole columns, and what has no room is named; names of runs lose their middle."""
+    rows = [a_row(f"temperature-{number / 10}_max_tokens-{16 * number}") for number in range(1, 4)]
+    for row in rows:
+        row.answered = row.questions = 1_319
+        row.prompt_tokens, row.completion_tokens, row.accuracy = 94_426, 337_664, 0.512
+        row.elapsed_s, row.measured_questions, row.latency_p50_s, row.latency_p95_s = 24.7, 1_319, 14.0, 23.11
+
+    lines = shown(Comparison(Path(), rows).drawn(width), width).splitlines()
+    whole = shown(Comparison(Path(), rows).drawn(None)).split()
+
+    assert max(map(len, lines)) <= width
+    assert all(word in whole for line in lines for word in line.split() if word[0].isdigit())
+    assert "51.2%" in "\n".join(lines)
+    assert width >= 110 or "no room here for" in "\n".join(lines)
