@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import orjson
 from batchfleet.cli import question_flags
 from batchfleet.cli.flags import EXIT_CODES, Commands, Shared, add_json
 from batchfleet.scoring.report import as_dict, as_text
-from batchfleet.scoring.score import Score, ScoredQuestion, ScoringPlan, score
+from batchfleet.scoring.score import NO_GROUP, Score, ScoredQuestion, ScoringPlan, score
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from producer.questions.sources import find_files
@@ -94,6 +95,10 @@ def _score(arguments: argparse.Namespace, settings: Settings) -> int:
                 disputed(line)
 
         result = score(plan, see)
+    if arguments.by and all(set(groups) <= {NO_GROUP} for groups in result.groups):
+        print(
+            f"batchfleet: warning: --by {arguments.by}: no question has such a field in its metadata", file=sys.stderr
+        )
     print(json.dumps(as_dict(result, files, arguments.by)) if arguments.json else as_text(result, files, arguments.by))
     return _exit_code(result)
 

@@ -192,8 +192,12 @@ def _tallies(line: ScoredQuestion, number: int, result: Score, plan: ScoringPlan
         yield groups.setdefault(line.group, ScoreTally())
 
 
+NO_GROUP = "(none)"
+"""Of questions that lack the field by which they are grouped."""
+
+
 def _group(joined: Joined, by: str) -> str:
     value: Any = None if isinstance(joined.asked, Invalid) else joined.asked.metadata
     for name in by.removeprefix("metadata.").split("."):
         value = value.get(name) if isinstance(value, dict) else None
-    return "(none)" if value is None else str(value)[:200]
+    return NO_GROUP if value is None else str(value)[:200]

@@ -353,3 +353,16 @@ def test_a_sweep_scores_runs_whose_questions_have_known_answers(tmp_path: Path, 
     ]
 
     assert found == [0.6, None, None]
+
+
+def test_a_field_that_no_question_has_is_named(tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One group of all of them would look like an answer."""
+    answers = write(tmp_path / "answers.jsonl", [an_answer(number, "B") for number in range(6)])
+
+    main(["score", answers, "--key", key, "--by", "metadata.topic"])
+    unknown = capsys.readouterr().err
+    main(["score", answers, "--key", key, "--by", "subject"])
+    known = capsys.readouterr().err
+
+    assert "warning: --by metadata.topic: no question has such a field in its metadata" in unknown
+    assert known == ""
