@@ -158,6 +158,9 @@ def translated(address: RedisAddress) -> Iterator[None]:
     except redis.exceptions.NoPermissionError as error:
         msg = f"Redis at {address.shown()} does not allow what a fleet needs: {_words(error)}"
         raise QueueUnusableError(msg) from error
+    except redis.exceptions.InvalidResponse as error:
+        msg = f"what answers at {address.shown()} is no Redis ({_words(error)}): another service, such as HTTP or SSH, has that port"
+        raise QueueUnusableError(msg) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         if advice := _tls_advice(str(error)):
             msg = f"Redis at {address.shown()}: TLS handshake failed ({_words(error)}); {advice}"
@@ -247,6 +250,9 @@ def _in_our_words(error: redis.exceptions.ResponseError, address: RedisAddress) 
         return QueueUnavailableError(
             f"Redis at {address.shown()} is out of memory; raise its maxmemory or lower limits.max_pending_bytes"
         )
+    if "MISCONF" in words:
+        where = "where it keeps its data (TMPDIR, if `batchfleet run` started it)"
+        return QueueUnavailableError(f"Redis at {address.shown()} cannot write to its disk: make room {where}; {words}")
     if shows(FORBIDDEN):
         return QueueUnusableError(f"Redis at {address.shown()} does not allow what a fleet needs: {words}")
     # Who starts at a replica is told at once, by `check_server`. Who runs was let in by a primary, and there will be one again.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
 import pytest
 import redis.asyncio
 from redis._parsers.base import BaseParser
-from redis.exceptions import DataError
+from redis.exceptions import DataError, ResponseError
 
-from wire.connection import RedisAddress, connect_async, translated
-from wire.errors import QueueUnavailableError
+from wire.connection import RedisAddress, connect, connect_async, translated
+from wire.errors import QueueUnavailableError, QueueUnusableError
 
 URL = "redis://localhost:1"
 
@@ -61,3 +64,40 @@ def test_what_passes_by_itself_is_waited_for(reply: str) -> None:
     """As redis-py reads it, which takes the code off some texts: each of these says to try again later, and ends no program."""
     with pytest.raises(QueueUnavailableError), translated(RedisAddress(URL)):
         raise BaseParser.parse_error(reply)
+
+
+@pytest.mark.parametrize(
+    "greeting", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"<html></html>\r\n"]
+)
+def test_a_port_of_another_service_is_named(greeting: bytes) -> None:
+    """One sentence, which is final: waiting would not make a Redis of it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        address = RedisAddress(f"redis://127.0.0.1:{server.getsockname()[1]}")
+
+        def answer() -> None:
+            with server.accept()[0] as client:
+                client.recv(1000)
+                client.sendall(greeting)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with (
+            pytest.raises(
+                QueueUnusableError, match=r"what answers at .* is no Redis .*: another service, such as HTTP or SSH"
+            ),
+            translated(address),
+        ):
+            connect(address).ping()
+        thread.join()
+
+
+def test_a_full_disk_of_redis_says_where_to_make_room() -> None:
+    """It is waited for, and the user is told what fills up."""
+    error = ResponseError("MISCONF Errors writing to the AOF file: No space left on device")
+
+    with (
+        pytest.raises(QueueUnavailableError, match=r"cannot write to its disk: make room .*TMPDIR.*No space left"),
+        translated(RedisAddress(URL)),
+    ):
+        raise error
