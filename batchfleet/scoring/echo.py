@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from batchfleet.scoring.answer_keys import Options
 from batchfleet.scoring.normalize import normal
@@ -68,7 +68,7 @@ def _around_echo(text: str, question: str, options: Options | None) -> tuple[str
     )
     lines = [line for line in asked if len(line) >= _LEAST_CHARS]
     anchor = next((line for line in reversed(lines) if lines.count(line) == 1), None)
-    for line in lines:
+    for line in _occurring(lines, text):
         text = re.sub(_spaced(line), _ANCHOR if line == anchor else _ECHO, text, flags=re.IGNORECASE)
     # At the end of a line it is the question once more; within a sentence, "the answer to ... is B", the sentence goes on.
     end = next((match.end() for match in _REPEATED.finditer(text) if _ANCHOR in match[0]), None)
@@ -80,10 +80,16 @@ def _around_echo(text: str, question: str, options: Options | None) -> tuple[str
 
 def without_sentences(text: str, question: str) -> str:
     """A text without the sentences of the question that it quotes."""
-    for sentence in re.split(r"(?<=[.?!:])\s+", normal(question)[-20_000:]):
-        if len(sentence) >= _LEAST_CHARS:
-            text = re.sub(_spaced(sentence.rstrip(".?!: ")), "", text, flags=re.IGNORECASE)
+    sentences = [one.rstrip(".?!: ") for one in re.split(r"(?<=[.?!:])\s+", normal(question)[-20_000:])]
+    for sentence in _occurring([one for one in sentences if len(one) >= _LEAST_CHARS], text):
+        text = re.sub(_spaced(sentence), "", text, flags=re.IGNORECASE)
     return text
+
+
+def _occurring(pieces: Sequence[str], text: str) -> list[str]:
+    """Those that are somewhere in a text: looking is far cheaper than making an expression of each line of a long prompt."""
+    text = " ".join(text.split()).lower()
+    return [piece for piece in pieces if " ".join(piece.split()).lower() in text]
 
 
 def _spaced(text: str) -> str:
@@ -95,12 +101,14 @@ def _without_lists(text: str, options: Options | None) -> str:
     """Take out two or more options that follow each other with nothing between, to the end of a line: they are offered, not chosen."""
     if options is None or not options.texts:
         return text
+    offered = [normal(option).rstrip(" .;,") for option in options.texts]
+    present = set(_occurring(offered, text))
     found = [
         (match.start(), match.end(), number)
-        for number, (label, option) in enumerate(zip(options.labels, options.texts, strict=True))
-        if (words := _spaced(normal(option).rstrip(" .;,")))
+        for number, (label, option) in enumerate(zip(options.labels, offered, strict=True))
+        if option in present
         for match in re.finditer(
-            rf"(?<!\w)[(\[*_]*{re.escape(label)}[*_]*[)\].:]+[*_\s]*{words}(?!\w)[*_]*", text, re.IGNORECASE
+            rf"(?<!\w)[(\[*_]*{re.escape(label)}[*_]*[)\].:]+[*_\s]*{_spaced(option)}(?!\w)[*_]*", text, re.IGNORECASE
         )
     ]
     kept, at = "", 0

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from batchfleet.scoring.answer_keys import ChoiceKey, Key, key_of, text_of
-from batchfleet.scoring.extract import extract, is_right
+from batchfleet.scoring.choice import choose
 from batchfleet.scoring.join import Joined, join
-from batchfleet.scoring.result import RULES_VERSION
+from batchfleet.scoring.number import calculate
+from batchfleet.scoring.numbers import Number, agree
+from batchfleet.scoring.result import RULES_VERSION, Extraction
 from batchfleet.scoring.tally import Outcome, Pair, ScoreTally
 from producer.questions.parser import Invalid
 from producer.questions.question_file import ReadingLimits, Source, check_questions, read_checked, read_questions
@@ -138,6 +140,25 @@ def has_keys(key: Source, limits: ReadingLimits) -> bool:
         not isinstance(asked, Invalid) and key_of(asked)
         for asked, _ in zip(read_questions(key, limits), range(_LOOKED_AT_FOR_KEYS), strict=False)
     )
+
+
+def extract(text: str, key: Key, *, question: str = "", is_truncated: bool = False) -> Extraction:
+    """What a text says. Looks at what can be chosen, never at what is right: the same text gives the same for any right answer.
+
+    Args:
+        question: As it was asked, to know it again where the text repeats it.
+        is_truncated: The text was cut off at its longest.
+    """
+    if isinstance(key, ChoiceKey):
+        return choose(text, key.options, question=question, is_truncated=is_truncated)
+    return calculate(text, question=question, is_truncated=is_truncated)
+
+
+def is_right(extraction: Extraction, key: Key, tolerance: float = 0.0) -> bool:
+    """Whether that is the known answer; numbers may differ by `tolerance`, as a part of the known one."""
+    if isinstance(extraction.value, Number):
+        return not isinstance(key, ChoiceKey) and agree(extraction.value, key.right, tolerance)
+    return isinstance(key, ChoiceKey) and extraction.value == key.right
 
 
 def _line(joined: Joined, plan: ScoringPlan) -> ScoredQuestion | None:

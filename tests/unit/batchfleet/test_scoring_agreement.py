@@ -13,9 +13,9 @@ import pytest
 
 from batchfleet.scoring import answer_keys as scoring_keys
 from batchfleet.scoring.answer_keys import ChoiceKey, Key, NumberKey, Options
-from batchfleet.scoring.extract import extract
 from batchfleet.scoring.numbers import Number
 from batchfleet.scoring.result import Extraction
+from batchfleet.scoring.score import extract
 from producer.questions.parser import ParsedQuestion, QuestionParser
 
 HERE = Path(__file__).parents[1]
