@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import tempfile
@@ -16,6 +17,9 @@ from hypothesis import settings
 
 from batchfleet.supervisor.private_server import PrivateRedis
 from batchfleet.supervisor.processes import stop_all
+from tests.isolation import isolate
+
+isolate(os.environ)
 
 settings.register_profile("batchfleet", deadline=None, print_blob=True)
 settings.load_profile("batchfleet")

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +16,7 @@ from batchfleet.tuning.questions import LONGEST, MEDIAN_CHARS, SHORTEST, make_qu
 from batchfleet.tuning.table_report import Table, percentile
 from benchmarks.stage_trace import STAGES
 from tests.integration import tiny_model
+from tests.isolation import shared_cache
 from tests.processes import TREES, write_questions
 
 
@@ -159,10 +159,9 @@ def test_scale_sets_simulated_workers_against_the_ideal() -> None:
 
 def test_queue_sets_the_fleet_beside_another_queue() -> None:
     """Both are measured with the same questions; the other one, in an environment of its own, says its versions."""
-    cache = Path(tempfile.gettempdir()) / f"batchfleet-test-peers-{os.getuid()}"
     arguments = ("--count", "300", "--batch", "64", "--rounds", "1", "--peers", "huey", "--peer-count", "60", "--json")
 
-    done = bench("queue", *arguments, XDG_CACHE_HOME=str(cache))
+    done = bench("queue", *arguments, XDG_CACHE_HOME=str(shared_cache()))
 
     assert done.returncode == 0, done.stderr
     rates, versions = json.loads(done.stdout)["tables"].values()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 from pydantic import JsonValue
+
+from tests.isolation import shared_cache
 
 MAX_MODEL_LEN = 512
 MAX_VOCABULARY_TOKENS = 512
@@ -56,9 +57,9 @@ ENGINE_ARGUMENTS: dict[str, JsonValue] = {
 
 
 def cached(*, chat_template: bool = True) -> Path:
-    """The model's folder below the system's temporary directory, made by whichever process comes first."""
+    """The model's folder, made by whichever process comes first."""
     kind = "chat" if chat_template else "plain"
-    folder = Path(tempfile.gettempdir()) / f"batchfleet-tiny-llama-{os.getuid()}-{FORMAT}-{kind}"
+    folder = shared_cache() / f"tiny-llama-{FORMAT}-{kind}"
     if not folder.exists():
         made = Path(tempfile.mkdtemp(dir=folder.parent))
         make(made, chat_template=CHAT_TEMPLATE if chat_template else None)
