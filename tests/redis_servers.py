@@ -30,7 +30,7 @@ class Server(PrivateRedis):
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(5)
+            connection.settimeout(PATIENCE_S)
             connection.connect(str(self._socket))
             connection.sendall(b"PING\r\n")
             return connection.recv(1) in {b"+", b"-"}
@@ -39,7 +39,8 @@ class Server(PrivateRedis):
 
 def server_version() -> str:
     """What the redis-server that the tests start says of itself, such as `Redis server v=7.0.15`."""
-    said = subprocess.run([find_server(), "--version"], check=True, capture_output=True, text=True, timeout=30).stdout  # noqa: S603 (ours)
+    command = [find_server(), "--version"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE_S).stdout  # noqa: S603 (ours)
     return said.partition(" sha=")[0].strip()
 
 
@@ -151,7 +152,7 @@ def _pass_on(front: ssl.SSLSocket, behind: socket.socket) -> None:
 
 
 def _send_all(front: ssl.SSLSocket, data: bytes) -> None:
-    front.settimeout(30)
+    front.settimeout(PATIENCE_S)
     front.sendall(data)
     front.setblocking(False)  # noqa: FBT003 (socket's own signature)
 

@@ -64,3 +64,8 @@ def accept(client: redis.Redis, run: str, deadlines_s: Sequence[float | None], *
         chunk = deadlines_s[start : start + CHUNK_QUESTIONS]
         assert submitter.offer(len(chunk), priority=priority, deadlines_s=chunk).outcome == "ok"
     return submitter
+
+
+def answered(client: redis.Redis, run: str) -> int:
+    """How many questions of a run have an answer."""
+    return int(client.hget(f"batchfleet:run:{run}", "answered") or 0)

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from gpu_worker.engines.vllm import watchdog
-from gpu_worker.engines.vllm.tether import ENDING_S
 from tests.integration import tiny_model
-from tests.processes import TREES, wait_until
+from tests.processes import PATIENCE_S, TREES, wait_until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
@@ -82,9 +81,9 @@ def test_the_engine_does_not_outlive_its_owner(
 
     owner.send_signal(number)
 
-    owner.wait(5)
+    owner.wait(PATIENCE_S)
     owner.stdout.close()
-    took_s = wait_until(lambda: not watchdog.living(family), "the end of the engine's processes", ENDING_S)
-    wait_until(lambda: not list(temporary.glob("batchfleet-engine-*")), "the end of the engine's folder", ENDING_S)
+    took_s = wait_until(lambda: not watchdog.living(family), "the end of the engine's processes")
+    wait_until(lambda: not list(temporary.glob("batchfleet-engine-*")), "the end of the engine's folder")
     assert not [path for path in temporary.iterdir() if path.is_socket()]
     print(f"{number.name}: {len(family)} processes were gone {took_s:.1f} s later")

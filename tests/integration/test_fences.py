@@ -23,6 +23,7 @@ from producer.options import ProducerOptions
 from producer.questions.parser import ParsedQuestion
 from producer.sender import Sender
 from tests.builders import a_question, an_answer
+from tests.processes import PATIENCE_S
 from wire.clock import ServerClock
 from wire.codec import decode_batch, encode_question
 from wire.connection import RedisAddress
@@ -150,7 +151,7 @@ def reap(client: redis.Redis) -> int:
 
 async def let_lapse(client: redis.Redis) -> None:
     """Return once a lease has lapsed and its batch was taken back."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not reap(client):
             await asyncio.sleep(0.01)
 

@@ -16,6 +16,7 @@ from batchfleet.supervisor.private_server import PrivateRedis
 from gpu_worker.claims import HeldBatch
 from gpu_worker.publisher import Publisher, RunEpoch
 from tests.builders import a_question, an_answer
+from tests.processes import PATIENCE_S
 from wire.codec import encode_record
 from wire.connection import RedisAddress
 from wire.errors import QueueUnavailableError
@@ -52,7 +53,7 @@ async def test_a_batch_outlives_records_that_redis_refuses(redis_server: Private
         writer.add(an_answer("q1", index=0), 100)
         writer.finish(HeldBatch("b1", "t", 1, [(a_question("q1"), 100)]))
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await writer.refused.wait()
             await asyncio.sleep(0.1)  # It pauses, and tries again.
             assert client.exists("rq:job:b1")

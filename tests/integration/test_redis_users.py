@@ -19,7 +19,7 @@ from batcher.handover import HandOver
 from batcher.leadership import Leadership
 from tests.hostile.attacks import JOBS, KEYS, MODEL
 from tests.integration.test_fences import put_question
-from tests.processes import ROOT, Processes, batchfleet, read_answers, wait_until, write_questions
+from tests.processes import PATIENCE_S, ROOT, Processes, batchfleet, read_answers, wait_until, write_questions
 from tests.redis_servers import Server, free_port, running
 from wire.errors import LeaseLostError
 
@@ -76,14 +76,14 @@ class Recorded:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._begun.wait(30)
+        assert self._begun.wait(PATIENCE_S)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._admin.echo("that was all")
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
 
     def _listen(self) -> None:
         with self._admin.monitor() as monitor:
@@ -181,7 +181,6 @@ def a_lost_lease(guarded: Guarded) -> None:
         HandOver(guarded.fleet, guarded.fleet, KEYS, lost).commit(MODEL, 0, [[question]])
 
 
-@pytest.mark.timeout(300)
 def test_the_user_may_run_what_a_fleet_runs_and_nothing_else(guarded: Guarded, folder: Path) -> None:
     """The commands allowed are those that were seen, each of them; and Redis has refused nothing."""
     with Recorded(guarded.admin) as recorded:

@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 from batchfleet.settings.load import load_settings
-from tests.processes import ROOT
+from tests.processes import PATIENCE_S, ROOT
 
 
 def tune(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run it to its end, as a user would."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHFLEET_STUB_STEP_S": "0.002", **environ}
     command = [sys.executable, "-m", "batchfleet", "tune", *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603 (ours)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)  # noqa: S603 (ours)
 
 
 def test_the_file_it_writes_is_faster_and_can_be_used(tmp_path: Path) -> None:

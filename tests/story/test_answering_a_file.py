@@ -203,7 +203,7 @@ def test_a_stopped_worker_finishes_or_gives_back_within_its_grace(
         fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "drain")
         wait_until(lambda: client.zcard("batchfleet:leases:stub"), "batches in flight")
         fleet.kill("leaving", signal.SIGTERM)
-        assert fleet.finish("leaving", 10) == 0
+        assert fleet.finish("leaving") == 0
         assert client.zcard("batchfleet:leases:stub") == 0
         fleet.worker("staying")
         assert fleet.finish("producer") == 0

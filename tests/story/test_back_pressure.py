@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import redis
 
 from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
-from tests.submissions import accept
+from tests.submissions import accept, answered
 
 SMALL = {"BATCHFLEET_LIMITS_MAX_PENDING_QUESTIONS": "500", "BATCHFLEET_LIMITS_RUN_WINDOW": "500"}
 
@@ -71,55 +70,47 @@ def test_two_producers_end_at_about_the_same_time(
 ) -> None:
     """Each with as many questions, and room for a fraction of them: neither lives on the other's account."""
     count = 4000
+    producers = []
     with Processes(
         redis_server.url, tmp_path, {**SMALL, "BATCHFLEET_STUB_STEP_S": "0.005", "BATCHFLEET_STUB_MAX_TOKENS": "10"}
     ) as fleet:
         for name in ("left", "right"):
             write_questions(tmp_path / f"{name}.jsonl", count, prefix=name)
-            fleet.submit(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.out", "--run", name, name=name)
+            asking = fleet.submit(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.out", "--run", name, name=name)
+            producers.append(asking)
         wait_until(
             lambda: all(client.exists(f"batchfleet:run:{name}:producer") for name in ("left", "right")),
             "both have begun",
         )
         fleet.batcher()
         fleet.worker()
-        began, ended = time.monotonic(), dict[str, float]()
-        while len(ended) < 2:
-            for name in {"left", "right"} - ended.keys():
-                if fleet.started[name].poll() is not None:
-                    ended[name] = time.monotonic() - began
-            time.sleep(0.01)
-    first_s, last_s = sorted(ended.values())
-    print(f"two producers with {count} questions each ended after {first_s:.1f} s and {last_s:.1f} s")
-    assert first_s > 0.8 * last_s
+        wait_until(lambda: any(producer.poll() is not None for producer in producers), "one has all of its answers")
+        done = min(lines_in(tmp_path / f"{name}.out") for name in ("left", "right"))
+    print(f"when one of two producers had its {count} answers, the other had {done}")
+    assert done > 0.8 * count
 
 
 def test_ten_questions_do_not_wait_behind_a_hundred_thousand(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
 ) -> None:
-    """Of the same priority. They begin within three batch times, although stream, queue and engine are full of an earlier run's."""
-    step_s, longest = 0.02, 40
-    clock = {"STUB_STEP_S": step_s, "STUB_MIN_TOKENS": 10, "STUB_MAX_TOKENS": longest, "STUB_MAX_NUM_SEQS": 32}
+    """Of the same priority: they go before what waits already, though stream, queue and engine are full of an earlier run's."""
+    # Slow steps: how long the batcher takes on a busy machine counts for little beside them.
+    clock = {"STUB_STEP_S": "0.1", "STUB_MIN_TOKENS": "10", "STUB_MAX_TOKENS": "40", "STUB_MAX_NUM_SEQS": "32"}
     accept(client, "huge", [None] * 100_000)
-    with Processes(
-        redis_server.url, tmp_path, {f"BATCHFLEET_{key}": str(value) for key, value in clock.items()}
-    ) as fleet:
+    with Processes(redis_server.url, tmp_path, {f"BATCHFLEET_{key}": value for key, value in clock.items()}) as fleet:
         fleet.batcher()
         fleet.worker()
         # By then the batcher has read what waits.
-        wait_until(
-            lambda: int(client.hget("batchfleet:run:huge", "answered") or 0) > 300, "the huge run is being answered"
-        )
-        assert client.llen("rq:queue:batchfleet:stub") > 60
+        wait_until(lambda: answered(client, "huge") > 100, "the huge run is being answered")
+        waiting = 16 * int(client.llen("rq:queue:batchfleet:stub"))
+        assert waiting > 900
         small = accept(client, "small", [None] * 10)
+        before = answered(client, "huge")
         wait_until(lambda: len(small.records()) == 10, "the small run is answered")
-    answers = [record for record in small.records() if record.status == "answered"]
-    waited_s = sorted((answer.latency_s or 0.0) - step_s * answer.usage.completion_tokens for answer in answers)
-    print(
-        f"ten late questions waited {waited_s[0]:.2f} to {waited_s[-1]:.2f} s; a batch takes up to {step_s * longest:.2f} s"
-    )
-    assert len(waited_s) == 10
-    assert waited_s[-1] < 3 * step_s * longest
+        meanwhile = answered(client, "huge") - before
+    print(f"while ten late questions waited, {meanwhile} of the earlier run were answered")
+    assert {record.status for record in small.records()} == {"answered"}
+    assert meanwhile < waiting
 
 
 def test_a_late_small_run_is_not_starved_by_a_huge_early_one(tmp_path: Path, redis_server: PrivateRedis) -> None:

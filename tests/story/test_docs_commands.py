@@ -30,7 +30,7 @@ from batchfleet.supervisor.private_server import SERVER_VARIABLE, PrivateRedis
 from batchfleet.supervisor.processes import spawn, stop_all
 from batchfleet.supervisor.state_folder import default_folder, redis_url
 from tests.documented import PAGES, ROOT, Shown, commands_of
-from tests.processes import wait_until, write_questions
+from tests.processes import PATIENCE_S, wait_until, write_questions
 from tests.unit.scripted_server import ScriptedServer, a_text
 from wire.keys import Keys, queue_member
 
@@ -74,7 +74,6 @@ SMALLER = {"--workers 4": "--workers 2", "scale 6": "scale 3"}
 """CI has two cores."""
 
 SERVICE = re.compile(r"batchfleet (batcher|worker|up)\b")
-PATIENCE_S = 100.0
 
 
 def reason(shown: Shown) -> str | None:
@@ -271,10 +270,10 @@ def served() -> Iterator[int]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(PATIENCE_S)
     yield ports[0]
     loop.call_soon_threadsafe(stopping.set)
-    thread.join(30)
+    thread.join(PATIENCE_S)
     loop.close()
 
 
@@ -306,7 +305,6 @@ def reader(redis_server: PrivateRedis, served: int) -> Iterator[Reader]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("page", [page for page in PAGES if any(reason(shown) is None for shown in commands_of(page))])
 def test_every_command_of_a_page_works(page: str, reader: Reader) -> None:
     """In their order, with the exit code that is promised; where the page shows what is printed, that is printed."""

@@ -17,7 +17,7 @@ import pytest
 
 from batchfleet.supervisor.private_server import PrivateRedis
 from batchfleet.supervisor.processes import spawn
-from tests.processes import ROOT, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
+from tests.processes import PATIENCE_S, ROOT, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 SLOW = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BATCHFLEET_STUB_MAX_TOKENS": "25"}
 
@@ -34,12 +34,14 @@ def test_an_interrupted_submission_goes_on_with_the_command_that_it_names(
         fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "stopped")
         wait_until(lambda: lines_in(answers) > 20, "the first answers")
         fleet.kill("producer", signal.SIGINT)
-        assert fleet.finish("producer", 30) == 130
+        assert fleet.finish("producer") == 130
         told = fleet.log("producer")
         summary = json.loads((tmp_path / "answers.jsonl.summary.json").read_text())
         done = lines_in(answers)
 
-        assert fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "stopped", name="again").wait(60) == 0
+        assert (
+            fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "stopped", name="again").wait(PATIENCE_S) == 0
+        )
 
     assert (
         f"{done} of 1 200 questions have their line in {answers}".replace(f"{done}", f"{done:,}".replace(",", " "))
@@ -93,7 +95,7 @@ def test_an_interrupted_run_ends_soon_and_leaves_nothing_behind(tmp_path: Path, 
     process = start_run(tmp_path, step_s="0.2")
     wait_until(lambda: lines_in(tmp_path / "answers.jsonl") > 0, "the first answer")
     process.send_signal(number)
-    assert process.wait(30) == 130
+    assert process.wait(PATIENCE_S) == 130
 
     told = (tmp_path / "log").read_text()
     assert "are open; this fleet and its queue end with the command, and going on asks them again" in told
@@ -108,7 +110,7 @@ def test_a_second_interruption_ends_at_once(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     time.sleep(0.02)  # Two that come at once count as one.
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(PATIENCE_S) == 130
 
     told = (tmp_path / "log").read_text()
     assert "Traceback" not in told
@@ -122,7 +124,7 @@ def test_an_interruption_before_anything_is_asked_is_quiet(tmp_path: Path) -> No
     process = start_run(tmp_path, step_s="0.05")
     wait_until(lambda: any((tmp_path / "tmp").iterdir()), "the fleet starts")
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(PATIENCE_S) == 130
 
     assert "Traceback" not in (tmp_path / "log").read_text()
     assert list((tmp_path / "tmp").iterdir()) == []

@@ -12,14 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from batchfleet.metrics import names
 from batchfleet.supervisor.private_server import PrivateRedis
 from gpu_worker.options import default_capacity
-from tests.processes import Processes, batchfleet, wait_until, write_questions
+from tests.processes import PATIENCE_S, Processes, batchfleet, wait_until, write_questions
 
 METRICS = {"BATCHFLEET_METRICS_PORT": "0", "BATCHFLEET_STUB_REFUSE_ON": "Question q7."}
 
 
 def scrape(address: str) -> dict[tuple[str, ...], float]:
     """Every sample: (name, label values in the order of the labels' names ...) -> value."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as reply:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as reply:
         families = list(text_string_to_metric_families(reply.read().decode()))
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value

@@ -36,10 +36,9 @@ from batchfleet import (
 from batchfleet.supervisor.private_server import PrivateRedis
 from batchfleet.supervisor.processes import spawn
 from producer.stream_run import StreamRun
-from tests.processes import ROOT, Processes, wait_until
+from tests.processes import PATIENCE_S, ROOT, Processes, wait_until
 
 SLOW_ENVIRON = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BATCHFLEET_STUB_MAX_TOKENS": "25"}
-PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -751,7 +750,7 @@ with Fleet(model="stub") as fleet:
         processes.batcher()
         processes.worker()
         program = Program(redis_server.url, tmp_path, code)
-        assert program.process.wait(110) == 0, program.output.read_text()[-2000:]
+        assert program.process.wait(PATIENCE_S) == 0, program.output.read_text()[-2000:]
 
     used = json.loads(program.lines()[-1])
     assert list(used)[-1] == "200000"

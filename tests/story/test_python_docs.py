@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import PATIENCE_S, ROOT, Processes
 
@@ -21,7 +19,6 @@ def programs() -> list[str]:
     return ["\n".join(line[4:] for line in block.splitlines()) for block in blocks if "batchfleet" in block]
 
 
-@pytest.mark.timeout(240)
 def test_every_program_on_the_page_runs(redis_server: PrivateRedis, tmp_path: Path) -> None:
     """Each ends well and says nothing on stderr, with only the address of Redis changed."""
     found = programs()

@@ -24,7 +24,6 @@ SHORT_LEASES = {
 WORKERS = ("one", "two", "three")
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("batch_size", "culprits"), [("64", ["q1234"]), ("1", ["q400", "q410", "q1700"])])
 def test_a_question_that_kills_its_engine_is_found_and_its_neighbours_are_answered(
     tmp_path: Path, batch_size: str, culprits: list[str]
@@ -44,7 +43,7 @@ def test_a_question_that_kills_its_engine_is_found_and_its_neighbours_are_answer
     }
 
     arguments = ["run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--engine", "stub", "--workers", "3"]
-    done = batchfleet(*arguments, environ=environ, timeout_s=280)
+    done = batchfleet(*arguments, environ=environ)
 
     assert done.returncode == 1, done.stderr
     failed = {line["id"]: line["error"] for line in read_answers(answers) if line["status"] == "failed"}
@@ -78,7 +77,6 @@ def stopped_holder(client: redis.Redis, fleet: Processes, deaths: int) -> str | 
     return None
 
 
-@pytest.mark.timeout(300)
 def test_workers_killed_from_outside_cost_no_question_its_answer(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
 ) -> None:
@@ -109,7 +107,7 @@ def test_workers_killed_from_outside_cost_no_question_its_answer(
             fleet.kill(name)
             fleet.finish(name)
             fleet.worker(name)
-        assert fleet.finish("producer", 180) == 0
+        assert fleet.finish("producer") == 0
     assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
     assert all(line["status"] == "answered" for line in read_answers(answers))
     assert max(line["attempts"] for line in read_answers(answers)) > 4
@@ -150,7 +148,7 @@ def test_a_worker_whose_engine_stalls_gives_its_work_up(
         fleet.worker("stuck", STUB_HANG_ON="What is")
         fleet.submit(tmp_path / "questions.jsonl", answers)
         wait_until(lambda: client.zcard("batchfleet:leases:stub"), "batches in flight")
-        assert fleet.finish("stuck", 15) == 3
+        assert fleet.finish("stuck") == 3
         assert "no progress" in fleet.log("stuck")
         fleet.worker("healthy")
         assert fleet.finish("producer") == 0

@@ -41,7 +41,7 @@ async def test_what_may_pass_is_tried_again(tmp_path: Path, redis_server: Privat
             fleet.batcher()
             fleet.start("worker", "worker", "--engine", "openai", LIMITS_QUESTION_TIMEOUT_S=str(MOST_S))
             fleet.start("producer", "submit", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl"))
-            assert await asyncio.to_thread(fleet.finish, "producer", 100) == 1
+            assert await asyncio.to_thread(fleet.finish, "producer") == 1
 
     by_id = {line["id"]: line for line in read_answers(tmp_path / "answers.jsonl")}
     assert len(by_id) == len(names)

@@ -14,7 +14,7 @@ import pytest
 from batchfleet.cli.main import main
 from producer.file_run import Runner, StuckError
 from producer.resume import RunTally
-from tests.processes import ROOT, batchfleet, lines_in, read_answers, wait_until, write_questions
+from tests.processes import PATIENCE_S, ROOT, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 CONFIG = """
 generator_settings:
@@ -98,7 +98,7 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     process = subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)  # noqa: S603 (ours)
     wait_until(lambda: lines_in(first) > 20, "the first answers")
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=PATIENCE_S)[1]
     stopped_with = first.read_bytes()
     done = batchfleet(*arguments, "--engine", "stub", environ={"BATCHFLEET_STUB_STEP_S": "0"})
 
@@ -116,7 +116,7 @@ def test_an_engine_that_cannot_boot_costs_its_own_runs_only(tmp_path: Path) -> N
     (tmp_path / "sweep.yaml").write_text(NOBODY_THERE)
     arguments = arguments_of(tmp_path)
 
-    done = batchfleet(*arguments, timeout_s=110)
+    done = batchfleet(*arguments)
 
     assert done.returncode == 3, done.stderr
     assert "port-9: not finished: " in done.stdout

@@ -128,7 +128,7 @@ def test_a_killed_worker_is_started_again_and_a_killed_head_leaves_no_process(
     wait_until(lambda: home.processes() == [], "nothing outlives the head")
     up(machine, home, "--workers", "2", name="again")
 
-    assert machine.finish("producer", 120) == 0, machine.log("producer")
+    assert machine.finish("producer") == 0, machine.log("producer")
     assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
 
 

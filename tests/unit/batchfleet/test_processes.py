@@ -10,7 +10,7 @@ from pathlib import Path
 
 from batchfleet.supervisor import die_with_parent
 from batchfleet.supervisor.processes import last_lines, spawn, stop_all
-from tests.processes import ROOT, wait_until
+from tests.processes import PATIENCE_S, ROOT, wait_until
 
 PARENT = """
 import os, sys, time
@@ -107,5 +107,5 @@ def test_a_complaint_that_cannot_be_written_keeps_its_exit_code() -> None:
             "--redis",
             "unix:///no/such",
         ]
-        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, timeout=60, check=False)  # noqa: S603 (ours)
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, timeout=PATIENCE_S, check=False)  # noqa: S603 (ours)
     assert done.returncode == 3

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
 from gpu_worker.engines.engine import Completion, Refusal
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from tests.builders import a_question
+from tests.unit.stepped_time import run_stepped
 from wire.errors import EngineDeadError
 
 
@@ -33,21 +33,19 @@ async def test_the_text_depends_on_the_question_alone() -> None:
     assert len({len(text[0].split()) for text in together}) > 5
 
 
-async def test_sequences_share_steps_up_to_the_bound() -> None:
+@pytest.mark.parametrize(("bound", "steps"), [(4, 10), (2, 20)])
+def test_sequences_share_steps_up_to_the_bound(bound: int, steps: int) -> None:
     """Four answers of ten tokens take ten steps side by side, and twenty if only two may run at once."""
-    took = {}
-    for bound in (4, 2):
+
+    async def took() -> float:
         engine = StubEngine(StubOptions(max_num_seqs=bound, step_s=0.01, min_tokens=10, max_tokens=10))
         await engine.start()
-        began = time.perf_counter()
+        began = asyncio.get_running_loop().time()
         await answers(engine, 4)
-        took[bound] = time.perf_counter() - began
         await engine.stop()
+        return asyncio.get_running_loop().time() - began
 
-    # Lower bounds hold on any machine; that it is not one question after the other shows in the ratio.
-    assert took[4] >= 0.1
-    assert took[2] >= 0.2
-    assert took[4] < 0.4
+    assert run_stepped(took()) == pytest.approx(0.01 * steps)
 
 
 async def test_a_late_question_joins_those_that_run() -> None:

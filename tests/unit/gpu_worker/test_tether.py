@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gpu_worker.engines.vllm import watchdog
-from gpu_worker.engines.vllm.tether import ENDING_S, Tether, processes_below_me
-from tests.processes import wait_until
+from gpu_worker.engines.vllm.tether import Tether, processes_below_me
+from tests.processes import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 
@@ -59,14 +59,9 @@ pids += [middle.pid, int(middle.stdout.readline())]
 """
 
 
-def gone_within(pids: list[int], seconds: float) -> bool:
-    """Whether none of them runs any more, in time."""
-    deadline = time.monotonic() + seconds
-    while any(alive(pid) for pid in pids):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
+def wait_until_gone(pids: list[int]) -> None:
+    """Return once none of them runs any more."""
+    wait_until(lambda: not any(alive(pid) for pid in pids), f"{pids} are gone")
 
 
 def alive(pid: int) -> bool:
@@ -115,7 +110,7 @@ def an_owner() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], list[int
         owner.wait()
         assert owner.stdout is not None
         owner.stdout.close()
-    assert gone_within(everyone, 2 * ENDING_S)
+    wait_until_gone(everyone)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -128,8 +123,8 @@ def test_nothing_outlives_its_owner(
 
     owner.send_signal(number)
 
-    owner.wait(5)
-    assert gone_within(pids, ENDING_S)
+    owner.wait(PATIENCE_S)
+    wait_until_gone(pids)
 
 
 def test_an_orphan_is_known_from_before(an_owner: Callable[[str], tuple[subprocess.Popen[str], list[int]]]) -> None:
@@ -142,7 +137,7 @@ def test_an_orphan_is_known_from_before(an_owner: Callable[[str], tuple[subproce
     os.kill(middle, signal.SIGKILL)
     owner.kill()
 
-    assert gone_within([guard, middle, grandchild], ENDING_S)
+    wait_until_gone([guard, middle, grandchild])
 
 
 def test_no_file_of_theirs_outlives_it_either(
@@ -158,7 +153,7 @@ def test_no_file_of_theirs_outlives_it_either(
 
     owner.kill()
 
-    assert gone_within([guard, child], ENDING_S)
+    wait_until_gone([guard, child])
     assert not folder.exists()
 
 
@@ -169,7 +164,7 @@ def test_a_stranger_is_left_alone(an_owner: Callable[[str], tuple[subprocess.Pop
 
         owner.kill()
 
-        assert gone_within(pids, ENDING_S)
+        wait_until_gone(pids)
         assert stranger.poll() is None
         stranger.kill()
 
@@ -210,7 +205,7 @@ def test_a_watchdog_that_was_killed_is_replaced() -> None:
     first = tether.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    assert gone_within([first], ENDING_S)
+    wait_until_gone([first])
 
     tether.check()
 
