@@ -54,7 +54,9 @@ def next_image(built: None, tmp_path: Path) -> None:  # noqa: ARG001 (built firs
 
 def waiting_for_the_next(fleet: Composed) -> int:
     """Batches that wait for a worker of a newer version."""
-    script = 'REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli ZCARD batchfleet:newer:stub'
+    script = (
+        'REDISCLI_AUTH="$REDIS_PASSWORD" $(command -v valkey-cli || command -v redis-cli) ZCARD batchfleet:newer:stub'
+    )
     return int(fleet.inside("redis", "sh", "-c", script))
 
 

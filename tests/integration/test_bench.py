@@ -17,17 +17,17 @@ from batchfleet.tuning.table_report import Table, percentile
 from benchmarks.stage_trace import STAGES
 from tests.integration import tiny_model
 from tests.isolation import shared_cache
-from tests.processes import TREES, write_questions
+from tests.processes import PATIENCE_S, TREES, write_questions
 
 
-def bench(*arguments: str, timeout_s: float = 100, **environ: str) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: str, timeout_s: float = PATIENCE_S, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run one benchmark to its end, as a user would."""
     env = {**os.environ, "PYTHONPATH": TREES, **environ}
     command = [sys.executable, "-m", "benchmarks", *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)  # noqa: S603 (ours)
 
 
-def measured(*arguments: str, timeout_s: float = 100) -> dict[str, Any]:
+def measured(*arguments: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
     """What a benchmark prints with --json."""
     done = bench(*arguments, "--json", timeout_s=timeout_s)
     assert done.returncode == 0, done.stderr
@@ -95,7 +95,6 @@ def test_batching_compares_fleets_with_other_ways_to_feed(tmp_path: Path) -> Non
 
 
 @pytest.mark.vllm
-@pytest.mark.timeout(600)
 def test_engine_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path) -> None:
     """Two real engines in turn: raw vLLM fed in every way, and a fleet at each batch size; only what has no barriers counts as raw at its best."""
     generator = {"hf_model_id": str(tiny_model.cached()), "vllm_args": tiny_model.ENGINE_ARGUMENTS}
@@ -115,7 +114,7 @@ def test_engine_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path) -> None:
         "1",
     )
 
-    found = measured("engine", *arguments, "--tokens", "2", "8", "--save", str(tmp_path / "found"), timeout_s=500)
+    found = measured("engine", *arguments, "--tokens", "2", "8", "--save", str(tmp_path / "found"))
 
     (rows,) = found["tables"].values()
     ways = ["64 in flight", "96 in flight", "all at once", "one question at a time", "two questions at a time"]

@@ -18,7 +18,7 @@ import pytest
 from batchfleet import AsyncFleet, Fleet, QuestionFailedError
 from batchfleet.supervisor.private_server import PrivateRedis
 from batchfleet.supervisor.processes import spawn
-from tests.integration.tiny_model import ENGINE_ARGUMENTS, cached
+from tests.integration.tiny_model import ENGINE_ARGUMENTS, ON_A_GPU, cached
 from tests.processes import ROOT, TREES, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 pytestmark = pytest.mark.vllm
@@ -93,6 +93,32 @@ def test_a_file_is_answered_by_vllm(tmp_path: Path, config: Path) -> None:
     assert failed == {"long": "prompt_too_long", "typo": "bad_parameter"}
     assert by_id["chat"]["usage"]["completion_tokens"] <= 5
     assert by_id["q1"]["params"]["temperature"] == 0.0
+
+
+def test_a_model_on_the_command_line_or_in_a_program_is_what_is_loaded(tmp_path: Path) -> None:
+    """Without a file of settings, and without a word of memory where there is no GPU: half of what is free is enough."""
+    write_questions(tmp_path / "questions.jsonl", 3)
+    answers = tmp_path / "answers.jsonl"
+    arguments = {"enforce_eager": True, "max_model_len": 128} | ({"gpu_memory_utilization": 0.25} if ON_A_GPU else {})
+    command = [
+        "run",
+        str(tmp_path / "questions.jsonl"),
+        "-o",
+        str(answers),
+        "--engine",
+        "vllm",
+        "--model",
+        str(cached()),
+    ]
+    more = ["--max-tokens", "4", "--set", f"vllm_args={json.dumps(arguments)}"]
+
+    done = batchfleet(*command, *more, environ={"VLLM_CPU_KVCACHE_SPACE": "0"}, timeout_s=2 * BOOT_S)
+    with Fleet.local("vllm", model=str(cached()), config={"vllm_args": arguments}) as fleet:
+        asked = fleet.ask("Why?", params={"max_tokens": 4})
+
+    assert done.returncode == 0, done.stderr
+    assert {line["model"] for line in read_answers(answers)} == {str(cached())} == {asked.model}
+    assert all(line["usage"]["completion_tokens"] <= 4 for line in read_answers(answers))
 
 
 def test_a_killed_engine_costs_no_question_and_leaves_no_process(tmp_path: Path, config: Path) -> None:
