@@ -120,8 +120,7 @@ def test_a_changed_configuration_does_not_resume(
     assert (code, code_again) == (2, 2)
     assert "parameters" in said
     assert '"max_tokens": 7' in said
-    assert "questions" in said_again
-    assert "count (10 then, 11 now)" in said_again
+    assert "the first 10 questions are the same, the others were added since (10 questions then, 11 now)" in said_again
 
 
 @pytest.mark.parametrize(
