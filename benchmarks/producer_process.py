@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from batchfleet.runs.progress import ProgressView
-from batchfleet.runs.run_file import RunRequest, prepare
+from batchfleet.runs.run_request import RunRequest, prepare
 from batchfleet.settings import to_options
 from batchfleet.tuning import helper
 from benchmarks.cpu_profiler import sampling

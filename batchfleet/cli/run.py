@@ -24,6 +24,7 @@ from batchfleet.cli.flags import (
 from batchfleet.cli.standard_output import STDOUT, deliver, instead
 from batchfleet.runs import run_file
 from batchfleet.runs.resume_hint import command_again
+from batchfleet.runs.run_request import RunRequest
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from wire.errors import UsageError
@@ -99,9 +100,9 @@ def _submit(arguments: argparse.Namespace, settings: Settings) -> int:
     return deliver(arguments, lambda: run_file.submit_file(_asking(arguments, settings, is_piped), settings))
 
 
-def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -> run_file.RunRequest:  # noqa: FBT001 (a value)
+def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -> RunRequest:  # noqa: FBT001 (a value)
     argv = instead(sys.argv, arguments.output, arguments.run) if is_piped else sys.argv
-    return run_file.RunRequest(
+    return RunRequest(
         questions=tuple(arguments.questions) or _configured_questions(settings),
         answers=_configured_answers(settings) if arguments.output is None else Path(arguments.output),
         run=arguments.run,

@@ -9,7 +9,7 @@ from pathlib import Path
 from batchfleet.cli import question_flags
 from batchfleet.cli.flags import EXIT_CODES, Commands, Shared, add_engine, add_json, add_served_as, positive
 from batchfleet.cli.load_settings import load
-from batchfleet.runs.run_file import STDIN, RunRequest
+from batchfleet.runs.run_request import STDIN, RunRequest
 from batchfleet.scoring.score import ScoringPlan, has_keys, score
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings

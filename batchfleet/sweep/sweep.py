@@ -14,7 +14,7 @@ from pathlib import Path
 
 from batchfleet.console import TerminalConsole
 from batchfleet.runs.progress import ProgressView
-from batchfleet.runs.run_file import STDIN, RunRequest, prepare
+from batchfleet.runs.run_request import STDIN, RunRequest, prepare
 from batchfleet.runs.signals import Interruption
 from batchfleet.runs.unserved import ensure_served
 from batchfleet.settings import to_options

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from batchfleet.runs.run_file import RunRequest, prepare
+from batchfleet.runs.run_request import RunRequest, prepare
 from batchfleet.settings import to_options
 from batchfleet.settings.load import load_settings
 from batchfleet.supervisor.private_server import PrivateRedis

@@ -11,7 +11,7 @@ import pytest
 
 from batchfleet.cli.main import main
 from batchfleet.cli.sweep import _accuracy
-from batchfleet.runs.run_file import RunRequest
+from batchfleet.runs.run_request import RunRequest
 from batchfleet.settings.schema import Settings
 from producer.questions.column_mapping import Shape
 from producer.questions.question_file import ReadingLimits, Source, read_questions

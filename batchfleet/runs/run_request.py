@@ -1,0 +1,146 @@
+"""What the user asked for -> a checked run of files, which nothing was sent of yet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from batchfleet.runs.long_step import LongStep
+from batchfleet.settings import to_options
+from batchfleet.settings.schema import Settings
+from gpu_worker.engines.vllm.arguments import read_template
+from producer.answers.answers_file import derives_ids_as_asked, stored_about
+from producer.answers.destination import Destination, OutputFormat, destination
+from producer.answers.exporter import ensure_writable
+from producer.questions.column_mapping import AS_IT_STANDS, Shape
+from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
+from producer.questions.question_file import Checked, Source, check_questions
+from producer.questions.selection import EVERYTHING, Selection
+from producer.questions.sources import InputFormat, find_files
+from producer.questions.stdin_spool import spool
+from producer.resume import FileRun
+from wire.connection import RedisAddress
+from wire.errors import EngineBootError, UsageError
+from wire.messages import JsonObject
+
+STDIN = "-"
+"""What people write for standard input."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What the user asked for.
+
+    Attributes:
+        questions: Files, folders of data sets, and patterns; or `-` alone for standard input.
+        answers: The file that is to hold the answers in the end.
+        run: Id of the run; None to derive it from the fingerprint.
+        skip_invalid: Bad lines become failure records instead of an error.
+        keep_going: Ask all of them, even if the first ones all fail alike.
+        wait_for_room: Wait while the fleet is full, instead of giving up.
+        served_as: The model for all questions, whatever they name; None to ask each of its own.
+        quiet, as_json: How to talk to the user.
+        is_piped: The answers go on to standard output, and the file goes.
+        take_back: Makes Redis forget a run, given where it is, its id and how long a run is kept; returns whether it is gone.
+        priority: Of the questions that bring none.
+        again: The command that was given, for whoever stops it and wants to continue.
+    """
+
+    questions: tuple[str, ...]
+    answers: Path
+    run: str | None = None
+    skip_invalid: bool = False
+    keep_going: bool = False
+    wait_for_room: bool = True
+    quiet: bool = False
+    as_json: bool = False
+    take_back: Callable[[RedisAddress, str, float], bool] = lambda *_: False
+    again: str = "the same command"
+    priority: int = 0
+    shape: Shape = AS_IT_STANDS
+    selection: Selection = EVERYTHING
+    input_format: InputFormat = "auto"
+    csv_style: CsvStyle = FOUND_BY_ITSELF
+    output_format: OutputFormat | None = None
+    is_ordered: bool = False
+    is_csv_safe: bool = False
+    is_piped: bool = False
+    served_as: str | None = None
+
+    @property
+    def to(self) -> Destination:
+        """Where the answers go."""
+        return destination(self.answers, self.output_format, is_ordered=self.is_ordered, is_csv_safe=self.is_csv_safe)
+
+
+def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonObject) -> FileRun:
+    """Check all of the questions and name the run; nothing is sent yet.
+
+    Args:
+        sampling: What is used where a question says nothing, as far as it is known here.
+
+    Raises:
+        UsageError: A file, or a line of it, is unusable.
+    """
+    limits = to_options.reading_limits(settings)
+    ensure_writable(asking.to)
+    # An answers file that an earlier version began goes on with the ids that are in it.
+    as_before = derives_ids_as_asked(stored_about(asking.to.journal))
+    shape = replace(asking.shape, ignores_models=asking.served_as is not None, ids_as_asked=as_before)
+    source = Source(_files(asking, settings), shape, asking.input_format, asking.selection, asking.csv_style)
+    if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
+        msg = f"{asking.answers} holds the questions; choose another -o"
+        raise UsageError(msg)
+    with LongStep("checking the questions", "rows", "nothing was submitted", quiet=asking.quiet) as step:
+        checked = check_questions(source, limits, skip_invalid=asking.skip_invalid, tick=step)
+    fingerprint = fingerprint_of(checked, settings, model, sampling)
+    if described := shape.described():
+        # What it makes of the questions is in their own fingerprint already; here it is named, so that a difference can be told.
+        fingerprint["asked as"] = described
+    if asking.selection != EVERYTHING:
+        fingerprint["limited to"] = str(asking.selection)
+    run = (
+        asking.run
+        or f"run-{hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()}"
+    )
+    return FileRun(run, source, checked, limits, model, fingerprint)
+
+
+def _files(asking: RunRequest, settings: Settings) -> tuple[Path, ...]:
+    if asking.questions == (STDIN,):
+        with LongStep("reading standard input", "bytes", "nothing was submitted", quiet=asking.quiet) as step:
+            return (spool(sys.stdin.buffer, asking.to.journal, settings.limits.max_stdin_bytes, step),)
+    if STDIN in asking.questions:
+        msg = f"{STDIN} is standard input, and stands alone; name it or files"
+        raise UsageError(msg)
+    return find_files(asking.questions)
+
+
+def fingerprint_of(checked: Checked, settings: Settings, model: str, sampling: JsonObject) -> dict[str, str]:
+    """What makes two runs the same: the questions, the model, and what is used where a question says nothing."""
+    generator = settings.model.generator_settings
+    template = generator.chat_template or generator.vllm_args.get("chat_template")
+    return {
+        "questions": checked.fingerprint,
+        "count": str(checked.count),
+        "model": model,
+        "parameters": json.dumps(sampling, sort_keys=True) if sampling else "the workers' own",
+        "template": hashlib.blake2b(_template_text(template).encode(), digest_size=8).hexdigest()
+        if template
+        else "the model's own",
+    }
+
+
+def _template_text(template: JsonValue) -> str:
+    """A file that is called the same and says something else is another template."""
+    try:
+        return read_template(template)
+    except EngineBootError:
+        # It may lie on the workers' machines alone.
+        return str(template)
