@@ -83,6 +83,11 @@ class Collector:
             self._seen = entry_id
         return records
 
+    @property
+    def seen(self) -> bytes:
+        """The entry up to which was read."""
+        return self._seen
+
     def written(self) -> None:
         """Take note that all that `receive` has returned so far is in the answers file."""
         self.handled(self._seen)

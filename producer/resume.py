@@ -1,102 +1,17 @@
-"""What a run is, how it stands, and what an earlier attempt has left of it on disk."""
+"""What a run of a file is, and what an earlier attempt has left of it on disk."""
 
 from __future__ import annotations
 
-import time
-from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from producer.answers.answers_file import IDS_OF_ROWS, AnswersFile
 from producer.questions.duplicates import positions_answered
 from producer.questions.question_file import Checked, ReadingLimits, Source, Tick, read_checked, ticked
 from producer.questions.row_marks import RowMarks, first_difference
+from producer.run_tally import RunTally
 from wire.errors import UsageError
-from wire.messages import Answer, Failure
-
-LATENCIES_KEPT = 10_000
-INSTEAD_OF_TEXT = frozenset({"tool_calls", "function_call", "refusal", "audio"})
-"""Details of an answer that may stand for its text."""
-
-
-@dataclass(slots=True)
-class RunTally:
-    """How a run stands.
-
-    Attributes:
-        questions: In the file.
-        on_disk: Lines in the answers file.
-        answered, failed: Of these.
-        sent: Position up to which questions were accepted.
-        settled: How many of the questions before `sent` have a line.
-        resumed: Lines that were there when this process began.
-        kinds: Failures by kind; `examples` has one (request id, message) of each.
-        finish_reasons: Why the answers that this process wrote end, by reason; `empty`: how many of them hold nothing.
-        prompt_tokens, completion_tokens: Of what this process wrote.
-        latencies: Seconds from submission to record of the latest answers.
-        waiting_for: Why nothing is being submitted now; empty if something is.
-    """
-
-    questions: int
-    on_disk: int = 0
-    answered: int = 0
-    failed: int = 0
-    sent: int = 0
-    settled: int = 0
-    resumed: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, tuple[str, str]] = field(default_factory=dict)
-    finish_reasons: Counter[str] = field(default_factory=Counter)
-    empty: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
-    waiting_for: str = ""
-    started: float = 0.0
-    ended: float = 0.0
-
-    @property
-    def elapsed_s(self) -> float:
-        """From the first push to the last line on disk, in seconds; up to now while the run is on."""
-        return (self.ended or time.monotonic()) - self.started if self.started else 0.0
-
-    @property
-    def done(self) -> int:
-        """Lines that this process has written."""
-        return self.on_disk - self.resumed
-
-    @property
-    def with_fleet(self) -> int:
-        """Questions that were accepted and have no line yet."""
-        return max(0, self.sent - self.settled)
-
-    def count(self, record: Answer | Failure) -> None:
-        self.on_disk += 1
-        self.settled += 1
-        if isinstance(record, Answer):
-            if record.latency_s is not None:
-                self.latencies.append(record.latency_s)
-            self.answered += 1
-            self.finish_reasons[record.finish_reason] += 1
-            self.empty += _is_empty(record)
-            self.prompt_tokens += record.usage.prompt_tokens
-            self.completion_tokens += record.usage.completion_tokens
-        else:
-            self.failed += 1
-            self.kinds[record.error.kind] += 1
-            self.examples.setdefault(record.error.kind, (record.request_id, record.error.message))
-
-    def take_back(self) -> None:
-        """Count nothing of what this process wrote."""
-        self.failed -= sum(self.kinds.values())
-        self.answered -= sum(self.finish_reasons.values())
-        self.on_disk = self.resumed
-
-
-def _is_empty(answer: Answer) -> bool:
-    """Whether there is neither a text nor what a model may give in place of one."""
-    return not any(answer.texts or [answer.text]) and INSTEAD_OF_TEXT.isdisjoint(answer.details or ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from typing import TypeVar
 
 from wire.connection import RedisAddress, translated
 from wire.errors import QueueUnavailableError
+from wire.retry import Backoff
 
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 2.0
+LOOK_S = 0.25
+"""How often a caller is let look around while Redis is away."""
 
 T = TypeVar("T")
 
@@ -30,34 +31,51 @@ class RetryUntilAvailable:
     """
 
     def __init__(
-        self, address: RedisAddress, run: str, patience_s: float, stopping: threading.Event, say: Callable[[str], None]
+        self, address: RedisAddress, patience_s: float, stopping: threading.Event, say: Callable[[str], None]
     ) -> None:
         self._address = address
-        self._run = run
         self._patience_s = patience_s
         self._stopping = stopping
         self._say = say
 
-    def persist(self, step: Callable[[], T], before_again: Callable[[], None] = lambda: None) -> T:
+    def persist(
+        self,
+        step: Callable[[], T],
+        look_around: Callable[[], None] = lambda: None,
+        before_again: Callable[[], None] = lambda: None,
+    ) -> T:
         """Do a step that may safely be done twice, until Redis answers.
+
+        Args:
+            look_around: Called several times a second while it does not; what it raises ends the wait.
+            before_again: Called before each further try.
 
         Raises:
             QueueUnavailableError: It did not for `patience_s` seconds.
             StoppedError: We were told to stop meanwhile.
         """
-        away_since, pause_s = 0.0, FIRST_PAUSE_S
+        away_since, backoff = 0.0, Backoff()
         while True:
             try:
                 with translated(self._address):
-                    return step()
+                    result = step()
             except QueueUnavailableError as error:
                 now = time.monotonic()
                 away_since = away_since or now
                 if now - away_since > self._patience_s:
-                    msg = f"{error}, for {self._patience_s:.0f} s; run {self._run} can be resumed when it does"
+                    msg = f"{error}, for {self._patience_s:.0f} s"
                     raise QueueUnavailableError(msg) from error
                 self._say(str(error))
-                if self._stopping.wait(pause_s):
-                    raise StoppedError from error
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                self._wait(backoff.next_s(), look_around)
                 before_again()
+            else:
+                if away_since:
+                    self._say("")
+                return result
+
+    def _wait(self, pause_s: float, look_around: Callable[[], None]) -> None:
+        until = time.monotonic() + pause_s
+        while (left_s := until - time.monotonic()) > 0:
+            if self._stopping.wait(min(left_s, LOOK_S)):
+                raise StoppedError
+            look_around()

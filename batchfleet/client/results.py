@@ -44,10 +44,9 @@ class Outbox:
         with self._changed:
             return self._changed.wait_for(lambda: len(self._records) < PAGES, wait_s)
 
-    @property
-    def handled(self) -> bytes:
+    def settle(self, received: bytes) -> bytes:
         with self._changed:
-            return self._handled
+            return received if self._is_settled() else self._handled
 
     def finish(self, error: BaseException | None) -> None:
         with self._changed:
@@ -63,7 +62,10 @@ class Outbox:
 
     def is_settled(self, wait_s: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: not self._records and self._handled == self._given, wait_s)
+            return self._changed.wait_for(self._is_settled, wait_s)
+
+    def _is_settled(self) -> bool:
+        return not self._records and self._handled == self._given
 
     @property
     def has_ended_well(self) -> bool:
@@ -120,7 +122,6 @@ class Waiters:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._futures: dict[int, Result] = {}
-        self._last = b""
         self.is_finished = False
 
     def add(self, index: int) -> Result | None:
@@ -148,14 +149,12 @@ class Waiters:
                 future = self._futures.pop(record.index, None)
             if future is not None and future.set_running_or_notify_cancel():
                 future.set_result(from_record(record))
-        self._last = records[-1][0]
 
     def has_room(self, wait_s: float) -> bool:  # noqa: ARG002 (whoever asked has made the room)
         return True
 
-    @property
-    def handled(self) -> bytes:
-        return self._last
+    def settle(self, received: bytes) -> bytes:
+        return received
 
     def is_settled(self, wait_s: float) -> bool:  # noqa: ARG002 (it is at once)
         return True

@@ -23,11 +23,11 @@ from batchfleet.status.model import FleetStatus
 from batchfleet.status.read import read_status
 from batchfleet.status.served import served_models
 from batchfleet.supervisor.state_folder import default_folder, with_running
-from producer.answers.sink import Outlet
+from producer.answers.sink import Sink
 from producer.backlog import PendingQuestion
 from producer.bounded_queue import BoundedQueue
 from producer.sender import RunState
-from producer.stream_run import StreamPlan, StreamRun, with_window
+from producer.stream_run import StreamRun, with_window
 from wire.connection import check_server, connect, translated
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys
@@ -146,7 +146,7 @@ class Session:
         return self._model
 
     def stream(
-        self, run: str, inbox: BoundedQueue[PendingQuestion] | None, outlet: Outlet, window: int | None = None
+        self, run: str, inbox: BoundedQueue[PendingQuestion] | None, sink: Sink, window: int | None = None
     ) -> tuple[StreamRun, RunState]:
         """Open a run that this client serves, and that is to be started. One that this client had under the same id is left before.
 
@@ -158,9 +158,10 @@ class Session:
         stream = StreamRun(
             self.address,
             with_window(to_options.producer_options(self.settings), window),
-            StreamPlan(run, FINGERPRINT),
+            run,
+            FINGERPRINT,
             inbox,
-            outlet,
+            sink,
         )
         with self._lock:
             # A program that stays up has many runs, one after the other.

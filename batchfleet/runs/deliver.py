@@ -10,7 +10,8 @@ from batchfleet.runs.long_step import LongStep
 from producer.answers.destination import Destination
 from producer.answers.exporter import export
 from producer.questions.question_file import read_checked, ticked
-from producer.resume import FileRun, RunTally
+from producer.resume import FileRun
+from producer.run_tally import RunTally
 from wire.messages import JsonObject
 
 

@@ -27,7 +27,7 @@ from batchfleet.runs.progress_text import (
 )
 from batchfleet.runs.status_poller import StatusPoller
 from batchfleet.runs.unserved import UnservedNotice
-from producer.resume import RunTally
+from producer.run_tally import RunTally
 from wire.connection import RedisAddress
 
 FIRST_LINE_S = 5.0

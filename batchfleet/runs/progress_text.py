@@ -10,7 +10,7 @@ from typing import Self
 from batchfleet.humanize import about, count, duration, plural, rate
 from batchfleet.runs.eta import EtaEstimator
 from batchfleet.status.model import FleetStatus, WorkerStatus
-from producer.resume import RunTally
+from producer.run_tally import RunTally
 
 SILENT_S = 3.0
 """After so long without an answer, people want to know why."""

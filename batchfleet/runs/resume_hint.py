@@ -10,7 +10,7 @@ from pathlib import Path
 from batchfleet.humanize import count, duration, plural
 from batchfleet.settings.mask import MASK
 from batchfleet.terminal import folded_command
-from producer.resume import RunTally
+from producer.run_tally import RunTally
 
 _PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s@/]+@")
 

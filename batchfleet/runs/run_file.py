@@ -28,10 +28,12 @@ from batchfleet.supervisor.processes import ChildRefusedError
 from batchfleet.supervisor.services import collect_garbage_rarely
 from batchfleet.terminal import width_of
 from producer.answers.answers_file import AnswersFile
-from producer.file_run import AllFailAlikeError, NotFinishedError, RunCancelledError, Runner, StuckError
+from producer.file_run import AllFailAlikeError, RunCancelledError, Runner
 from producer.options import ProducerOptions
 from producer.questions.stdin_spool import spool_path
 from producer.resume import FileRun, ResumeState, take_stock
+from producer.run import StuckError
+from producer.submitter import NotFinishedError
 from wire.connection import RedisAddress, connect, opened, translated
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys

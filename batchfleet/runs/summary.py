@@ -11,7 +11,7 @@ from pathlib import Path
 
 from batchfleet.humanize import count, duration, plural, rate
 from batchfleet.runs.ledger import Ledger
-from producer.resume import RunTally
+from producer.run_tally import RunTally
 from producer.scratch_file import open_new
 
 MESSAGE_CHARS = 200

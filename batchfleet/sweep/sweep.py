@@ -26,8 +26,10 @@ from batchfleet.supervisor.services import collect_garbage_rarely
 from batchfleet.sweep.combinations import Combination, combinations
 from batchfleet.sweep.comparison import Accuracy, Comparison, Row, count_answers
 from producer.answers.answers_file import AnswersFile
-from producer.file_run import NotFinishedError, RunCancelledError, Runner, StuckError
+from producer.file_run import RunCancelledError, Runner
 from producer.resume import FileRun, take_stock
+from producer.run import StuckError
+from producer.submitter import NotFinishedError
 from wire.errors import UsageError
 
 Load = Callable[[Mapping[str, object], str], Settings]

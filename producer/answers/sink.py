@@ -1,4 +1,4 @@
-"""Where the records of a run go that are not written to a file."""
+"""Where the records of a run go: into a file, or to a program."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ Received = tuple[bytes, Answer | Failure]
 """(entry in the stream of records, record)."""
 
 
-class Outlet(Protocol):
-    """Where the records of a run go."""
+class Sink(Protocol):
+    """Called by the thread that receives."""
 
     def put(self, records: Sequence[Received]) -> None: ...
 
     def has_room(self, wait_s: float) -> bool:
         """Whether more may be put; waits up to `wait_s` seconds for it."""
 
-    @property
-    def handled(self) -> bytes:
-        """The last entry that need not come again, even if this process dies now; empty for none."""
+    def settle(self, received: bytes) -> bytes:
+        """Make safe what was handled.
+
+        Args:
+            received: The last entry that came from Redis; what was not put was handled before.
+
+        Returns:
+            The last entry that need not come again, even if this process dies now; empty for none.
+        """
 
     def finish(self, error: BaseException | None) -> None:
         """No more will be put, because that is all, or because of an error. Called once."""

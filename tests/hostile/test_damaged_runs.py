@@ -14,7 +14,7 @@ import redis
 
 from batchfleet.cli.main import main
 from batchfleet.supervisor.private_server import PrivateRedis
-from producer import file_run
+from producer import run as run_module
 from tests.builders import an_answer, epoch_of
 from tests.hostile.attacks import KEYS, STREAM, last_entry, packed, wrong
 from tests.processes import Processes, lines_in, read_answers, wait_until, write_questions
@@ -27,8 +27,8 @@ SLOW_STUB = {**QUICK, "BATCHFLEET_STUB_STEP_S": "0.005"}
 @pytest.fixture
 def asked(tmp_path: Path, redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command that submits `tmp_path`'s questions as run `r`, in this process, which does not wait long for what does not come."""
-    monkeypatch.setattr(file_run, "QUIET_S", 0.5)
-    monkeypatch.setattr(file_run, "CHECK_S", 0.1)
+    monkeypatch.setattr(run_module, "QUIET_S", 0.5)
+    monkeypatch.setattr(run_module, "CHECK_S", 0.1)
     files = [str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl")]
     return ["submit", *files, "--model", "stub", "--run", "r", "--redis", redis_server.url, "--quiet"]
 

@@ -17,12 +17,14 @@ from batchfleet.supervisor.private_server import PrivateRedis
 from producer.answers.answers_file import AnswersFile, OutputFullError
 from producer.collector import Collector
 from producer.file_run import Runner
+from producer.file_source import FileSource
 from producer.options import ProducerOptions
 from producer.questions.parser import Invalid, ParsedQuestion
 from producer.questions.question_file import ReadingLimits, check_questions, read_checked
 from producer.questions.sources import Source
-from producer.resume import FileRun, RunTally, take_stock
-from producer.sender import Sender, Sent
+from producer.resume import FileRun, take_stock
+from producer.run_tally import RunTally
+from producer.sender import CHUNK_BYTES, CHUNK_QUESTIONS, Sender, Sent
 from tests.builders import an_answer, epoch_of
 from tests.processes import read_answers, write_questions
 from wire.codec import encode_record
@@ -86,16 +88,32 @@ def test_what_may_not_be_on_disk_stays_in_redis(
     assert client.xlen(KEYS.records(RUN)) == 0
 
 
-def test_a_record_that_comes_twice_is_one_line(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
-    """Redis may come back without its last second, and a worker then answers again what has its line already."""
+def test_a_record_that_comes_twice_is_one_line(tmp_path: Path) -> None:
+    """Redis may return without its last second, and a worker then answers again what has its line already."""
     what = a_file_run(tmp_path, 2)
     with AnswersFile(tmp_path / "answers.jsonl") as answers:
-        runner = a_runner(what, answers, redis_server)
-        runner._write([an_answer("q0", index=0), an_answer("q1", index=1)])
-        runner._write([an_answer("q1", index=1)])
-    client.close()
+        source = FileSource(what, take_stock(what, answers), answers.path)
+        source.move_to(2)
 
-    assert [line["id"] for line in read_answers(tmp_path / "answers.jsonl")] == ["q0", "q1"]
+        taken = [source.end(an_answer(f"q{index}", index=index)) for index in (0, 1, 1)]
+
+    assert taken == [True, True, False]
+    assert source.open == 0
+
+
+def test_a_record_of_another_question_is_none_of_its_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Place and id of a question belong together; an answer under another's id would be a lie."""
+    what = a_file_run(tmp_path, 2)
+    with AnswersFile(tmp_path / "answers.jsonl") as answers:
+        source = FileSource(what, take_stock(what, answers), answers.path)
+        assert source.chunk(256, 1_000_000, 0.0) is not None
+        source.move_to(2)
+
+        assert not source.end(an_answer("q1", index=0))
+        assert source.open == 2
+        assert source.end(an_answer("q0", index=0))
+
+    assert "skipped a record of question q1 in the place of q0" in caplog.text
 
 
 def test_a_producer_that_lost_its_run_drops_nothing(tmp_path: Path, client: redis.Redis) -> None:
@@ -130,7 +148,7 @@ def test_a_run_lives_as_long_as_its_producer_waits(tmp_path: Path, client: redis
     assert all(client.ttl(part) > 900 for part in parts)
 
 
-def test_a_file_is_submitted_in_pieces_that_are_bounded_in_bytes(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_a_file_is_submitted_in_pieces_that_are_bounded_in_bytes(tmp_path: Path) -> None:
     """Chat messages weigh as much as prompts do."""
     messages = [{"role": "user", "content": "x" * 300_000}]
     (tmp_path / "questions.jsonl").write_bytes(
@@ -140,7 +158,10 @@ def test_a_file_is_submitted_in_pieces_that_are_bounded_in_bytes(tmp_path: Path,
     what = FileRun(RUN, source, check_questions(source, ReadingLimits()), ReadingLimits(), "stub", {"questions": "x"})
 
     with AnswersFile(tmp_path / "answers.jsonl") as answers:
-        sizes = [len(chunk) for _, chunk in a_runner(what, answers, redis_server)._chunks_from(0)]
+        file, sizes = FileSource(what, take_stock(what, answers), answers.path), []
+        while (chunk := file.chunk(CHUNK_QUESTIONS, CHUNK_BYTES, 0.0)) is not None:
+            sizes.append(len(chunk.questions))
+            file.move_to(chunk.until)
 
     assert sum(sizes) == 10
     assert max(sizes) <= 4
@@ -166,16 +187,14 @@ def test_large_records_are_fetched_a_few_at_a_time(client: redis.Redis) -> None:
 @pytest.mark.parametrize("replaced", [False, True])
 def test_answers_whose_file_was_removed_are_kept(
     tmp_path: Path,
-    redis_server: PrivateRedis,
-    client: redis.Redis,
     replaced: bool,  # noqa: FBT001 (a parameter of the test)
 ) -> None:
     """By hand, or by an editor that saved it: what is written on would vanish with the producer, and the run would end well."""
     what = a_file_run(tmp_path, 20)
     path = tmp_path / "answers.jsonl"
     with AnswersFile(path) as answers:
-        runner = a_runner(what, answers, redis_server)
-        runner._write([an_answer(f"q{index}", index=index) for index in range(10)])
+        take_stock(what, answers)
+        answers.write([an_answer(f"q{index}", index=index) for index in range(10)])
         path.unlink()
         if replaced:
             path.write_text("another\n")
@@ -185,7 +204,6 @@ def test_answers_whose_file_was_removed_are_kept(
 
     (rescued,) = tmp_path.glob("answers.jsonl.*.rescued")
     rescued.replace(path)
-    client.close()
     with AnswersFile(path) as answers:
         assert take_stock(what, answers).tally.on_disk == 10
 
@@ -213,7 +231,7 @@ class Recording(Sender):
 def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What became of the submissions of the test's producer."""
     monkeypatch.setattr(Recording, "outcomes", [])
-    monkeypatch.setattr("producer.file_run.Sender", Recording)
+    monkeypatch.setattr("producer.run.Sender", Recording)
     return Recording.outcomes
 
 
@@ -265,7 +283,7 @@ def test_a_lost_reply_does_not_have_the_file_read_again(
             read.append(question.index)
             yield question
 
-    monkeypatch.setattr("producer.file_run.read_checked", counted)
+    monkeypatch.setattr("producer.file_source.read_checked", counted)
     monkeypatch.setattr(Recording, "lost_before", {2})
     monkeypatch.setattr(Recording, "lost_after", {5, 9})
     what = a_file_run(tmp_path, 80)

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from producer.backlog import Backlog, PendingQuestion
+from producer.bounded_queue import BoundedQueue
 from producer.options import ProducerOptions
 from producer.questions.parser import ParsedQuestion
 from producer.sender import CHUNK_BYTES, CHUNK_QUESTIONS, Sender
@@ -92,7 +93,11 @@ def test_a_submission_is_bounded_in_bytes_wherever_they_are(field: str) -> None:
         "metadata": {"page": text},
         "params": {"guided_regex": text},
     }
-    backlog = Backlog()
-    backlog.add(PendingQuestion(replace(asked(number), **{field: contents[field]})) for number in range(10))
+    inbox: BoundedQueue[PendingQuestion] = BoundedQueue(None)
+    for number in range(10):
+        inbox.offer(PendingQuestion(replace(asked(number), **{field: contents[field]})))
 
-    assert 2 <= len(backlog.chunk(CHUNK_QUESTIONS, CHUNK_BYTES)) <= 4
+    chunk = Backlog("run-1", inbox).chunk(CHUNK_QUESTIONS, CHUNK_BYTES, 0.0)
+
+    assert chunk is not None
+    assert 2 <= len(chunk.questions) <= 4

@@ -14,10 +14,11 @@ from batchfleet.settings import to_options
 from batchfleet.settings.load import load_settings
 from batchfleet.supervisor.private_server import PrivateRedis
 from batchfleet.supervisor.processes import stop_all
-from producer import file_run
+from producer import run as run_module
 from producer.answers.answers_file import AnswersFile
 from producer.file_run import Runner
-from producer.resume import RunTally, take_stock
+from producer.resume import take_stock
+from producer.run_tally import RunTally
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 
@@ -95,7 +96,7 @@ def test_a_redis_that_goes_before_the_last_settle_does_not_spoil_a_complete_run(
     tmp_path: Path, redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every line is on disk; that Redis could not be told so is no failure of the run."""
-    monkeypatch.setattr(file_run, "LAST_SETTLE_S", 0.2)
+    monkeypatch.setattr(run_module, "LAST_SETTLE_S", 0.2)
     (tmp_path / "questions.jsonl").write_text("not JSON\n" * 50)
     settings = load_settings(None, {"BATCHFLEET_REDIS_URL": redis_server.url}, {}).settings
     asking = RunRequest((str(tmp_path / "questions.jsonl"),), tmp_path / "answers.jsonl", skip_invalid=True)

@@ -9,7 +9,7 @@ import pytest
 
 from batchfleet.runs.progress import ProgressView
 from batchfleet.status.model import BatcherStatus, FleetStatus, WorkerStatus
-from producer.resume import RunTally
+from producer.run_tally import RunTally
 
 
 def test_a_silence_does_not_count_the_boot(capsys: pytest.CaptureFixture[str]) -> None:

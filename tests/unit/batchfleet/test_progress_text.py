@@ -16,7 +16,7 @@ from batchfleet.runs.progress_text import ProgressSnapshot, beside_bar, counts, 
 from batchfleet.runs.resume_hint import command_again, how_to_go_on
 from batchfleet.runs.summary import Outcome, as_text, save
 from batchfleet.status.model import BatcherStatus, FleetStatus, QueueStatus, WorkerStatus
-from producer.resume import RunTally
+from producer.run_tally import RunTally
 from tests.builders import an_answer
 from wire.messages import ErrorDetail, Failure
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from batchfleet.runs.summary import Outcome, as_record, as_text
-from producer.resume import RunTally
+from producer.run_tally import RunTally
 from tests.builders import an_answer
 
 

@@ -30,7 +30,7 @@ from batchfleet.status.advice import advise
 from batchfleet.status.model import FleetStatus, QueueStatus, Trouble, WorkerStatus
 from batchfleet.status.view import draw
 from batchfleet.terminal import folded, folded_command, guarded_streams, printable
-from producer.resume import RunTally
+from producer.run_tally import RunTally
 from tests.builders import an_answer
 from wire.messages import ErrorDetail, Failure
 
