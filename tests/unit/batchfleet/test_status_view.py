@@ -139,6 +139,8 @@ def test_names_that_differ_still_differ_when_they_are_shortened() -> None:
 
         assert len(set(found)) == 3
         assert all(len(name) <= width for name in found)
+    swept = [f"temperature-{warm}_max_tokens-{most}" for warm in ("0.0", "0.7") for most in (16, 64)]
+    assert shortened(swept, 12) == ["…0.0_…ens-16", "…0.0_…ens-64", "…0.7_…ens-16", "…0.7_…ens-64"]
     assert shortened(names, 60) == names
     assert shortened([MODEL], 20) == ["/home/sci…-hf-sft-v3"]
 
