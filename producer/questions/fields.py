@@ -15,8 +15,6 @@ from typing import Any
 
 import orjson
 
-from wire.canonical_params import canonical
-from wire.errors import ParameterError
 from wire.messages import MAX_MODEL_CHARS, MAX_PRIORITY, MAX_REQUEST_ID_CHARS, JsonObject
 
 MAX_NESTING = 100
@@ -196,18 +194,6 @@ FIELDS: dict[str, Field] = {
     ),
     "metadata": Field(_json_object, "any object; returned untouched"),
 }
-
-
-def ensure_askable(params: JsonObject, *, chat: bool) -> None:
-    """Refuse parameters that no engine takes, by name or by value.
-
-    Args:
-        chat: Whether they are of chat messages.
-    """
-    try:
-        canonical(params, chat=chat)
-    except ParameterError as error:
-        raise UnusableError(str(error)) from None
 
 
 def ensure_carriable(values: Iterable[object], raw: bytes) -> None:

@@ -20,7 +20,6 @@ from producer.questions.fields import (
     FIELDS,
     INVALID_ID_PREFIX,
     UnusableError,
-    ensure_askable,
     ensure_carriable,
     kind,
     read_object,
@@ -28,6 +27,8 @@ from producer.questions.fields import (
     short,
     shown,
 )
+from wire import canonical_params
+from wire.errors import ParameterError
 from wire.messages import JsonObject
 
 _DERIVED = re.compile(r"(\d{7,18})-[0-9a-f]{8}")
@@ -139,8 +140,10 @@ class QuestionParser:
         content_field = _content_field(given)
         params, metadata, messages = given.get("params", {}), given.get("metadata"), given.get("messages")
         ensure_carriable((params, metadata, messages), raw)
-        if params:
-            ensure_askable(params, chat=messages is not None)
+        try:
+            canonical_params.canonical(params, chat=messages is not None)
+        except ParameterError as error:
+            raise UnusableError(str(error)) from None
         prompt = None if content_field == "messages" else given[content_field]
         content = (
             prompt,
