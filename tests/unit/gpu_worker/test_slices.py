@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batchfleet.settings.load import load_settings
 from gpu_worker.gpus import devices
 from gpu_worker.gpus.devices import NO_GPUS, ImaginaryGpus, Links, NvmlGpus, allowed, find_gpus, imagine
-from gpu_worker.gpus.slices import SliceOptions, choose
+from gpu_worker.gpus.slices import SliceOptions, _gpus, choose
 from wire.errors import UsageError
 
 NAMES = tuple(f"GPU-{letter}" for letter in "abcdefgh")
@@ -216,3 +216,8 @@ def slices_of(size: int, present: int) -> SliceOptions:
     environ = {"BATCHFLEET_GPUS": ",".join(f"GPU-{number}" for number in range(present))}
     settings = load_settings(None, {"BATCHFLEET_VLLM_ARGS": f"{{tensor_parallel_size: {size}}}"}, {}).settings
     return SliceOptions.of("stub", settings.model.generator_settings.vllm_args, environ)
+
+
+def test_one_gpu_is_not_several() -> None:
+    """A worker in standby says what it needs as people do."""
+    assert (_gpus(1), _gpus(2)) == ("1 GPU", "2 GPUs")
