@@ -40,8 +40,12 @@ def deliver(arguments: argparse.Namespace, command: Callable[[], int]) -> int:
         is_over = code in _DONE
         if is_over:
             with answers.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-                sys.stdout.buffer.flush()
+                if sys.stdout.isatty():
+                    # As text, so that it passes through `batchfleet.terminal`: an answer may hold what a terminal obeys.
+                    sys.stdout.writelines(line.decode("utf-8", "replace") for line in file)
+                else:
+                    shutil.copyfileobj(file, sys.stdout.buffer)
+                    sys.stdout.buffer.flush()
         return code
     finally:
         if is_over or not _has_answers(folder):

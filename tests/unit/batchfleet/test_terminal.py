@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import logging
@@ -20,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchfleet.cli.main import main
+from batchfleet.cli.standard_output import deliver
 from batchfleet.console import TerminalConsole
 from batchfleet.logs import set_up
 from batchfleet.runs.eta import EtaEstimator
@@ -144,7 +146,7 @@ def test_a_command_over_several_lines_is_still_that_command(words: list[str], wi
     assert shlex.split(shown.replace(" \\\n", " ")) == words
 
 
-def on_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch, show: Callable[[], None]) -> str:
+def on_a_terminal(columns: int, monkeypatch: pytest.MonkeyPatch, show: Callable[[], object]) -> str:
     """What a terminal of so many columns gets of both streams."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -175,6 +177,20 @@ def test_an_error_stream_on_a_terminal_is_folded(monkeypatch: pytest.MonkeyPatch
 def test_data_on_a_terminal_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """What goes to standard output is for programs, and somebody may copy it from the screen."""
     assert on_a_terminal(80, monkeypatch, lambda: print(TEXT)) == f"{TEXT}\n"
+
+
+def test_answers_that_go_to_a_terminal_are_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON escapes most of what a terminal obeys, and not all of it."""
+    arguments = argparse.Namespace(output="-", run=None)
+
+    def command() -> int:
+        Path(arguments.output).write_text('{"text": "a\x9b31mb\u202ec"}\n', encoding="utf-8")
+        return 0
+
+    shown = on_a_terminal(80, monkeypatch, lambda: deliver(arguments, command))
+
+    assert is_safe(shown)
+    assert "31mb" in shown
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])
