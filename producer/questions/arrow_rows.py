@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from producer.questions.arrow_sizes import batch_sizes
 from producer.questions.arrow_values import row_bytes, rows_as_json
 from producer.questions.entries import Entry, Unreadable, too_long
 from wire.errors import UsageError
@@ -43,14 +44,29 @@ def arrow_columns(path: Path, kind: Kind) -> tuple[str, ...]:
     """The names of the columns.
 
     Raises:
-        UsageError: The file is damaged, two columns have one name, or pyarrow is missing.
+        UsageError: The file is damaged, two columns have one name, it is small and would be huge, or pyarrow is missing.
     """
+    if kind != "parquet":
+        _ensure_batches_fit(path, kind)
     with _opened(path, kind) as (schema, _):
         names: list[str] = schema.names
         if twice := next((name for name in names if names.count(name) > 1), None):
             msg = f"{path}: two columns are named {twice!r}; give each a name of its own"
             raise UsageError(msg)
         return tuple(names)
+
+
+def _ensure_batches_fit(path: Path, kind: Kind) -> None:
+    pyarrow = pyarrow_for(path)
+    with pyarrow.memory_map(str(path)) as source:
+        for number, sizes in enumerate(batch_sizes(pyarrow, source, is_file=kind == "arrow file"), 1):
+            _ensure_fits(f"{path}: batch {number}", *sizes, "batches")
+
+
+def _ensure_fits(place: str, packed: int, unpacked: int, parts: str) -> None:
+    if unpacked > max(_BYTES_AT_ONCE, _BOMB * packed):
+        msg = f"{place} is {packed} bytes, and would be {unpacked} unpacked; write the file again in smaller {parts}, or without such long cells"
+        raise UsageError(msg)
 
 
 def arrow_entries(path: Path, kind: Kind, columns: frozenset[str] | None, max_bytes: int) -> Iterator[Entry]:
@@ -137,9 +153,7 @@ def _rows_at_once(group: Any, place: str, names: list[str]) -> int:  # noqa: ANN
             # A text that many values share is in the file once: each of a row may be as long as all of the column.
             shared = column.num_values // max(1, group.num_rows) if column.physical_type == "BYTE_ARRAY" else 1
             largest_row += column.total_uncompressed_size * max(1, shared)
-    if unpacked > _BYTES_AT_ONCE and unpacked > _BOMB * packed:
-        msg = f"{place} is {packed} bytes, and would be {unpacked} unpacked; write the file again in smaller row groups, or without such long cells"
-        raise UsageError(msg)
+    _ensure_fits(place, packed, unpacked, "row groups")
     if largest_row > _BYTES_AT_ONCE and largest_row > _BOMB * packed:
         return 1
     # Fewer than these are slow, and a file that is honestly large has rows that are much smaller than all of it.

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
+from producer.questions.arrow_sizes import batch_sizes
 from producer.questions.question_file import (
     Invalid,
     ParsedQuestion,
@@ -151,18 +152,47 @@ def test_long_cells_that_rows_share_do_not_fill_the_memory(tmp_path: Path) -> No
         assert most < 100 * 1024 * 1024
 
 
-def test_a_small_file_that_would_be_huge_is_refused(tmp_path: Path) -> None:
-    """With how large it would be; what is large honestly, or small, is read."""
-    cells = pa.array(["z" * 1_000_000] * 300)
-    pa.parquet.write_table(
-        pa.table({"question": cells}), tmp_path / "a.parquet", compression="zstd", use_dictionary=False
-    )
+@pytest.mark.parametrize(("form", "part"), [("parquet", "row group"), ("file", "batch"), ("stream", "batch")])
+def test_a_small_file_that_would_be_huge_is_refused(tmp_path: Path, form: str, part: str) -> None:
+    """With how large it would be, before it is unpacked."""
+    table, path = pa.table({"question": ["z" * 1_000_000] * 100}), tmp_path / "a"
+    if form == "parquet":
+        pa.parquet.write_table(table, path, compression="zstd", use_dictionary=False)
+    else:
+        opened = pa.ipc.new_stream if form == "stream" else pa.ipc.new_file
+        with opened(str(path), table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            writer.write_table(table)
+    before = pa.default_memory_pool().bytes_allocated()
 
     with pytest.raises(
-        UsageError,
-        match=r"a.parquet: row group 1 is \d+ bytes, and would be 3\d{8} unpacked; write the file again in smaller row groups",
+        UsageError, match=rf"a: {part} 1 is \d+ bytes, and would be 1\d{{8}} unpacked; write the file again in smaller"
     ):
-        read(a_source(tmp_path / "a.parquet"))
+        read(a_source(path))
+
+    assert pa.default_memory_pool().bytes_allocated() - before < 1024 * 1024
+
+
+@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
+@pytest.mark.parametrize("is_file", [True, False])
+def test_what_batches_take_is_told_without_unpacking_them(
+    tmp_path: Path, compression: str | None, *, is_file: bool
+) -> None:
+    """To the byte, as pyarrow finds when it unpacks them; dictionaries are batches, too."""
+    table = pa.table(
+        {"question": ["z" * 100] * 500, "n": range(500), "x": pa.array(["a", "b"] * 250).dictionary_encode()}
+    )
+    opened = pa.ipc.new_file if is_file else pa.ipc.new_stream
+    with opened(str(tmp_path / "a"), table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(table, max_chunksize=300)
+
+    with pa.memory_map(str(tmp_path / "a")) as source:
+        (_, dictionary), *batches = batch_sizes(pa, source, is_file=is_file)
+
+    assert 0 < dictionary < 100
+    for (packed, unpacked), rows in zip(batches, (300, 200), strict=True):
+        exact = 100 * rows + 4 * (rows + 1) + 8 * rows + 4 * rows
+        assert exact <= unpacked < exact + 200
+        assert compression is None or packed < unpacked / 5
 
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -240,7 +270,7 @@ def columns(draw: st.DrawFn) -> pa.Array:
 
 
 @given(cells=columns(), form=st.sampled_from(FORMATS))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_row_is_asked_or_named(tmp_path_factory: pytest.TempPathFactory, cells: pa.Array, form: str) -> None:
     """Never an exception, never a row less, never null where there was a value."""
     path = tmp_path_factory.mktemp("arrow") / "a"
