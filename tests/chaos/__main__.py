@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import multiprocessing
+import os
 import secrets
 import sys
 import tempfile
@@ -35,6 +36,8 @@ def main() -> int:
     if not kinds:
         print(f"no fault is named {arguments.faults}; there are {', '.join(KINDS)}", file=sys.stderr)
         return 2
+    if arguments.server:
+        os.environ["BATCHFLEET_REDIS_SERVER"] = str(arguments.server.absolute())
     pace = DEFAULT_LEASES if arguments.default_leases else SHORT
     first = secrets.randbelow(10**9) if arguments.first is None else arguments.first
     seeds = [*(FIXED_SEEDS if arguments.fixed else ()), *range(first, first + arguments.seeds)]
@@ -116,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--network", choices=("auto", *NETWORKS), default="auto", help=words)
     parser.add_argument(
         "--add", nargs="+", type=Path, metavar="FILE", help="run nothing, and add up what earlier calls wrote to stdout"
+    )
+    parser.add_argument(
+        "--server", type=Path, metavar="PATH", help="the redis-server or valkey-server (default: as the tests find one)"
     )
     parser.add_argument("--keep", action="store_true", help="keep the logs of schedules that went well, too")
     return parser

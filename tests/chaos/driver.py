@@ -39,6 +39,7 @@ class Outcome:
         folder: Has the logs of all processes, the files and Redis' data; gone if all was well.
         befell: Faults that could be done, by kind.
         recovered_s: For each batch of a killed worker, how long it was out of work.
+        forgotten: Runs that were forgotten half-way, so that their names could be used again.
         looks: At how many instants conservation was looked for while it went on.
         lasted_s: From the start of the producers to their end.
         elapsed_s: The same, with the start of the fleet and the checks.
@@ -51,6 +52,7 @@ class Outcome:
     befell: Counter[str] = field(default_factory=Counter)
     verdict: Verdict = field(default_factory=Verdict)
     recovered_s: list[float] = field(default_factory=list)
+    forgotten: int = 0
     looks: int = 0
     lasted_s: float = 0.0
     elapsed_s: float = 0.0
@@ -131,6 +133,7 @@ def _let_it_happen(fleet: FleetUnderTest, outcome: Outcome) -> None:
         clock.now_s + clock.paused_s,
     )
     outcome.findings.extend(conservation.findings)
+    outcome.forgotten = fleet.asked
 
 
 def _begin_due(fleet: FleetUnderTest, to_begin: list[Fault], now_s: float) -> Iterator[Fault]:
@@ -167,7 +170,7 @@ def _judge(fleet: FleetUnderTest, outcome: Outcome) -> None:
 def _tracebacks(fleet: FleetUnderTest) -> list[str]:
     """A program that is prepared for what befell it says so in a line; a traceback says that it was not."""
     found = []
-    for path in sorted(fleet.folder.glob("*.log")):
+    for path in sorted([*fleet.folder.glob("*.log"), *fleet.folder.glob("up/*.log")]):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         if path.name != "redis.log" and any("Traceback (most recent call last)" in line for line in lines):
             last = next((line for line in reversed(lines) if line and not line[0].isspace() and "rror" in line), "?")

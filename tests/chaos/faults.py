@@ -16,6 +16,8 @@ Doing = Callable[[FleetUnderTest, Fault], bool]
 """Returns whether there was anything to do it to: a producer that has finished cannot be killed."""
 Undoing = Callable[[FleetUnderTest, Fault], None]
 
+LEFT_BYTES = 20_000
+GONE_S = 10.0
 FITS_BYTES = 700
 """What still fits on a full disk: a few lines, and a torn one."""
 
@@ -82,15 +84,68 @@ def _cut_clients(fleet: FleetUnderTest, _fault: Fault) -> bool:
     return bool(fleet.ask(lambda client: client.client_kill_filter(_type="normal", skipme=True)))
 
 
-def _fill_memory(fleet: FleetUnderTest, _fault: Fault) -> bool:
+def _fill_memory(fleet: FleetUnderTest, fault: Fault) -> bool:
     def fill(client: redis.Redis) -> bool:
-        return bool(client.config_set("maxmemory", int(client.info("memory")["used_memory"]) // 2))
+        used = int(client.info("memory")["used_memory"])
+        return bool(client.config_set("maxmemory", used // 2 if fault.variant == "half" else used + LEFT_BYTES))
 
     return bool(fleet.ask(fill))
 
 
 def _free_memory(fleet: FleetUnderTest, _fault: Fault) -> None:
     fleet.ask(lambda client: client.config_set("maxmemory", 0))
+
+
+def _copy_data(fleet: FleetUnderTest, _fault: Fault) -> bool:
+    """What a replica has by now that hears no more: the beginning of the append-only file, which is what the primary sends."""
+    if fleet.members["redis"].pid is None:
+        return False
+    fleet.server.copy_data()
+    return True
+
+
+def _fail_over(fleet: FleetUnderTest, _fault: Fault) -> None:
+    """The primary is gone, and with it what it did since; where it was, the replica answers."""
+    member = fleet.members["redis"]
+    if member.process is not None and member.pid is not None:
+        member.doomed = True
+        member.process.kill()
+        member.process.wait(GONE_S)
+    fleet.server.use_copy()
+    fleet.rolled_back = True
+
+
+def _sleep(fleet: FleetUnderTest, fault: Fault) -> bool:
+    """The server does nothing else for so long, and is not gone; its reply comes too late for us."""
+    if fleet.members["redis"].pid is None:
+        return False
+    fleet.ask(lambda client: client.execute_command("DEBUG", "SLEEP", fault.lasts_s))
+    return True
+
+
+def _flush_scripts(fleet: FleetUnderTest, _fault: Fault) -> bool:
+    return bool(fleet.ask(lambda client: client.script_flush()))
+
+
+def _flush_again(fleet: FleetUnderTest, _fault: Fault) -> None:
+    fleet.ask(lambda client: client.script_flush())
+
+
+def _forget(fleet: FleetUnderTest, fault: Fault) -> None:
+    """Its producer has ended. If its run can be forgotten, it asks other questions under the same names, in a file of their own."""
+    member = fleet.members[fault.target]
+    if member.pid is None and not member.ended and fleet.command("forget", fault.target, name="forget")[0] == 0:
+        fleet.ask_others(fault.target)
+        fleet.forgotten.add(fault.target)
+    member.down = False
+
+
+def _scale(fleet: FleetUnderTest, fault: Fault) -> bool:
+    return fleet.members[fault.target].pid is not None and fleet.scale(2)
+
+
+def _scale_back(fleet: FleetUnderTest, _fault: Fault) -> None:
+    fleet.scale(1)
 
 
 def _fill_disk(fleet: FleetUnderTest, fault: Fault) -> bool:
@@ -124,6 +179,11 @@ _HOW: dict[str, tuple[Doing, Undoing]] = {
     "cut": (_cut_clients, _nothing),
     "oom": (_fill_memory, _free_memory),
     "full": (_fill_disk, _empty_disk),
+    "failover": (_copy_data, _fail_over),
+    "sleep": (_sleep, _nothing),
+    "flush": (_flush_scripts, _flush_again),
+    "forget": (_end_process(signal.SIGTERM), _forget),
+    "scale": (_scale, _scale_back),
     # The fleet starts its processes with the clocks that the schedule names.
     "wrong": (lambda _fleet, _fault: True, _nothing),
 }

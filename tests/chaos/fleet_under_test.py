@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -18,8 +20,9 @@ import redis
 from batchfleet.supervisor.private_server import PrivateRedis
 from tests.chaos.network import Network, network_of
 from tests.chaos.nursery import Child, Life, Nursery
-from tests.chaos.schedule import BATCHERS, LASTING, PRODUCERS, REDIS, WORKERS, Schedule
+from tests.chaos.schedule import BATCHERS, LASTING, PRODUCERS, REDIS, UPS, WORKERS, Schedule
 from tests.processes import write_questions
+from tests.redis_servers import server_version
 
 MODEL = "stub"
 MIN_TOKENS, MAX_TOKENS = 5, 40
@@ -30,6 +33,8 @@ DEADLINE_S = 50
 MOST_REFUSALS = 3
 """A producer that refuses to continue this often for no fault of the schedule will do so for ever."""
 GRACE_S = 15.0
+APPEND_ONLY = ("appendonlydir", "appendonly.aof")
+"""Where servers keep their append-only file, newer ones and Redis 6.2."""
 
 Process = Child | subprocess.Popen[bytes]
 
@@ -84,7 +89,29 @@ class PlacedRedis(PrivateRedis):
     """The Redis of the fleet, where its network wants it; its socket is there as well, for whoever looks on."""
 
     def place(self, network: Network) -> None:
+        # Redis 6.2 has no such option, and takes DEBUG from everybody.
+        if " v=6." not in server_version():
+            self._command += ["--enable-debug-command", "yes"]
         self._command = network.around_redis(self._command)
+
+    def copy_data(self) -> None:
+        """Keep what is in the append-only file now."""
+        shutil.rmtree(self._folder / "copy", ignore_errors=True)
+        (self._folder / "copy").mkdir()
+        for name in APPEND_ONLY:
+            found = self._folder / name
+            if found.is_dir():
+                shutil.copytree(found, self._folder / "copy" / name)
+            elif found.exists():
+                shutil.copy(found, self._folder / "copy" / name)
+
+    def use_copy(self) -> None:
+        """Put that in the place of what there is; the server must not run."""
+        for name in APPEND_ONLY:
+            found, copied = self._folder / name, self._folder / "copy" / name
+            if copied.exists():
+                shutil.rmtree(found) if found.is_dir() else found.unlink(missing_ok=True)
+                copied.rename(found)
 
 
 class FleetUnderTest:
@@ -99,13 +126,19 @@ class FleetUnderTest:
         self.schedule = schedule
         self.server = PlacedRedis(folder)
         self._nursery = Nursery()
-        self.network = network_of(network, folder / "redis.sock", (*WORKERS, *BATCHERS, *PRODUCERS))
+        self.network = network_of(network, folder / "redis.sock", (*WORKERS, *BATCHERS, *PRODUCERS, *UPS))
         self.ids = {
             name: write_questions(self.questions(name), schedule.pace.questions, prefix=f"{name}-q")
             for name in PRODUCERS
         }
         self._add_deadlines(self.questions(PRODUCERS[1]))
-        self.members = {name: Member(name, self._starter(name)) for name in (*REDIS, *WORKERS, *BATCHERS, *PRODUCERS)}
+        self.ups = [name for name in UPS if any(fault.target == name for fault in schedule.faults)]
+        self.members = {
+            name: Member(name, self._starter(name)) for name in (*REDIS, *WORKERS, *BATCHERS, *PRODUCERS, *self.ups)
+        }
+        self.forgotten: set[str] = set()
+        self.asked = 0
+        self.rolled_back = False
         # Redis may be stopped or gone at any time: never wait for it for long.
         self._client = redis.Redis.from_url(self.server.url, protocol=2, socket_timeout=0.25)
 
@@ -120,7 +153,7 @@ class FleetUnderTest:
             self._wait_for(
                 lambda: self.ask(lambda client: client.zcard("batchfleet:workers")) == len(WORKERS), "all workers"
             )
-            for name in PRODUCERS:
+            for name in (*PRODUCERS, *self.ups):
                 self.members[name].supervise()
         except BaseException:
             self._stop_all()
@@ -149,6 +182,21 @@ class FleetUnderTest:
         with contextlib.suppress(redis.RedisError, OSError):
             return what(self._client)
         return None
+
+    def ask_others(self, producer: str) -> None:
+        """Have a producer ask other questions with the same ids, into a file of their own. It must not run."""
+        self.asked += 1
+        for path in (self.answers(producer), self.answers(producer).with_name(f"{self.answers(producer).name}.run")):
+            path.unlink(missing_ok=True)
+        text = self.questions(producer).read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+        other = [{**line, "question": f"{line['question']} Again, for time {self.asked}."} for line in lines]
+        self.questions(producer).write_text("".join(f"{json.dumps(line)}\n" for line in other), encoding="utf-8")
+
+    def scale(self, workers: int) -> bool:
+        """Ask `up` for that many workers; returns whether it was heard."""
+        words = ("scale", str(workers))
+        return bool(self.ups) and self.command(*words, name="scale")[0] == 0
 
     def supervise(self) -> None:
         """Start again what ended, as far as no fault holds it down."""
@@ -208,6 +256,18 @@ class FleetUnderTest:
             arguments = ["worker", "--engine", "stub"]
         elif name in BATCHERS:
             arguments = ["batcher"]
+        elif name in UPS:
+            arguments = [
+                "up",
+                "--engine",
+                "stub",
+                "--workers",
+                "1",
+                "--batchers",
+                "1",
+                "--state",
+                str(self.folder / "up"),
+            ]
         else:
             paths = [str(self.questions(name)), "-o", str(self.answers(name))]
             arguments = ["submit", *paths, "--model", MODEL, "--run", name, "--quiet", "--json"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,10 @@ class ConservationWatch:
         seen = fleet.ask(_see)
         if seen is not None:
             self.looks += 1
-            self.findings += [f"at {now_s:.2f} s {problem}" for problem in problems(seen)]
+            self.findings += [
+                f"at {now_s:.2f} s {problem}"
+                for problem in problems(seen, fleet.forgotten, rolled_back=fleet.rolled_back)
+            ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +74,24 @@ class Instant:
     done: set[Place]
 
 
-def problems(seen: Instant) -> list[str]:
-    """What is wrong about it."""
+def problems(seen: Instant, forgotten: Collection[str] = (), *, rolled_back: bool = False) -> list[str]:
+    """What is wrong about it.
+
+    Args:
+        forgotten: Runs whose names stand for other questions by now: what is still queued of the old ones cannot be told from theirs here.
+        rolled_back: Redis has lost its last writes: workers answer what in its eyes was never given to them.
+    """
     places, accepted, done = Counter([*seen.untouched, *seen.begun]), seen.accepted, seen.done
     found = []
     if nowhere := accepted - done - places.keys():
         found.append(f"{len(nowhere)} questions without record were nowhere, such as {_some(nowhere)}")
+    places = Counter({place: count for place, count in places.items() if place[0] not in forgotten})
     if twice := [place for place, count in places.items() if count > 1]:
         found.append(f"{len(twice)} questions were in two places at once, such as {_some(twice)}")
     if unknown := places.keys() - accepted:
         found.append(f"{len(unknown)} questions were in the queue but not in the ledger, such as {_some(unknown)}")
-    if handed_out_again := done.intersection(seen.untouched):
+    handed_out_again = done.intersection(seen.untouched).intersection(places)
+    if handed_out_again and not rolled_back:
         found.append(
             f"{len(handed_out_again)} questions with a record were waiting for their first worker, such as {_some(handed_out_again)}"
         )

@@ -10,7 +10,7 @@ from typing import Any
 from tests.chaos.driver import Outcome
 from tests.chaos.schedule import Pace
 
-SUMS = ("schedules", "questions", "lost", "duplicated", "regenerated", "looks")
+SUMS = ("schedules", "questions", "lost", "duplicated", "wrong", "forgotten", "regenerated", "looks")
 SPREADS = {"recovery_s": "recoveries_s", "schedule_s": "schedules_s", "cpu_s": "cpus_s"}
 """What is shown of a list of seconds, and that list."""
 SAME = ("leases", "network", "redis")
@@ -56,6 +56,8 @@ class Scoreboard:
             "questions": sum(outcome.questions for outcome in self.outcomes),
             "lost": sum(outcome.verdict.lost for outcome in self.outcomes),
             "duplicated": sum(outcome.verdict.duplicated for outcome in self.outcomes),
+            "wrong": sum(outcome.verdict.wrong for outcome in self.outcomes),
+            "forgotten": sum(outcome.forgotten for outcome in self.outcomes),
             "regenerated": sum(outcome.verdict.regenerated for outcome in self.outcomes),
             "looks": sum(outcome.looks for outcome in self.outcomes),
             "recoveries_s": _rounded(took_s for outcome in self.outcomes for took_s in outcome.recovered_s),
