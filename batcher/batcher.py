@@ -56,7 +56,6 @@ class Batcher:
         keys = Keys(address.namespace)
         self._keys = keys
         self._client = connect(address)
-        self._rq_client = connect(address)
         self._leadership = Leadership(
             self._client, keys, self.name, lease_s=options.leader_s, renew_s=options.heartbeat_s
         )
@@ -67,8 +66,8 @@ class Batcher:
             max_question_bytes=options.max_question_bytes,
             max_queues=options.max_queues,
         )
-        self._hand_over = HandOver(self._client, self._rq_client, keys, self._leadership)
-        self._housekeeping = Housekeeping(self._client, keys, self._leadership, self._hand_over, options, self._inbox)
+        self._hand_over = HandOver(self._client, keys, self._leadership)
+        self._housekeeping = Housekeeping(self._client, keys, self._leadership, options, self._inbox)
         self._tell = self._client.register_script(_TELL)
         self._next_heartbeat = 0.0
         self._left: dict[str, tuple[int, float]] = {}
@@ -96,7 +95,7 @@ class Batcher:
         while not self._stopping.is_set():
             try:
                 if not checked:
-                    check_server(self._client, self._address)
+                    check_server(self._client, self._address, wait_for_primary=True)
                     checked = True
                 with translated(self._address):
                     if damaged:
@@ -202,4 +201,3 @@ class Batcher:
         except (QueueUnavailableError, redis.RedisError) as error:
             log.info("deregistration failed: %s", error)
         self._client.close()
-        self._rq_client.close()

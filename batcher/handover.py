@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import redis
-from redis.client import Pipeline
-from redis.commands.core import Script
 from rq import Queue
-from rq.job import Job
+from rq.job import Job, JobStatus
 
 from batcher.leadership import Leadership
 from batcher.packing import Waiting
 from wire.codec import BATCH_FUNCTION, BatchSerializer, encode_batch
-from wire.keys import RQ_JOB_PREFIX, Keys
-from wire.scripts import load_script
-
-AT_ONCE = 1000
-"""Entries taken out by one command: Lua hands some 8 000 values to one at most."""
+from wire.keys import RQ_JOB_PREFIX, RQ_QUEUES, Keys
 
 
 class BatchJob(Job):
@@ -53,16 +47,41 @@ class QueueOrder:
         self._waiting[queue] = waiting
 
 
+def job_fields(questions: Sequence[bytes], queue: str, connection: redis.Redis, **ours: str | int | bytes) -> list[Any]:
+    """A batch as RQ stores a job: name, value, name, value ...
+
+    Args:
+        queue: Its queue's name for RQ.
+        ours: Further fields, which RQ passes over.
+    """
+    job = BatchJob.create(
+        func=BATCH_FUNCTION,
+        connection=connection,
+        serializer=BatchSerializer,
+        # RQ would otherwise describe the job by the text of all its arguments.
+        description=f"{len(questions)} questions for {queue}",
+        origin=queue,
+        status=JobStatus.QUEUED,
+        timeout=Queue.DEFAULT_TIMEOUT,
+    )
+    job.enqueued_at = job.created_at
+    job.data = encode_batch(questions)
+    fields = {**job.to_dict(), "questions": len(questions), **ours}
+    return [word for pair in fields.items() for word in pair]
+
+
+def batch_id() -> str:
+    """A new one: RQ's job id."""
+    return uuid.uuid4().hex
+
+
 class HandOver:
     """Puts batches into RQ. One per batcher; not safe for several threads."""
 
-    def __init__(self, client: redis.Redis, rq_client: redis.Redis, keys: Keys, leadership: Leadership) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, leadership: Leadership) -> None:
         self._client = client
-        self._rq_client = rq_client
         self._keys = keys
-        self._leadership = leadership
-        self._place: Script = client.register_script(load_script("batcher", "place"))
-        self._queues: dict[str, Queue] = {}
+        self._hand_over = leadership.fenced("batcher", "handover")
         self._order = QueueOrder()
 
     def commit(
@@ -81,59 +100,18 @@ class HandOver:
         Raises:
             LeaseLostError: This batcher does not lead any more; nothing was changed.
         """
-        queue = self._queue(model)
-        pipe = self._client.pipeline()
+        queue, entries = self._keys.rq_queue_name(model), [question.entry_id for batch in batches for question in batch]
+        ids: list[str] = []
+        args: list[Any] = [priority, RQ_JOB_PREFIX, len(entries), *entries]
         for batch, run in zip(batches, runs or [b""] * len(batches), strict=True):
-            self._enqueue(queue, batch, pipe, priority, run)
-            for start in range(0, len(batch), AT_ONCE):
-                pipe.xdel(
-                    self._keys.questions(model, priority),
-                    *(question.entry_id for question in batch[start : start + AT_ONCE]),
-                )
-        pipe.llen(queue.key)
-        waiting = int(self._leadership.commit(pipe, {queue.key: "list"}))
-        self._order.note(queue.name, waiting)
+            ids.append(batch_id())
+            fields = self._fields(batch, queue, priority, run)
+            args += [ids[-1], run, int(self._order.matters(queue, run) or priority > 0), len(fields), *fields]
+        keys = [self._keys.rq_queue(model), self._keys.questions(model, priority), RQ_QUEUES]
+        waiting = int(self._hand_over([*keys, *(RQ_JOB_PREFIX + one for one in ids)], args))
+        self._order.note(queue, waiting)
         return waiting
 
-    def isolate(self, model: str, questions: Sequence[bytes], history: Mapping[str, int | str], pipe: Pipeline) -> None:
-        """Among a caller's changes: make a batch that is run with nothing beside it.
-
-        Args:
-            questions: Encoded.
-            history: Fields of the batch that these questions come from: attempts, deaths and the like.
-        """
-        job = self._job(questions, self._keys.rq_queue_name(model))
-        job.save(pipeline=pipe)
-        fields: dict[Any, Any] = {**history, "questions": len(questions), "status": "queued"}
-        pipe.hset(job.key, mapping=fields)
-        pipe.rpush(self._keys.isolated(model), job.id)
-
-    def _enqueue(self, queue: Queue, batch: Sequence[Waiting], pipe: Pipeline, priority: int, run: bytes) -> None:
-        job = self._job([question.data for question in batch], queue.name)
-        queue.enqueue_job(job, pipeline=pipe)
-        fields: dict[Any, Any] = {"questions": len(batch), "turn": run, **({"priority": priority} if priority else {})}
-        pipe.hset(job.key, mapping=fields)
-        if self._order.matters(queue.name, run) or priority:
-            # RQ knows the back and the front of a queue; in the same transaction nobody sees it in between.
-            self._place(keys=[queue.key], args=[job.id, priority, run, RQ_JOB_PREFIX], client=pipe)
-
-    def _job(self, questions: Sequence[bytes], queue_name: str) -> Job:
-        job = BatchJob.create(
-            func=BATCH_FUNCTION,
-            id=uuid.uuid4().hex,
-            connection=self._rq_client,
-            serializer=BatchSerializer,
-            # RQ would otherwise describe the job by the text of all its arguments.
-            description=f"{len(questions)} questions for {queue_name}",
-            origin=queue_name,
-        )
-        job.data = encode_batch(questions)
-        return job
-
-    def _queue(self, model: str) -> Queue:
-        if model not in self._queues:
-            name = self._keys.rq_queue_name(model)
-            self._queues[model] = Queue(
-                name, connection=self._rq_client, serializer=BatchSerializer, job_class=BatchJob
-            )
-        return self._queues[model]
+    def _fields(self, batch: Sequence[Waiting], queue: str, priority: int, run: bytes) -> list[Any]:
+        ours: dict[str, Any] = {"turn": run, **({"priority": priority} if priority else {})}
+        return job_fields([question.data for question in batch], queue, self._client, **ours)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import redis
-from redis.client import Pipeline
+from redis.commands.core import Script
 
-from wire.errors import LeaseLostError, QueueDamagedError
+from wire.errors import LeaseLostError
 from wire.keys import Keys
 from wire.scripts import load_script
 
@@ -35,29 +35,42 @@ return 2
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
-_WITHIN = (("batcher", "place"), ("batcher.maintenance", "shrink"), ("wire", "publish"))
-"""Scripts that may be among the changes of a commit."""
+class FencedScript:
+    """A script that changes nothing unless this batcher leads, and otherwise all that it is told to, also in a Redis that is full."""
+
+    def __init__(self, leadership: Leadership, script: Script) -> None:
+        self._leadership = leadership
+        self._script = script
+
+    def __call__(self, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:  # noqa: ANN401 (what Redis returns)
+        """Run it.
+
+        Raises:
+            LeaseLostError: Somebody else leads, or nobody; nothing was changed.
+        """
+        outcome = self._script(keys=[self._leadership.key, *keys], args=[self._leadership.token, *args])
+        if outcome is None:
+            self._leadership.drop()
+            msg = "this batcher no longer leads"
+            raise LeaseLostError(msg)
+        return outcome
 
 
 class Leadership:
     """This batcher's claim to lead.
 
-    `held` is only a belief: between two looks the lease may lapse. What must not happen without it goes through `commit`.
+    `held` is only a belief: between two looks the lease may lapse. What must not happen without it is a fenced script.
     """
 
     def __init__(self, client: redis.Redis, keys: Keys, token: str, *, lease_s: float, renew_s: float) -> None:
         self._client = client
-        self._keys = keys
-        self._token = token
+        self._epoch = keys.epoch
+        self.key = keys.leader
+        self.token = token
         self._lease_s = lease_s
         self._renew_s = renew_s
         self._hold = client.register_script(_HOLD)
         self._release = client.register_script(_RELEASE)
-        within = {text: client.register_script(text).sha for text in (load_script(*name) for name in _WITHIN)}
-        functions = (f"scripts['{sha}'] = function(KEYS, ARGV)\n{text}\nend\n" for text, sha in within.items())
-        self._commit = client.register_script(
-            f"local scripts = {{}}\n{''.join(functions)}{load_script('batcher', 'commit')}"
-        )
         self._renew_at = 0.0
         self.held = False
 
@@ -69,7 +82,7 @@ class Leadership:
         """
         if self.held and time.monotonic() < self._renew_at:
             return False
-        outcome = self._hold(keys=[self._keys.leader, self._keys.epoch], args=[self._token, int(self._lease_s * 1000)])
+        outcome = self._hold(keys=[self.key, self._epoch], args=[self.token, int(self._lease_s * 1000)])
         self._renew_at = time.monotonic() + self._renew_s
         began = outcome == 2 or (outcome == 1 and not self.held)  # noqa: PLR2004 (the script's own return values)
         self.held = outcome != 0
@@ -79,35 +92,18 @@ class Leadership:
         """Stop believing; the next `hold` finds out."""
         self.held = False
 
-    def commit(self, changes: Pipeline, needs: Mapping[str, str] | None = None) -> Any:  # noqa: ANN401 (what Redis returns)
-        """Make changes in one step if this batcher leads, also in a Redis that is full. Should one fail, those behind it are not made.
+    def fenced(self, package: str, name: str, *functions: str) -> FencedScript:
+        """A script of ours behind the fence.
 
         Args:
-            changes: Commands that were queued, and scripts of `_WITHIN`; this pipeline is not executed.
-            needs: Keys that are added to, with their types.
-
-        Returns:
-            What the last command returned.
-
-        Raises:
-            LeaseLostError: Somebody else leads, or nobody; nothing was changed.
-            QueueDamagedError: One of `needs` is of another type; nothing was changed.
+            functions: Scripts of `wire` that it calls by their name, as a function of keys and arguments.
         """
-        needs = needs or {}
-        words = [word for command, _ in changes.command_stack for word in (len(command), *command)]
-        outcome, *found = self._commit(keys=[self._keys.leader, *needs], args=[self._token, *needs.values(), *words])
-        if outcome == 0:
-            self.drop()
-            msg = "this batcher no longer leads"
-            raise LeaseLostError(msg)
-        if outcome < 0:
-            key, kind = (word.decode("utf-8", "replace") for word in found)
-            msg = f"{key} is a {kind} where a {needs[key]} belongs"
-            raise QueueDamagedError(msg)
-        return found[0] if found else None
+        called = (f"local function {one}(KEYS, ARGV)\n{load_script('wire', one)}\nend\n" for one in functions)
+        text = "".join((load_script("batcher", "fence"), *called, load_script(package, name)))
+        return FencedScript(self, self._client.register_script(text))
 
     def release(self) -> None:
         """Let a standby take over at once."""
         if self.held:
-            self._release(keys=[self._keys.leader], args=[self._token])
+            self._release(keys=[self.key], args=[self.token])
             self.held = False

@@ -34,6 +34,7 @@ class BatcherOptions:
         max_question_bytes: What is larger is no question.
         run_ttl_s: How long a run's keys live without activity.
         leader_s: Lease of the leading batcher.
+        lease_s: That of a worker on a batch.
         heartbeat_s: How often the lease is renewed and lapsed leases of workers are looked for.
         max_dead_letters: Dead letters kept.
     """
@@ -46,6 +47,7 @@ class BatcherOptions:
     max_question_bytes: int = 4 * 1024 * 1024
     run_ttl_s: float = 7 * 86_400.0
     leader_s: float = 4.0
+    lease_s: float = 6.0
     heartbeat_s: float = 1.0
     max_dead_letters: int = 10_000
 

@@ -10,11 +10,9 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import redis
-from redis.client import Pipeline
 from redis.commands.core import Script
 
 from batcher.leadership import Leadership
@@ -24,7 +22,6 @@ from wire.codec import decode_batch, decode_question, encode_batch, encode_recor
 from wire.errors import MalformedMessageError
 from wire.keys import RQ_JOB_PREFIX, Keys, parse_queue_member, parse_run_member, queue_member
 from wire.messages import ErrorDetail, Question
-from wire.scripts import load_script
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +71,9 @@ class ExpirySweep:
     ) -> None:
         self._client = client
         self._keys = keys
-        self._leadership = leadership
         self._run_ttl_s = int(run_ttl_s)
         self._forget = forget
-        self._publish: Script = client.register_script(load_script("wire", "publish"))
-        self._shrink: Script = client.register_script(load_script("batcher.maintenance", "shrink"))
+        self._end_questions = leadership.fenced("batcher.maintenance", "end", "publish")
         self._begin: Script = client.register_script(_BEGIN)
         self._mark: Script = client.register_script(_MARK)
         self._largest_bytes = AT_ONCE_BYTES // 32
@@ -192,7 +187,7 @@ class ExpirySweep:
             if entries:
                 self._largest_bytes = max(1024, *(len(fields.get(b"q", b"")) for _, fields in entries))
             if taken:
-                self._end(list(taken.values()), lambda pipe, ids=tuple(taken): pipe.xdel(stream, *ids))  # type: ignore[misc]
+                self._end(list(taken.values()), [stream, stream], "", "", 0, len(taken), *taken)
                 self._forget(queue, taken.keys())
             yield len(taken)
             if len(entries) < count:
@@ -218,10 +213,7 @@ class ExpirySweep:
                         queue = (model, question.priority)
                         earliest[queue] = min(question.deadline, earliest.get(queue, math.inf))
                 if taken:
-                    self._end(
-                        taken,
-                        partial(self._shrink_batch, queue_key, batch_id, kept),
-                    )
+                    self._end_in_batch(queue_key, batch_id, taken, kept)
                     ended += len(taken)
             yield ended
 
@@ -252,53 +244,46 @@ class ExpirySweep:
                 continue
             yield name, encoded
 
-    def _shrink_batch(self, queue_key: str, batch_id: str, kept: Sequence[bytes], pipe: Pipeline) -> None:
-        self._shrink(
-            keys=[queue_key, RQ_JOB_PREFIX + batch_id],
-            args=[batch_id, encode_batch(kept) if kept else b"", len(kept)],
-            client=pipe,
-        )
+    def _end_in_batch(self, queue_key: str, batch_id: str, taken: Sequence[_Ended], kept: Sequence[bytes]) -> None:
+        rest = encode_batch(kept) if kept else b""
+        self._end(taken, [queue_key, RQ_JOB_PREFIX + batch_id], batch_id, rest, len(kept), 0)
 
-    def _end(self, ended: Sequence[_Ended], take_out: Callable[[Pipeline], object]) -> None:
-        """Write their records, and take them out of where they were, in one step."""
+    def _end(self, ended: Sequence[_Ended], keys: Sequence[str], *out: bytes | str | int) -> None:
+        """Write their records, and take them out of where they were, in one step.
+
+        Args:
+            keys: The stream, twice, or the list and the job of the batch that they are in.
+            out: Arguments 2 to 5 of `end.lua` and the entries.
+        """
         by_run: dict[tuple[str, str], list[bytes | int | str]] = defaultdict(list)
         for question, size, error in ended:
-            by_run[question.run, question.epoch] += (
-                question.index,
-                "failed",
-                size,
-                encode_record(failure_of(question, error)),
-            )
-        pipe = self._client.pipeline()
+            record = encode_record(failure_of(question, error))
+            by_run[question.run, question.epoch] += (question.index, "failed", size, record)
+        names, args = [self._keys.pending, self._keys.runs, *keys], [self._run_ttl_s, *out]
         for (run, epoch), records in by_run.items():
-            keys = [
-                self._keys.run(run),
-                self._keys.done(run),
-                self._keys.records(run),
-                self._keys.pending,
-                self._keys.runs,
-            ]
-            self._publish(keys=keys, args=[run, self._run_ttl_s, epoch, *records], client=pipe)
-        take_out(pipe)
-        self._leadership.commit(pipe)
+            names += (self._keys.run(run), self._keys.done(run), self._keys.records(run))
+            args += (run, epoch, len(records), *records)
+        self._end_questions(names, args)
 
     def _not_over(self, members: Collection[bytes]) -> dict[tuple[str, str], bytes]:
         """Those of the cancelled runs that still have questions somewhere, each with when it was cancelled; the others need no looking for.
 
         What is left of a run that was forgotten is answered for nobody.
         """
-        going = {}
-        for member in members:
-            run, epoch = parse_run_member(member.decode("utf-8", "replace"))
-            counts: Any = self._client.hmget(
-                self._keys.run(run), ["accepted", "answered", "failed", "cancelled", "epoch"]
-            )
-            *numbers, cancelled, current = counts
+        named = [parse_run_member(member.decode("utf-8", "replace")) for member in members]
+        with self._client.pipeline(transaction=False) as pipe:
+            for run, _ in named:
+                pipe.hmget(self._keys.run(run), ["accepted", "answered", "failed", "cancelled", "epoch"])
+            found = pipe.execute()
+        going, over = {}, []
+        for member, (run, epoch), (*numbers, cancelled, current) in zip(members, named, found, strict=True):
             accepted, answered, failed = map(whole_number, numbers)
             if accepted <= answered + failed or (current or b"") != epoch.encode():
-                self._client.srem(self._keys.cancelled, member)
+                over.append(member)
             else:
                 going[run, epoch] = cancelled or b""
+        if over:
+            self._client.srem(self._keys.cancelled, *over)
         return going
 
 

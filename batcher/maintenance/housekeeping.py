@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import redis
 
-from batcher.handover import HandOver
 from batcher.leadership import Leadership
 from batcher.maintenance.expiry import ExpirySweep
 from batcher.maintenance.key_repair import Mender
+from batcher.maintenance.orphans import Orphans
 from batcher.maintenance.quarantine import Quarantine
 from batcher.maintenance.queue_cleanup import Tidying
 from batcher.maintenance.reaper import Reaper
@@ -43,22 +44,22 @@ class Housekeeping:
         client: redis.Redis,
         keys: Keys,
         leadership: Leadership,
-        hand_over: HandOver,
         options: BatcherOptions,
         inbox: StreamReader,
     ) -> None:
         self._client = client
         self._keys = keys
-        self._leadership = leadership
+        self._bury = leadership.fenced("batcher.maintenance", "bury")
         self._max_dead_letters = options.max_dead_letters
         self._silent_s = SILENT_HEARTBEATS * options.heartbeat_s
-        self._reaper = Reaper(client, keys, heartbeat_s=options.heartbeat_s)
+        self._reaper = Reaper(client, keys, heartbeat_s=options.heartbeat_s, lease_s=options.lease_s)
         self._quarantine = Quarantine(
-            client, keys, leadership, hand_over, max_bytes=options.limits.max_bytes, run_ttl_s=options.run_ttl_s
+            client, keys, leadership, max_bytes=options.limits.max_bytes, run_ttl_s=options.run_ttl_s
         )
         self._ending = ExpirySweep(client, keys, leadership, run_ttl_s=options.run_ttl_s, forget=inbox.forget)
         self._tidying = Tidying(client, keys, inbox)
-        self._mender = Mender(client, keys, max_dead_letters=options.max_dead_letters)
+        self._orphans = Orphans(client, keys, heartbeat_s=options.heartbeat_s)
+        self._mender = Mender(client, keys, max_dead_letters=options.max_dead_letters, moved=self._orphans.look_soon)
         self._reports: dict[bytes, tuple[bytes, float]] = {}
         self._runs_at = 0.0
         self._runs_from = 0
@@ -76,6 +77,7 @@ class Housekeeping:
         """
         models = {model for model, _ in queues}
         self._mender.patrol()
+        self._orphans.look()
         self.taken_back += self._reaper.take_back(models)
         self._quarantine.judge_all(models)
         self._forget_silent_batchers()
@@ -109,26 +111,27 @@ class Housekeeping:
         Raises:
             LeaseLostError: This batcher does not lead any more; nothing was moved.
         """
-        pipe = self._client.pipeline()
+        by_stream: dict[str, list[bytes | str]] = defaultdict(list)
         for stream, entry_id, reason in unreadable:
             log.error("dead letter: %s (%s in %s)", reason, entry_id.decode(), stream)
-            letter = {"batch": "", "reason": reason, "data": b"", "where": stream}
-            pipe.xadd(self._keys.dead, letter, maxlen=self._max_dead_letters, approximate=True)  # type: ignore[arg-type]
-            pipe.xdel(stream, entry_id)
-        pipe.expire(self._keys.dead, DEAD_LETTER_TTL_S)
-        self._leadership.commit(pipe, {self._keys.dead: "stream"})
+            by_stream[stream] += (entry_id, reason)
+        for stream, entries in by_stream.items():
+            self._bury([self._keys.dead, stream], [self._max_dead_letters, DEAD_LETTER_TTL_S, *entries])
 
     def _forget_silent_batchers(self) -> None:
         """By our own clock and whether their words change: theirs may be wrong."""
         now = time.monotonic()
         reports: Any = self._client.hgetall(self._keys.batchers)
         self._reports = {name: self._reports.get(name, (report, now)) for name, report in reports.items()}
+        silent = []
         for name, report in reports.items():
             before, since = self._reports[name]
             if report != before:
                 self._reports[name] = (report, now)
             elif now - since > self._silent_s:
-                self._client.hdel(self._keys.batchers, name)
+                silent.append(name)
+        if silent:
+            self._client.hdel(self._keys.batchers, *silent)
 
     def _forget_expired_runs(self) -> None:
         if time.monotonic() < self._runs_at:

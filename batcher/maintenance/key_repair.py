@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import redis
 from redis.client import Pipeline
 
+from wire.codec import NUMBER
 from wire.dead_letters import DEAD_LETTER_TTL_S
 from wire.keys import RQ_SETS, Keys
 from wire.messages import EPOCH
@@ -31,7 +31,6 @@ CHANGED_MEANWHILE = ("no such key", "WRONGTYPE")
 """What Redis says of a key that has ended, or become something else, since its type was asked for. There will be another look."""
 CLAIM_S = 60
 """A claim without an end is nobody's, as far as programs of ours go. But a person may see to it in time."""
-NUMBER = re.compile(rb"-?\d{1,15}")
 RUN_NUMBERS = ("questions", "cursor", "accepted", "answered", "failed", "regenerated", "acknowledged")
 PENDING_NUMBERS = ("questions", "bytes")
 _Look = tuple[Callable[[Pipeline, str], object], Callable[[str, Any], str | None]]
@@ -49,12 +48,19 @@ def wrong_number(names: Sequence[str], values: Sequence[bytes | None], *, all_ne
 
 
 class Mender:
-    """Used by batchers: by the leading one all the time, by any other when what leadership itself rests on is damaged."""
+    """Used by batchers: by the leading one all the time, by any other when what leadership itself rests on is damaged.
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, max_dead_letters: int) -> None:
+    Args:
+        moved: Called when something was moved aside; batches may have been listed in it.
+    """
+
+    def __init__(
+        self, client: redis.Redis, keys: Keys, *, max_dead_letters: int, moved: Callable[[], None] = lambda: None
+    ) -> None:
         self._client = client
         self._keys = keys
         self._max_dead_letters = max_dead_letters
+        self._moved = moved
         self._set_aside = client.register_script(load_script("batcher.maintenance", "set_aside"))
         self._forget_queues = client.register_script(load_script("batcher.maintenance", "forget_queues"))
         self._cursor = 0
@@ -163,6 +169,7 @@ class Mender:
             keys=[self._keys.dead, *moves], args=[reason, expected, self._max_dead_letters, DEAD_LETTER_TTL_S]
         ):
             log.error("dead letter: %s (%a); its content is in %s now", reason, name, moves[1])
+            self._moved()
 
 
 def _fields(names: Sequence[str]) -> Callable[[Pipeline, str], object]:

@@ -12,16 +12,14 @@ try. To cost one of them its answer it would have to be killed at least five tim
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import redis
-from redis.client import Pipeline
 
-from batcher.handover import HandOver
+from batcher.handover import batch_id, job_fields
 from batcher.leadership import Leadership
 from wire.codec import decode_batch, decode_question, encode_record, whole_number
 from wire.errors import MalformedMessageError, NewerMessageError
@@ -37,6 +35,8 @@ PARTS = 4
 DEATHS_BY_ITSELF = 2
 DEATHS_ALONE = 3
 AT_ONCE = 200
+MOST_ISOLATED = 16
+"""Parts of one model that wait to run alone: those of four workers that died with all that they held."""
 
 Item = TypeVar("Item")
 
@@ -103,6 +103,28 @@ def judge(group: Sequence[Suspect]) -> Judgement:
     return Judgement(worst, parts, worst.in_company if len(questions) == 1 else worst.alone)
 
 
+def admit(groups: Iterable[Sequence[Suspect]], room: int) -> tuple[list[Sequence[Suspect]], list[Suspect]]:
+    """Choose whom to judge now.
+
+    Workers that are killed from outside make suspects of all that they hold, and each part of it that runs alone keeps a worker from all else. So
+    those with the most evidence against them come first, as long as no more than `room` parts come of them.
+
+    Returns:
+        Groups to be judged, and suspects that shall run with others again; to be found once more, a culprit costs one death more. Whoever was
+        isolated already and finds no room is in neither, and waits.
+    """
+    judged: list[Sequence[Suspect]] = []
+    free: list[Suspect] = []
+    for group in sorted(groups, key=lambda group: -max(suspect.alone for suspect in group)):
+        parts = len(judge(group).parts)
+        if parts <= room or not parts:
+            judged.append(group)
+            room -= parts
+        elif not any(suspect.alone for suspect in group):
+            free += group
+    return judged, free
+
+
 def divide(questions: Sequence[Item]) -> list[Sequence[Item]]:
     """What to run alone next: up to `PARTS` parts of nearly the same size, in order; none if there is nothing."""
     size = -(-len(questions) // PARTS)
@@ -135,107 +157,109 @@ class Quarantine:
         client: redis.Redis,
         keys: Keys,
         leadership: Leadership,
-        hand_over: HandOver,
         *,
         max_bytes: int,
         run_ttl_s: float,
     ) -> None:
         self._client = client
         self._keys = keys
-        self._leadership = leadership
-        self._hand_over = hand_over
+        self._carry_out_judgement = leadership.fenced("batcher.maintenance", "judge")
         self._max_bytes = max_bytes
         self._run_ttl_s = int(run_ttl_s)
         self._publish = client.register_script(load_script("wire", "publish"))
 
     def judge_all(self, models: set[str]) -> None:
-        """Divide or convict every suspect batch, up to `AT_ONCE` of each model.
+        """Divide or convict suspect batches, as many as there is room for; look at up to `AT_ONCE` of each model.
 
         Raises:
             LeaseLostError: This batcher does not lead any more; the batch at hand was not changed.
         """
-        for model in sorted(models):
-            ids: Any = self._client.lrange(self._keys.suspects(model), 0, AT_ONCE - 1)
-            suspects = [
-                suspect
-                for suspect in (self._look_up_or_put_last(model, batch_id) for batch_id in ids)
-                if suspect is not None
-            ]
-            for group in seen_together(suspects, self._max_bytes):
-                self._judge(model, group)
+        names = sorted(models)
+        with self._client.pipeline(transaction=False) as pipe:
+            for model in names:
+                pipe.lrange(self._keys.suspects(model), 0, AT_ONCE - 1)
+                pipe.llen(self._keys.isolated(model))
+            found = iter(pipe.execute())
+        for model, (ids, isolated) in zip(names, zip(found, found, strict=True), strict=True):
+            if ids:
+                self._judge_model(model, ids, MOST_ISOLATED - isolated)
+
+    def _judge_model(self, model: str, ids: Sequence[bytes], room: int) -> None:
+        suspects, newer = self._look_up(ids)
+        if newer:
+            # To the end, so that those behind them are looked at.
+            self._carry_out(model, "last", newer)
+        groups, free = admit(seen_together(suspects, self._max_bytes), room)
+        for group in groups:
+            self._judge(model, group)
+        if free:
+            words = (
+                "%d batches that workers died with run with others again: more than %d parts would have to run alone"
+            )
+            log.warning(words, len(free), MOST_ISOLATED, extra={"model": model})
+            self._carry_out(model, "free", [suspect.batch_id for suspect in free])
 
     def _judge(self, model: str, group: Sequence[Suspect]) -> None:
         judgement = judge(group)
         if judgement.worst.convicted:
             # Before the batch is dropped: if this is cut short, the next leader convicts again, and the first record wins.
             self._convict(judgement.worst)
-        with self._fenced(model) as pipe:
-            for part in judgement.parts:
-                self._hand_over.isolate(model, [encoded for encoded, _ in part], judgement.history(), pipe)
-            for suspect in group:
-                pipe.lrem(self._keys.suspects(model), 1, suspect.batch_id)  # type: ignore[arg-type]
-                pipe.delete(_job(suspect.batch_id))
+        parts: list[Any] = []
+        queue = self._keys.rq_queue_name(model)
+        for part in judgement.parts:
+            fields = job_fields([encoded for encoded, _ in part], queue, self._client, **judgement.history())
+            parts += (batch_id(), len(fields), *fields)
+        self._carry_out(model, "end", [suspect.batch_id for suspect in group], parts)
         if judgement.parts:
             sizes = ", ".join(str(len(part)) for part in judgement.parts)
             ids = {"batch": judgement.worst.batch_id.decode("utf-8", "replace"), "model": model}
-            log.warning(
-                "%d workers died with the same questions, which now run alone in parts of %s",
-                judgement.worst.deaths,
-                sizes,
-                extra=ids,
-            )
+            words = "%d workers died with the same questions, which now run alone in parts of %s"
+            log.warning(words, judgement.worst.deaths, sizes, extra=ids)
 
-    def _look_up_or_put_last(self, model: str, batch_id: bytes) -> Suspect | None:
-        """None for what is not ours to judge: it goes to the end, so that those behind it are looked at."""
-        try:
-            return self._look_up(batch_id)
-        except NewerMessageError as error:
-            log.warning("suspect batch %s waits for a newer batcher: %s", batch_id.decode("utf-8", "replace"), error)
-        with self._fenced(model) as pipe:
-            pipe.lrem(self._keys.suspects(model), 1, batch_id)  # type: ignore[arg-type]
-            pipe.rpush(self._keys.suspects(model), batch_id)
-        return None
+    def _carry_out(self, model: str, what: str, ids: Sequence[bytes], parts: Sequence[Any] = ()) -> None:
+        keys = self._keys
+        lists = [keys.suspects(model), keys.isolated(model), keys.rq_queue(model)]
+        self._carry_out_judgement(lists, [RQ_JOB_PREFIX, what, len(ids), *ids, *parts])
 
-    @contextlib.contextmanager
-    def _fenced(self, model: str) -> Iterator[Pipeline]:
-        """Changes that are made in one step at the end of the block; not if this batcher does not lead any more: then LeaseLostError is raised."""
-        pipe = self._client.pipeline()
-        yield pipe
-        self._leadership.commit(pipe, {self._keys.isolated(model): "list", self._keys.suspects(model): "list"})
+    def _look_up(self, ids: Sequence[bytes]) -> tuple[list[Suspect], list[bytes]]:
+        """The batches of these ids, and the ids of those that are of a wire version to come, and not ours to judge.
 
-    def _look_up(self, batch_id: bytes) -> Suspect:
-        """Without questions if there is no such batch, or nothing of it can be read; then a worker has put it aside already.
-
-        Raises:
-            NewerMessageError: Some of it is of a wire version to come, and not ours to judge.
+        A batch is without questions if it is not there, or nothing of it can be read; then a worker has put it aside already.
         """
-        if self._client.type(_job(batch_id)) != b"hash":
-            log.warning("suspect batch %a: no batch job of that id", batch_id)
-            return Suspect(batch_id, 0, 0, 0, 0, (), ())
-        found: Any = self._client.hmget(_job(batch_id), ["data", "attempts", "deaths", "alone", "in_company", "died"])
-        data, attempts, deaths, alone, in_company, died = found
-        try:
-            encoded_questions = decode_batch(data or b"")
-        except NewerMessageError:
-            raise
-        except MalformedMessageError as error:
-            log.warning("suspect batch %a: %s", batch_id, error)
-            encoded_questions = []
-        questions = [(encoded, question) for encoded in encoded_questions if (question := _decoded(encoded))]
         with self._client.pipeline(transaction=False) as pipe:
-            ask_states(pipe, self._keys, asked := [question for _, question in questions])
-            states = read_states(asked, pipe.execute())
-        open_ones = tuple(question for question, state in zip(questions, states, strict=True) if not state.is_done)
-        workers = tuple((died or b"").decode("utf-8", "replace").split(","))
-        return Suspect(
-            batch_id,
-            whole_number(attempts),
-            whole_number(deaths),
-            whole_number(alone),
-            whole_number(in_company),
-            workers,
-            open_ones,
-        )
+            for one in ids:
+                pipe.hmget(_job(one), ["data", "attempts", "deaths", "alone", "in_company", "died"])
+            # What a stranger put in the place of a job answers with an error of its own.
+            found = pipe.execute(raise_on_error=False)
+        readable: list[tuple[bytes, Sequence[bytes | None], list[tuple[bytes, Question]]]] = []
+        newer = []
+        for one, fields in zip(ids, found, strict=True):
+            there = fields if isinstance(fields, list) else [None] * 6
+            try:
+                readable.append((one, there[1:], _questions(one, there[0])))
+            except NewerMessageError as error:
+                log.warning("suspect batch %s waits for a newer batcher: %s", one.decode("utf-8", "replace"), error)
+                newer.append(one)
+        asked = [question for _, _, questions in readable for _, question in questions]
+        with self._client.pipeline(transaction=False) as pipe:
+            ask_states(pipe, self._keys, asked)
+            states = iter(read_states(asked, pipe.execute()))
+        suspects = []
+        for one, (attempts, deaths, alone, in_company, died), questions in readable:
+            counts = [whole_number(count) for count in (attempts, deaths, alone, in_company)]
+            workers = tuple((died or b"").decode("utf-8", "replace").split(","))
+            suspects.append(
+                Suspect(
+                    one,
+                    counts[0],
+                    counts[1],
+                    counts[2],
+                    counts[3],
+                    workers,
+                    tuple(each for each in questions if not next(states).is_done),
+                )
+            )
+        return suspects, newer
 
     def _convict(self, suspect: Suspect) -> None:
         for encoded, question in suspect.questions:
@@ -279,6 +303,22 @@ class Quarantine:
 
 def _job(batch_id: bytes) -> str:
     return RQ_JOB_PREFIX + batch_id.decode("utf-8", "replace")
+
+
+def _questions(batch: bytes, data: bytes | None) -> list[tuple[bytes, Question]]:
+    """What can be read of a batch, with its encoding.
+
+    Raises:
+        NewerMessageError: Some of it is of a wire version to come.
+    """
+    try:
+        encoded_questions = decode_batch(data or b"")
+    except NewerMessageError:
+        raise
+    except MalformedMessageError as error:
+        log.warning("suspect batch %a: %s", batch, error)
+        return []
+    return [(encoded, question) for encoded in encoded_questions if (question := _decoded(encoded))]
 
 
 def _decoded(encoded: bytes) -> Question | None:

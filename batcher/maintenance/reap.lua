@@ -2,7 +2,7 @@
 -- KEYS[1] zset  leases:MODEL       batch id -> when the lease lapses (ms)
 -- KEYS[2] list  rq:queue:...       batch ids that wait for a worker
 -- KEYS[3] list  suspects:MODEL     batch ids whose workers keep dying
--- ARGV[1] prefix of RQ's job keys; ARGV[2] most batches to take back at once; ARGV[3] deaths that make a batch suspect
+-- ARGV: 1 prefix of RQ's job keys, 2 most batches to take back at once, 3 deaths that make a batch suspect, 4 the longest lease (ms)
 -- Returns {batch id, its last worker, how many of its workers died} for each.
 -- A key of a wrong type must stop the script here, before the first write, and not in the middle.
 redis.call('LLEN', KEYS[2])
@@ -11,8 +11,10 @@ local function count(text) return text and #text < 10 and tonumber(text:match('^
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local lapsed = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
--- No worker makes a lease that long.
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now + 86400000, '+inf', 'LIMIT', 0, ARGV[2])) do table.insert(lapsed, id) end
+-- No worker makes a lease that long: the server's clock was set back, or a stranger wrote it. Who lives renews it with the next heartbeat.
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now + ARGV[4], '+inf', 'LIMIT', 0, ARGV[2])) do
+  redis.call('ZADD', KEYS[1], now + ARGV[4], id)
+end
 local taken = {}
 for _, id in ipairs(lapsed) do
   redis.call('ZREM', KEYS[1], id)

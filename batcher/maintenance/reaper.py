@@ -8,11 +8,13 @@ from typing import Any
 import redis
 
 from wire.keys import RQ_JOB_PREFIX, SUSPECT_AFTER_DEATHS, Keys
-from wire.scripts import load_script
+from wire.scripts import call_each, load_script
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 100
+MOST_LEASES = 3
+"""A lease that has longer to go than so many of those that workers make is shortened to that: the server's clock was set back."""
 GRACE_HEARTBEATS = 3
 """Who looks less often than this has seen nothing: Redis was away, or nobody led. Then workers get as long to be heard before they count as dead.
 
@@ -22,11 +24,12 @@ By the server's clock, as leases are: then a clock that is set there, or a machi
 class Reaper:
     """Run by the leading batcher. The script is atomic, so that a second reaper would do no harm."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, heartbeat_s: float) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, heartbeat_s: float, lease_s: float = 60.0) -> None:
         self._client = client
         self._keys = keys
         self._reap = client.register_script(load_script("batcher.maintenance", "reap"))
         self._grace_s = GRACE_HEARTBEATS * heartbeat_s
+        self._longest_ms = int(1000 * MOST_LEASES * lease_s)
         self._looked_at = float("-inf")
         self._not_before = 0.0
 
@@ -43,10 +46,14 @@ class Reaper:
         self._looked_at = now
         if now < self._not_before:
             return 0
-        taken = 0
-        for model in sorted(models):
-            keys = [self._keys.leases(model), self._keys.rq_queue(model), self._keys.suspects(model)]
-            lapsed = self._reap(keys=keys, args=[RQ_JOB_PREFIX, AT_ONCE, SUSPECT_AFTER_DEATHS])
+        if not models:
+            return 0
+        names, taken = sorted(models), 0
+        args: list[str | int] = [RQ_JOB_PREFIX, AT_ONCE, SUSPECT_AFTER_DEATHS, self._longest_ms]
+        keys = self._keys
+        places = [[keys.leases(model), keys.rq_queue(model), keys.suspects(model)] for model in names]
+        replies = call_each(self._client, self._reap, [(of_model, args) for of_model in places])
+        for model, lapsed in zip(names, replies, strict=True):
             for batch, worker, deaths in lapsed:
                 words = "worker %s stopped making progress; batch %s of %s goes to another (workers that died of it or with it: %d)"
                 who = {"batch": batch.decode(), "worker": worker.decode(), "model": model}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import pytest
 
-from batcher.maintenance.quarantine import Judgement, Suspect, divide, judge, seen_together
+from batcher.maintenance.quarantine import Judgement, Suspect, admit, divide, judge, seen_together
 from tests.builders import a_question
 from wire.messages import Question
 
@@ -96,3 +96,29 @@ def test_only_what_died_together_is_judged_together() -> None:
 def test_what_is_answered_by_now_is_dropped() -> None:
     """A suspect without open questions has nothing to run."""
     assert judge([a_suspect("a", [])]).parts == []
+
+
+def test_no_more_run_alone_than_there_is_room_for() -> None:
+    """After dozens of kills from outside, all that was in flight is suspect: those with evidence go first, the rest runs with others again."""
+    held = [[a_suspect(f"b{number}", questions(16), last=f"w{number}")] for number in range(40)]
+    alone = [a_suspect("alone", questions(1), alone=1)]
+
+    judged, free = admit([*held, alone], room=16)
+
+    assert judged[0] == alone
+    assert sum(len(judge(group).parts) for group in judged) == 13
+    assert len(judged) + len(free) == 41
+
+
+def test_who_was_isolated_waits_for_room() -> None:
+    """Set free, a culprit would have to be found all over again."""
+    alone = [a_suspect("alone", questions(4), alone=1)]
+
+    assert admit([alone], room=3) == ([], [])
+
+
+def test_a_conviction_needs_no_room() -> None:
+    """Nothing of it runs any more."""
+    culprit = [a_suspect("culprit", questions(1), alone=3)]
+
+    assert admit([culprit], room=0) == ([culprit], [])
