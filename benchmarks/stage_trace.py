@@ -36,7 +36,7 @@ class Trace:
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._ended = False
         queue, questions = keys.rq_queue(model), keys.questions(model, 0)
-        # How each stage ends, as the beginning of a command in lower case. Scripts are heard command by command: batcher/commit.lua.
+        # How each stage ends, as the beginning of a command in lower case. Scripts are heard command by command: batcher/handover.lua.
         self._ends = {
             "submitted": f"xadd {questions} ",
             "noticed": f"llen {queue}",

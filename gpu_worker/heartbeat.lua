@@ -19,6 +19,8 @@ local fields = tonumber(ARGV[5])
 -- Workers that were killed take no leave: the living forget them, and the last one leaves the rest to the TTL. First of all writes, because
 -- Redis refuses a script for want of memory only at a first write that takes memory: no lease may lapse for that reason.
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+-- Nobody reports from the future: the server's clock was set back. The living are here again with their next heartbeat.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], now + ARGV[2], '+inf')
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('HSET', KEYS[2], unpack(ARGV, 6, 5 + 2 * fields))
@@ -28,7 +30,8 @@ for i = 6 + 2 * fields, #ARGV, 2 do
   -- Renewing must never steal back a lease that lapsed and went to somebody else.
   -- pcall: where something else is under the name of the job, the lease is lost too.
   if redis.pcall('HGET', ARGV[4] .. ARGV[i], 'lease_token') == ARGV[i + 1] then
-    redis.call('ZADD', KEYS[3], 'XX', now + ARGV[3], ARGV[i])
+    -- Also where it was gone: whoever takes a lease back takes the token with it, so its set was damaged or deleted.
+    redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[i])
   else
     table.insert(lost, ARGV[i])
   end

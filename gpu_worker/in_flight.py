@@ -10,7 +10,7 @@ from functools import partial
 
 from gpu_worker.answering import CANCELLED, WITHDRAWN, RetryPolicy, answer, record
 from gpu_worker.claims import HeldBatch
-from gpu_worker.engines.engine import Engine
+from gpu_worker.engines.engine import Engine, Refusal
 from gpu_worker.publisher import Publisher
 from gpu_worker.reports.report import Report
 from gpu_worker.tasks import cancel_and_wait
@@ -127,8 +127,27 @@ class InFlight:
     def _left(self, task: asyncio.Task[None], *, question: Question, size: int, batch: HeldBatch) -> None:
         self._report.in_flight -= 1
         self._tell_left()
-        if task.cancelled() and batch in self._tasks and self._is_unwanted(question):
-            self._write(self._cancelled_record(question, batch), size, batch)
+        if batch not in self._tasks:
+            return
+        if task.cancelled():
+            if self._is_unwanted(question):
+                self._write(self._cancelled_record(question, batch), size, batch)
+        elif (error := task.exception()) is not None:
+            # A bug of ours. Without a record, its batch would be renewed for ever.
+            ids = {"run": question.run, "batch": batch.batch_id, "request": question.request_id, "worker": self._worker}
+            log.error(
+                "question %s of run %s failed beside the engine",
+                question.request_id,
+                question.run,
+                exc_info=error,
+                extra=ids,
+            )
+            bug = Refusal("internal_error", f"{type(error).__name__}: {str(error)[:500]}")
+            self._write(
+                record(question, bug, self._engine.model, self._clock, worker=self._worker, attempts=batch.attempts),
+                size,
+                batch,
+            )
 
     def _write(self, made: Answer | Failure, size: int, batch: HeldBatch) -> None:
         self._publisher.add(made, size)

@@ -154,7 +154,7 @@ class GpuWorker:
         backoff = Backoff()
         while not self._stopping.is_set():
             try:
-                check_server(client, self._address)
+                check_server(client, self._address, wait_for_primary=True)
                 with translated(self._address):
                     now: Any = client.time()
             except QueueUnavailableError as error:

@@ -14,9 +14,9 @@ from producer.claim_token import describe, has_ended, new_token
 from producer.options import ProducerOptions
 from producer.questions.parser import Invalid, ParsedQuestion
 from wire.clock import ServerClock
-from wire.codec import encode_question, encode_record
+from wire.codec import damaged_run, encode_question, encode_record, run_counts
 from wire.connection import is_full
-from wire.errors import QueueDamagedError, UsageError
+from wire.errors import UsageError
 from wire.failures import error_of
 from wire.keys import Keys, queue_member
 from wire.messages import EPOCH, Failure, Question
@@ -110,12 +110,10 @@ class Sender:
             raise RunBusyError(msg)
         if reply[0] == b"differs":
             raise UsageError(_difference(self._run, _fingerprint(reply[1]), self._fingerprint))
-        try:
-            counts = [int(part) for part in reply[1:9]]
-            mark, epoch = reply[9].decode(), re.fullmatch(EPOCH, reply[10].decode())[0]  # type: ignore[index]  # TypeError if it is none
-        except (TypeError, ValueError):
-            msg = f"the counts of run {self._run} are damaged; the leading batcher puts them among the dead letters (`batchfleet dead list`)"
-            raise QueueDamagedError(msg) from None
+        counts = run_counts(self._run, reply[1:9])
+        mark, epoch = (part.decode("utf-8", "replace") for part in reply[9:11])
+        if not re.fullmatch(EPOCH, epoch):
+            raise damaged_run(self._run)
         self.epoch = epoch
         self.clock.learn(counts[6] + counts[7] / 1e6)
         cursor, accepted, answered, failed, acknowledged, cancelled = counts[:6]

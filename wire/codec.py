@@ -6,6 +6,7 @@ ever imported, looked up by name or executed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 import msgpack
 import msgspec
 
-from wire.errors import MalformedMessageError, NewerMessageError
+from wire.errors import MalformedMessageError, NewerMessageError, QueueDamagedError
 from wire.messages import WIRE_VERSION, Answer, Failure, Question
 
 BATCH_FUNCTION = "gpu_worker.answer_batch"
@@ -23,7 +24,8 @@ OLDEST_WIRE_VERSION = 1
 NEWEST_CREDIBLE_VERSION = 999
 BATCH_WIRE_VERSION = 1
 """The wire version in which the payload of a batch job last changed. That of the questions in it is theirs: a newer batcher serves older workers."""
-MOST_DIGITS = 16
+NUMBER = re.compile(rb"-?[0-9]{1,15}")
+"""What Redis may hold as a count. Python reads numbers of any length, slowly, and refuses those beyond 4 300 digits with an error of its own."""
 MAX_BATCH_QUESTIONS = 65_536
 """What is larger was not made by a batcher (limits of batch_size)."""
 
@@ -90,7 +92,28 @@ def identify_question(data: bytes) -> Identity | None:
 
 def whole_number(text: bytes | None) -> int:
     """A count as Redis stores it; 0 for what is none."""
-    return int(text) if text and len(text) < MOST_DIGITS and text.isdigit() else 0
+    return max(0, int(text)) if text and NUMBER.fullmatch(text) else 0
+
+
+def damaged_run(run: str) -> QueueDamagedError:
+    """To be raised where what Redis has of a run is not what a fleet wrote."""
+    words = "are damaged; the leading batcher puts them among the dead letters (`batchfleet dead list`)"
+    return QueueDamagedError(f"the counts of run {run} {words}")
+
+
+def run_counts(run: str, counts: Iterable[bytes | int | None]) -> list[int]:
+    """Counts of a run as Redis has them; -1 stands for a number of questions that is not known yet.
+
+    Raises:
+        QueueDamagedError: One is none.
+    """
+    found = [
+        count if isinstance(count, int) else int(count) if count and NUMBER.fullmatch(count) else None
+        for count in counts
+    ]
+    if None in found:
+        raise damaged_run(run)
+    return [count for count in found if count is not None]
 
 
 def encode_record(record: Answer | Failure) -> bytes:

@@ -108,14 +108,18 @@ def _packing_in_c(
     return type(kind.__name__, (kind,), {"pack_command": pack_command})
 
 
-def check_server(client: redis.Redis, address: RedisAddress, *, may_evict: bool = False) -> None:
+def check_server(
+    client: redis.Redis, address: RedisAddress, *, may_evict: bool = False, wait_for_primary: bool = False
+) -> None:
     """Ask once whether a fleet can live there.
 
     Args:
         may_evict: Pass over that it would drop keys when it is full, for those who only look.
+        wait_for_primary: Whether a replica may become the primary soon: a service that is started again in the middle of a failover waits for it,
+            as those do that run. A person who gives the address of a replica is told so.
 
     Raises:
-        QueueUnavailableError: It does not answer.
+        QueueUnavailableError: It does not answer, or is a replica that is waited for.
         QueueUnusableError: It answers, but is too old, a replica, would drop keys, or does not let us in.
     """
     with translated(address):
@@ -132,10 +136,19 @@ def check_server(client: redis.Redis, address: RedisAddress, *, may_evict: bool 
         raise QueueUnusableError(msg)
     if role == "slave":
         msg = f"Redis at {address.shown()} is a read-only replica; give the address of its primary"
-        raise QueueUnusableError(msg)
-    if policy not in {"", "noeviction"}:
-        msg = f"Redis at {address.shown()} would drop questions and answers when it is full (maxmemory-policy {policy}); set it to noeviction"
-        raise QueueUnusableError(msg)
+def check_server(
+    client: redis.Redis, address: RedisAddress, *, may_evict: bool = False, wait_for_primary: bool = False
+) -> None:
+    """Ask once whether a fleet can live there.
+
+    Args:
+        may_evict: Pass over that it would drop keys when it is full, for those who only look.
+        wait_for_primary: Whether a replica may become the primary soon: a service that is started again in the middle of a failover waits for it,
+            as those do that run. A person who gives the address of a replica is told so.
+
+    Raises:
+        QueueUnavailableError: It does not answer, or is a replica that is waited for.
+        QueueUnusableError: It answers, but is too old, a replica, would drop keys, or does not let us in.
 
 
 @contextlib.contextmanager
@@ -206,7 +219,7 @@ PASSING = (
     redis.exceptions.TryAgainError,
     redis.exceptions.NoScriptError,
 )
-"""Time alone may mend it: a failover, or scripts that were flushed between being sent and being called. redis-py takes the code off the text of these."""
+"""Time alone may mend it: a failover, or scripts that were flushed before they were called. redis-py takes the code off the text of these."""
 PASSES = (
     "LOADING",
     "MASTERDOWN",
@@ -255,7 +268,7 @@ def _in_our_words(error: redis.exceptions.ResponseError, address: RedisAddress) 
         return QueueUnavailableError(f"Redis at {address.shown()} cannot write to its disk: make room {where}; {words}")
     if shows(FORBIDDEN):
         return QueueUnusableError(f"Redis at {address.shown()} does not allow what a fleet needs: {words}")
-    # Who starts at a replica is told at once, by `check_server`. Who runs was let in by a primary, and there will be one again.
+    # Of a replica as well: who runs was let in by a primary, and there will be one again.
     if isinstance(error, PASSING) or shows(PASSES):
         return QueueUnavailableError(f"Redis at {address.shown()} cannot do it now: {words}")
     if shows(DAMAGE):

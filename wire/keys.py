@@ -62,6 +62,7 @@ _TYPES = {
     "dead": "stream",
     "troubles": "stream",
     "engine-deaths": "hash",
+    "hosts": "zset",
 }
 _TYPES_BY_PREFIX = {
     "questions": "stream",
@@ -72,12 +73,14 @@ _TYPES_BY_PREFIX = {
     "isolated": "list",
     "isolating": "zset",
     "worker": "hash",
+    "host": "hash",
     "gpu": "string",
     "control": "string",
 }
 _CLAIMS = ("leader", "isolating", "gpu", "control", "refused")
 _TYPES_OF_RUN = {"": "hash", "accepted": "string", "done": "string", "records": "stream", "producer": "string"}
-RQ_SETS = ("rq:queues", "rq:workers")
+RQ_QUEUES = "rq:queues"
+RQ_SETS = (RQ_QUEUES, "rq:workers")
 """RQ's lists of what there is. They are not ours alone, but every hand-over and every worker writes to them."""
 
 

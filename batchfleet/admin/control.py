@@ -8,6 +8,7 @@ import redis
 
 from batchfleet.runs.ledger import no_run
 from gpu_worker.heartbeat import DRAIN
+from wire.codec import run_counts
 from wire.errors import UsageError
 from wire.keys import Keys
 from wire.scripts import load_script
@@ -29,7 +30,8 @@ def cancel_run(client: redis.Redis, keys: Keys, run: str, *, run_ttl_s: float) -
     counts = script(keys=[keys.run(run), keys.cancelled, keys.wake, keys.news], args=[run, int(run_ttl_s), NEWS_S])
     if counts is None:
         raise no_run(client, keys, run)
-    return int(counts[0]), int(counts[1])
+    accepted, terminal = run_counts(run, counts)
+    return accepted, terminal
 
 
 def drain_worker(client: redis.Redis, keys: Keys, worker: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import redis
 
+from wire.codec import run_counts
 from wire.errors import UsageError
 from wire.keys import Keys
 
@@ -57,6 +58,7 @@ def read_run(client: redis.Redis, keys: Keys, run: str) -> RunStatus:
 
     Raises:
         UsageError: No such run, or it expired.
+        QueueDamagedError: Its counts are no numbers.
     """
     # No transaction: a Redis that is full refuses even reading in one.
     with client.pipeline(transaction=False) as pipe:
@@ -66,7 +68,7 @@ def read_run(client: redis.Redis, keys: Keys, run: str) -> RunStatus:
     if fields[1] is None:
         msg = f"no run {run!r} in Redis; finished runs are kept for limits.run_ttl_s after their last activity"
         raise UsageError(msg)
-    questions, accepted, answered, failed, acknowledged = (int(field or 0) for field in fields[:5])
+    questions, accepted, answered, failed, acknowledged = run_counts(run, fields[:5])
     return RunStatus(
         run=run,
         questions=questions if questions >= 0 else None,

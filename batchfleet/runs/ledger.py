@@ -7,7 +7,8 @@ from typing import Any
 
 import redis
 
-from wire.errors import QueueDamagedError, UsageError
+from wire.codec import run_counts
+from wire.errors import UsageError
 from wire.keys import Keys
 
 
@@ -62,8 +63,5 @@ def read_ledger(client: redis.Redis, keys: Keys, run: str) -> Ledger:
     if found is None:
         raise no_run(client, keys, run)
     *counts, accepted, both = found
-    if not all(count.isdigit() for count in counts):
-        msg = f"the counts of run {run} are damaged; the leading batcher puts them among the dead letters (`batchfleet dead list`)"
-        raise QueueDamagedError(msg)
-    answered, failed = map(int, counts)
+    answered, failed = run_counts(run, counts)
     return Ledger(run, accepted, answered, failed, missing=accepted - both, duplicates=answered + failed - both)

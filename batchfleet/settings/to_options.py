@@ -32,6 +32,7 @@ def batcher_options(settings: Settings) -> BatcherOptions:
         max_models=limits.max_models,
         run_ttl_s=limits.run_ttl_s,
         leader_s=leases.leader_s,
+        lease_s=leases.batch_s,
         heartbeat_s=leases.heartbeat_s,
         max_dead_letters=limits.max_dead_letters,
         max_question_bytes=most_question_bytes(settings),

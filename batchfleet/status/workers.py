@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 
+from wire.codec import whole_number
 from wire.keys import Keys
 
 
@@ -24,17 +25,16 @@ def see_workers(client: redis.Redis, keys: Keys, host: str | None = None) -> lis
     """Those that report; only those of `host` (as `socket.gethostname()` has it there) if one is given."""
     names: Any = client.zrange(keys.workers, 0, -1)
     known = [name for name in map(_text, names) if host is None or name.rpartition("-")[0] == host]
-    reports: Any = [client.hmget(keys.worker(name), "pid", "state", "waits_for") for name in known]
+    with client.pipeline(transaction=False) as pipe:
+        for name in known:
+            pipe.hmget(keys.worker(name), "pid", "state", "waits_for")
+        seen = zip(known, pipe.execute(), strict=True)
     return [
-        WorkerSnapshot(name, _number(pid), _text(state), _text(waits_for))
-        for name, (pid, state, waits_for) in zip(known, reports, strict=True)
+        WorkerSnapshot(name, whole_number(pid), _text(state), _text(waits_for))
+        for name, (pid, state, waits_for) in seen
         if state
     ]
 
 
 def _text(found: bytes | None) -> str:
     return (found or b"").decode("utf-8", "replace")
-
-
-def _number(found: bytes | None) -> int:
-    return int(found) if found and found.isdigit() else 0

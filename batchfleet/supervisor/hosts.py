@@ -11,6 +11,7 @@ from typing import Any
 
 import redis
 
+from wire.codec import NUMBER, whole_number
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys
 
@@ -75,6 +76,8 @@ class HostReporter:
         with self._client.pipeline(transaction=True) as pipe:
             # Hosts that were switched off take no leave.
             pipe.zremrangebyscore(self._keys.hosts, "-inf", now_ms - self._ttl_ms)
+            # Nobody reports from the future: the server's clock was set back.
+            pipe.zremrangebyscore(self._keys.hosts, now_ms + self._ttl_ms, "+inf")
             pipe.zadd(self._keys.hosts, {self.name: now_ms})
             pipe.pexpire(self._keys.hosts, self._ttl_ms)
             pipe.hset(self._keys.host(self.name), mapping=fields)
@@ -180,21 +183,13 @@ def _host(client: redis.Redis, keys: Keys, name: str) -> Host | None:
     found: Any = client.hmget(keys.host(name), "workers", "leaving", "heard")
     if found[0] is None:
         return None
-    workers, leaving, heard = ((value or b"").decode("utf-8", "replace") for value in found)
-    return Host(name, _count(workers), _count(leaving), heard)
-
-
-def _count(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() else 0
+    workers, leaving, heard = found
+    return Host(name, whole_number(workers), whole_number(leaving), (heard or b"").decode("utf-8", "replace"))
 
 
 def _read(asked: bytes) -> Request | None:
     """Whatever is no request of ours is none."""
-    parts = asked.decode("utf-8", "replace").split(" ")
-    if (
-        len(parts) != len(("what", "workers", "token"))
-        or parts[0] not in {SCALE, STOP}
-        or not (parts[1].isascii() and parts[1].isdigit())
-    ):
-        return None
-    return Request(parts[0], int(parts[1]), parts[2])
+    match asked.split(b" "):
+        case [what, workers, token] if what.decode("utf-8", "replace") in {SCALE, STOP} and NUMBER.fullmatch(workers):
+            return Request(what.decode(), whole_number(workers), token.decode("utf-8", "replace"))
+    return None

@@ -13,7 +13,6 @@ import math
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import redis.asyncio
 
@@ -26,6 +25,8 @@ from wire.scripts import load_script
 log = logging.getLogger(__name__)
 
 PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+MOST_LEASES = 10
+"""What a claim has left to live is never longer than so many of our leases, unless workers are set up very differently."""
 RELEASE_S = 2.0
 """How long a worker that leaves tries to give back its GPUs; then their leases lapse."""
 
@@ -215,7 +216,16 @@ class SliceClaim:
 
     async def _leased(self) -> frozenset[str]:
         uuids = self._options.gpus.uuids
-        holders: Any = await self._client.mget(self._names(uuids))
+        names = self._names(uuids)
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.mget(names)
+            for name in names:
+                pipe.pttl(name)
+            holders, *left_ms = await pipe.execute()
+        for name, left in zip(names, left_ms, strict=True):
+            # No worker's lease is that long: the server's clock was set back. Whoever lives renews it with the next heartbeat.
+            if left > MOST_LEASES * self._lease_ms:
+                await self._client.pexpire(name, self._lease_ms)
         # Not those that are ours: we may have claimed them without hearing of it.
         return frozenset(
             gpu for gpu, holder in zip(uuids, holders, strict=True) if holder not in {None, self._worker.encode()}

@@ -31,7 +31,7 @@ def hand_over(client: redis.Redis, batches: int) -> None:
     leader = Leadership(client, KEYS, "leader", lease_s=60.0, renew_s=0.0)
     leader.hold()
     waiting = [[put_question(client, 2 * number), put_question(client, 2 * number + 1)] for number in range(batches)]
-    HandOver(client, client, KEYS, leader).commit("stub", 0, waiting)
+    HandOver(client, KEYS, leader).commit("stub", 0, waiting)
 
 
 def workers(client: redis.Redis, count: int) -> None:

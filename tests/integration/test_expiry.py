@@ -12,6 +12,7 @@ import redis
 from batcher.handover import HandOver
 from batcher.leadership import Leadership
 from batcher.maintenance.expiry import ExpirySweep
+from batcher.maintenance.unwanted import EXPIRED
 from batcher.packing import Waiting
 from batcher.stream_reader import QueueId, StreamReader
 from batchfleet.admin.control import cancel_run
@@ -21,7 +22,6 @@ from tests.builders import epoch_of
 from tests.submissions import KEYS, accept
 from wire.codec import decode_batch, decode_question, decode_record
 from wire.keys import run_member
-from wire.scripts import load_script
 
 QUEUE: QueueId = ("stub", 0)
 PAST, LATER = -10.0, 3600.0
@@ -36,7 +36,7 @@ class Leader:
         self.leadership.hold()
         self.inbox = StreamReader(client, KEYS, batch_questions=4, max_question_bytes=1_000_000, max_queues=10)
         self.inbox.restart()
-        self.hand_over = HandOver(client, client, KEYS, self.leadership)
+        self.hand_over = HandOver(client, KEYS, self.leadership)
         self.forgotten: set[bytes] = set()
         self.ending = ExpirySweep(client, KEYS, self.leadership, run_ttl_s=600, forget=self._forget)
 
@@ -142,12 +142,13 @@ def test_a_batch_that_was_claimed_during_the_look_is_not_changed(client: redis.R
     batch: Any = client.lpop(KEYS.rq_queue("stub"))
     job = f"rq:job:{batch.decode()}"
     client.hset(job, "lease_token", "its")
-    before = client.hgetall(job)
+    before: Any = client.hgetall(job)
 
-    changed = client.eval(load_script("batcher.maintenance", "shrink"), 2, KEYS.rq_queue("stub"), job, batch, "", 0)
+    question = decode_question(decode_batch(before[b"data"])[0])
+    leader.ending._end_in_batch(KEYS.rq_queue("stub"), batch.decode(), [(question, 100, EXPIRED)], [])
 
-    assert changed == 0
     assert client.hgetall(job) == before
+    assert outcomes(client, "late") == {0: "expired"}
 
 
 def test_deadlines_are_looked_for_only_when_one_has_passed(client: redis.Redis, leader: Leader) -> None:

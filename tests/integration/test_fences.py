@@ -23,7 +23,7 @@ from producer.options import ProducerOptions
 from producer.questions.parser import ParsedQuestion
 from producer.sender import Sender
 from tests.builders import a_question, an_answer
-from tests.processes import PATIENCE_S
+from tests.processes import PATIENCE_S, wait_until
 from wire.clock import ServerClock
 from wire.codec import decode_batch, encode_question
 from wire.connection import RedisAddress
@@ -41,7 +41,7 @@ def leadership(client: redis.Redis, token: str, lease_s: float = 5.0) -> Leaders
 
 def hand_over(client: redis.Redis, leader: Leadership) -> HandOver:
     """Its hand-over."""
-    return HandOver(client, client, KEYS, leader)
+    return HandOver(client, KEYS, leader)
 
 
 def put_question(client: redis.Redis, request_id: str = "q1", index: int = 0) -> Waiting:
@@ -82,8 +82,7 @@ def test_a_batcher_that_lost_its_lease_changes_nothing(client: redis.Redis) -> N
     paused = leadership(client, "paused", lease_s=0.05)
     paused.hold()
     question = put_question(client)
-    while client.exists(KEYS.leader):
-        pass
+    wait_until(lambda: not client.exists(KEYS.leader), "its lease has lapsed")
     leadership(client, "successor").hold()
 
     with pytest.raises(LeaseLostError):
@@ -102,13 +101,13 @@ def test_a_lease_that_changes_hands_in_the_middle_of_a_hand_over_stops_it(
     leader.hold()
     question = put_question(client)
     over = hand_over(client, leader)
-    enqueue = over._enqueue
+    fields = over._fields
 
-    def take_over_meanwhile(*arguments: Any, **options: Any) -> None:  # noqa: ANN401 (passed on)
+    def take_over_meanwhile(*arguments: Any) -> list[Any]:  # noqa: ANN401 (passed on)
         client.set(KEYS.leader, "two")
-        enqueue(*arguments, **options)
+        return fields(*arguments)
 
-    monkeypatch.setattr(over, "_enqueue", take_over_meanwhile)
+    monkeypatch.setattr(over, "_fields", take_over_meanwhile)
 
     with pytest.raises(LeaseLostError):
         over.commit("stub", 0, [[question]])
@@ -241,13 +240,16 @@ async def test_a_lapsed_batch_is_nobodys_until_it_is_claimed(
 
 
 async def test_renewing_keeps_a_batch_beyond_its_lease(client: redis.Redis, aclient: redis.asyncio.Redis) -> None:
-    """Three leases long, with renewals in between, nobody takes it."""
+    """Whenever it is about to lapse, a renewal makes it a whole lease long again."""
+    options = WorkerOptions(lease_s=60.0, heartbeat_s=0.05)
     batch = await claim_one(client, aclient, "steady")
-    leases = Leases(aclient, KEYS, "stub", "steady", OPTIONS, ServerClock())
-    for _ in range(12):
-        await asyncio.sleep(OPTIONS.heartbeat_s)
+    leases = Leases(aclient, KEYS, "stub", "steady", options, ServerClock())
+    for _ in range(3):
+        seconds: Any = client.time()[0]
+        client.zadd(KEYS.leases("stub"), {batch.batch_id: 1000 * seconds})
         assert (await leases.renew([batch], {"state": "running"})).lost == []
         assert reap(client) == 0
+        assert client.zscore(KEYS.leases("stub"), batch.batch_id) >= 1000 * (seconds + options.lease_s)
 
 
 async def test_a_batch_that_is_given_back_is_next_and_was_no_attempt(

@@ -64,7 +64,7 @@ def test_a_queue_of_which_a_batch_is_left_stays(client: redis.Redis, inbox: Stre
     leadership = Leadership(client, KEYS, "leader", lease_s=60.0, renew_s=0.0)
     leadership.hold()
     entries: Any = client.xrange(KEYS.questions(*QUEUE))
-    HandOver(client, client, KEYS, leadership).commit(
+    HandOver(client, KEYS, leadership).commit(
         *QUEUE, [[Waiting(entry_id, fields[b"q"], 0.0) for entry_id, fields in entries]]
     )
     batch: Any = client.lindex(KEYS.rq_queue("stub"), 0)
@@ -108,8 +108,7 @@ def test_runs_that_are_gone_are_forgotten_behind_those_that_live(client: redis.R
     for number in range(150):
         client.hset(KEYS.run(f"run-{number}"), "cursor", 0)
     leadership = Leadership(client, KEYS, "leader", lease_s=60.0, renew_s=0.0)
-    hand_over = HandOver(client, client, KEYS, leadership)
-    keeper = Housekeeping(client, KEYS, leadership, hand_over, BatcherOptions(BatchLimits(4)), inbox)
+    keeper = Housekeeping(client, KEYS, leadership, BatcherOptions(BatchLimits(4)), inbox)
 
     for _ in range(4):
         keeper._runs_at = 0.0

@@ -51,7 +51,7 @@ def hand_over(client: redis.Redis, batches: int) -> None:
     waiting = [Waiting(entry, fields[b"q"], 0.0) for entry, fields in entries]
     leader = Leadership(client, KEYS, "leader", lease_s=60.0, renew_s=0.0)
     leader.hold()
-    HandOver(client, client, KEYS, leader).commit(
+    HandOver(client, KEYS, leader).commit(
         "stub", 0, [waiting[start : start + 2] for start in range(0, len(waiting), 2)]
     )
 

@@ -20,7 +20,7 @@ class Queue:
         self._client = client
         leadership = Leadership(client, KEYS, "leader", lease_s=60.0, renew_s=0.0)
         leadership.hold()
-        self._hand_over = HandOver(client, client, KEYS, leadership)
+        self._hand_over = HandOver(client, KEYS, leadership)
         self._number = 0
 
     def add(self, runs: str, priority: int = 0) -> None:

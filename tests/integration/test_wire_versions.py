@@ -58,7 +58,7 @@ def hand_over(client: redis.Redis, *questions: Question) -> None:
     encoded = [encode_question(question) for question in questions]
     entries: Any = [client.xadd(KEYS.questions("stub", 0), {"q": data, "r": "run-1"}) for data in encoded]
     waiting = [Waiting(entry, data, 0.0) for entry, data in zip(entries, encoded, strict=True)]
-    HandOver(client, client, KEYS, lead(client)).commit("stub", 0, [waiting])
+    HandOver(client, KEYS, lead(client)).commit("stub", 0, [waiting])
 
 
 def upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,9 +178,7 @@ def test_an_old_batcher_neither_judges_nor_cancels_what_it_cannot_read(client: r
     client.hset(KEYS.run("run-1"), mapping={"accepted": 3, "answered": 0, "failed": 0})
     leadership = lead(client)
 
-    Quarantine(
-        client, KEYS, leadership, HandOver(client, client, KEYS, leadership), max_bytes=1024, run_ttl_s=60
-    ).judge_all({"stub"})
+    Quarantine(client, KEYS, leadership, max_bytes=1024, run_ttl_s=60).judge_all({"stub"})
     ending = ExpirySweep(client, KEYS, leadership, run_ttl_s=60, forget=lambda *_: None)
     ending.look([("stub", 0)])
     while ending.go_on(1.0):

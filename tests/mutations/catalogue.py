@@ -86,19 +86,18 @@ MUTATIONS = (
         "tests/integration/test_publisher.py::test_records_that_redis_lost_are_written_again_before_their_batch_ends",
     ),
     Mutation(
-        "what is handed over stays in the stream", "hand-over", "batcher/handover.py",
-        "                    *(question.entry_id for question in batch[start : start + AT_ONCE]),\n",
-        '                    "0-1",\n',
+        "what is handed over stays in the stream", "hand-over", "batcher/handover.lua",
+        "  redis.call('XDEL', KEYS[2], unpack(ARGV, first, math.min(first + 999, 3 + entries)))\n", "",
         f"{FENCES}test_a_question_is_in_the_stream_or_in_one_batch",
     ),
     Mutation(
-        "the hand-over does not look at the lease", "fences", "batcher/commit.lua",
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {0} end\n", "",
+        "the hand-over does not look at the lease", "fences", "batcher/fence.lua",
+        "if redis.call('GET', leader) ~= table.remove(ARGV, 1) then return false end\n", "table.remove(ARGV, 1)\n",
         f"{FENCES}test_a_batcher_that_lost_its_lease_changes_nothing",
     ),
     Mutation(
-        "what the batcher moves on is refused by a full Redis", "bounds", "batcher/commit.lua",
-        "redis.call('DEL', KEYS[1] .. ':nothing')\n", "",
+        "what the batcher moves on is refused by a full Redis", "bounds", "batcher/fence.lua",
+        "redis.call('DEL', leader .. ':nothing')\n", "",
         "tests/integration/test_full_redis.py::test_a_full_redis_empties_itself",
     ),
     Mutation(
@@ -120,6 +119,26 @@ MUTATIONS = (
         "renewing steals a batch back", "fences", "gpu_worker/heartbeat.lua",
         "if redis.pcall('HGET', ARGV[4] .. ARGV[i], 'lease_token') == ARGV[i + 1] then", "if true then",
         f"{FENCES}test_a_worker_that_lost_its_lease_can_neither_renew_nor_return_it",
+    ),
+    Mutation(
+        "a worker does not regain leases whose set was damaged", "fences", "gpu_worker/heartbeat.lua",
+        "redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[i])", "redis.call('ZADD', KEYS[3], 'XX', now + ARGV[3], ARGV[i])",
+        "tests/integration/test_orphans.py::test_a_worker_regains_leases_that_were_lost_under_it",
+    ),
+    Mutation(
+        "batches of a damaged queue are not listed again", "conservation", "batcher/maintenance/orphans.py",
+        "            found += self._step()\n", "            pass\n",
+        "tests/integration/test_orphans.py::test_what_waited_in_a_damaged_queue_waits_again",
+    ),
+    Mutation(
+        "a lease from a clock that was set back is believed", "recovery", "batcher/maintenance/reap.lua",
+        "  redis.call('ZADD', KEYS[1], now + ARGV[4], id)\n", "",
+        "tests/integration/test_clock_set_back.py::test_the_batch_of_a_dead_worker_is_taken_back_soon",
+    ),
+    Mutation(
+        "a producer stops collecting while Redis is full", "bounds", "producer/sender.py",
+        "            if not is_full(error):\n                raise\n", "            raise\n",
+        "tests/integration/test_full_redis.py::test_a_producer_collects_while_redis_is_full",
     ),
     Mutation(
         "a batch that is taken back keeps its token", "fences", "batcher/maintenance/reap.lua",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,8 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
+from batchfleet.status.workers import see_workers
+from batchfleet.supervisor.hosts import HostReporter, known_hosts
+from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
+from tests.redis_servers import free_port
+from wire.keys import Keys
 
 CLOCKED = {"BATCHFLEET_STUB_STEP_S": "0.01", "BATCHFLEET_STUB_MIN_TOKENS": "10", "BATCHFLEET_STUB_MAX_TOKENS": "40"}
 
@@ -195,3 +202,54 @@ def test_the_one_that_stands_by_goes_first(machine: Processes, home: Home, tmp_p
     assert home.scale(2).returncode == 0
 
     assert {worker["name"] for worker in home.status()["workers"]} == before
+
+
+def children(parent: int) -> list[int]:
+    """Processes that it has started and that run."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = entry.read_text(errors="replace").rpartition(") ")[2].split()
+            if int(fields[1]) == parent and fields[0] != "Z":
+                found.append(int(entry.parent.name))
+    return found
+
+
+def test_children_that_start_again_during_a_failover_wait_for_the_primary(
+    redis_server: PrivateRedis, client: redis.Redis, tmp_path: Path
+) -> None:
+    """A batcher and a worker are killed while Redis is a replica: `up` lives, and works once there is a primary again."""
+    ids = write_questions(tmp_path / "questions.jsonl", 50)
+    state = Path(tempfile.mkdtemp(prefix="bf-up-"))
+    with Processes(redis_server.url, tmp_path) as fleet:
+        upped = fleet.start("up", "up", "--engine", "stub", "--batchers", "1", "--state", str(state))
+        wait_until(lambda: client.zcard(Keys().workers) and client.exists(Keys().leader), "it is up")
+        client.replicaof("127.0.0.1", str(free_port()))
+        for child in children(upped.pid):
+            os.kill(child, signal.SIGKILL)
+        wait_until(lambda: fleet.log("up").count("starting it again") >= 2, "they are started again")
+        logs = [state / "batcher-1.log", state / "worker-1.log"]
+        wait_until(lambda: all("read-only replica" in log.read_text() for log in logs), "they meet a replica")
+        assert upped.poll() is None
+        client.replicaof("NO", "ONE")
+        fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
+
+        assert fleet.finish("producer") == 0
+    shutil.rmtree(state)
+
+    assert len(read_answers(tmp_path / "answers.jsonl")) == len(ids)
+
+
+def test_requests_that_no_fleet_makes_are_passed_over(redis_server: PrivateRedis, client: redis.Redis) -> None:
+    """A number of 5 000 digits is none, and no reason for `up` to end with all that it looks after."""
+    del redis_server
+    host = HostReporter(client, Keys(), 1.0)
+    client.hset(Keys().worker("here-1"), mapping={"pid": "9" * 5000, "state": "running"})
+    client.zadd(Keys().workers, {"here-1": 1})
+    for asked in (b"scale " + b"9" * 5000 + b" t", b"scale 1e3 t", b"scale \xff t", b"stop", b"", b"\xff \xff \xff"):
+        client.set(Keys().control(host.name), asked)
+        assert host.report(1, 0) is None, asked[:20]
+    client.hset(Keys().host(host.name), "workers", "9" * 5000)
+
+    assert known_hosts(client, Keys())[0].workers == 0
+    assert [worker.pid for worker in see_workers(client, Keys())] == [0]

@@ -104,8 +104,14 @@ def test_time_that_earlier_calls_took_counts(tmp_path: Path) -> None:
 def test_a_damaged_comparison_is_no_obstacle(tmp_path: Path) -> None:
     """It is written anew from the answers."""
     (tmp_path / "comparison.json").write_text('{"runs": [{"name": "warm", "run": "warm-1"}]}')
+    row = a_row()
 
-    Comparison(tmp_path, [a_row()]).take_over()
+    comparison = Comparison(tmp_path, [row])
+    comparison.take_over()
+    comparison.write()
+
+    assert row == a_row()
+    assert json.loads((tmp_path / "comparison.json").read_text())["runs"][0]["elapsed_s"] == row.elapsed_s
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 110])
