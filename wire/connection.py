@@ -136,19 +136,14 @@ def check_server(
         raise QueueUnusableError(msg)
     if role == "slave":
         msg = f"Redis at {address.shown()} is a read-only replica; give the address of its primary"
-def check_server(
-    client: redis.Redis, address: RedisAddress, *, may_evict: bool = False, wait_for_primary: bool = False
-) -> None:
-    """Ask once whether a fleet can live there.
-
-    Args:
-        may_evict: Pass over that it would drop keys when it is full, for those who only look.
-        wait_for_primary: Whether a replica may become the primary soon: a service that is started again in the middle of a failover waits for it,
-            as those do that run. A person who gives the address of a replica is told so.
-
-    Raises:
-        QueueUnavailableError: It does not answer, or is a replica that is waited for.
-        QueueUnusableError: It answers, but is too old, a replica, would drop keys, or does not let us in.
+        raise (
+            QueueUnavailableError(f"{msg}, unless it is about to become one")
+            if wait_for_primary
+            else QueueUnusableError(msg)
+        )
+    if policy not in {"", "noeviction"}:
+        msg = f"Redis at {address.shown()} would drop questions and answers when it is full (maxmemory-policy {policy}); set it to noeviction"
+        raise QueueUnusableError(msg)
 
 
 @contextlib.contextmanager

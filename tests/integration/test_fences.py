@@ -22,7 +22,7 @@ from gpu_worker.publisher import Publisher
 from producer.options import ProducerOptions
 from producer.questions.parser import ParsedQuestion
 from producer.sender import Sender
-from tests.builders import a_question, an_answer
+from tests.builders import a_question, an_answer, epoch_of
 from tests.processes import PATIENCE_S, wait_until
 from wire.clock import ServerClock
 from wire.codec import decode_batch, encode_question
@@ -293,12 +293,13 @@ async def test_the_first_record_of_a_question_wins(
 ) -> None:
     """The second is counted, not shown, and the ledger stays true."""
     accept_two(client)
+    epoch = epoch_of(client, "run-1")
     writer = publisher(aclient, redis_server)
     task = asyncio.create_task(writer.run())
     for text in ("first", "second"):
-        writer.add(an_answer("q1", index=0, text=text), 100)
+        writer.add(an_answer("q1", index=0, epoch=epoch, text=text), 100)
         await writer.flushed()
-    writer.add(an_answer("q2", index=1), 100)
+    writer.add(an_answer("q2", index=1, epoch=epoch), 100)
     await writer.flushed()
     task.cancel()
 
@@ -314,6 +315,7 @@ def test_a_submission_sent_twice_is_accepted_once(client: redis.Redis) -> None:
     """A producer that lost its connection before the reply may send again: the cursor says that it was heard."""
     accept_two(client)
     sender = Sender(client, KEYS, "run-1", {"questions": "x"}, 2, ProducerOptions())
+    sender.epoch = epoch_of(client, "run-1")
     asked = [ParsedQuestion(0, 1, "q1", "What?", None, None, {}, 0, None, None)]
 
     assert sender.send(0, 1, asked, "stub").outcome == "cursor"
