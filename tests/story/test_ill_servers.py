@@ -132,7 +132,7 @@ async def test_a_server_that_cannot_be_used_ends_the_run(run: Run, server: Serve
         server.fault = fault
         assert await run.end("run") == 2
         assert told in fleet.log("run")
-        assert "to go on:    " in fleet.log("run")
+        assert "to resume:   " in fleet.log("run")
 
         server.fault = None
         fleet.start("resumed", *run.command)
