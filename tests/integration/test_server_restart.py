@@ -1,4 +1,4 @@
-"""500 questions at vLLM's own server, which is killed and started anew in the middle, with the same key, another key, another model."""
+"""500 questions at vLLM's own server, which is killed in the middle, and started with the same key, another key, another model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.integration import tiny_model
 from tests.integration.vllm_server import VllmServer
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(4 * 1200)]
 
 QUESTIONS = 500
 BEFORE = 50
-BOOT_S = 300.0
+BOOT_S = 1200.0
 FLAGS = [
     f"--{name.replace('_', '-')}={value}" for name, value in tiny_model.ENGINE_ARGUMENTS.items() if value is not True
 ]
@@ -53,47 +53,83 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
     servers.kill()
 
 
-@pytest.mark.parametrize(
-    ("key", "model"), [("one", "tiny"), ("another", "tiny"), ("one", "other")], ids=["same", "key", "model"]
-)
-def test_nothing_is_lost(tmp_path: Path, redis_server: PrivateRedis, servers: Servers, key: str, model: str) -> None:
-    """The run waits for the server, and continues; or ends with exit code 2 and the reason, and the same command, corrected, continues it."""
-    servers.start("one", "tiny")
-    ids = write_questions(tmp_path / "questions.jsonl", QUESTIONS)
-    answers = tmp_path / "answers.jsonl"
-    settings = {
-        "BATCHFLEET_BOOT_LOCAL": "false",
-        "BATCHFLEET_SERVER": "127.0.0.1",
-        "BATCHFLEET_PORT": str(servers.port),
-    }
-    settings |= {
-        "BATCHFLEET_MODEL_GENERATOR_SETTINGS_MODEL": "tiny",
-        "BATCHFLEET_API_KEY": "one",
-        "BATCHFLEET_MAX_TOKENS": "64",
-    }
-    command = ["run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--engine", "openai"]
-    with Processes(redis_server.url, tmp_path, settings) as fleet:
-        fleet.start("run", *command)
-        wait_until(lambda: lines_in(answers) >= BEFORE, "the first answers", BOOT_S)
-        servers.kill()
-        wait_until(lambda: _worker(fleet).get("state") == "waiting", "a worker that waits")
-        assert lines_in(answers) < QUESTIONS
-        servers.start(key, model)
+class Run:
+    """`batchfleet run` of QUESTIONS questions, begun as often as it takes."""
 
-        code = fleet.finish("run", BOOT_S)
-        print(fleet.log("run"))
-        if key == "one" and model == "tiny":
-            assert code == 0
-        else:
-            assert code == 2
-            assert ("refuses the API key" if key != "one" else "does not serve the model any more") in fleet.log("run")
-            servers.kill()
-            servers.start("one", "tiny")
-            fleet.start("resumed", *command)
-            assert fleet.finish("resumed", BOOT_S) == 0
-    lines = read_answers(answers)
-    assert sorted(line["id"] for line in lines) == sorted(ids)
-    assert {line["status"] for line in lines} == {"answered"}
+    def __init__(self, folder: Path, redis_url: str, port: int) -> None:
+        self.answers = folder / "answers.jsonl"
+        self.ids = write_questions(folder / "questions.jsonl", QUESTIONS)
+        self._command = ["run", str(folder / "questions.jsonl"), "-o", str(self.answers), "--engine", "openai"]
+        server = {
+            "BOOT_LOCAL": "false",
+            "SERVER": "127.0.0.1",
+            "PORT": str(port),
+            "SERVER_STARTUP_TIMEOUT": str(BOOT_S),
+        }
+        sampling = {"MODEL_GENERATOR_SETTINGS_MODEL": "tiny", "MAX_TOKENS": "64"}
+        settings = {f"BATCHFLEET_{name}": value for name, value in {**server, **sampling}.items()}
+        self.fleet = Processes(redis_url, folder, settings)
+
+    def start(self, name: str, key: str) -> None:
+        self.fleet.start(name, *self._command, API_KEY=key)
+
+    def wait_for_lines(self, count: int) -> None:
+        wait_until(lambda: lines_in(self.answers) >= count, f"{count} answers", BOOT_S)
+
+    def wait_until_waiting(self) -> None:
+        wait_until(lambda: _worker(self.fleet).get("state") == "waiting", "a worker that waits", BOOT_S)
+        assert lines_in(self.answers) < QUESTIONS
+
+    def check(self) -> None:
+        """One answer to each question."""
+        lines = read_answers(self.answers)
+        assert sorted(line["id"] for line in lines) == sorted(self.ids)
+        assert {line["status"] for line in lines} == {"answered"}
+
+
+@pytest.fixture
+def run(tmp_path: Path, redis_server: PrivateRedis, servers: Servers) -> Iterator[Run]:
+    """Not begun; the server boots."""
+    servers.start("one", "tiny")
+    run = Run(tmp_path, redis_server.url, servers.port)
+    with run.fleet:
+        yield run
+
+
+def test_a_server_is_restarted_and_changes_its_key(run: Run, servers: Servers) -> None:
+    """Another key ends the run with exit code 2, and the same command with that key continues it; a restart alone is waited for."""
+    run.start("run", "one")
+    run.wait_for_lines(BEFORE)
+    servers.kill()
+    run.wait_until_waiting()
+    servers.start("another", "tiny")
+    assert run.fleet.finish("run", BOOT_S) == 2
+    assert "refuses the API key (HTTP 401)" in run.fleet.log("run")
+
+    run.start("resumed", "another")
+    run.wait_for_lines(3 * BEFORE)
+    servers.kill()
+    run.wait_until_waiting()
+    servers.start("another", "tiny")
+    assert run.fleet.finish("resumed", BOOT_S) == 0
+    run.check()
+
+
+def test_a_server_changes_its_model(run: Run, servers: Servers) -> None:
+    """The run ends with exit code 2, and the same command continues it once the model is back."""
+    run.start("run", "one")
+    run.wait_for_lines(BEFORE)
+    servers.kill()
+    run.wait_until_waiting()
+    servers.start("one", "other")
+    assert run.fleet.finish("run", BOOT_S) == 2
+    assert "does not serve the model any more (HTTP 404)" in run.fleet.log("run")
+
+    servers.kill()
+    servers.start("one", "tiny")
+    run.start("resumed", "one")
+    assert run.fleet.finish("resumed", BOOT_S) == 0
+    run.check()
 
 
 def _worker(fleet: Processes) -> dict[str, Any]:

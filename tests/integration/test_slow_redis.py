@@ -60,7 +60,7 @@ def hand_over(client: redis.Redis, batches: int) -> None:
 async def a_worker(server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncio.Task[None]]:
     """A worker whose records do not come through, with an engine whose answers cost nothing."""
     monkeypatch.setattr(Stalled, "let_through", asyncio.Event())
-    monkeypatch.setattr("gpu_worker.worker.Publisher", Stalled)
+    monkeypatch.setattr("gpu_worker.service.Publisher", Stalled)
     monkeypatch.setattr("gpu_worker.publisher.AT_ONCE", AT_ONCE)
     options = WorkerOptions(capacity=CAPACITY, lease_s=LEASE_S, heartbeat_s=LEASE_S / 10)
     worker = GpuWorker(RedisAddress(server.url), StubEngine(StubOptions(max_num_seqs=CAPACITY)), options)

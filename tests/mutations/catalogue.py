@@ -241,7 +241,7 @@ MUTATIONS = (
         f"{ANSWERING}test_a_question_without_end_times_out",
     ),
     Mutation(
-        "a worker that stops does not finish what it holds", "stopping", "gpu_worker/worker.py",
+        "a worker that stops does not finish what it holds", "stopping", "gpu_worker/service.py",
         "            await self._drain()\n", "",
         f"{LIFECYCLE}test_a_drained_worker_finishes_what_it_holds_and_ends",
     ),

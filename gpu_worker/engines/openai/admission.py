@@ -1,7 +1,7 @@
 """When a request may go out: as many at once as the server takes, and none while it is ill.
 
-Of a fault, it is first unknown whether the question or the server is to blame. If the server has answered another question meanwhile, it is the
-question; else a probe, a question of our own for one token, tells. A server that fails on the probe is waited for, and probed again, with growing
+Of a fault, it is first unknown whether the question or the server is to blame. If the server answers another question afterwards, it is the
+question; a probe, a question of our own for one token, tells at once. A server that fails on the probe is waited for, and probed again, with growing
 pauses or when it has said it wants to be asked again; or it is `unusable`, if waiting does not help.
 """
 
@@ -131,13 +131,16 @@ class Admission:
             EngineUnusableError: The server cannot be used.
         """
         self.check()
-        if fault.blame is not Blame.PERSON:
+        if fault.blame is Blame.TOO_MANY:
             if self.answered_at > ticket.sent_at:
                 return True
-            if fault.blame is Blame.TOO_MANY and not fault.retry_after_s and self.open:
+            if self.open and not fault.retry_after_s:
                 return False
-        if fault.blame is Blame.TOO_MANY and self._examination is None:
-            self._pause_until = self._now() + self._backoff.next_s()
+            if self._examination is None:
+                self._pause_until = self._now() + self._backoff.next_s()
+        elif self._state.kind == "waiting" and not fault.retry_after_s:
+            # Lost together with others: the server is known to be ill.
+            return False
         self.suspect(chat=chat)
         if self._doubt is None:
             self._doubt = asyncio.get_running_loop().create_future()
@@ -174,7 +177,10 @@ class Admission:
                 if fault.blame is Blame.PERSON:
                     self._end(unusable_because(fault, self._url, chat=chat))
                     return
-                if self.answered_at <= since:
+                if fault.blame is Blame.TOO_MANY and self.open and not fault.retry_after_s:
+                    # What fills the server is our own: the answers to it will tell.
+                    self._pause_until = self._now() + self._backoff.next_s()
+                elif self.answered_at <= since:
                     if fault.blame is not Blame.TOO_MANY and not fault.is_timeout:
                         self._window.restart(self._now())
                     self._wait(fault)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gzip
 import logging
 import re
@@ -327,6 +328,56 @@ async def test_what_befalls_one_question_only_is_its_own_failure(status: int) ->
     assert re.fullmatch(
         rf"the server failed on this question 4 times in \d s; last: HTTP {status}: .*", outcome.message
     )
+
+
+async def test_a_question_that_keeps_failing_at_a_full_server_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """The probe is refused as one too many; the answers to others show that the server is well. It is never taken for ill."""
+
+    async def script(asked: Asked) -> Reply:
+        if asked.body["prompt"] == "bad":
+            return an_error(500, "not this")
+        if server.at_once > 2:
+            return an_error(429)
+        await asyncio.sleep(0.02)
+        return a_text()
+
+    async def ask_on() -> None:
+        while True:
+            completion(await engine.answer(a_question(prompt="good")))
+
+    async with an_engine(script) as (engine, server):
+        others = [asyncio.create_task(ask_on()) for _ in range(3)]
+        outcome = refusal(await engine.answer(a_question(prompt="bad")))
+        for other in others:
+            other.cancel()
+
+    assert outcome.kind == "server_error"
+    assert "waiting" not in caplog.text
+
+
+async def test_a_server_that_keeps_crashing_convicts_nobody() -> None:
+    """More often than a question is tried: what is lost with it is no question's fault, though others were answered a moment before."""
+
+    async def script(_: Asked) -> Reply:
+        await asyncio.sleep(0.03)
+        return a_text()
+
+    def is_busy(asked: int) -> bool:
+        return server.at_once > 4 and len(server.asked) > asked
+
+    async def crash_again_and_again() -> None:
+        for number in range(1, 7):
+            await until(functools.partial(is_busy, 20 * number))
+            await server.close()
+            await until(lambda: engine.state.kind == "waiting")
+            await server.listen()
+
+    async with an_engine(script, tries=2) as (engine, server):
+        crashing = asyncio.create_task(crash_again_and_again())
+        outcomes = await asyncio.gather(*(engine.answer(a_question(prompt=f"q{number}")) for number in range(300)))
+        crashing.cancel()
+
+    assert {completion(outcome).texts[0] for outcome in outcomes} == {"42"}
 
 
 async def test_a_form_that_the_server_does_not_take_is_refused() -> None:
