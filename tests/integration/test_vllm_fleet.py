@@ -95,8 +95,11 @@ def test_a_file_is_answered_by_vllm(tmp_path: Path, config: Path) -> None:
     assert by_id["q1"]["params"]["temperature"] == 0.0
 
 
-def test_a_model_on_the_command_line_or_in_a_program_is_what_is_loaded(tmp_path: Path) -> None:
+def test_a_model_on_the_command_line_or_in_a_program_is_what_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a file of settings, and without a word of memory where there is no GPU: half of what is free is enough."""
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     write_questions(tmp_path / "questions.jsonl", 3)
     answers = tmp_path / "answers.jsonl"
     arguments = {"enforce_eager": True, "max_model_len": 128} | ({"gpu_memory_utilization": 0.25} if ON_A_GPU else {})
@@ -112,7 +115,7 @@ def test_a_model_on_the_command_line_or_in_a_program_is_what_is_loaded(tmp_path:
     ]
     more = ["--max-tokens", "4", "--set", f"vllm_args={json.dumps(arguments)}"]
 
-    done = batchfleet(*command, *more, environ={"VLLM_CPU_KVCACHE_SPACE": "0"}, timeout_s=2 * BOOT_S)
+    done = batchfleet(*command, *more, timeout_s=2 * BOOT_S)
     with Fleet.local("vllm", model=str(cached()), config={"vllm_args": arguments}) as fleet:
         asked = fleet.ask("Why?", params={"max_tokens": 4})
 

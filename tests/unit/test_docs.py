@@ -30,8 +30,9 @@ def code_spans(page: Path) -> list[str]:
 
 
 def code_lines(page: Path) -> list[str]:
-    """Lines of indented code blocks, without the indentation."""
-    return [line[4:] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("    ")]
+    """Lines of indented code blocks, without the indentation; a backslash at the end joins lines, as in a shell."""
+    text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
+    return [line[4:] for line in text.splitlines() if line.startswith("    ")]
 
 
 def source_files(suffix: str) -> Iterator[Path]:
