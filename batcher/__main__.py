@@ -1,4 +1,7 @@
-"""`python -m batcher` is `batchfleet batcher`. A composition root: the only place of this package that may know `fleet`."""
+"""`python -m batcher` is `batchfleet batcher`.
+
+A composition root: the only place of this package that may know `fleet`.
+"""
 
 import sys
 

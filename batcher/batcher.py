@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 IDLE_WAIT_S = 0.25
 """Longest blocking read, so that a batcher that is told to stop does so soon."""
 
-# KEYS[1] hash batchers; KEYS[2] zset workers; ARGV: 1 batcher, 2 its report, 3 TTL of all reports (s). Returns how many workers report.
+# KEYS[1] hash batchers; KEYS[2] zset workers; ARGV: 1 batcher, 2 its report, 3 TTL of all reports (s). Returns how many
+#     workers report.
 _TELL = """
 -- First of all writes, because Redis refuses a script for want of memory only at a first write that takes memory: a batcher has more to do than this.
 redis.call('HDEL', KEYS[1], ARGV[1])

@@ -1,4 +1,7 @@
-"""The questions of one queue in the order in which they ride: runs take turns, a question each, and within a run the oldest goes first."""
+"""The questions of one queue in the order in which they ride.
+
+Runs take turns, a question each, and within a run the oldest goes first.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from batcher.packing import Waiting
 
 
 class FairQueue:
-    """What was read of one queue and is not yet handed over. A run that comes late waits for one turn of each other run, not for their ends.
+    """What was read of one queue and is not yet handed over.
+
+    A run that comes late waits for one turn of each other run, not for their ends.
 
     Attributes:
         bytes: Of all questions in it.
@@ -58,7 +63,10 @@ class FairQueue:
         return max((question.run for question in batch), key=lambda run: self._came.get(run, 0))
 
     def drop(self, questions: Sequence[Waiting]) -> None:
-        """Take out the first questions, as `front` gave them: they are handed over. The next turn is that of the run after the last of them."""
+        """Take out the first questions, as `front` gave them: they are handed over.
+
+        The next turn is that of the run after the last of them.
+        """
         for question in questions:
             self._runs[question.run].popleft()
             self.bytes -= len(question.data)

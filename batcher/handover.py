@@ -21,7 +21,8 @@ class BatchJob(Job):
     """An RQ job that carries a batch."""
 
     def to_dict(self, include_meta: bool = True, include_result: bool = True) -> dict[str, Any]:  # noqa: FBT001, FBT002 (RQ's signature)
-        # RQ compresses what it finds here: half of the hand-over's time, and every reader would have to guard against bombs.
+        # RQ compresses what it finds here: half of the hand-over's time, and every reader would have to guard against
+        # bombs.
         data, self.data = self.data, b""
         fields: dict[str, Any] = super().to_dict(include_meta, include_result)
         fields["data"] = self.data = data
@@ -89,7 +90,8 @@ class HandOver:
     ) -> int:
         """Hand over batches of one queue, all or none.
 
-        In the RQ queue a batch stands before all of lower priorities, and among those of its own where it is its run's turn.
+        In the RQ queue a batch stands before all of lower priorities, and among those of its own where it is its run's
+        turn.
 
         Args:
             runs: For each batch, whose turn it takes; none: each stands behind all of its priority.

@@ -14,7 +14,8 @@ from wire.keys import Keys
 from wire.scripts import load_script
 
 # KEYS[1] string leader, KEYS[2] string epoch; ARGV[1] our token, ARGV[2] lease in ms.
-# Takes the lease if it is free, renews it if it is ours. Returns 1 if we lead, 2 if we have just begun to, 0 if somebody else does.
+# Takes the lease if it is free, renews it if it is ours. Returns 1 if we lead, 2 if we have just begun to, 0 if
+# somebody else does.
 _HOLD = """
 local holder = redis.call('GET', KEYS[1])
 if holder == ARGV[1] then

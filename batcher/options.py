@@ -28,8 +28,8 @@ class BatcherOptions:
         limits: Bounds of one batch.
         timeout_s: Longest that a question waits for company while no worker is hungry.
         linger_s: Longest that it waits once one is.
-        max_waiting_batches: Most batch jobs of one model in RQ at once; for each step of priority an eighth more. What exceeds them waits in the
-            stream. None: 64, or twice the number of workers if that is more.
+        max_waiting_batches: Most batch jobs of one model in RQ at once; for each step of priority an eighth more. What
+            exceeds them waits in the stream. None: 64, or twice the number of workers if that is more.
         max_models: Most models that questions may name.
         max_question_bytes: What is larger is no question.
         run_ttl_s: How long a run's keys live without activity.

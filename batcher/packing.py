@@ -9,7 +9,10 @@ from batcher.options import BatcherOptions, BatchLimits
 
 SOONEST_LOOK_S = 0.005
 LATEST_LOOK_S = 0.1
-"""Bounds on how soon to look again when all batch slots are taken. A worker that finds nothing to take wakes the batcher before that."""
+"""Bounds on how soon to look again when all batch slots are taken.
+
+A worker that finds nothing to take wakes the batcher before that.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,9 @@ class PackingPlan:
 
 
 FEWEST_WAITING = 64
-"""Batches that may wait for few workers. Twice as many as there are workers must be able to: their engines' spare room is filled from a backlog
+"""Batches that may wait for few workers.
+
+Twice as many as there are workers must be able to: their engines' spare room is filled from a backlog
 only, which is more batches than workers, and a batcher that is held up for a moment lets nobody go short."""
 URGENT_S = 0.05
 """Longest that questions of a priority above 0 wait for company: fewer in a batch is a small price for being early."""
@@ -69,10 +74,12 @@ URGENT_S = 0.05
 def pack(waiting: Sequence[Waiting], limits: BatchLimits) -> list[list[Waiting]]:
     """Split questions into batches, in the order given.
 
-    A question that alone exceeds `limits.max_bytes` gets a batch of its own: whether it fits the model is for the worker to say.
+    A question that alone exceeds `limits.max_bytes` gets a batch of its own: whether it fits the model is for the
+    worker to say.
 
     Returns:
-        Batches of 1 to `limits.max_questions` questions; every question in exactly one; empty if `waiting` is. All but the last are full:
+        Batches of 1 to `limits.max_questions` questions; every question in exactly one; empty if `waiting` is. All but
+        the last are full:
         no further question would fit.
     """
     batches: list[list[Waiting]] = []
@@ -117,8 +124,9 @@ def plan(
 ) -> PackingPlan:
     """Decide which batches of one queue to hand over now.
 
-    Full batches go at once, as long as RQ holds fewer than `most_waiting` says. The incomplete one goes when its oldest question has waited
-    `options.timeout_s`, or `URGENT_S` if it is of a priority above 0, or `options.linger_s` if a worker is hungry and no batch job waits for it.
+    Full batches go at once, as long as RQ holds fewer than `most_waiting` says. The incomplete one goes when its oldest
+    question has waited `options.timeout_s`, or `URGENT_S` if it is of a priority above 0, or `options.linger_s` if a
+    worker is hungry and no batch job waits for it.
     """
     room = most_waiting(options.max_waiting_batches, priority, demand.workers) - demand.waiting_batches
     if not waiting:

@@ -16,7 +16,10 @@ LATELY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Batches handed over, the questions in them, and how many of the batches were full; the others went because it was time."""
+    """Batches handed over, the questions in them, and how many of the batches were full.
+
+    The others went because it was time.
+    """
 
     batches: int = 0
     questions: int = 0
@@ -52,7 +55,10 @@ class Handed:
 
 
 class HandoverStats:
-    """Kept by one batcher, and read by whoever asks. It has an entry for each model that it ever handed something over for."""
+    """Kept by one batcher, and read by whoever asks.
+
+    It has an entry for each model that it ever handed something over for.
+    """
 
     def __init__(self, limits: BatchLimits, now: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits

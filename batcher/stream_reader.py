@@ -1,4 +1,7 @@
-"""Reads questions from the streams, in bounded amounts. Reading changes nothing in Redis: what is not handed over is still there."""
+"""Reads questions from the streams, in bounded amounts.
+
+Reading changes nothing in Redis: what is not handed over is still there.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,17 @@ Unreadable = tuple[str, bytes, str]
 READ_BYTES = 16 * 1024 * 1024
 """Most that one read should bring."""
 READ_AHEAD_BYTES = 64 * 1024 * 1024
-"""Most that is held of what cannot be handed over yet. Runs take turns among what is held; what lies behind it waits as it came."""
+"""Most that is held of what cannot be handed over yet.
+
+Runs take turns among what is held; what lies behind it waits as it came.
+"""
 READ_AT_ONCE = 512
 NAMES_AT_ONCE = 2000
 SHORT_S = 0.01
-"""Redis ends a wait that lapsed only when it has something else to do, or when its own timer fires every 100 ms: shorter waits are ours."""
+"""Redis ends a wait that lapsed only when it has something else to do, or when its own timer fires every 100 ms.
+
+Shorter waits are ours.
+"""
 
 
 class StreamReader:
@@ -57,7 +66,10 @@ class StreamReader:
         self.cancelled = False
 
     def restart(self) -> None:
-        """Forget everything and begin with what Redis holds: after a change of leader, or when a hand-over's outcome is unknown."""
+        """Forget everything and begin with what Redis holds.
+
+        After a change of leader, or when a hand-over's outcome is unknown.
+        """
         self._seen.clear()
         self.waiting.clear()
         self.unreadable.clear()

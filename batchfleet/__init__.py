@@ -49,7 +49,10 @@ _HOMES = {
     "Usage": "batchfleet.client.answers",
     "UsageError": "wire.errors",
 }
-"""Public name -> where it is defined. Imported when first asked for: a command that needs no client does not pay for one."""
+"""Public name -> where it is defined.
+
+Imported when first asked for: a command that needs no client does not pay for one.
+"""
 
 __all__ = [
     "Answer",

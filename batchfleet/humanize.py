@@ -15,7 +15,10 @@ def count(number: float) -> str:
 
 
 def rate(per_s: float, what: str) -> str:
-    """`22.4 questions/s`; `3.1 questions/min` where less than one comes in ten seconds: 0.0/s would look as if nothing happened."""
+    """`22.4 questions/s`; `3.1 questions/min` where less than one comes in ten seconds.
+
+    0.0/s would look as if nothing happened.
+    """
     if 0 < per_s < 0.1:  # noqa: PLR2004 (the first decimal place)
         return f"{per_s * MINUTE_S:.1f} {what}/min"
     return f"{per_s:.1f} {what}/s" if per_s < SMALL else f"{count(per_s)} {what}/s"

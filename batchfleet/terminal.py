@@ -1,4 +1,7 @@
-"""Everything that reaches a terminal passes through here: no control characters of a stranger's, and no word broken at the edge."""
+"""Everything that reaches a terminal passes through here.
+
+No control characters of a stranger's, and no word broken at the edge.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,18 @@ _LABEL = re.compile(r" *\S+(?: \S+)*?:? {2,}")
 
 
 def printable(text: str) -> str:
-    r"""The text with everything that a terminal would obey written as an escape, such as `\x1b`; line ends and tabs stay."""
+    r"""The text with everything that a terminal would obey written as an escape, such as `\x1b`.
+
+    Line ends and tabs stay.
+    """
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def folded(text: str, width: int) -> str:
-    """The text with lines of at most `width` columns, broken between words; what follows stands below the words, not below their label.
+    """The text with lines of at most `width` columns, broken between words.
 
-    A word that is longer, such as a path, stays whole: a terminal breaks it, and still copies it as one.
+    What follows stands below the words, not below their label. A word that is longer, such as a path, stays whole: a
+    terminal breaks it, and still copies it as one.
     """
     return "".join(_folded(line, width) if len(line) > width else line for line in text.splitlines(keepends=True))
 

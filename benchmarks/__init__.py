@@ -1,1 +1,4 @@
-"""Measures this fleet on this machine: `python -m benchmarks NAME`. Figures are for comparing with others of the same run; docs/design/performance.md has some."""
+"""Measures this fleet on this machine: `python -m benchmarks NAME`.
+
+Figures are for comparing with others of the same run; docs/design/performance.md has some.
+"""

@@ -18,10 +18,21 @@ from benchmarks.rig import Rig, for_bench
 from wire.messages import Question
 
 NOTES = [
-    "Ideal: as many engines as workers, without queue or fleet, each given its even share of the questions at once, on an exact clock.",
+    (
+        "Ideal: as many engines as workers, without queue or fleet, each given its even share of the questions at once, "
+        "on "
+        "an exact clock."
+    ),
     "Fleets are measured in real time, from the first push to the last line on disk.",
-    "The engine is the stub, whose step takes as long with one sequence as with all: what a way to feed it leaves idle is lost in full.",
-    "Ways to feed are computed, not timed: the same stub on a clock that jumps. `whole`: a batch is awaited whole before another takes its place.",
+    (
+        "The engine is the stub, whose step takes as long with one sequence as with all: what a way to feed it leaves "
+        "idle "
+        "is lost in full."
+    ),
+    (
+        "Ways to feed are computed, not timed: the same stub on a clock that jumps. `whole`: a batch is awaited whole "
+        "before another takes its place."
+    ),
 ]
 OVERLAPPED = 8
 SLOW = 500
@@ -156,7 +167,8 @@ def _fed_table(fed: Sequence[Fed]) -> Table:
 def _verdict(plan: Plan, ideal: float, found: Sequence[Measurement]) -> str:
     fleet = [median(rates) for rates in _rates(plan, found).values()]
     return (
-        f"The slowest batch size reaches {min(fleet) / ideal:.3f} of the ideal, all together {mean(fleet) / ideal:.3f}; between the slowest and the "
+        f"The slowest batch size reaches {min(fleet) / ideal:.3f} of the ideal, all together "
+        f"{mean(fleet) / ideal:.3f}; between the slowest and the "
         f"fastest lie {100 * (1 - min(fleet) / max(fleet)):.1f} %."
     )
 

@@ -28,7 +28,10 @@ BENCHES: dict[str, tuple[Any, str]] = {
     "queue": (queue_comparison, "the whole path, beside other queues with one question per job, in one run"),
     "batching": (
         batching,
-        "batch sizes against each other, against the engine alone and against other ways to feed it, on the stub's step clock",
+        (
+            "batch sizes against each other, against the engine alone and against other ways to feed it, on the stub's "
+            "step clock"
+        ),
     ),
     "scale": (
         scale,

@@ -1,7 +1,8 @@
 """Which functions the CPU time of a process goes to.
 
-A sample is taken for every millisecond of CPU time (every four where the kernel's clock ticks 250 times a second), so that waiting costs
-nothing and small functions are not made to look large, as they are by cProfile. Time in C belongs to the Python function that called it.
+A sample is taken for every millisecond of CPU time (every four where the kernel's clock ticks 250 times a second), so
+that waiting costs nothing and small functions are not made to look large, as they are by cProfile. Time in C belongs to
+the Python function that called it.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ def _by_name(samples: Counter[CodeType]) -> dict[str, int]:
 
 
 def _module(file: str) -> str:
-    """`redis/asyncio/client` for /anywhere/site-packages/redis/asyncio/client.py; the last three names of a path are enough to find it."""
+    """`redis/asyncio/client` for /anywhere/site-packages/redis/asyncio/client.py.
+
+    The last three names of a path are enough to find it.
+    """
     _, _, inside = file.rpartition("site-packages/")
     return "/".join(Path(inside or file).with_suffix("").parts[-3 if inside else -2 :])

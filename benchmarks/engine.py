@@ -21,10 +21,22 @@ from benchmarks.chart import Lines
 from benchmarks.rig import Rig, for_bench
 
 NOTES = [
-    "Raw: vLLM's AsyncLLM in a process of its own, with the same arguments and prompts, fed with so many requests in flight. The fastest counts.",
-    "Batches at a time: raw again; each is awaited whole before another takes its place. With fewer questions, and once, for some are very slow.",
-    "Fleet: one worker at its default capacity, one batcher, Redis and a producer; from the first push to the last line on disk.",
-    "Every answer has exactly its number of tokens (min_tokens, max_tokens, ignore_eos). Both engines are booted once and measured in turn.",
+    (
+        "Raw: vLLM's AsyncLLM in a process of its own, with the same arguments and prompts, fed with so many requests in "
+        "flight. The fastest counts."
+    ),
+    (
+        "Batches at a time: raw again; each is awaited whole before another takes its place. With fewer questions, and "
+        "once, for some are very slow."
+    ),
+    (
+        "Fleet: one worker at its default capacity, one batcher, Redis and a producer; from the first push to the last "
+        "line on disk."
+    ),
+    (
+        "Every answer has exactly its number of tokens (min_tokens, max_tokens, ignore_eos). Both engines are booted once "
+        "and measured in turn."
+    ),
     "Each engine answers all questions once before the first round: the first time, an engine is slower.",
 ]
 EVEN = (0.0, 0.0)
@@ -39,7 +51,8 @@ class Plan:
     """What to measure: raw vLLM and the fleet at every batch size, in turn, `rounds` times.
 
     Attributes:
-        fed_by: Sizes of the batches that raw vLLM is fed whole, one at a time and two at a time; 1: one question by itself.
+        fed_by: Sizes of the batches that raw vLLM is fed whole, one at a time and two at a time; 1: one question by
+            itself.
         tokens: Shortest and longest answer.
         lognormal: Mean and deviation of the logarithm of the answers' lengths; `EVEN` for an even spread.
         prompt_chars: Shortest and longest prompt; made ones are cut to between these, those of a file are left alone.
@@ -233,6 +246,7 @@ def _verdict(found: list[Measurement]) -> str:
         for fed in dict.fromkeys(one.fed for one in found if not one.raw)
     ]
     return (
-        f"Fleet / raw: {min(fleets) / _best_raw(found):.3f} at the slowest batch size, {max(fleets) / _best_raw(found):.3f} at the fastest; "
+        f"Fleet / raw: {min(fleets) / _best_raw(found):.3f} at the slowest batch size, "
+        f"{max(fleets) / _best_raw(found):.3f} at the fastest; "
         f"between these lie {100 * (1 - min(fleets) / max(fleets)):.1f} %."
     )

@@ -22,9 +22,18 @@ from producer.sender import Sender
 
 NOTES = [
     "One question at a time, from before it is sent until its record is decoded, both in the producer's process.",
-    "The stub answers at once: all of it is added by the fleet. Stages are of further questions, for which MONITOR slows Redis a little.",
-    "Under load: questions come at random times; each counts from when it was due until its record is decoded, less its tokens times the step.",
-    "Up to one step of waiting for the engine's next one is in it. Hungry flush off: the batcher waits out batch_timeout.",
+    (
+        "The stub answers at once: all of it is added by the fleet. Stages are of further questions, for which MONITOR "
+        "slows Redis a little."
+    ),
+    (
+        "Under load: questions come at random times; each counts from when it was due until its record is decoded, less "
+        "its tokens times the step."
+    ),
+    (
+        "Up to one step of waiting for the engine's next one is in it. Hungry flush off: the batcher waits out "
+        "batch_timeout."
+    ),
 ]
 PATIENCE_S = 30.0
 SETTLE_EVERY = 50
@@ -39,7 +48,8 @@ class Plan:
         traced: Questions after the rounds whose stages are looked at.
         loads: Per cent of what the engines can do, at which many questions are under way.
         seconds: For each load.
-        pause_s: Between two questions; up to as much again is added at random, so that they meet no clock of the fleet in step.
+        pause_s: Between two questions; up to as much again is added at random, so that they meet no clock of the fleet
+            in step.
     """
 
     count: int = 200
@@ -95,7 +105,9 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
         for number in range(plan.rounds):
             rounds.append([1000 * _after_pause(client, next(texts), plan, pause) for _ in range(plan.count)])
             say(
-                f"round {number + 1}: p50 {percentile(rounds[-1], 0.5):.2f} ms, p99 {percentile(rounds[-1], 0.99):.2f} ms"
+                f"round {number + 1}: p50 {percentile(rounds[-1], 0.5):.2f} ms, p99 "
+                f"{percentile(rounds[-1], 0.99):.2f} "
+                "ms"
             )
         stages = _stages(rig, client, [next(texts) for _ in range(plan.traced)], plan, pause)
         rig.check()

@@ -1,4 +1,7 @@
-"""What a fleet adds to a question while others are under way: questions come at random times, whether or not the earlier ones are answered."""
+"""What a fleet adds to a question while others are under way.
+
+Questions come at random times, whether or not the earlier ones are answered.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ PATIENCE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One setting of the benchmark, and what was found: milliseconds beyond the engine's own time, for each question."""
+    """One setting of the benchmark, and what was found.
+
+    Milliseconds beyond the engine's own time, for each question.
+    """
 
     load: float
     hungry_flush: bool
@@ -57,7 +63,8 @@ def measure(
                 rig.check()
             levels.append(Level(load, flush, rate, added_ms))
             say(
-                f"{load:g} % load, hungry flush {'on' if flush else 'off'}: p50 {percentile(added_ms, 0.5):.1f} ms over {len(added_ms)} questions"
+                f"{load:g} % load, hungry flush {'on' if flush else 'off'}: p50 {percentile(added_ms, 0.5):.1f} ms "
+                f"over {len(added_ms)} questions"
             )
     return levels
 

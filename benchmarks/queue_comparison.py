@@ -21,10 +21,17 @@ from benchmarks.resources import cpu_s, tree_cpu_s
 from wire.errors import UsageError
 
 NOTES = [
-    "From the first push to the last answer in the producer, for this fleet on disk. Each has a Redis of its own with its append-only file on.",
+    (
+        "From the first push to the last answer in the producer, for this fleet on disk. Each has a Redis of its own with "
+        "its append-only file on."
+    ),
     "Answers cost nothing and have 8 to 128 words; each is compared with its question.",
     "CPU: seconds per 1 000 questions, of all processes, Redis included, as long as the clock runs.",
-    "This fleet checks its file before the first push; the others have their questions in memory, and keep the answers there.",
+    (
+        "This fleet checks its file before the first push; the others have their questions in memory, and keep the "
+        "answers "
+        "there."
+    ),
 ]
 OURS = "batchfleet, batches of"
 
@@ -90,7 +97,8 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
             for one in (*_ours(plan, questions, settings), *_theirs(peers, versions)):
                 found.append(one())
                 say(
-                    f"round {number + 1}: {found[-1].queue}: {found[-1].rate:.0f}/s, {found[-1].cpu_per_1000_s:.3f} CPU s per 1 000"
+                    f"round {number + 1}: {found[-1].queue}: {found[-1].rate:.0f}/s, {found[-1].cpu_per_1000_s:.3f} "
+                    "CPU s per 1 000"
                 )
     parameters = {**asdict(plan), "source": plan.source.name if plan.source else "generated"}
     tables = [_table(found), *([_versions(versions)] if versions else [])]
@@ -193,7 +201,10 @@ def _helper(peer: Peer, url: str, folder: Path) -> Helper:
 
 
 def _rates(found: Sequence[Measurement]) -> list[tuple[str, float, str, float]]:
-    """Name, median of questions/s, its range, median of CPU seconds per 1 000; in the order in which they were measured."""
+    """Name, median of questions/s, its range, median of CPU seconds per 1 000.
+
+    In the order in which they were measured.
+    """
     rows = []
     for name in dict.fromkeys(one.queue for one in found):
         same = [one for one in found if one.queue == name]

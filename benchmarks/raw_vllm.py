@@ -1,4 +1,7 @@
-"""vLLM's AsyncLLM by itself, fed by a few lines of asyncio: what a fleet's worker is measured against. Nothing of the fleet but its way to boot."""
+"""vLLM's AsyncLLM by itself, fed by a few lines of asyncio: what a fleet's worker is measured against.
+
+Nothing of the fleet but its way to boot.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,8 @@ async def _serve(options: Any, prompts: list[tuple[str, int]]) -> None:  # noqa:
         json.dumps({"ready": True, "max_num_seqs": int(booted.llm.vllm_config.scheduler_config.max_num_seqs)}),
         flush=True,
     )
-    # One line for each measurement: how many prompts; how many in flight, or in a batch; how many batches at a time, 0 for no batches.
+    # One line for each measurement: how many prompts; how many in flight, or in a batch; how many batches at a time, 0
+    # for no batches.
     while line := await asyncio.to_thread(sys.stdin.readline):
         count, size, at_once = json.loads(line)
         began = time.monotonic()

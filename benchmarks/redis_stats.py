@@ -15,7 +15,8 @@ class CommandCount:
     Attributes:
         calls: By command; those that scripts made count like any other, and the script itself as well.
         micros: Microseconds by command; those of a script include the commands in it.
-        reads: How often Redis read from a socket: about the number of round trips, whatever travelled together in a pipeline.
+        reads: How often Redis read from a socket: about the number of round trips, whatever travelled together in a
+            pipeline.
         memory_peak_mib: Most memory that Redis ever used for data.
     """
 

@@ -25,7 +25,10 @@ def cpu_s(pid: int) -> float:
 
 
 def tree_cpu_s(root: int) -> float:
-    """The same of a process and of all its descendants together. What one of them used counts until its parent has heard that it ended, and after."""
+    """The same of a process and of all its descendants together.
+
+    What one of them used counts until its parent has heard that it ended, and after.
+    """
     children: dict[int, list[int]] = {}
     used: dict[int, float] = {}
     for folder in Path("/proc").iterdir():

@@ -47,7 +47,8 @@ class Rig:
         settings: For all processes.
         engine: Of the workers.
         ready_s: Longest that the fleet may take to get ready, in seconds.
-        profiles: Folder for the samples of batcher and workers, `NAME.json` each, written when they end; None not to sample.
+        profiles: Folder for the samples of batcher and workers, `NAME.json` each, written when they end; None not to
+            sample.
         simulate_in: Share the workers out among so many processes, with stubs; None for a process each.
     """
 
@@ -139,7 +140,10 @@ class Rig:
         self._wait_until_ready()
 
     def batch_by(self, size: int) -> None:
-        """Have questions batched by `size` from now on: by another batcher, while the workers and their engines stay."""
+        """Have questions batched by `size` from now on.
+
+        By another batcher, while the workers and their engines stay.
+        """
         stop_all([self.processes["batcher"]], STOP_S)
         self._spawn("batcher", ["batcher"], BATCHFLEET_BATCH_SIZE=str(size))
         self._wait_until_ready()

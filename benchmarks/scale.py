@@ -21,16 +21,31 @@ from benchmarks.rig import Rig, for_bench
 
 NOTES = [
     "Ideal: so many engines without a fleet, each given its share of the questions at once, on an exact clock.",
-    "Fleets are measured in real time, from the first push to the last line on disk, so the time to fill and to empty all engines counts.",
-    "Workers are simulated: each has its engine (a step clock), leases and heartbeats; several share a process. `workers` is their CPU together.",
+    (
+        "Fleets are measured in real time, from the first push to the last line on disk, so the time to fill and to empty "
+        "all engines counts."
+    ),
+    (
+        "Workers are simulated: each has its engine (a step clock), leases and heartbeats; several share a process. "
+        "`workers` is their CPU together."
+    ),
     "A slower clock (--step-s) lets the same machine bear more of them.",
-    "Busy: CPU seconds per second; producer, batcher and Redis are single-threaded each, so 1.00 is all that one of them can do.",
+    (
+        "Busy: CPU seconds per second; producer, batcher and Redis are single-threaded each, so 1.00 is all that one of "
+        "them can do."
+    ),
 ]
 SERIAL = ("producer", "batcher", "redis")
 ADVICE = {
     "producer": "split the file and start a producer for each part (`submit` with a --run each): they share the fleet",
-    "batcher": "raise batch_size: most of its work is per batch. After that, give half of the workers a fleet of their own (redis.namespace)",
-    "redis": "raise batch_size and put Redis on a faster core. After that, give half of the workers a Redis of their own",
+    "batcher": (
+        "raise batch_size: most of its work is per batch. After that, give half of the workers a fleet of "
+        "their "
+        "own (redis.namespace)"
+    ),
+    "redis": (
+        "raise batch_size and put Redis on a faster core. After that, give half of the workers a Redis of their own"
+    ),
 }
 
 
@@ -104,7 +119,8 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
                 found.append(_measure(questions, workers, _ideal_s(questions, workers, own), plan, own))
                 one = found[-1]
                 say(
-                    f"round {number + 1}: {workers} workers: {one.efficiency:.3f} of the ideal, {one.questions / one.elapsed_s:.0f}/s"
+                    f"round {number + 1}: {workers} workers: {one.efficiency:.3f} of the ideal, "
+                    f"{one.questions / one.elapsed_s:.0f}/s"
                 )
     parameters = {**asdict(plan), "source": plan.source.name if plan.source else "generated"}
     return Report(
@@ -122,7 +138,11 @@ def _too_narrow(plan: Plan, settings: Settings) -> list[str]:
     if window >= 2 * held:
         return []
     return [
-        f"limits.run_window = {window} is less than twice what {max(plan.workers)} workers hold ({held}): raise it, or one run cannot fill them."
+        (
+            f"limits.run_window = {window} is less than twice what {max(plan.workers)} workers hold ({held}): raise it, "
+            "or "
+            "one run cannot fill them."
+        )
     ]
 
 
@@ -202,8 +222,10 @@ def _verdict(found: Sequence[Measurement]) -> str:
     rate = median(one.questions / one.elapsed_s for one in largest)
     reach = most / max(busy[first], 1e-6)
     return (
-        f"What gives out first: the {first}, {busy[first]:.2f} of a core with {most} workers at {rate:.0f} questions/s. If its work grows with the "
-        f"questions, it is full at about {rate / max(busy[first], 1e-6):.0f}/s, which is {reach:.0f} such workers. Then: {ADVICE[first]}."
+        f"What gives out first: the {first}, {busy[first]:.2f} of a core with {most} workers at {rate:.0f} "
+        "questions/s. If its work grows with the "
+        f"questions, it is full at about {rate / max(busy[first], 1e-6):.0f}/s, which is {reach:.0f} such workers. "
+        f"Then: {ADVICE[first]}."
     )
 
 

@@ -1,7 +1,8 @@
-"""Several workers in one process, each with a stub of its own: `python -m benchmarks.simulated_workers WORKERS --config FILE`, until SIGTERM.
+"""Several workers in one process, each with a stub of its own.
 
-To Redis and to the batcher they are workers like any others: names, claims, leases and heartbeats of their own. They share one Python, and so one
-core, which is what a step clock leaves room for.
+`python -m benchmarks.simulated_workers WORKERS --config FILE`, until SIGTERM. To Redis and to the batcher they are
+workers like any others: names, claims, leases and heartbeats of their own. They share one Python, and so one core,
+which is what a step clock leaves room for.
 """
 
 from __future__ import annotations

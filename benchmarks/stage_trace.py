@@ -27,7 +27,10 @@ ARRIVES_WITHIN_S = 2.0
 
 
 class Trace:
-    """Everything that Redis does while the `with` block runs. It slows Redis down, so never measure anything else with it."""
+    """Everything that Redis does while the `with` block runs.
+
+    It slows Redis down, so never measure anything else with it.
+    """
 
     def __init__(self, url: str, keys: Keys, model: str) -> None:
         self._client = redis.Redis.from_url(url, protocol=2)
@@ -36,7 +39,8 @@ class Trace:
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._ended = False
         queue, questions = keys.rq_queue(model), keys.questions(model, 0)
-        # How each stage ends, as the beginning of a command in lower case. Scripts are heard command by command: batcher/handover.lua.
+        # How each stage ends, as the beginning of a command in lower case. Scripts are heard command by command:
+        # batcher/handover.lua.
         self._ends = {
             "submitted": f"xadd {questions} ",
             "noticed": f"llen {queue}",
@@ -68,7 +72,10 @@ class Trace:
         for name, start in self._ends.items():
             when = next((when for when, command in remaining if command.startswith(start)), None)
             if when is None:
-                msg = f"the trace of a question has no {start.split(' ', maxsplit=1)[0].upper()}, which ends its stage {name!r}"
+                msg = (
+                    f"the trace of a question has no {start.split(' ', maxsplit=1)[0].upper()}, which ends its stage "
+                    f"{name!r}"
+                )
                 raise FleetError(msg)
             took[name], at = when - at, when
         self._seen.clear()

@@ -17,11 +17,25 @@ from benchmarks.resources import MemoryWatch, cpu_s
 from benchmarks.rig import Rig, for_bench
 
 NOTES = [
-    "CPU: seconds per 1 000 questions, user and system, from the first push to the last line on disk. `workers`: all of them together.",
-    "Cores: CPU seconds of the fleet per second. Far below the machine's cores, others were using it too, or the fleet was waiting.",
+    (
+        "CPU: seconds per 1 000 questions, user and system, from the first push to the last line on disk. `workers`: all "
+        "of them together."
+    ),
+    (
+        "Cores: CPU seconds of the fleet per second. Far below the machine's cores, others were using it too, or the "
+        "fleet "
+        "was waiting."
+    ),
     "`checking` is the producer's first pass over the file, which is over before the first push, and not in the sum.",
-    "Commands: as Redis counts them, scripts and what is in them. Reads: how often Redis read from a socket, about the number of round trips.",
-    "Memory: resident MiB, shared pages included, in the last round: at a quarter of the time, at the end, and the most. `workers`: the largest.",
+    (
+        "Commands: as Redis counts them, scripts and what is in them. Reads: how often Redis read from a socket, about "
+        "the "
+        "number of round trips."
+    ),
+    (
+        "Memory: resident MiB, shared pages included, in the last round: at a quarter of the time, at the end, and the "
+        "most. `workers`: the largest."
+    ),
 ]
 MOST_POINTS = 300
 PROGRAMS = ("producer", "batcher", "workers", "redis")

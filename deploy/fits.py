@@ -2,8 +2,9 @@
 
     python3 -P fits.py FOLDER [MODULE ...]
 
-FOLDER is where our packages are; those of the image go before them. Ends with 1, one line for each thing that does not fit: a package of the image
-that is too old for one of ours, a compiled package of ours made for another Python, a MODULE that the image itself does not have.
+FOLDER is where our packages are; those of the image go before them. Ends with 1, one line for each thing that does not
+fit: a package of the image that is too old for one of ours, a compiled package of ours made for another Python, a
+MODULE that the image itself does not have.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def misfits(folder: Path, modules: Sequence[str]) -> Iterator[str]:
         try:
             importlib.import_module(name)  # noqa: TID251 (to see whether it can be)
         except ImportError as error:
-            yield f"cannot import {name} ({error}); compiled packages are for the Python of PYTHON_IMAGE, and this is {sys.version.split()[0]}"
+            yield (
+                f"cannot import {name} ({error}); compiled packages are for the Python of PYTHON_IMAGE, and this is "
+                f"{sys.version.split()[0]}"
+            )
 
 
 def _unmet(ours: Distribution) -> Iterator[str]:

@@ -1,8 +1,8 @@
 # ruff: noqa: INP001 (a script that nobody imports)
 """Writes the example files beside this script: the same bytes on every run. Needs nothing but Python.
 
-Most questions on science stand in facts.txt, written by hand. Those on arithmetic and units are computed here, answer and all, with whole
-numbers and fractions, so that they are right by construction.
+Most questions on science stand in facts.txt, written by hand. Those on arithmetic and units are computed here, answer
+and all, with whole numbers and fractions, so that they are right by construction.
 
     python examples/make_examples.py [FOLDER]
 """
@@ -69,7 +69,10 @@ def arithmetic() -> Iterator[Choice]:
     """Word problems. The wrong answers come from slips that people make, such as leaving out a step."""
     for k in range(VALUES_PER_TEMPLATE):
         yield _problem(
-            f"A box holds {12 + k} pencils. There are {5 + 2 * k} full boxes, and {3 + k} pencils are taken out. How many pencils are left?",
+            (
+                f"A box holds {12 + k} pencils. There are {5 + 2 * k} full boxes, and {3 + k} pencils are taken out. How "
+                "many pencils are left?"
+            ),
             (12 + k) * (5 + 2 * k) - (3 + k),
             ((12 + k) * (5 + 2 * k), (12 + k) * (5 + 2 * k) + (3 + k), (12 + k) + (5 + 2 * k) - (3 + k)),
         )
@@ -79,28 +82,39 @@ def arithmetic() -> Iterator[Choice]:
             ((60 + 15 * k) + (2 + k), (60 + 15 * k) * (1 + k), (60 + 15 * k) * (3 + k)),
         )
         yield _problem(
-            f"Notebooks cost {2 + k} euros each. Mia buys {4 + k} of them and pays with {(2 + k) * (4 + k) + 13} euros. "
+            f"Notebooks cost {2 + k} euros each. Mia buys {4 + k} of them and pays with {(2 + k) * (4 + k) + 13} "
+            "euros. "
             "How many euros does she get back?",
             13,
             ((2 + k) * (4 + k), (2 + k) + (4 + k), 13 + (2 + k)),
         )
         yield _problem(
-            f"A school has {200 + 100 * k} pupils. {15 + 5 * k} percent of them come by bicycle. How many pupils do not come by bicycle?",
+            (
+                f"A school has {200 + 100 * k} pupils. {15 + 5 * k} percent of them come by bicycle. How many pupils do "
+                "not come by bicycle?"
+            ),
             (200 + 100 * k) - (200 + 100 * k) * (15 + 5 * k) // 100,
             ((200 + 100 * k) * (15 + 5 * k) // 100, (200 + 100 * k) - (15 + 5 * k), (200 + 100 * k) // 2),
         )
         yield _problem(
-            f"Three parcels weigh {4 + k} kg, {9 + 2 * k} kg and {14 + 3 * k} kg. What is their average weight in kilograms?",
+            (
+                f"Three parcels weigh {4 + k} kg, {9 + 2 * k} kg and {14 + 3 * k} kg. What is their average weight in "
+                "kilograms?"
+            ),
             9 + 2 * k,
             (27 + 6 * k, 10 + k, 14 + 3 * k),
         )
         yield _problem(
-            f"A rectangular garden is {7 + k} m wide and {11 + 3 * k} m long. How many meters of fence go once around it?",
+            (
+                f"A rectangular garden is {7 + k} m wide and {11 + 3 * k} m long. How many meters of fence go once around "
+                "it?"
+            ),
             2 * ((7 + k) + (11 + 3 * k)),
             ((7 + k) * (11 + 3 * k), (7 + k) + (11 + 3 * k), 4 * (7 + k)),
         )
         yield _problem(
-            f"A machine makes {3 + k} parts in one minute. It runs for {2 + k} hours and stands still for {10 + k} minutes of that time. "
+            f"A machine makes {3 + k} parts in one minute. It runs for {2 + k} hours and stands still for {10 + k} "
+            "minutes of that time. "
             "How many parts does it make?",
             (3 + k) * ((2 + k) * 60 - (10 + k)),
             ((3 + k) * (2 + k) * 60, (3 + k) * ((2 + k) * 60 + (10 + k)), (3 + k) * (2 + k)),
@@ -222,7 +236,10 @@ BAD_LINES: tuple[bytes, ...] = (
     b'{"id": "good-1", "question": "What is 3 + 4? This line has the id of the first one."}',
     b'{"id": "good-2", "question": "What is 3 + 4? Answer with a number only.", "answer": "7"}',
 )
-"""Every kind of mistake that a line can hold, between two good ones. Only a line that is too long is not here: it would be a megabyte."""
+"""Every kind of mistake that a line can hold, between two good ones.
+
+Only a line that is too long is not here: it would be a megabyte.
+"""
 
 
 def write_examples(folder: Path) -> None:

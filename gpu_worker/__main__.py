@@ -1,4 +1,7 @@
-"""`python -m gpu_worker` is `batchfleet worker`. A composition root: the only place of this package that may know `fleet`."""
+"""`python -m gpu_worker` is `batchfleet worker`.
+
+A composition root: the only place of this package that may know `fleet`.
+"""
 
 import sys
 

@@ -20,13 +20,14 @@ log = logging.getLogger(__name__)
 class ClaimLoop:
     """Keeps the engine full, and no fuller.
 
-    Below what the engine works on at once, whatever waits is taken; above it, only from a backlog: near the end of a run, a question
-    that waits in one engine would be answered sooner by another.
+    Below what the engine works on at once, whatever waits is taken; above it, only from a backlog: near the end of a
+    run, a question that waits in one engine would be answered sooner by another.
 
     Args:
         worker: Name of the worker, for the log.
         waiting_intake: The same as `intake` on a connection of its own, for calls that block.
-        changed: Set by others whenever there may be room again, the engine's state has changed, and when the worker stops.
+        changed: Set by others whenever there may be room again, the engine's state has changed, and when the worker
+            stops.
         stopping: Set when the worker is to take nothing more.
     """
 

@@ -41,9 +41,11 @@ class HeldBatch:
         attempts: How many workers it was given to, this one included.
         questions: Those that have no terminal record yet, each with the size of its encoding in bytes.
         unreadable: Failures of those that cannot be read but whose place in their run can, each with the same size.
-        newer: The wire version that the rest of the batch needs, which goes to a worker that speaks it; 0 if there is no rest.
+        newer: The wire version that the rest of the batch needs, which goes to a worker that speaks it; 0 if there is
+            no rest.
         unfinished: How many of `questions` have no record so far.
-        records: Those that were made, each with the size of its question, until the batch ends: Redis may lose what it was just told.
+        records: Those that were made, each with the size of its question, until the batch ends: Redis may lose what it
+            was just told.
     """
 
     batch_id: str
@@ -78,9 +80,10 @@ class Intake:
         self._dead_letter = client.register_script(load_script("gpu_worker", "dead_letter"))
 
     async def claim(self, room: int) -> list[HeldBatch]:
-        """Take waiting batches until `room` questions are reached or passed; if there are none, tell the batcher that we are hungry.
+        """Take waiting batches until `room` questions are reached or passed.
 
-        With a `room` of 0 or less: take one batch if there is a backlog, more of them than workers; otherwise leave them to who has room.
+        If there are none, tell the batcher that we are hungry. With a `room` of 0 or less: take one batch if there is a
+        backlog, more of them than workers; otherwise leave them to who has room.
         """
         return await self._claim_from(self._queue, room, MOST_BATCHES_AT_ONCE, newer_up_to=WIRE_VERSION)
 
@@ -130,7 +133,8 @@ class Intake:
     async def wait(self) -> None:
         """Return when a batch waits, or after `BLOCK_S` seconds.
 
-        Moving the queue's head onto itself blocks until there is one and takes nothing: whoever dies waiting strands nothing.
+        Moving the queue's head onto itself blocks until there is one and takes nothing: whoever dies waiting strands
+        nothing.
         """
         try:
             await self._client.blmove(self._queue, self._queue, BLOCK_S, "LEFT", "LEFT")  # type: ignore[arg-type]  # seconds may be fractions
@@ -139,9 +143,10 @@ class Intake:
             await asyncio.sleep(FULL_S)
 
     async def give_back(self, batch: HeldBatch, *, engine_died: bool) -> None:
-        """Put an unfinished batch at the front of its queue; those of its questions that have records are skipped by the next worker.
+        """Put an unfinished batch at the front of its queue.
 
-        If the engine died, the batch may be why, and that is written down.
+        Those of its questions that have records are skipped by the next worker. If the engine died, the batch may be
+        why, and that is written down.
         """
         keys = [
             self._leases,

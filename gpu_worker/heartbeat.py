@@ -50,7 +50,10 @@ class Progress:
             self._count = count
             self._still_s = 0.0
         if self._still_s >= self._stall_s:
-            msg = f"the engine has questions and has made no progress for {self._still_s:.0f} s (leases.stall_s = {self._stall_s:g})"
+            msg = (
+                f"the engine has questions and has made no progress for {self._still_s:.0f} s (leases.stall_s = "
+                f"{self._stall_s:g})"
+            )
             raise EngineDeadError(msg)
 
 
@@ -62,7 +65,8 @@ class HeartbeatReply:
         lost: Batches that are no longer ours.
         drain: We are asked to stop.
         isolate: It is our turn to take isolated batches.
-        cancelled: Runs that nobody wants any more, as `run_member` names them, and single questions, as `withdrawn_member` does.
+        cancelled: Runs that nobody wants any more, as `run_member` names them, and single questions, as
+            `withdrawn_member` does.
     """
 
     lost: list[HeldBatch]

@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class InFlight:
-    """A question's record is written when it finishes, whatever the rest of its batch does; a batch ends with its last record.
+    """A question's record is written when it finishes, whatever the rest of its batch does.
+
+    A batch ends with its last record.
 
     Args:
         worker: Name of the worker, for the records.

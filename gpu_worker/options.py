@@ -9,9 +9,10 @@ SPARE_SHARE = 0.5
 
 
 def default_capacity(max_num_seqs: int) -> int:
-    """Most questions in flight, unless a user says otherwise: what the engine works on at once, and half as many that wait in it.
+    """Most questions in flight, unless a user says otherwise.
 
-    On two cores, vLLM with 64 sequences and batches of 8 reached 0.65 of its own rate with 64 in flight; see docs/design/performance.md.
+    What the engine works on at once, and half as many that wait in it. On two cores, vLLM with 64 sequences and batches
+    of 8 reached 0.65 of its own rate with 64 in flight; see docs/design/performance.md.
     """
     return max_num_seqs + int(max_num_seqs * SPARE_SHARE)
 
@@ -24,7 +25,8 @@ class WorkerOptions:
         capacity: Most questions in flight in the engine; None for `default_capacity`.
         lease_s: How long a batch stays this worker's without being renewed.
         heartbeat_s: How often leases are renewed; at most a third of `lease_s`.
-        stall_s: With questions in flight and no progress of the engine for this long, the worker gives its work up and exits.
+        stall_s: With questions in flight and no progress of the engine for this long, the worker gives its work up and
+            exits.
         drain_s: How long it may continue with what it holds after being told to stop.
         question_timeout_s: Longest that one question may be in the engine.
         max_attempts: Most tries of a question whose failure may pass.

@@ -27,9 +27,14 @@ log = logging.getLogger(__name__)
 AT_ONCE = 1000
 """Records in one call; a script keeps Redis to itself while it runs."""
 BYTES_AT_ONCE = 4 * 1024 * 1024
-"""The same in bytes. Log probabilities make megabytes of an answer, and what takes longer than the time-out to send would be sent for ever."""
+"""The same in bytes.
+
+Log probabilities make megabytes of an answer, and what takes longer than the time-out to send would be sent for ever.
+"""
 GATHER_S = 0.02
-"""Between the beginnings of two writes while more is in the engine. An answer every few milliseconds would otherwise cost a round trip each, and its
+"""Between the beginnings of two writes while more is in the engine.
+
+An answer every few milliseconds would otherwise cost a round trip each, and its
 producer, too; on two cores, that is time that the engine lacks."""
 
 
@@ -48,8 +53,8 @@ class Written(NamedTuple):
 class Publisher:
     """Between the engine, which finishes questions one by one, and Redis, which is asked as rarely as possible.
 
-    While one write is on its way, what finishes meanwhile gathers for the next. What is here is bounded by what a worker may hold, as long as the
-    worker begins nothing while `is_behind`.
+    While one write is on its way, what finishes meanwhile gathers for the next. What is here is bounded by what a
+    worker may hold, as long as the worker begins nothing while `is_behind`.
 
     Args:
         more_comes: Whether other questions are in the engine, so that a record may wait `GATHER_S` for their company.
@@ -86,7 +91,10 @@ class Publisher:
         self._nothing.set()
 
     def add(self, record: Answer | Failure, question_bytes: int) -> None:
-        """Have a record written soon. `question_bytes`: size of the encoded question, which stops counting as pending."""
+        """Have a record written soon.
+
+        `question_bytes`: size of the encoded question, which stops counting as pending.
+        """
         written = _written(record, question_bytes)
         self._records.append(written)
         self._bytes += written.size
@@ -151,7 +159,8 @@ class Publisher:
                     if by_run:
                         await self.write(by_run)
                         by_run = {}
-                    # Only now: Redis may refuse records, for want of memory say, and then their batch is all that is left of the questions.
+                    # Only now: Redis may refuse records, for want of memory say, and then their batch is all that is
+                    # left of the questions.
                     return await self.end(finished) if finished else None
             except QueueUnavailableError as error:
                 # Both scripts may safely run twice: the first record wins, and an ended batch has no lease to end.

@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 
 class Returns:
-    """Of all batches that are in the engine. No attempt is counted: another worker may have them, or this one once its engine is well."""
+    """Of all batches that are in the engine.
+
+    No attempt is counted: another worker may have them, or this one once its engine is well.
+    """
 
     def __init__(self, address: RedisAddress, intake: Intake, in_flight: InFlight, publisher: Publisher) -> None:
         self._address = address

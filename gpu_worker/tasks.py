@@ -11,7 +11,8 @@ AGAIN_S = 0.5
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[None]]) -> None:
     """Cancel tasks until they have ended, however they end.
 
-    Once is not enough: in Python 3.11 `asyncio.wait_for`, by which redis-py sends, swallows a cancellation that comes just as it is done.
+    Once is not enough: in Python 3.11 `asyncio.wait_for`, by which redis-py sends, swallows a cancellation that comes
+    just as it is done.
     """
     running = set(tasks)
     while running:

@@ -66,7 +66,10 @@ class GpuWorker:
         return self._report
 
     def stop(self) -> None:
-        """Take nothing more, finish what is held within `drain_s`, give back the rest. A second call gives back at once."""
+        """Take nothing more, finish what is held within `drain_s`, give back the rest.
+
+        A second call gives back at once.
+        """
         self._signal.stop()
 
     async def run(self) -> None:
@@ -74,7 +77,8 @@ class GpuWorker:
 
         Raises:
             EngineBootError: The engine did not start, or needs more GPUs than there are; no work was taken.
-            EngineDeadError: It died or stopped making progress, or another worker has its GPUs; what was held is given back.
+            EngineDeadError: It died or stopped making progress, or another worker has its GPUs; what was held is given
+                back.
             EngineUnusableError: Somebody must do something about it first; the same.
             QueueUnusableError: Redis answers, but a fleet cannot live there.
         """

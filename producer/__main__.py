@@ -1,4 +1,7 @@
-"""`python -m producer` is `batchfleet submit`. A composition root: the only place of this package that may know `fleet`."""
+"""`python -m producer` is `batchfleet submit`.
+
+A composition root: the only place of this package that may know `fleet`.
+"""
 
 import sys
 

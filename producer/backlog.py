@@ -58,7 +58,10 @@ class QuestionSource(Protocol):
         """
 
     def chunk(self, most: int, most_bytes: int, wait_s: float) -> Chunk | None:
-        """The next questions; the same ones until `move_to`. Waits up to `wait_s` seconds for the first; None if there are none now."""
+        """The next questions; the same ones until `move_to`.
+
+        Waits up to `wait_s` seconds for the first; None if there are none now.
+        """
 
     def move_to(self, position: int) -> None:
         """All before this position are accepted."""
@@ -106,9 +109,10 @@ class PendingQuestion:
 
 
 class Backlog:
-    """What waits to be sent, and what was sent and has no record yet. The latter is kept for the day when Redis forgets its last second.
+    """What waits to be sent, and what was sent and has no record yet.
 
-    Called by the thread that sends, by the one that receives, and by those that withdraw; each call is one step.
+    The latter is kept for the day when Redis forgets its last second. Called by the thread that sends, by the one that
+    receives, and by those that withdraw; each call is one step.
 
     Args:
         run: Its id, for messages.
@@ -147,7 +151,10 @@ class Backlog:
             FleetError: Some of it is not ours to send: an earlier process had, or nobody here has the questions.
         """
         if state.cursor < self._first and self._inherited > 0:
-            msg = f"Redis has lost run {self._run}: {self._inherited} questions that were accepted before this process came, and have no result, "
+            msg = (
+                f"Redis has lost run {self._run}: {self._inherited} questions that were accepted before this process "
+                "came, and have no result, "
+            )
             raise FleetError(msg + "are gone. Ask them again, in another run")
         self.move_to(state.cursor)
 
@@ -222,7 +229,10 @@ class Backlog:
             FleetError: Ours have no record.
         """
         if self._open:
-            msg = f"{len(self._open)} questions of run {self._run} have no result, and none will come: somebody took records out of Redis"
+            msg = (
+                f"{len(self._open)} questions of run {self._run} have no result, and none will come: somebody took "
+                "records out of Redis"
+            )
             raise FleetError(msg)
 
     def close(self) -> None:

@@ -14,13 +14,19 @@ GONE = {"Z", "X"}
 
 
 def new_token() -> str:
-    """HOST:PID:WHERE:STARTED:RANDOM. The name of a host tells people where to look; it proves nothing, since containers may share it."""
+    """HOST:PID:WHERE:STARTED:RANDOM.
+
+    The name of a host tells people where to look; it proves nothing, since containers may share it.
+    """
     _, started = _state(os.getpid())
     return f"{socket.gethostname()}:{os.getpid()}:{_here()}:{started}:{secrets.token_hex(4)}"
 
 
 def has_ended(token: str) -> bool:
-    """Whether a token's process was one that we could see, and is not there any more. Of another machine or container we know nothing."""
+    """Whether a token's process was one that we could see, and is not there any more.
+
+    Of another machine or container we know nothing.
+    """
     parts = token.split(":")
     if len(parts) != len("HPWSR") or not _is_number(parts[1]) or not parts[2] or parts[2] != _here():
         return False
@@ -50,7 +56,10 @@ def _is_number(text: str) -> bool:
 
 
 def _here() -> str:
-    """In which numbering of processes we are: this start of this kernel, and the PID namespace; empty where that cannot be told."""
+    """In which numbering of processes we are: this start of this kernel, and the PID namespace.
+
+    Empty where that cannot be told.
+    """
     try:
         if (PROC / "self").readlink().name != str(os.getpid()):
             return ""  # Somebody else's /proc.

@@ -22,7 +22,8 @@ AT_ONCE = 1000
 BYTES_AT_ONCE = 32 * 1024 * 1024
 """About as many bytes as records to be held at once: log probabilities make megabytes of an answer."""
 
-# One step, so that what is deleted is our claim and not that of whoever has come after us. KEYS[1] string run:ID:producer; ARGV[1] our token
+# One step, so that what is deleted is our claim and not that of whoever has come after us. KEYS[1] string
+# run:ID:producer; ARGV[1] our token
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
@@ -99,7 +100,9 @@ class Collector:
             self._keep_from = f"{milliseconds}-{int(counter) + 1}"
 
     def acknowledge(self) -> None:
-        """Let Redis drop what is `written`, and renew our claim to the run and its life. Call it when the file is safely on disk.
+        """Let Redis drop what is `written`, and renew our claim to the run and its life.
+
+        Call it when the file is safely on disk.
 
         Raises:
             LeaseLostError: Another producer has taken the run over; nothing was dropped.

@@ -22,7 +22,10 @@ class RunCancelledError(FleetError):
 
 
 class AllFailAlikeError(FleetError):
-    """The first questions all failed for the same reason. The answers file is as it was; Redis has still to forget the run."""
+    """The first questions all failed for the same reason.
+
+    The answers file is as it was; Redis has still to forget the run.
+    """
 
 
 OWN_DOING: frozenset[str] = frozenset({"invalid_question", "cancelled", "expired"})
@@ -93,7 +96,10 @@ class FileSink:
         kind, failed = (self._tally.kinds.most_common(1) or [("", 0)])[0]
         if failed == self._tally.done < self._tally.questions and kind not in OWN_DOING:
             request_id, message = self._tally.examples[kind]
-            msg = f"the first {failed} questions all failed alike, so the others were not asked; {kind}, such as {request_id}: {message}"
+            msg = (
+                f"the first {failed} questions all failed alike, so the others were not asked; {kind}, such as "
+                f"{request_id}: {message}"
+            )
             raise AllFailAlikeError(msg)
 
 
@@ -138,7 +144,8 @@ class Runner:
             AllFailAlikeError: The first questions all failed for the same reason.
             RunCancelledError: Somebody cancelled it.
             StuckError: Nothing more can come.
-            UsageError: The answers file, the run in Redis and the questions do not belong together, or the disk is full.
+            UsageError: The answers file, the run in Redis and the questions do not belong together, or the disk is
+                full.
             LeaseLostError: Another producer has taken the run over.
         """
         if self.tally.on_disk < self.tally.questions:

@@ -1,4 +1,7 @@
-"""The questions of a run that stand in files: read in chunks from where Redis' cursor is, and read again if that goes back."""
+"""The questions of a run that stand in files.
+
+Read in chunks from where Redis' cursor is, and read again if that goes back.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ log = logging.getLogger(__name__)
 
 
 class FileSource:
-    """Those of one file run. Remembers what has its line by a bit a question, and the ids of those that it has sent and that have none.
+    """Those of one file run.
+
+    Remembers what has its line by a bit a question, and the ids of those that it has sent and that have none.
 
     Attributes:
         position: Redis' cursor, as far as we know: the next question to be accepted.
@@ -47,7 +52,9 @@ class FileSource:
         self.believe(state)
 
     def believe(self, state: RunState) -> None:
-        """Go by Redis' cursor. The file is read anew only if it went elsewhere: to get to the end of a large one takes minutes.
+        """Go by Redis' cursor.
+
+        The file is read anew only if it went elsewhere: to get to the end of a large one takes minutes.
 
         Raises:
             UsageError: More was delivered than the answers file has.
@@ -136,7 +143,8 @@ class FileSource:
 
     def _complain_of_missing_lines(self, delivered: int) -> None:
         msg = (
-            f"{delivered} records of run {self._what.run} were delivered before, but {self._answers} has only {self._tally.on_disk} lines. "
+            f"{delivered} records of run {self._what.run} were delivered before, but {self._answers} has only "
+            f"{self._tally.on_disk} lines. "
             "Give the file that has them, or another --run to ask everything again"
         )
         raise UsageError(msg)

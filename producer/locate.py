@@ -37,7 +37,10 @@ class Whereabouts:
 
 
 def whereabouts(client: redis.Redis, keys: Keys, run: str, epoch: str) -> Whereabouts:
-    """Look for the questions of a run. One that is just being moved from one place to another may be missed: look twice before you believe it."""
+    """Look for the questions of a run.
+
+    One that is just being moved from one place to another may be missed: look twice before you believe it.
+    """
     accepted: Any = client.bitcount(keys.accepted(run))
     done: Any = client.bitcount(keys.done(run))
     records: Any = client.xlen(keys.records(run))

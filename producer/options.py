@@ -15,10 +15,12 @@ class ProducerOptions:
         max_pending_questions, max_pending_bytes: Bounds of what all producers together may have waiting or in work.
         run_window: Most questions of one run that were accepted and whose records its producer has not yet on disk.
         max_models: Most models that questions may name.
-        max_packed_bytes: Largest question as it travels; what is larger would be refused by the batcher, as something that is no question.
+        max_packed_bytes: Largest question as it travels; what is larger would be refused by the batcher, as something
+            that is no question.
         run_ttl_s: How long a run's keys live without activity.
         lease_s: How long after its death another producer must wait to take over its run from another host.
-        patience_s: How long to wait for a Redis that does not answer before giving up (what was accepted is still answered).
+        patience_s: How long to wait for a Redis that does not answer before giving up (what was accepted is still
+            answered).
         wait_for_room: Whether to wait while the fleet has no room for more questions, instead of giving up.
         stop_when_alike: Stop if so many first questions of a file all fail for the same reason; 0 for never.
         priority: Of the questions that bring none; 0 to 9, higher goes first.

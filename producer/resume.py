@@ -22,7 +22,8 @@ class FileRun:
         run: Its id.
         questions: The files, which `checked` was made of.
         default_model: For questions that name none.
-        fingerprint: What was asked, of which model, with which parameters, each part by itself so that a difference can be named.
+        fingerprint: What was asked, of which model, with which parameters, each part by itself so that a difference can
+            be named.
     """
 
     run: str
@@ -70,12 +71,18 @@ def take_stock(what: FileRun, answers: AnswersFile, tick: Tick = lambda _: None)
     found = positions_answered(questions, _count_ids(answers, tally))
     if found.unknown:
         (line, *_) = answers.lines_of(found.unknown[0])
-        msg = f"{answers.path}:{line}: its id {found.unknown[0]!r} is that of no question; take the line out, or choose another -o"
+        msg = (
+            f"{answers.path}:{line}: its id {found.unknown[0]!r} is that of no question; take the line out, or choose "
+            "another -o"
+        )
         raise UsageError(msg)
     if found.repeated:
         line, other = answers.lines_of(found.repeated_id)
         more = f" ({found.repeated} such ids)" if found.repeated > 1 else ""
-        msg = f"{answers.path}:{other}: its id {found.repeated_id!r} is that of line {line} already{more}; take one of them out, or choose another -o"
+        msg = (
+            f"{answers.path}:{other}: its id {found.repeated_id!r} is that of line {line} already{more}; take one of "
+            "them out, or choose another -o"
+        )
         raise UsageError(msg)
     tally.resumed = tally.on_disk
     return ResumeState(found.bitmap, tally)
@@ -89,7 +96,10 @@ def _changed_row(what: FileRun, stored: dict[str, Any]) -> str:
     first, last = first_difference(then, now)
     counts = "" if then.count == now.count else f" ({then.count} questions then, {now.count} now)"
     if first > min(then.count, now.count):
-        return f"the first {first - 1} questions are the same, the others were {'added' if now.count > then.count else 'taken out'} since{counts}"
+        return (
+            f"the first {first - 1} questions are the same, the others were "
+            f"{'added' if now.count > then.count else 'taken out'} since{counts}"
+        )
     if last > first:
         return f"one of the questions {first} to {last} is not what it was{counts}"
     found = next(

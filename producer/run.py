@@ -32,7 +32,10 @@ log = logging.getLogger(__name__)
 WAIT_S = 0.25
 """How long either thread waits at most before it looks around; also how often handled records are acknowledged."""
 SETTLE_RECORDS = 4000
-"""Records are acknowledged at least this often; before that, a crash of the machine costs nothing but sending them again."""
+"""Records are acknowledged at least this often.
+
+Before that, a crash of the machine costs nothing but sending them again.
+"""
 CHECK_S = 2.0
 """After so long without a record, while some are awaited, Redis is asked whether it still has the run as we know it."""
 QUIET_S = 10.0
@@ -49,7 +52,8 @@ class RunLoop:
     """Serves one run, from `open` to the last record.
 
     Args:
-        look_around: Called several times a second by the thread that serves, also while Redis is away. What it raises ends the run.
+        look_around: Called several times a second by the thread that serves, also while Redis is away. What it raises
+            ends the run.
 
     Attributes:
         waiting_for: Why nothing is being accepted now, in words; empty if something is, or nothing waits.
@@ -164,7 +168,10 @@ class RunLoop:
                 self._take(entries)
 
     def forget_delivered(self) -> None:
-        """All records were handled, by an earlier process: let Redis forget what it still has, now and not when the run's time is over."""
+        """All records were handled, by an earlier process.
+
+        Let Redis forget what it still has, now and not when the run's time is over.
+        """
         with contextlib.suppress(FleetError, redis.RedisError), translated(self._address):
             if self._client.exists(self._keys.records(self.plan.run)):
                 self._sender.open()
@@ -218,7 +225,8 @@ class RunLoop:
         )
 
     def _take(self, entries: Sequence[Received]) -> None:
-        # What was sent again after Redis came back without its last second is handled already, and there may be garbage.
+        # What was sent again after Redis came back without its last second is handled already, and there may be
+        # garbage.
         new = [(entry, record) for entry, record in entries if self._source.end(record)]
         if new:
             self._quiet_since, self._looked_stuck = time.monotonic(), False
@@ -259,7 +267,10 @@ class RunLoop:
             self._submitter.room_came()
 
     def _settle_at_last(self) -> None:
-        """All records are there. That Redis may forget them is worth a few more tries, and not the run: their time ends, too."""
+        """All records are there.
+
+        That Redis may forget them is worth a few more tries, and not the run: their time ends, too.
+        """
         try:
             is_settled = False
             while not is_settled and not self._stopping.is_set():
@@ -297,5 +308,8 @@ class RunLoop:
         else:
             what = "no record" if found.unanswered else "a record that somebody took out of Redis"
             where = "and are not queued, in a batch or with a worker any more"
-            msg = f"{self._source.open} questions of run {self.plan.run} have {what}, {where}. `batchfleet dead list` may say why; "
+            msg = (
+                f"{self._source.open} questions of run {self.plan.run} have {what}, {where}. `batchfleet dead list` "
+                "may say why; "
+            )
             raise StuckError(msg + self._source.how_to_ask_again)

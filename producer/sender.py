@@ -1,4 +1,7 @@
-"""Sends a run's questions in order. A cursor in Redis says how far it got, so that nothing is accepted twice, whoever resumes."""
+"""Sends a run's questions in order.
+
+A cursor in Redis says how far it got, so that nothing is accepted twice, whoever resumes.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +55,8 @@ class Sent:
     """What became of one submission.
 
     Attributes:
-        outcome: `ok`; `window`, `pending`, `share` (no room now: try later); `cursor`, `gone` (Redis knows less or more than we thought: open again);
-            `cancelled`.
+        outcome: `ok`; `window`, `pending`, `share` (no room now: try later); `cursor`, `gone` (Redis knows less or more
+            than we thought: open again); `cancelled`.
         detail: For people, where there is no room.
     """
 
@@ -124,9 +127,10 @@ class Sender:
     def send(
         self, cursor: int, until: int, chunk: Sequence[ParsedQuestion | Invalid], default_model: str, mark: str = ""
     ) -> Sent:
-        """Offer the questions of positions `cursor` to `until` (exclusive); positions without a question in `chunk` are skipped.
+        """Offer the questions of positions `cursor` to `until` (exclusive).
 
-        All are accepted, or none. With them goes a mark, which tells the questions before `until` from any others; `open` brings it back.
+        Positions without a question in `chunk` are skipped. All are accepted, or none. With them goes a mark, which
+        tells the questions before `until` from any others; `open` brings it back.
 
         Raises:
             UsageError: The questions name more models than the fleet allows.
@@ -180,13 +184,19 @@ class Sender:
     def _understood(self, reply: list[bytes | int]) -> Sent:
         outcome = reply[0].decode() if isinstance(reply[0], bytes) else ""
         if outcome == "queues":
-            msg = f"these questions would add to {reply[1]!r} queues; limits.max_models = {self._options.max_models} is the most. "
+            msg = (
+                f"these questions would add to {reply[1]!r} queues; limits.max_models = {self._options.max_models} is "
+                "the most. "
+            )
             msg += "Raise it, or wait: a queue that has been empty for an hour no longer counts"
             raise UsageError(msg)
         if outcome == "window":
             return Sent(
                 outcome,
-                f"{self._options.run_window} questions of this run are unanswered or not yet on disk (limits.run_window)",
+                (
+                    f"{self._options.run_window} questions of this run are unanswered or not yet on disk "
+                    "(limits.run_window)"
+                ),
             )
         if outcome == "pending":
             most = f"{self._options.max_pending_questions} questions and {self._options.max_pending_bytes // 1024} KiB"
@@ -206,7 +216,10 @@ class Sender:
         most = self._options.max_packed_bytes
         if len(data) <= most:
             return question, data
-        reason = f"packed, it is {len(data)} bytes long, and at most {most} are carried; shorten it, or raise limits.max_question_bytes everywhere"
+        reason = (
+            f"packed, it is {len(data)} bytes long, and at most {most} are carried; shorten it, or raise "
+            "limits.max_question_bytes everywhere"
+        )
         return Invalid(asked.index, asked.line, asked.request_id, reason, asked.file)
 
     def _question(self, asked: ParsedQuestion, default_model: str) -> Question:
@@ -264,4 +277,7 @@ def _difference(run: str, stored: dict[str, str], ours: dict[str, str]) -> str:
         for name in ours
         if stored.get(name) != ours[name]
     ]
-    return f"run {run} exists and was made of something else; different: {', '.join(parts)}. Choose another run id, or give what it was made of"
+    return (
+        f"run {run} exists and was made of something else; different: {', '.join(parts)}. Choose another run id, or "
+        "give what it was made of"
+    )

@@ -49,7 +49,10 @@ class StreamRun(RunLoop):
         self._thread.start()
 
     def stop(self) -> None:
-        """Send and receive no more, and let another producer have the run. What was accepted is still answered. Returns when it is done."""
+        """Send and receive no more, and let another producer have the run. What was accepted is still answered.
+
+        Returns when it is done.
+        """
         words = "was left before its end; what was accepted is still answered, and can be collected under that id"
         self.fail(FleetError(f"run {self.plan.run} {words}"))
         if not self._thread.ident:

@@ -40,7 +40,8 @@ class RunPlan:
         questions: How many there are; `OPEN_END` if that is not known yet.
         default_model: For questions that name none.
         full_window: What to say while the run's own window is full; nothing of a file's run, whose way that is.
-        sends: Whether there are questions to send; otherwise somebody else has sent them, and their records are collected.
+        sends: Whether there are questions to send; otherwise somebody else has sent them, and their records are
+            collected.
     """
 
     run: str
@@ -61,7 +62,8 @@ class Submitter:
     Attributes:
         no_room: Whether the run's own window is full.
         all_sent: Set when no question waits to be accepted, nor ever will.
-        read_again: Set with each look at where Redis is: it may have lost the news that records were handled. Whoever receives resets it.
+        read_again: Set with each look at where Redis is: it may have lost the news that records were handled. Whoever
+            receives resets it.
     """
 
     def __init__(  # noqa: PLR0913 (each is a part of the run by itself)
@@ -116,7 +118,10 @@ class Submitter:
             self._thread.join(JOIN_S)
 
     def believe(self, state: RunState) -> None:
-        """Redis' cursor counts. If it has gone back, Redis has lost what it had accepted, and that is to be sent again."""
+        """Redis' cursor counts.
+
+        If it has gone back, Redis has lost what it had accepted, and that is to be sent again.
+        """
         if state.cursor < self._source.position:
             log.warning("Redis has lost a part of run %s; what has no result is asked again", self._plan.run)
             self.all_sent.clear()
@@ -157,8 +162,8 @@ class Submitter:
             self.believe(self._sender.open())
             self._in_doubt = False
         options = self._options
-        # A part of the window: a chunk as large as all of it would wait for the last answer of the chunk before. And a part of the fleet's room,
-        # or it would wait for the moment when nobody else asks.
+        # A part of the window: a chunk as large as all of it would wait for the last answer of the chunk before. And a
+        # part of the fleet's room, or it would wait for the moment when nobody else asks.
         most = min(CHUNK_QUESTIONS, max(1, options.run_window // 4), -(-options.max_pending_questions // 8))
         chunk = self._source.chunk(most, CHUNK_BYTES, WAIT_S)
         if chunk is None:

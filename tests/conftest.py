@@ -24,8 +24,9 @@ isolate(os.environ)
 settings.register_profile("batchfleet", deadline=None, print_blob=True)
 settings.load_profile("batchfleet")
 
-# Programs inherit what is ignored where they are started: Ctrl-C in the background of a shell, a lost terminal below nohup. Those that tests start
-# should hear of both; what has a handler here is not ignored there. Only a main thread may set one.
+# Programs inherit what is ignored where they are started: Ctrl-C in the background of a shell, a lost terminal below
+# nohup. Those that tests start should hear of both; what has a handler here is not ignored there. Only a main thread
+# may set one.
 with contextlib.suppress(ValueError):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
@@ -33,7 +34,10 @@ with contextlib.suppress(ValueError):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is worth running on several versions of the server: all that has one of its own, and the attacks on the queue."""
+    """Mark what is worth running on several versions of the server.
+
+    All that has one of its own, and the attacks on the queue.
+    """
     for item in items:
         if "redis_server" in getattr(item, "fixturenames", ()) or item.path.parent.name in {"integration", "hostile"}:
             item.add_marker(pytest.mark.server)

@@ -17,7 +17,8 @@ _TEMPORARY = "PYTEST_DEBUG_TEMPROOT"
 def isolate(environ: MutableMapping[str, str]) -> None:
     """Give this process, and all that it starts, a home and a folder for temporary files that end with it.
 
-    Caches stay the user's: they hold packages and models, and no fleet. So does pytest's folder for what a failed test leaves.
+    Caches stay the user's: they hold packages and models, and no fleet. So does pytest's folder for what a failed test
+    leaves.
     """
     cache = Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or "/tmp", ".cache"))  # noqa: S108 (no secret)
     # What a process of xdist inherits is the home of its parent; side by side, paths stay short enough for sockets.

@@ -18,7 +18,10 @@ from batchfleet.supervisor.processes import spawn, stop_all
 
 ROOT = Path(__file__).parent.parent
 TREES = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-"""PYTHONPATH for programs of this tree. What lies there already may be all that this Python has of vLLM or Redis' client."""
+"""PYTHONPATH for programs of this tree.
+
+What lies there already may be all that this Python has of vLLM or Redis' client.
+"""
 PATIENCE_S = 300.0
 """After this a test that waits is taken to hang. Not a measure of anything: the machine may be busy with other work."""
 

@@ -1,4 +1,7 @@
-"""Redis servers as users run them: with users, behind TLS, as a replica; and some that only pretend, where the real one is not to be had."""
+"""Redis servers as users run them: with users, behind TLS, as a replica.
+
+And some that only pretend, where the real one is not to be had.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The parameters of a question, checked, in one spelling. Producers check with it before anything is sent, workers read with it."""
+"""The parameters of a question, checked, in one spelling.
+
+Producers check with it before anything is sent, workers read with it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ _BESIDE = frozenset({"model", "messages", "prompt", "question", "metadata", "dea
 
 
 def canonical(asked: JsonObject, *, chat: bool | None = None) -> JsonObject:
-    """`asked` in canonical names, checked. Null stays null: whoever says so wants nothing sent, not the configured value.
+    """`asked` in canonical names, checked.
+
+    Null stays null: whoever says so wants nothing sent, not the configured value.
 
     Args:
         chat: Whether it is of chat messages; None if that is not known.

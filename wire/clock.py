@@ -1,7 +1,7 @@
 """One clock for the whole fleet: that of the Redis server.
 
-Leases are compared inside Redis, by Redis' own time. The few times that travel in messages (submission, deadline) are on the same clock, so
-that a machine whose clock is wrong neither loses a lease early nor keeps one too long.
+Leases are compared inside Redis, by Redis' own time. The few times that travel in messages (submission, deadline) are
+on the same clock, so that a machine whose clock is wrong neither loses a lease early nor keeps one too long.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 class ServerClock:
     """This machine's estimate of the Redis server's clock; good to about one round trip.
 
-    Between two looks at the server it goes by a clock that nobody sets: this machine's own time may be put right, or wrong, meanwhile.
+    Between two looks at the server it goes by a clock that nobody sets: this machine's own time may be put right, or
+    wrong, meanwhile.
     """
 
     def __init__(self) -> None:
@@ -26,5 +27,8 @@ class ServerClock:
         self._offset_s = server_s - time.clock_gettime(_STEADY)
 
     def now(self) -> float:
-        """Unix time in seconds on the server's clock; on this machine's as it was at first, until `learn` was called."""
+        """Unix time in seconds on the server's clock.
+
+        On this machine's as it was at first, until `learn` was called.
+        """
         return time.clock_gettime(_STEADY) + self._offset_s

@@ -1,7 +1,7 @@
 """Messages to bytes and back. Decoding believes nothing: any bytes give a valid message or MalformedMessageError.
 
-Only msgpack is spoken. A message is a map of the fields that differ from their defaults, and always of `v`, the wire version. Nothing that is read is
-ever imported, looked up by name or executed.
+Only msgpack is spoken. A message is a map of the fields that differ from their defaults, and always of `v`, the wire
+version. Nothing that is read is ever imported, looked up by name or executed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,15 @@ BATCH_FUNCTION = "gpu_worker.answer_batch"
 OLDEST_WIRE_VERSION = 1
 NEWEST_CREDIBLE_VERSION = 999
 BATCH_WIRE_VERSION = 1
-"""The wire version in which the payload of a batch job last changed. That of the questions in it is theirs: a newer batcher serves older workers."""
+"""The wire version in which the payload of a batch job last changed.
+
+That of the questions in it is theirs: a newer batcher serves older workers.
+"""
 NUMBER = re.compile(rb"-?[0-9]{1,15}")
-"""What Redis may hold as a count. Python reads numbers of any length, slowly, and refuses those beyond 4 300 digits with an error of its own."""
+"""What Redis may hold as a count.
+
+Python reads numbers of any length, slowly, and refuses those beyond 4 300 digits with an error of its own.
+"""
 MAX_BATCH_QUESTIONS = 65_536
 """What is larger was not made by a batcher (limits of batch_size)."""
 
@@ -77,7 +83,8 @@ class Identity:
 def identify_question(data: bytes) -> Identity | None:
     """Which question it is that otherwise cannot be read; None if not even that can.
 
-    Fields that we do not know, wrong values of others, and any wire version are passed over: its producer is to hear that it failed.
+    Fields that we do not know, wrong values of others, and any wire version are passed over: its producer is to hear
+    that it failed.
     """
     try:
         fields = _unpack(data, "question")
@@ -140,7 +147,10 @@ def decode_record(data: bytes) -> Answer | Failure:
 
 
 def validation_error(record: Answer | Failure) -> str | None:
-    """Why its producer could not read a record, such as half a surrogate pair in a text; None if it can, as it should be."""
+    """Why its producer could not read a record, such as half a surrogate pair in a text.
+
+    None if it can, as it should be.
+    """
     try:
         decode_record(_ENCODER.encode(record))
     except (MalformedMessageError, *_UNREADABLE) as error:
@@ -149,7 +159,10 @@ def validation_error(record: Answer | Failure) -> str | None:
 
 
 def sendable(value: Any) -> Any:  # noqa: ANN401 (any JSON)
-    """The same JSON without what msgpack or UTF-8 cannot hold: half a surrogate pair becomes U+FFFD, an integer beyond 64 bits a float."""
+    """The same JSON without what msgpack or UTF-8 cannot hold.
+
+    Half a surrogate pair becomes U+FFFD, an integer beyond 64 bits a float.
+    """
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
@@ -172,7 +185,8 @@ def decode_batch(data: bytes) -> list[bytes]:
 
     Raises:
         NewerMessageError: It is of a wire version to come.
-        MalformedMessageError: It is not a batch of ours: foreign, truncated, or of a version that nobody speaks any more.
+        MalformedMessageError: It is not a batch of ours: foreign, truncated, or of a version that nobody speaks any
+            more.
     """
     job = _unpack(data, "batch")
     match job:
@@ -258,7 +272,10 @@ def _check_version(version: object, what: str) -> None:
 
 
 def _refuse(data: bytes, what: str, error: Exception) -> NoReturn:
-    """Say what is wrong with bytes that are no message: first whether they are msgpack, then whether of our version, then the rest."""
+    """Say what is wrong with bytes that are no message.
+
+    First whether they are msgpack, then whether of our version, then the rest.
+    """
     fields = _unpack(data, what)
     if not isinstance(fields, dict):
         msg = f"malformed {what}: a map was expected, found {type(fields).__name__}"

@@ -26,7 +26,10 @@ MODES = {
 """How a server can run that is no place for a fleet."""
 
 BLOCK_S = 2.0
-"""Longest blocking wait in one command. Above the socket timeout, redis-py would take the silence for a dead connection and send again."""
+"""Longest blocking wait in one command.
+
+Above the socket timeout, redis-py would take the silence for a dead connection and send again.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +118,8 @@ def check_server(
 
     Args:
         may_evict: Pass over that it would drop keys when it is full, for those who only look.
-        wait_for_primary: Whether a replica may become the primary soon: a service that is started again in the middle of a failover waits for it,
-            as those do that run. A person who gives the address of a replica is told so.
+        wait_for_primary: Whether a replica may become the primary soon: a service that is started again in the middle
+            of a failover waits for it, as those do that run. A person who gives the address of a replica is told so.
 
     Raises:
         QueueUnavailableError: It does not answer, or is a replica that is waited for.
@@ -132,7 +135,10 @@ def check_server(
         raise QueueUnusableError(msg)
     version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
     if version < OLDEST_REDIS:
-        msg = f"Redis at {address.shown()} is version {info.get('redis_version')}; {'.'.join(map(str, OLDEST_REDIS))} or newer is needed"
+        msg = (
+            f"Redis at {address.shown()} is version {info.get('redis_version')}; {'.'.join(map(str, OLDEST_REDIS))} or "
+            "newer is needed"
+        )
         raise QueueUnusableError(msg)
     if role == "slave":
         msg = f"Redis at {address.shown()} is a read-only replica; give the address of its primary"
@@ -142,13 +148,19 @@ def check_server(
             else QueueUnusableError(msg)
         )
     if policy not in {"", "noeviction"}:
-        msg = f"Redis at {address.shown()} would drop questions and answers when it is full (maxmemory-policy {policy}); set it to noeviction"
+        msg = (
+            f"Redis at {address.shown()} would drop questions and answers when it is full (maxmemory-policy {policy}); "
+            "set it to noeviction"
+        )
         raise QueueUnusableError(msg)
 
 
 @contextlib.contextmanager
 def opened(address: RedisAddress, *, may_evict: bool = True) -> Iterator[redis.Redis]:
-    """A client for one command of a person's, of a server that was checked; closed after the block, and errors in it are ours."""
+    """A client for one command of a person's, of a server that was checked.
+
+    Closed after the block, and errors in it are ours.
+    """
     with connect(address) as client, translated(address):
         check_server(client, address, may_evict=may_evict)
         yield client
@@ -161,13 +173,19 @@ def translated(address: RedisAddress) -> Iterator[None]:
         yield
     except redis.exceptions.AuthenticationError as error:
         # redis-py calls it an authentication error as well when the server merely wants a password.
-        msg = f"Redis at {address.shown()} does not accept the user or password ({_words(error)}); set redis.password, or the URL's"
+        msg = (
+            f"Redis at {address.shown()} does not accept the user or password ({_words(error)}); set redis.password, "
+            "or the URL's"
+        )
         raise QueueUnusableError(msg) from error
     except redis.exceptions.NoPermissionError as error:
         msg = f"Redis at {address.shown()} does not allow what a fleet needs: {_words(error)}"
         raise QueueUnusableError(msg) from error
     except redis.exceptions.InvalidResponse as error:
-        msg = f"what answers at {address.shown()} is no Redis ({_words(error)}): another service, such as HTTP or SSH, has that port"
+        msg = (
+            f"what answers at {address.shown()} is no Redis ({_words(error)}): another service, such as HTTP or SSH, "
+            "has that port"
+        )
         raise QueueUnusableError(msg) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         if advice := _tls_advice(str(error)):
@@ -189,7 +207,9 @@ def translated(address: RedisAddress) -> Iterator[None]:
 
 
 TLS_ADVICE = {
-    "CERTIFICATE_VERIFY_FAILED": "set redis.tls_ca_file to what signed the server's certificate, and name the host as that does",
+    "CERTIFICATE_VERIFY_FAILED": (
+        "set redis.tls_ca_file to what signed the server's certificate, and name the host as that does"
+    ),
     "CERTIFICATE_REQUIRED": "the server wants a client certificate: set redis.tls_cert_file and redis.tls_key_file",
     "HANDSHAKE_FAILURE": "the server may want another client certificate: see redis.tls_cert_file",
     "UNKNOWN_CA": "the server does not trust our certificate: see redis.tls_cert_file",
@@ -227,7 +247,10 @@ PASSES = (
     "NOSCRIPT",
     "BUSY ",
 )
-"""The same where there is no class, or the code stands in the middle, as of an error inside a script: also a full disk under the append-only file."""
+"""The same where there is no class, or the code stands in the middle, as of an error inside a script.
+
+Also a full disk under the append-only file.
+"""
 FORBIDDEN = ("NOPERM", "can't run this command", "can't access at least one of the keys")
 """The user may not do it; the last two are Redis 6.2's words inside of a script."""
 DAMAGE = (

@@ -38,7 +38,10 @@ class MalformedMessageError(FleetError):
 
 
 class NewerMessageError(MalformedMessageError):
-    """A message of a wire version that is newer than ours: a newer program can read it. `version` is the one it needs."""
+    """A message of a wire version that is newer than ours: a newer program can read it.
+
+    `version` is the one it needs.
+    """
 
     def __init__(self, message: str, version: int) -> None:
         super().__init__(message)
@@ -50,7 +53,10 @@ class QueueUnavailableError(FleetError):
 
 
 class QueueDamagedError(QueueUnavailableError):
-    """A key of the fleet holds something of another type or shape; the leading batcher moves it out of the way (`batcher.maintenance.key_repair`)."""
+    """A key of the fleet holds something of another type or shape.
+
+    The leading batcher moves it out of the way (`batcher.maintenance.key_repair`).
+    """
 
 
 class QueueUnusableError(FleetError):
@@ -82,7 +88,10 @@ class ParameterError(FleetError):
 
 
 class UsageError(FleetError):
-    """Something the user gave is wrong: an argument, a setting, an input file. The message says what, where and what to do."""
+    """Something the user gave is wrong: an argument, a setting, an input file.
+
+    The message says what, where and what to do.
+    """
 
 
 def nearest(name: str, known: Iterable[str], *, least: float = 0.6) -> str:

@@ -1,4 +1,7 @@
-"""Every kind of failure that a record can have: what it means, what to do about it, and whether asking the same again could help."""
+"""Every kind of failure that a record can have.
+
+What it means, what to do about it, and whether asking the same again could help.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ Kind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class KindInfo:
-    """`means` and `advice` are for people, in Markdown; `retryable`: whether the same question may be answered another time."""
+    """`means` and `advice` are for people, in Markdown; `retryable`.
+
+    Whether the same question may be answered another time.
+    """
 
     means: str
     advice: str

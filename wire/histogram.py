@@ -1,4 +1,7 @@
-"""How often a value was how large. Cheap to add to on the path of a question; whoever shows it reads the counts as they are."""
+"""How often a value was how large.
+
+Cheap to add to on the path of a question; whoever shows it reads the counts as they are.
+"""
 
 from __future__ import annotations
 

@@ -248,7 +248,10 @@ class Keys:
 RQ_JOB_PREFIX = "rq:job:"
 
 SUSPECT_AFTER_DEATHS = 2
-"""A batch whose workers died this often is taken apart. One death is no evidence: machines are switched off, and workers killed by hand."""
+"""A batch whose workers died this often is taken apart.
+
+One death is no evidence: machines are switched off, and workers killed by hand.
+"""
 
 
 def run_member(run: str, epoch: str) -> str:

@@ -1,6 +1,7 @@
 """What travels between the programs: questions on the way in, records on the way out.
 
-All times are Unix times in seconds on the clock of the Redis server (see `wire.clock`), so that one machine whose clock is wrong harms nobody.
+All times are Unix times in seconds on the clock of the Redis server (see `wire.clock`), so that one machine whose clock
+is wrong harms nobody.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ else:
     JsonValue = Any
 
 WIRE_VERSION = 2
-"""Goes up when a message changes so that an older program would misread it. Older versions are understood; newer ones are left, untouched, to
-programs that speak them. During an upgrade both are there: a record is written in the version of its question, which its producer understands.
+"""Goes up when a message changes so that an older program would misread it.
+
+Older versions are understood; newer ones are left, untouched, to programs that speak them. During an upgrade both are
+there: a record is written in the version of its question, which its producer understands.
 
 2: questions and records have the epoch of their run."""
 
@@ -44,7 +47,10 @@ def _current_version() -> int:
 
 
 class Message(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A value that travels: frozen, no unknown fields, no silent conversions. Types and bounds are checked where it is read, by `wire.codec`."""
+    """A value that travels: frozen, no unknown fields, no silent conversions.
+
+    Types and bounds are checked where it is read, by `wire.codec`.
+    """
 
 
 class Question(Message, frozen=True, kw_only=True):
@@ -52,7 +58,8 @@ class Question(Message, frozen=True, kw_only=True):
 
     Attributes:
         run: The run that the question belongs to.
-        epoch: Tells this run from an earlier one of the same id that was forgotten or lost; empty for runs that wire version 1 opened.
+        epoch: Tells this run from an earlier one of the same id that was forgotten or lost; empty for runs that wire
+            version 1 opened.
         index: Position in the run, from 0. It addresses the question's bit in the run's ledger; people never see it.
         request_id: Chosen by the producer, unique in the run; the only identity a question has, from file to answer.
         model: The model that is to answer, as its workers name it.
@@ -104,7 +111,8 @@ class Usage(Message, frozen=True, kw_only=True):
 
     Attributes:
         cached_tokens: How many of the prompt's came from a cache.
-        reasoning_tokens: How many of the completion's are reasoning. Both: None if nobody says so. Not in wire version 1.
+        reasoning_tokens: How many of the completion's are reasoning. Both: None if nobody says so. Not in wire version
+            1.
     """
 
     prompt_tokens: Count

@@ -1,7 +1,8 @@
 """What a question may ask of a model beside its words: OpenAI's names and vLLM's, and their values. Knows no engine.
 
-Canonical are the names of vLLM's `SamplingParams`, plus `structured_outputs` (see `wire.structured_output`), `logprobs` as a count, `lora` (an
-adapter's name) and what shapes a chat prompt. Other spellings become these, in `wire.canonical_params`.
+Canonical are the names of vLLM's `SamplingParams`, plus `structured_outputs` (see `wire.structured_output`), `logprobs`
+as a count, `lora` (an adapter's name) and what shapes a chat prompt. Other spellings become these, in
+`wire.canonical_params`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from wire.messages import JsonObject
 
 Reach = Literal["everywhere", "bookkeeping", "servers", "other servers"]
-"""Who acts on a parameter: every engine; nobody, but servers are told; servers, but not vLLM in process; servers other than vLLM's own."""
+"""Who acts on a parameter: every engine; nobody, but servers are told; servers, but not vLLM in process.
+
+Servers other than vLLM's own.
+"""
 
 
 @dataclass(frozen=True, slots=True)

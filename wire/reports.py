@@ -1,4 +1,7 @@
-"""What a batcher says of itself in Redis, as others read it: what cannot be read was said by somebody else, and is passed over."""
+"""What a batcher says of itself in Redis, as others read it.
+
+What cannot be read was said by somebody else, and is passed over.
+"""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ MOST_DOUBLINGS = 30
 def pause_s(failures: int, *, first_s: float = FIRST_S, longest_s: float = LONGEST_S) -> float:
     """The pause after so many failures in a row (1 or more), in seconds.
 
-    It doubles with each failure from `first_s` up to `longest_s`; of that, between half and all at random, so that a fleet whose Redis returns
-    does not ask it all at once.
+    It doubles with each failure from `first_s` up to `longest_s`; of that, between half and all at random, so that a
+    fleet whose Redis returns does not ask it all at once.
     """
     ceiling = min(longest_s, first_s * 2 ** min(failures - 1, MOST_DOUBLINGS))
     return random.uniform(ceiling / 2, ceiling)  # noqa: S311 (spreads load, keeps no secret)
@@ -23,7 +23,9 @@ def pause_s(failures: int, *, first_s: float = FIRST_S, longest_s: float = LONGE
 
 @dataclass(slots=True)
 class Backoff:
-    """Counts failures in a row and gives the pause after each. It never gives up: how long to try is the caller's to decide.
+    """Counts failures in a row and gives the pause after each.
+
+    It never gives up: how long to try is the caller's to decide.
 
     Attributes:
         first_s, longest_s: As `pause_s` takes them.

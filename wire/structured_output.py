@@ -20,7 +20,9 @@ GUIDED = {f"guided_{structure}": structure for structure in STRUCTURES}
 
 
 def structure_of(given: Mapping[str, JsonValue]) -> JsonObject:
-    """`structured_outputs` as it is recorded; empty if none of the parameters `given` asks for any. Null does not occur among them.
+    """`structured_outputs` as it is recorded; empty if none of the parameters `given` asks for any.
+
+    Null does not occur among them.
 
     Raises:
         ParameterError: It asks for what is none (`bad_schema`).
@@ -47,7 +49,8 @@ def _constraints(value: JsonValue) -> JsonObject:
     for name in constraints:
         if name not in STRUCTURES:
             _refuse(
-                f"'structured_outputs' has no {name!r}{nearest(name, STRUCTURES)}; it takes one of {', '.join(STRUCTURES)}"
+                f"'structured_outputs' has no {name!r}{nearest(name, STRUCTURES)}; it takes one of "
+                f"{', '.join(STRUCTURES)}"
             )
     if not constraints:
         _refuse(f"'structured_outputs' takes one of {', '.join(STRUCTURES)}")

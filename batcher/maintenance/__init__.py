@@ -1,1 +1,4 @@
-"""What the leading batcher does besides batching: reaping the dead, expiring the unwanted, repairing what is damaged."""
+"""What the leading batcher does besides batching.
+
+Reaping the dead, expiring the unwanted, repairing what is damaged.
+"""

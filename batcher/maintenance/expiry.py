@@ -1,6 +1,7 @@
-"""Ends questions that nobody wants any more and that no worker holds: those of cancelled runs, and those whose deadline has passed.
+"""Ends questions that nobody wants any more and that no worker holds.
 
-They lie in the streams and in the batches that wait in RQ. Going through them may take seconds, so it is done a step at a time, between hand-overs.
+Those of cancelled runs, and those whose deadline has passed. They lie in the streams and in the batches that wait in
+RQ. Going through them may take seconds, so it is done a step at a time, between hand-overs.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ REST_FACTOR = 20
 """Going through streams for deadlines may take one part in this many of the batcher's time."""
 LEASED_AGAIN_S = 10.0
 
-# Both begin with a write that takes no memory, because Redis refuses a script for want of memory only at a first write that does.
+# Both begin with a write that takes no memory, because Redis refuses a script for want of memory only at a first write
+# that does.
 # KEYS[1] zset expiring; ARGV: each MODEL:P through which a walk goes
 _BEGIN = """
 redis.call('ZREM', KEYS[1], '')
@@ -266,9 +268,9 @@ class ExpirySweep:
         self._end_questions(names, args)
 
     def _not_over(self, members: Collection[bytes]) -> dict[tuple[str, str], bytes]:
-        """Those of the cancelled runs that still have questions somewhere, each with when it was cancelled; the others need no looking for.
+        """Those of the cancelled runs that still have questions somewhere, each with when it was cancelled.
 
-        What is left of a run that was forgotten is answered for nobody.
+        The others need no looking for. What is left of a run that was forgotten is answered for nobody.
         """
         named = [parse_run_member(member.decode("utf-8", "replace")) for member in members]
         with self._client.pipeline(transaction=False) as pipe:

@@ -1,4 +1,7 @@
-"""What the leading batcher does beside handing over: takes back, judges, ends what nobody wants, and forgets what is gone."""
+"""What the leading batcher does beside handing over.
+
+Takes back, judges, ends what nobody wants, and forgets what is gone.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,10 @@ class Housekeeping:
         return self._ending.go_on(ENDING_S)
 
     def mend(self) -> None:
-        """Look at every key, because one of them was found to be damaged. Any batcher may do this: leadership itself rests on keys."""
+        """Look at every key, because one of them was found to be damaged.
+
+        Any batcher may do this: leadership itself rests on keys.
+        """
         self._mender.search()
 
     def put_aside(self, unreadable: Sequence[Unreadable]) -> None:

@@ -1,7 +1,8 @@
-"""Keeps every key of the fleet in the shape that `wire.keys` promises. Whatever else is found there is moved aside, whole, into a dead letter.
+"""Keeps every key of the fleet in the shape that `wire.keys` promises.
 
-Everybody else only waits and tries again when a key does not hold what it should (`QueueDamagedError`). So whatever a stranger writes into whichever
-key, there is one place that deals with it.
+Whatever else is found there is moved aside, whole, into a dead letter. Everybody else only waits and tries again when a
+key does not hold what it should (`QueueDamagedError`). So whatever a stranger writes into whichever key, there is one
+place that deals with it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ AT_ONCE = 500
 """Keys that Redis goes through in one step; a step is made with every heartbeat."""
 FOR_EVER = -1
 CHANGED_MEANWHILE = ("no such key", "WRONGTYPE")
-"""What Redis says of a key that has ended, or become something else, since its type was asked for. There will be another look."""
+"""What Redis says of a key that has ended, or become something else, since its type was asked for.
+
+There will be another look.
+"""
 CLAIM_S = 60
 """A claim without an end is nobody's, as far as programs of ours go. But a person may see to it in time."""
 RUN_NUMBERS = ("questions", "cursor", "accepted", "answered", "failed", "regenerated", "acknowledged")
@@ -157,7 +161,10 @@ class Mender:
         )
 
     def _move(self, name: str, reason: str, expected: str) -> None:
-        """A run of which a part is damaged goes as a whole: then its producer asks again what has no line, instead of waiting for what is lost."""
+        """A run of which a part is damaged goes as a whole.
+
+        Then its producer asks again what has no line, instead of waiting for what is lost.
+        """
         run = self._keys.run_of(name)
         names = [name]
         if run is not None and name != self._keys.producer(run):

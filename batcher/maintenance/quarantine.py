@@ -1,13 +1,14 @@
 """Finds the question that kills its engine: suspects are divided and run alone until the culprit stands alone.
 
-A batch whose workers died twice is suspect. All that one worker had when it died is suspected together, however many batches it came in, and is
-cut into four; each part is run with nothing beside it. A part that is answered is innocent. A part whose worker dies is cut again. A single
-question gets a failure with the evidence when its workers died `DEATHS_BY_ITSELF` times while it was all that they had, and `DEATHS_ALONE` times
-since it was isolated.
+A batch whose workers died twice is suspect. All that one worker had when it died is suspected together, however many
+batches it came in, and is cut into four; each part is run with nothing beside it. A part that is answered is innocent.
+A part whose worker dies is cut again. A single question gets a failure with the evidence when its workers died
+`DEATHS_BY_ITSELF` times while it was all that they had, and `DEATHS_ALONE` times since it was isolated.
 
-One culprit among n questions in flight costs at most log2(n) + 2 deaths, for n of 8 and more: 6 for 64, where each part answered runs as long as
-its longest answer. Halves would take as long and cost a death for each halving. A worker that is killed from outside costs its questions a second
-try. To cost one of them its answer it would have to be killed at least five times, each time with that question and an ever smaller part.
+One culprit among n questions in flight costs at most log2(n) + 2 deaths, for n of 8 and more: 6 for 64, where each part
+answered runs as long as its longest answer. Halves would take as long and cost a death for each halving. A worker that
+is killed from outside costs its questions a second try. To cost one of them its answer it would have to be killed at
+least five times, each time with that question and an ever smaller part.
 """
 
 from __future__ import annotations
@@ -106,11 +107,13 @@ def judge(group: Sequence[Suspect]) -> Judgement:
 def admit(groups: Iterable[Sequence[Suspect]], room: int) -> tuple[list[Sequence[Suspect]], list[Suspect]]:
     """Choose whom to judge now.
 
-    Workers that are killed from outside make suspects of all that they hold, and each part of it that runs alone keeps a worker from all else. So
-    those with the most evidence against them come first, as long as no more than `room` parts come of them.
+    Workers that are killed from outside make suspects of all that they hold, and each part of it that runs alone keeps
+    a worker from all else. So those with the most evidence against them come first, as long as no more than `room`
+    parts come of them.
 
     Returns:
-        Groups to be judged, and suspects that shall run with others again; to be found once more, a culprit costs one death more. Whoever was
+        Groups to be judged, and suspects that shall run with others again; to be found once more, a culprit costs one
+        death more. Whoever was
         isolated already and finds no room is in neither, and waits.
     """
     judged: list[Sequence[Suspect]] = []
@@ -134,7 +137,8 @@ def divide(questions: Sequence[Item]) -> list[Sequence[Item]]:
 def seen_together(suspects: Iterable[Suspect], max_bytes: int) -> list[list[Suspect]]:
     """Suspects that are judged as one: what the same worker had when it died.
 
-    What was isolated already is a case of its own. A group has at most `max_bytes` of questions, unless a batch alone has more.
+    What was isolated already is a case of its own. A group has at most `max_bytes` of questions, unless a batch alone
+    has more.
     """
     groups: dict[object, list[list[Suspect]]] = {}
     for suspect in suspects:
@@ -202,7 +206,8 @@ class Quarantine:
     def _judge(self, model: str, group: Sequence[Suspect]) -> None:
         judgement = judge(group)
         if judgement.worst.convicted:
-            # Before the batch is dropped: if this is cut short, the next leader convicts again, and the first record wins.
+            # Before the batch is dropped: if this is cut short, the next leader convicts again, and the first record
+            # wins.
             self._convict(judgement.worst)
         parts: list[Any] = []
         queue = self._keys.rq_queue_name(model)
@@ -224,7 +229,8 @@ class Quarantine:
     def _look_up(self, ids: Sequence[bytes]) -> tuple[list[Suspect], list[bytes]]:
         """The batches of these ids, and the ids of those that are of a wire version to come, and not ours to judge.
 
-        A batch is without questions if it is not there, or nothing of it can be read; then a worker has put it aside already.
+        A batch is without questions if it is not there, or nothing of it can be read; then a worker has put it aside
+        already.
         """
         with self._client.pipeline(transaction=False) as pipe:
             for one in ids:
@@ -271,7 +277,10 @@ class Quarantine:
                 suspect.deaths,
                 extra=ids,
             )
-            message = f"{suspect.deaths} workers died with this question in flight, the last {suspect.alone} with nothing else of others beside it"
+            message = (
+                f"{suspect.deaths} workers died with this question in flight, the last {suspect.alone} with nothing "
+                "else of others beside it"
+            )
             failure = Failure(
                 run=question.run,
                 epoch=question.epoch,

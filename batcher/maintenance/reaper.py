@@ -14,11 +14,15 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 100
 MOST_LEASES = 3
-"""A lease that has longer to go than so many of those that workers make is shortened to that: the server's clock was set back."""
-GRACE_HEARTBEATS = 3
-"""Who looks less often than this has seen nothing: Redis was away, or nobody led. Then workers get as long to be heard before they count as dead.
+"""A lease that has longer to go than so many of those that workers make is shortened to that.
 
-By the server's clock, as leases are: then a clock that is set there, or a machine that slept, costs nobody's work either."""
+The server's clock was set back.
+"""
+GRACE_HEARTBEATS = 3
+"""Who looks less often than this has seen nothing: Redis was away, or nobody led.
+
+Then workers get as long to be heard before they count as dead. By the server's clock, as leases are: then a clock that
+is set there, or a machine that slept, costs nobody's work either."""
 
 
 class Reaper:
@@ -55,7 +59,10 @@ class Reaper:
         replies = call_each(self._client, self._reap, [(of_model, args) for of_model in places])
         for model, lapsed in zip(names, replies, strict=True):
             for batch, worker, deaths in lapsed:
-                words = "worker %s stopped making progress; batch %s of %s goes to another (workers that died of it or with it: %d)"
+                words = (
+                    "worker %s stopped making progress; batch %s of %s goes to another (workers that died of it or "
+                    "with it: %d)"
+                )
                 who = {"batch": batch.decode(), "worker": worker.decode(), "model": model}
                 log.warning(words, who["worker"], who["batch"], model, deaths, extra=who)
             taken += len(lapsed)

@@ -86,7 +86,9 @@ class DeadLetters:
         return _letter(*entries[0])
 
     def retry(self, letter_id: str | None) -> int:
-        """Queue again what can be read by now, for instance after an upgrade: a question, or those of a whole batch that have no record.
+        """Queue again what can be read by now, for instance after an upgrade.
+
+        A question, or those of a whole batch that have no record.
 
         Returns:
             How many questions were queued.
@@ -96,11 +98,17 @@ class DeadLetters:
         """
         letter = self.get(letter_id)
         if letter.aside:
-            msg = f"dead letter {letter.letter_id} is a whole key, now {letter.aside!a}, and cannot be retried; look at it with redis-cli, or drop it"
+            msg = (
+                f"dead letter {letter.letter_id} is a whole key, now {letter.aside!a}, and cannot be retried; look at "
+                "it with redis-cli, or drop it"
+            )
             raise UsageError(msg)
         if len(letter.data) < letter.size:
             words = f"was cut from {letter.size} to {len(letter.data)} bytes (limits.max_dead_letter_bytes)"
-            msg = f"dead letter {letter.letter_id} {words}; `batchfleet forget RUN` and the command that submitted its run ask it again"
+            msg = (
+                f"dead letter {letter.letter_id} {words}; `batchfleet forget RUN` and the command that submitted its "
+                "run ask it again"
+            )
             raise UsageError(msg)
         waiting = self._without_record(letter, _questions(letter))
         with self._client.pipeline(transaction=True) as pipe:

@@ -10,7 +10,8 @@ from batchfleet.runs.ledger import no_run
 from wire.errors import UsageError
 from wire.keys import Keys
 
-# KEYS[1] string run:ID:producer, KEYS[2] hash run:ID, KEYS[3] zset runs, KEYS[4] set cancelled, then the other keys of the run; ARGV[1] run id.
+# KEYS[1] string run:ID:producer, KEYS[2] hash run:ID, KEYS[3] zset runs, KEYS[4] set cancelled, then the other keys of
+#     the run; ARGV[1] run id.
 # Returns {1 if there was one}, or {0, who collects it}.
 _FORGET = """
 local holder = redis.call('GET', KEYS[1])
@@ -27,7 +28,9 @@ return {math.min(there, 1)}
 
 
 def forget_run(client: redis.Redis, keys: Keys, run: str) -> None:
-    """Delete all keys of a run. What is still queued of it is answered for nobody, even if the run is submitted again by then.
+    """Delete all keys of a run.
+
+    What is still queued of it is answered for nobody, even if the run is submitted again by then.
 
     Raises:
         UsageError: There is no such run, or a producer collects it.
@@ -44,7 +47,10 @@ def forget_run(client: redis.Redis, keys: Keys, run: str) -> None:
     reply: Any = client.register_script(_FORGET)(keys=names, args=[run])
     if not reply[0] and len(reply) > 1:
         holder = reply[1].decode("utf-8", "replace")[:100]
-        msg = f"run {run} is being collected ({holder!a}); stop its producer first, or wait until its claim ends (15 s after its death)"
+        msg = (
+            f"run {run} is being collected ({holder!a}); stop its producer first, or wait until its claim ends (15 s "
+            "after its death)"
+        )
         raise UsageError(msg)
     if not reply[0]:
         raise no_run(client, keys, run)

@@ -21,7 +21,8 @@ def take_back(address: RedisAddress, run: str, run_ttl_s: float) -> bool:
     """Cancel a run that nobody collects, wait until nothing of it is queued, and make Redis forget it.
 
     Returns:
-        Whether it is gone. If nothing of it moves for long, it is forgotten nevertheless: its workers answer for nobody.
+        Whether it is gone. If nothing of it moves for long, it is forgotten nevertheless: its workers answer for
+            nobody.
     """
     keys = Keys(address.namespace)
     try:

@@ -12,7 +12,8 @@ Commands = argparse._SubParsersAction  # noqa: SLF001 (argparse gives the type o
 ENGINES = ("stub", "vllm", "openai")
 RUN = "its name, as the summary and ANSWERS.run have it"
 EXIT_CODES = (
-    "exit codes: 0 every question answered; 1 some failed; 2 usage, configuration or input error; 3 not finished; 70 a bug of batchfleet; "
+    "exit codes: 0 every question answered; 1 some failed; 2 usage, configuration or input error; 3 not finished; 70 a "
+    "bug of batchfleet; "
     "130 interrupted"
 )
 

@@ -53,7 +53,10 @@ def _flags(arguments: argparse.Namespace) -> Iterator[tuple[str, object]]:
             msg = f"--set {text}: write it as KEY=VALUE"
             raise UsageError(msg)
         if any(key.rpartition(".")[2] == secret[-1] for secret in schema_paths.SECRETS):
-            msg = f"--set {key}: everybody on this machine can read a command line; set it in the configuration or the environment"
+            msg = (
+                f"--set {key}: everybody on this machine can read a command line; set it in the configuration or the "
+                "environment"
+            )
             raise UsageError(msg)
         yield key, value
     for flag, key in _FLAGS.items():

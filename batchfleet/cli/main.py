@@ -86,7 +86,10 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def _bug(error: Exception, secrets: logs.Secrets, *, is_service: bool) -> str:
-    """One line about an error that nobody foresaw. Its traceback goes to the log of a service, and beside a command to a file of its own."""
+    """One line about an error that nobody foresaw.
+
+    Its traceback goes to the log of a service, and beside a command to a file of its own.
+    """
     where = "above"
     if is_service:
         log.critical("unexpected %s", type(error).__name__, exc_info=error)
@@ -102,14 +105,18 @@ def _bug(error: Exception, secrets: logs.Secrets, *, is_service: bool) -> str:
         except OSError:
             print(text, file=sys.stderr)
     said = secrets.masked(" ".join(str(error).split()))[:MOST_OF_A_BUG]
-    return f"unexpected {type(error).__name__}: {said} (a bug of batchfleet; its traceback is {where if where == 'above' else f'in {where}'})"
+    return (
+        f"unexpected {type(error).__name__}: {said} (a bug of batchfleet; its traceback is "
+        f"{where if where == 'above' else f'in {where}'})"
+    )
 
 
 def _complain(error: Exception | str, code: int) -> int:
     try:
         print(f"batchfleet: {error}", file=sys.stderr, flush=True)
     except OSError:
-        # The disk that is full may be the log's as well. The exit code still tells; Python must not find the rest of the line when it ends.
+        # The disk that is full may be the log's as well. The exit code still tells; Python must not find the rest of
+        # the line when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return code
 
@@ -126,7 +133,10 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def command_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
-    """The commands, as far as a command line needs them: importing all of them takes longer than most of them take. All for None."""
+    """The commands, as far as a command line needs them: importing all of them takes longer than most of them take.
+
+    All for None.
+    """
     parser = Parser(
         prog="batchfleet", description="A worker fleet for LLM inference over a message queue.", epilog=EXIT_CODES
     )

@@ -21,7 +21,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override] # noqa: ANN401
-        """What is not known is this command's mistake: argparse would leave it to the program's first parser, which knows no flags."""
+        """What is not known is this command's mistake.
+
+        Argparse would leave it to the program's first parser, which knows no flags.
+        """
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(_unknown(unknown, self._option_string_actions))

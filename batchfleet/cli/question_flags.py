@@ -16,7 +16,10 @@ from wire.errors import UsageError
 if TYPE_CHECKING:
     from producer.questions.templates import PromptTemplate
 
-QUESTIONS = "files of questions: JSONL, JSON array, OpenAI batch, CSV, TSV, Parquet, Arrow, a data set's folder; .gz and .zst; patterns such as 'a*.csv'"
+QUESTIONS = (
+    "files of questions: JSONL, JSON array, OpenAI batch, CSV, TSV, Parquet, Arrow, a data set's folder; .gz and .zst; "
+    "patterns such as 'a*.csv'"
+)
 
 _COLUMNS = {
     "question": "the text that is asked",

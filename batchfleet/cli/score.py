@@ -28,7 +28,10 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "score",
         parents=[shared.common],
         help="compare answers with the known answers",
-        description="Reads the letter or number that each answer gives, by the rules of docs/scoring.md, and compares it with the known one.",
+        description=(
+            "Reads the letter or number that each answer gives, by the rules of docs/scoring.md, and compares "
+            "it with the known one."
+        ),
         epilog=EXIT_CODES,
     )
     command.add_argument(

@@ -41,7 +41,8 @@ def deliver(arguments: argparse.Namespace, command: Callable[[], int]) -> int:
         if is_over:
             with answers.open("rb") as file:
                 if sys.stdout.isatty():
-                    # As text, so that it passes through `batchfleet.terminal`: an answer may hold what a terminal obeys.
+                    # As text, so that it passes through `batchfleet.terminal`: an answer may hold what a terminal
+                    # obeys.
                     sys.stdout.writelines(line.decode("utf-8", "replace") for line in file)
                 else:
                     shutil.copyfileobj(file, sys.stdout.buffer)

@@ -67,7 +67,8 @@ def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
     else:
         print(
             f"run {ledger.run}: {count(ledger.accepted)} accepted, {count(ledger.answered)} answered, "
-            f"{count(ledger.failed)} failed, {count(ledger.missing)} {'not answered yet' if is_under_way else 'missing'}, {plural(ledger.duplicates, 'duplicate')}"
+            f"{count(ledger.failed)} failed, {count(ledger.missing)} "
+            f"{'not answered yet' if is_under_way else 'missing'}, {plural(ledger.duplicates, 'duplicate')}"
         )
     return 3 if ledger.missing or ledger.duplicates else 0
 

@@ -23,7 +23,10 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "sweep",
         parents=[shared.common],
         help="the same questions under several settings, and how these compare",
-        description="Makes one run for each combination of `sweep:` in the configuration, with a fleet of its own on this machine.",
+        description=(
+            "Makes one run for each combination of `sweep:` in the configuration, with a fleet of its own on "
+            "this machine."
+        ),
         epilog=EXIT_CODES,
     )
     sweep.add_argument("questions", nargs="+", metavar="QUESTIONS", help=question_flags.QUESTIONS)

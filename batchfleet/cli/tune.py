@@ -27,7 +27,10 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "tune",
         parents=[shared.common],
         help="find the fastest settings for an engine, by trying",
-        description="Boots the engine without a fleet and measures it with several sizes, capacities and batch sizes. Needs the GPUs for itself.",
+        description=(
+            "Boots the engine without a fleet and measures it with several sizes, capacities and batch sizes. "
+            "Needs the GPUs for itself."
+        ),
     )
     add_engine(parser)
     parser.add_argument(
@@ -89,7 +92,10 @@ def _show(report: Report, machine: str) -> None:
 
 
 def _file_text(tuned: Tuned, engine: str) -> str:
-    head = f"# Found by `batchfleet tune` for engine {engine} on {datetime.now(UTC):%Y-%m-%d}. Secrets are not in here: they stay where they were.\n"
+    head = (
+        f"# Found by `batchfleet tune` for engine {engine} on {datetime.now(UTC):%Y-%m-%d}. Secrets are not in here: "
+        "they stay where they were.\n"
+    )
     return head + to_file_text(tuned.settings)
 
 

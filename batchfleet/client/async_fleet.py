@@ -1,4 +1,7 @@
-"""The client for programs on an event loop. Redis is spoken to in threads of its own, so the loop never waits for it."""
+"""The client for programs on an event loop.
+
+Redis is spoken to in threads of its own, so the loop never waits for it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ Questions = Iterable[QuestionLike] | AsyncIterable[QuestionLike]
 
 
 class AsyncFleet:
-    """`Fleet` for asyncio; used in an `async with` statement. The arguments are the same. It belongs to one event loop."""
+    """`Fleet` for asyncio; used in an `async with` statement. The arguments are the same.
+
+    It belongs to one event loop.
+    """
 
     def __init__(
         self,

@@ -27,12 +27,14 @@ class Fleet:
     Args:
         redis: Where the fleet's Redis is: `redis://`, `rediss://` or `unix://`. None for that of `config` or of
             BATCHFLEET_REDIS_URL, or else that of this user's `batchfleet up` on this host.
-        model: The model for questions that name none. None for the configured one, or else the only one that workers serve.
+        model: The model for questions that name none. None for the configured one, or else the only one that workers
+            serve.
         namespace: Of the fleet's keys, if it is not `batchfleet`.
         config: A YAML file, or settings by their dotted names: TLS, password, limits.
 
     Raises:
-        UsageError: A setting is wrong, or no Redis is named and no `batchfleet up` is up. Whether there is one shows when something is asked.
+        UsageError: A setting is wrong, or no Redis is named and no `batchfleet up` is up. Whether there is one shows
+            when something is asked.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class Fleet:
         redis: str | None = None,
         config: ConfigLike = None,
     ) -> Self:
-        """Start a whole fleet on this machine, and stop it at the end of the `with` statement. Returns when it takes work.
+        """Start a whole fleet on this machine, and stop it at the end of the `with` statement.
+
+        Returns when it takes work.
 
         Args:
             engine: What answers.
@@ -90,7 +94,10 @@ class Fleet:
         self.close()
 
     def close(self) -> None:
-        """Submit and collect no more. Runs that are not finished continue in the fleet, and `run(id)` finds them again."""
+        """Submit and collect no more.
+
+        Runs that are not finished continue in the fleet, and `run(id)` finds them again.
+        """
         self._asks.close()
         self._session.close()
 
@@ -174,7 +181,8 @@ class Fleet:
     ) -> Iterator[Answer | Failure]:  # fmt: skip
         """Ask many questions; their answers come as they are finished, in no order.
 
-        `submit` and `Run.results` in one: see there. Leaving the loop leaves the run, which continues with what was accepted.
+        `submit` and `Run.results` in one: see there. Leaving the loop leaves the run, which continues with what was
+        accepted.
         """
         check_errors(errors)
         submitted = self.submit(questions, run=run, params=params, window=window)
@@ -188,13 +196,16 @@ class Fleet:
         params: Mapping[str, Any] = _NONE,
         window: int | None = None,
     ) -> Run:
-        """Ask many questions, and get a handle to their run. Returns at once; they are sent in the background, as the fleet has room.
+        """Ask many questions, and get a handle to their run.
+
+        Returns at once; they are sent in the background, as the fleet has room.
 
         Args:
-            questions: Anything to go through, a generator of millions too. It is gone through in a thread of its own, never further than
-                `window` and a few hundred questions ahead of the results that were taken.
-            run: Name of the run. Where a run of that name was begun with the same questions in the same order, it is resumed: what was
-                accepted is not asked again, and results that were taken do not come again. None for a new one.
+            questions: Anything to go through, a generator of millions too. It is gone through in a thread of its own,
+                never further than `window` and a few hundred questions ahead of the results that were taken.
+            run: Name of the run. Where a run of that name was begun with the same questions in the same order, it is
+                resumed: what was accepted is not asked again, and results that were taken do not come again. None for a
+                new one.
             params: Sampling parameters, for what the questions do not say themselves.
             window: Most questions that are accepted and whose results were not taken; None for `limits.run_window`.
 
@@ -210,7 +221,9 @@ class Fleet:
         return Run(live)
 
     def run(self, run: str) -> Run:
-        """A run that was submitted before, here or by another process. Its results that nobody has taken can be taken here.
+        """A run that was submitted before, here or by another process.
+
+        Its results that nobody has taken can be taken here.
 
         Raises:
             UsageError: There is no such run, or it expired.

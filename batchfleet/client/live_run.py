@@ -76,7 +76,10 @@ class LiveRun:
             with translated(session.address), connect(session.address) as client:
                 fingerprint = read_fingerprint(client, session.keys, self.id)
             if fingerprint.get("questions") != STREAM:
-                msg = f"the answers of run {self.id} go to a file, with `batchfleet submit` or `run`; the same command resumes it"
+                msg = (
+                    f"the answers of run {self.id} go to a file, with `batchfleet submit` or `run`; the same command "
+                    "resumes it"
+                )
                 raise UsageError(msg)
             stream, _ = session.stream(self.id, None, self.outbox)
             stream.start()
@@ -87,7 +90,9 @@ class LiveRun:
         return replace(found, waiting_for=self._stream.waiting_for) if self._stream is not None else found
 
     def is_over(self) -> bool:
-        """Whether every question has its record. A Redis that is away is waited for, as everywhere, up to `redis.patience_s`: not yet.
+        """Whether every question has its record.
+
+        A Redis that is away is waited for, as everywhere, up to `redis.patience_s`: not yet.
 
         Raises:
             UsageError: It waits for this process to take its results.
@@ -108,7 +113,10 @@ class LiveRun:
         self._away_since = 0.0
         if stream is not None and stream.no_room and not status.open and self._stands_still(status):
             waiting = status.accepted - status.delivered
-            msg = f"run {self.id} has {waiting} results waiting, as many as its window; take them with results(), or give a larger window="
+            msg = (
+                f"run {self.id} has {waiting} results waiting, as many as its window; take them with results(), or "
+                "give a larger window="
+            )
             raise UsageError(msg)
         return status.is_done
 
@@ -136,7 +144,10 @@ class LiveRun:
 def feed(
     questions: Iterable[QuestionLike], live: LiveRun, inbox: BoundedQueue[PendingQuestion], numbering: Numbering
 ) -> threading.Thread:
-    """Put questions into a run as there is room, in a thread of its own: they may take their time, or wait for answers of their own."""
+    """Put questions into a run as there is room, in a thread of its own.
+
+    They may take their time, or wait for answers of their own.
+    """
 
     def work() -> None:
         try:

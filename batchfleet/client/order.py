@@ -1,4 +1,7 @@
-"""How the questions of a program become those of a run: each has its position, and a resumed run is known by its first questions."""
+"""How the questions of a program become those of a run.
+
+Each has its position, and a resumed run is known by its first questions.
+"""
 
 from __future__ import annotations
 
@@ -80,11 +83,16 @@ class Numbering:
         # Derived ids hold the position, and meet nothing but an id that was copied from an answer.
         if self._known.add(asked.request_id):
             return asked
-        reason = f"its id {asked.request_id!r} is already that of an earlier question; give each question an id of its own, or none"
+        reason = (
+            f"its id {asked.request_id!r} is already that of an earlier question; give each question an id of its own, "
+            "or none"
+        )
         return Invalid(asked.index, asked.line, invalid_id(asked.line), reason)
 
     def _others(self) -> UsageError:
         return UsageError(
-            f"run {self._run} exists, and the first {self._resume_at} questions that it was given are not the first of these, "
-            "or were for another model. Give the same questions in the same order to resume it, or choose another run id"
+            f"run {self._run} exists, and the first {self._resume_at} questions that it was given are not the first of "
+            "these, "
+            "or were for another model. Give the same questions in the same order to resume it, or choose another run "
+            "id"
         )

@@ -19,7 +19,8 @@ PAGES = 2000
 class Outbox:
     """Records in the order in which they were made, each given out once.
 
-    A record counts as handled when the next one is asked for: until then the program may still die over it, and it has to come again.
+    A record counts as handled when the next one is asked for: until then the program may still die over it, and it has
+    to come again.
 
     Args:
         on_change: Called, by another thread, whenever there is something new to look at.
@@ -55,7 +56,8 @@ class Outbox:
             self._finished = True
             self._error = error
             if error is not None:
-                # They were not acknowledged, so whoever resumes the run gets them; given out here, they would come twice.
+                # They were not acknowledged, so whoever resumes the run gets them; given out here, they would come
+                # twice.
                 self._records.clear()
             self._changed.notify_all()
         self._on_change()

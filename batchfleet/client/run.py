@@ -17,7 +17,9 @@ LONGEST_LOOK_S = 0.5
 
 
 class Run:
-    """Questions that were submitted together. The run lives in the fleet: this handle may be dropped, and made again by `Fleet.run(id)`.
+    """Questions that were submitted together.
+
+    The run lives in the fleet: this handle may be dropped, and made again by `Fleet.run(id)`.
 
     Attributes:
         id: Its name, with which any process can find it.
@@ -47,10 +49,12 @@ class Run:
     def results(self, *, errors: Errors = "raise", timeout_s: float | None = None) -> Iterator[Answer | Failure]:
         """The results as they are made, each once: what was taken here, or by an earlier process, does not come again.
 
-        A result counts as taken when the next one is asked for. If the process dies before, it comes again: at least once, and `id` tells.
+        A result counts as taken when the next one is asked for. If the process dies before, it comes again: at least
+        once, and `id` tells.
 
         Args:
-            errors: `raise` stops at the first failed question; calling `results` again continues after it. `return` gives failures as values.
+            errors: `raise` stops at the first failed question; calling `results` again continues after it. `return`
+                gives failures as values.
             timeout_s: Longest wait for the next result; None for ever.
 
         Raises:
@@ -92,11 +96,17 @@ class Run:
         return self._live.status()
 
     def cancel(self) -> RunStatus:
-        """Ask no more of it, and end what has no result yet as a failure of kind `cancelled`. Other runs are not touched."""
+        """Ask no more of it, and end what has no result yet as a failure of kind `cancelled`.
+
+        Other runs are not touched.
+        """
         return self._live.cancel()
 
     def close(self) -> None:
-        """Submit and collect no more here. What was accepted is still answered, and `Fleet.run(id)` collects it, in this process or another."""
+        """Submit and collect no more here.
+
+        What was accepted is still answered, and `Fleet.run(id)` collects it, in this process or another.
+        """
         self._live.leave()
 
 

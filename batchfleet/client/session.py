@@ -40,7 +40,10 @@ FIRST_WORKER_S = 30.0
 LOOK_S = 0.1
 
 STREAM = "from a program, in their order"
-"""What the fingerprint of a run says of its questions, where they are not those of a file. The run's mark tells which ones they are."""
+"""What the fingerprint of a run says of its questions, where they are not those of a file.
+
+The run's mark tells which ones they are.
+"""
 
 FINGERPRINT = {"questions": STREAM}
 
@@ -123,7 +126,9 @@ class Session:
         return self._model
 
     def find_model(self) -> str:
-        """The same; if nobody said it, the only one that workers serve. Waits a little for the first worker to report, once.
+        """The same; if nobody said it, the only one that workers serve.
+
+        Waits a little for the first worker to report, once.
 
         Raises:
             UsageError: There is none, or more than one.
@@ -148,7 +153,9 @@ class Session:
     def stream(
         self, run: str, inbox: BoundedQueue[PendingQuestion] | None, sink: Sink, window: int | None = None
     ) -> tuple[StreamRun, RunState]:
-        """Open a run that this client serves, and that is to be started. One that this client had under the same id is left before.
+        """Open a run that this client serves, and that is to be started.
+
+        One that this client had under the same id is left before.
 
         Raises:
             FleetError: As `StreamRun.open`; then nothing of it stays.
@@ -246,6 +253,9 @@ def checked_run_id(run: str) -> str:
         UsageError: It may not.
     """
     if not _RUN_ID.fullmatch(run):
-        msg = f"{run!r} cannot be the id of a run; use 1 to 128 letters, digits, dots, underscores and hyphens, a letter or digit first"
+        msg = (
+            f"{run!r} cannot be the id of a run; use 1 to 128 letters, digits, dots, underscores and hyphens, a letter "
+            "or digit first"
+        )
         raise UsageError(msg)
     return run

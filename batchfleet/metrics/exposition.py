@@ -65,7 +65,10 @@ class _Scrape(BaseHTTPRequestHandler):
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    """A thread for each client, so that none waits for another. Not http.server's: that one asks the name service who we are."""
+    """A thread for each client, so that none waits for another.
+
+    Not http.server's: that one asks the name service who we are.
+    """
 
     registry: CollectorRegistry
     allow_reuse_address = True
@@ -103,7 +106,13 @@ def _bound(host: str, port: int, ports: int) -> _Server:
             return (_Server6 if ":" in host else _Server)((host, candidate))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                msg = f"metrics cannot be served at {host}:{candidate}: {error.strerror or error}; see metrics.host and metrics.port"
+                msg = (
+                    f"metrics cannot be served at {host}:{candidate}: {error.strerror or error}; see metrics.host and "
+                    "metrics.port"
+                )
                 raise UsageError(msg) from error
-    msg = f"metrics: ports {port} to {last} of {host} are all in use; raise metrics.ports, or set metrics.port: 0 for any free one"
+    msg = (
+        f"metrics: ports {port} to {last} of {host} are all in use; raise metrics.ports, or set metrics.port: 0 for "
+        "any free one"
+    )
     raise UsageError(msg)

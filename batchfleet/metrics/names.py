@@ -1,7 +1,7 @@
 """Every metric: its name, type, labels, and what it says. docs/metrics.md is made of this.
 
-No label has values without end: models are bounded by `limits.max_models`, kinds of failure by `gpu_worker.reports.counters`, GPUs by the worker's slice.
-Runs, batches and questions are never labels.
+No label has values without end: models are bounded by `limits.max_models`, kinds of failure by
+`gpu_worker.reports.counters`, GPUs by the worker's slice. Runs, batches and questions are never labels.
 """
 
 from __future__ import annotations

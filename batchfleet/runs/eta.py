@@ -1,4 +1,7 @@
-"""How fast a run goes, and how long it will still take: the rate of the last minutes, carried on. Pure: the clock is the caller's."""
+"""How fast a run goes, and how long it will still take: the rate of the last minutes, carried on.
+
+Pure: the clock is the caller's.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +41,8 @@ class Rate:
 class EtaEstimator:
     """Watches a run.
 
-    Answers of like lengths come in waves, and so do those of a server that throttles. So a rate is measured from before one pause to before another,
-    and the silence of now counts only as far as it is longer than all before it.
+    Answers of like lengths come in waves, and so do those of a server that throttles. So a rate is measured from before
+    one pause to before another, and the silence of now counts only as far as it is longer than all before it.
     """
 
     def __init__(self) -> None:

@@ -88,7 +88,10 @@ def beside_bar(words: str, done: int, of: int, width: int) -> str:
 
 def times(standing: ProgressSnapshot) -> str:
     """`12 %  1 250 of 10 000   1 min 12 s gone, about 8 min left`."""
-    return f"{_share(standing)}  {count(standing.on_disk)} of {count(standing.questions)}   {duration(standing.elapsed_s)} gone, {left(standing)}"
+    return (
+        f"{_share(standing)}  {count(standing.on_disk)} of {count(standing.questions)}   "
+        f"{duration(standing.elapsed_s)} gone, {left(standing)}"
+    )
 
 
 def left(standing: ProgressSnapshot) -> str:
@@ -102,7 +105,10 @@ def left(standing: ProgressSnapshot) -> str:
 def counts(standing: ProgressSnapshot) -> str:
     parts = [f"answered {count(standing.answered)}", f"failed {count(standing.failed)}"]
     if standing.of_others:
-        whose = f"with the fleet {count(standing.in_flight + standing.queued)} (beside {count(standing.of_others)} of other runs)"
+        whose = (
+            f"with the fleet {count(standing.in_flight + standing.queued)} (beside {count(standing.of_others)} of "
+            "other runs)"
+        )
         parts.append(whose)
     else:
         parts += [f"in flight {count(standing.in_flight)}", f"queued {count(standing.queued)}"]
@@ -131,7 +137,10 @@ def speed(standing: ProgressSnapshot) -> str:
 
 def one_line(standing: ProgressSnapshot) -> str:
     """For logs: everything in one line."""
-    line = f"{_share(standing)} of {count(standing.questions)} done: {counts(standing).replace('   ', ', ')}; {speed(standing).replace('   ', ', ')}"
+    line = (
+        f"{_share(standing)} of {count(standing.questions)} done: {counts(standing).replace('   ', ', ')}; "
+        f"{speed(standing).replace('   ', ', ')}"
+    )
     waits = waits_for(standing)
     return f"{line}; {left(standing)}" + (f"; waiting: {waits}" if waits else "")
 

@@ -16,7 +16,10 @@ _PASSWORD = re.compile(r"(://[^\s/:@]*:)[^\s@/]+@")
 
 
 def command_again(argv: Sequence[str]) -> str:
-    """The command line that was given, to be given again; a password in it is masked, for it would stay on the screen."""
+    """The command line that was given, to be given again.
+
+    A password in it is masked, for it would stay on the screen.
+    """
     program = Path(argv[0])
     start = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
     return f"{start} {_PASSWORD.sub(rf'{chr(92)}1{MASK}@', shlex.join(argv[1:]))}"
@@ -66,7 +69,10 @@ def _lines(tally: RunTally, answers: Path, kept_s: float | None) -> Iterator[str
     yield f"{count(tally.on_disk)} of {plural(tally.questions, 'question')} have their line in {answers}"
     not_sent = tally.questions - tally.on_disk - tally.with_fleet
     if kept_s is None:
-        yield f"{count(tally.questions - tally.on_disk)} are open; this fleet and its queue end with the command, and going on asks them again"
+        yield (
+            f"{count(tally.questions - tally.on_disk)} are open; this fleet and its queue end with the command, and "
+            "going on asks them again"
+        )
     else:
         if tally.with_fleet:
             kept = f"the fleet continues with them and keeps their records for {duration(kept_s)}"

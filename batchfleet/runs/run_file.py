@@ -115,7 +115,10 @@ def _stock_of(what: FileRun, answers: AnswersFile, asking: RunRequest, interrupt
     ) as step:
         stock = take_stock(what, answers, step)
     if is_new and to.path != to.journal and to.path.exists() and to.path.stat().st_size:
-        msg = f"{to.path} exists already, and no {to.journal.name} says that it holds answers of ours; move it away, or choose another -o"
+        msg = (
+            f"{to.path} exists already, and no {to.journal.name} says that it holds answers of ours; move it away, or "
+            "choose another -o"
+        )
         raise UsageError(msg)
     return stock
 

@@ -47,7 +47,8 @@ class RunRequest:
         served_as: The model for all questions, whatever they name; None to ask each of its own.
         quiet, as_json: How to talk to the user.
         is_piped: The answers go on to standard output, and the file goes.
-        take_back: Makes Redis forget a run, given where it is, its id and how long a run is kept; returns whether it is gone.
+        take_back: Makes Redis forget a run, given where it is, its id and how long a run is kept; returns whether it is
+            gone.
         priority: Of the questions that bring none.
         again: The command that was given, for whoever stops it and wants to continue.
     """
@@ -101,7 +102,8 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
         checked = check_questions(source, limits, skip_invalid=asking.skip_invalid, tick=step)
     fingerprint = fingerprint_of(checked, settings, model, sampling)
     if described := shape.described():
-        # What it makes of the questions is in their own fingerprint already; here it is named, so that a difference can be told.
+        # What it makes of the questions is in their own fingerprint already; here it is named, so that a difference can
+        # be told.
         fingerprint["asked as"] = described
     if asking.selection != EVERYTHING:
         fingerprint["limited to"] = str(asking.selection)

@@ -13,8 +13,8 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Interruption:
     """Used in a `with` statement, around all that may be interrupted.
 
-    The second signal raises KeyboardInterrupt where the program is. The first does not: Python drops what is raised in the middle of a callback
-    of its own, so whoever has nothing to be called for asks with `check`.
+    The second signal raises KeyboardInterrupt where the program is. The first does not: Python drops what is raised in
+    the middle of a callback of its own, so whoever has nothing to be called for asks with `check`.
 
     Attributes:
         asked: Whether we were told to stop.

@@ -49,7 +49,10 @@ def as_dict(run: str, tally: RunTally) -> dict[str, str | int | float]:
 
 
 def as_record(outcome: Outcome) -> dict[str, object]:
-    """What is saved beside the answers. What is above `this_call` is of the whole answers file, the rest of what this call added."""
+    """What is saved beside the answers.
+
+    What is above `this_call` is of the whole answers file, the rest of what this call added.
+    """
     tally = outcome.tally
     p50, p95 = percentiles(tally)
     failures = {
@@ -85,7 +88,10 @@ def as_record(outcome: Outcome) -> dict[str, object]:
 
 
 def save(outcome: Outcome, answers: Path) -> Path | None:
-    """Write `as_record` beside the answers, whole or not at all; returns where, or None where that cannot be done: the answers matter more."""
+    """Write `as_record` beside the answers, whole or not at all; returns where, or None where that cannot be done.
+
+    The answers matter more.
+    """
     path = answers.with_name(answers.name + SUFFIX)
     if not outcome.tally.done and path.exists():
         # Nothing was added: what the call before said of its work still holds.
@@ -102,7 +108,10 @@ def save(outcome: Outcome, answers: Path) -> Path | None:
 def as_text(outcome: Outcome, answers: Path, saved: Path | None) -> str:
     """What a person reads at the end."""
     tally, ledger = outcome.tally, outcome.ledger
-    head = f"run {outcome.run}: {plural(tally.questions, 'question')}, {count(tally.answered)} answered, {count(tally.failed)} failed"
+    head = (
+        f"run {outcome.run}: {plural(tally.questions, 'question')}, {count(tally.answered)} answered, "
+        f"{count(tally.failed)} failed"
+    )
     lines = [head]
     if tally.resumed:
         lines.append(f"  resumed   {count(tally.resumed)} of them were in the answers file already")
@@ -111,7 +120,8 @@ def as_text(outcome: Outcome, answers: Path, saved: Path | None) -> str:
     lines += _failures(tally)
     if ledger is not None:
         lines.append(
-            f"  ledger    {count(ledger.accepted)} accepted by the fleet, {ledger.missing} missing, {ledger.duplicates} duplicates"
+            f"  ledger    {count(ledger.accepted)} accepted by the fleet, {ledger.missing} missing, "
+            f"{ledger.duplicates} duplicates"
         )
     lines.append(f"  answers   {answers}")
     if saved is not None:
@@ -142,7 +152,10 @@ def _speed(outcome: Outcome) -> Iterator[str]:
         )
         yield f"  latency   p50 {p50:.2f} s, p95 {p95:.2f} s, from submission to answer, queueing included{of}"
     if outcome.gpu_s >= 1 and tally.done:
-        yield f"  GPUs      {count(outcome.gpu_s)} GPU-seconds were held by workers, {outcome.gpu_s / tally.done:.3f} per question"
+        yield (
+            f"  GPUs      {count(outcome.gpu_s)} GPU-seconds were held by workers, {outcome.gpu_s / tally.done:.3f} "
+            "per question"
+        )
 
 
 def _endings(tally: RunTally) -> Iterator[str]:

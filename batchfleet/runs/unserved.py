@@ -42,9 +42,10 @@ def asked_models(what: FileRun) -> dict[str, ModelUse]:
 
 
 class UnservedNotice:
-    """Tells on standard error of questions that wait for a worker which is not there: at once, and then ever more rarely.
+    """Tells on standard error of questions that wait for a worker which is not there.
 
-    Whoever wants to hear nothing else wants to hear this: otherwise the command waits without a word, perhaps for ever.
+    At once, and then ever more rarely. Whoever wants to hear nothing else wants to hear this: otherwise the command
+    waits without a word, perhaps for ever.
     """
 
     def __init__(self, what: FileRun, served: Collection[str], now_s: float) -> None:

@@ -1,1 +1,4 @@
-"""`batchfleet score`: what answers say, compared with the known answers. Extraction is pure; docs/scoring.md has its rules with examples."""
+"""`batchfleet score`: what answers say, compared with the known answers.
+
+Extraction is pure; docs/scoring.md has its rules with examples.
+"""

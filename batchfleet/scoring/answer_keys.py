@@ -100,7 +100,10 @@ def _number(text: str) -> NumberKey | None:
 
 
 def _given_options(metadata: Mapping[str, Any]) -> Options | None:
-    """`choices` or `options`: a list of texts, letters with texts, or `{"text": [...], "label": [...]}`; or columns named A, B, C, ..."""
+    """`choices` or `options`: a list of texts, letters with texts, or `{"text": [...], "label": [...]}`.
+
+    Or columns named A, B, C, ...
+    """
     given = next((metadata[name] for name in ("choices", "options") if metadata.get(name)), None)
     if given is None:
         columns = itertools.takewhile(lambda letter: isinstance(metadata.get(letter), str), string.ascii_uppercase)

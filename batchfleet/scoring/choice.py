@@ -50,7 +50,8 @@ class _Patterns:
         self.ending = re.compile(rf"[:=>]\s*{_OPEN}{one}[\W_]*\Z")
         self.bracketed = re.compile(rf"[(\[]{one}[)\]]|\b(?:[Oo]ption|[Cc]hoice)\s+[*(\"]*{other}")
         self.praised = re.compile(
-            rf"(?<![\w'])(?<!nor )(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?[(*\"]*{one}(?:[)*\"]*|[).:*]+\s[^\n.]{{1,100}}?)"
+            r"(?<![\w'])(?<!nor "
+            rf")(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s+)?[(*\"]*{one}(?:[)*\"]*|[).:*]+\s[^\n.]{{1,100}}?)"
             r",?\s+(?:is|seems|looks|must\s+be|would\s+be)\s+"
             r"(?:(?:clearly|indeed|definitely|therefore|thus|most\s+likely|probably)\s+)?(?:the\s+)?(?:only\s+|most\s+|single\s+|best\s+)?"
             r"(?:correct|right|best|answer|accurate|appropriate|suitable|my\s+(?:final\s+)?(?:answer|choice))(?!\w)"
@@ -173,7 +174,10 @@ def _alone(text: str, options: Options, patterns: _Patterns) -> str | None:
 
 
 def _leading(text: str, options: Options, patterns: _Patterns) -> str | None:
-    """Lines that begin with a label as options do. If the options are repeated there are several, and this says nothing."""
+    """Lines that begin with a label as options do.
+
+    If the options are repeated there are several, and this says nothing.
+    """
     found = {
         _as_label(match["label"], options)
         for line in text.splitlines()
@@ -203,7 +207,10 @@ def _leaning(text: str, options: Options, patterns: _Patterns) -> str | None:
 
 
 def _option_text(text: str, options: Options, patterns: _Patterns) -> str | None:
-    """The one option whose text stands in the last line, or else in the whole; not in the options as they are repeated."""
+    """The one option whose text stands in the last line, or else in the whole.
+
+    Not in the options as they are repeated.
+    """
     lines = [line for line in text.splitlines() if line.strip() and not patterns.leading.match(line.strip())]
     return _option_in(lines[-1], options) or _option_in("\n".join(lines), options) if lines else None
 

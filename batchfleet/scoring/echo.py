@@ -50,7 +50,10 @@ def read_around_echo(
 
 
 def _read_turns(text: str, read: Callable[[str, bool], Extraction], *, is_truncated: bool) -> Extraction:
-    """Up to the next question, then from each question to the next: models trained on transcripts go on with questions of their own."""
+    """Up to the next question, then from each question to the next.
+
+    Models trained on transcripts go on with questions of their own.
+    """
     places = [0, *(match.start() for match in _TURN.finditer(text)), len(text)]
     parts = [part for begin, end in itertools.pairwise(places) if (part := text[begin:end].strip())]
     found = Extraction(None, "end", "nothing")
@@ -62,7 +65,10 @@ def _read_turns(text: str, read: Callable[[str, bool], Extraction], *, is_trunca
 
 
 def _around_echo(text: str, question: str, options: Options | None) -> tuple[str, str]:
-    """(text before the first question of a transcript or the echo, text behind the echo); ("", text) if the question is not repeated."""
+    """(text before the first question of a transcript or the echo, text behind the echo).
+
+    ("", text) if the question is not repeated.
+    """
     asked = (
         _TURN.sub("", line).strip() for line in _without_lists(normal(question), options).splitlines()[-_MOST_LINES:]
     )
@@ -70,7 +76,8 @@ def _around_echo(text: str, question: str, options: Options | None) -> tuple[str
     anchor = next((line for line in reversed(lines) if lines.count(line) == 1), None)
     for line in _occurring(lines, text):
         text = re.sub(_spaced(line), _ANCHOR if line == anchor else _ECHO, text, flags=re.IGNORECASE)
-    # At the end of a line it is the question once more; within a sentence, "the answer to ... is B", the sentence goes on.
+    # At the end of a line it is the question once more; within a sentence, "the answer to ... is B", the sentence goes
+    # on.
     end = next((match.end() for match in _REPEATED.finditer(text) if _ANCHOR in match[0]), None)
     if end is None:
         return "", text
@@ -98,7 +105,10 @@ def _spaced(text: str) -> str:
 
 
 def _without_lists(text: str, options: Options | None) -> str:
-    """Take out two or more options that follow each other with nothing between, to the end of a line: they are offered, not chosen."""
+    """Take out two or more options that follow each other with nothing between, to the end of a line.
+
+    They are offered, not chosen.
+    """
     if options is None or not options.texts:
         return text
     offered = [normal(option).rstrip(" .;,") for option in options.texts]

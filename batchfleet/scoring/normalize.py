@@ -53,7 +53,8 @@ _LATEX = (
 def normal(text: str) -> str:
     """The end of a text with one kind of minus, quote, space and digit group, fractions as a/b, and without reasoning.
 
-    What stands before the last `</think>` or `[/THINK]` is not part of the answer, and neither is what follows a `<think>` that nothing ends.
+    What stands before the last `</think>` or `[/THINK]` is not part of the answer, and neither is what follows a
+    `<think>` that nothing ends.
     """
     text = text[-MOST_CHARS:]
     text = _REASONED.split(text)[-1]

@@ -97,7 +97,8 @@ def agree(found: Number, key: Number, tolerance: float = 0.0) -> bool:
     """Whether two numbers are the same.
 
     Args:
-        tolerance: Largest difference, as a part of the key's size. A percentage agrees by its figure or by its value: 50 % with 50 and with 0.5.
+        tolerance: Largest difference, as a part of the key's size. A percentage agrees by its figure or by its value:
+            50 % with 50 and with 0.5.
     """
     if _close(found.value, key.value, tolerance):
         return True

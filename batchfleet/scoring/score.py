@@ -129,7 +129,10 @@ def score(plan: ScoringPlan, see: Callable[[ScoredQuestion], None] = lambda _: N
         _count(line, result, plan)
         see(line)
     if not result.kinds:
-        msg = f"{plan.key}: no question in it has a known `answer` that is a letter, an option or a number; name the column with --answer-column"
+        msg = (
+            f"{plan.key}: no question in it has a known `answer` that is a letter, an option or a number; name the "
+            "column with --answer-column"
+        )
         raise UsageError(msg)
     return result
 
@@ -143,7 +146,9 @@ def has_keys(key: Source, limits: ReadingLimits) -> bool:
 
 
 def extract(text: str, key: Key, *, question: str = "", is_truncated: bool = False) -> Extraction:
-    """What a text says. Looks at what can be chosen, never at what is right: the same text gives the same for any right answer.
+    """What a text says.
+
+    Looks at what can be chosen, never at what is right: the same text gives the same for any right answer.
 
     Args:
         question: As it was asked, to know it again where the text repeats it.
@@ -162,7 +167,10 @@ def is_right(extraction: Extraction, key: Key, tolerance: float = 0.0) -> bool:
 
 
 def _line(joined: Joined, plan: ScoringPlan) -> ScoredQuestion | None:
-    """None if the question says no right answer. One that cannot be read was asked for an answer all the same, and got none."""
+    """None if the question says no right answer.
+
+    One that cannot be read was asked for an answer all the same, and got none.
+    """
     asked = joined.asked
     key = None if isinstance(asked, Invalid) else key_of(asked)
     if key is None and not isinstance(asked, Invalid):

@@ -24,7 +24,8 @@ def wilson(right: int, total: int) -> tuple[float, float]:
 def paired_difference(only_first: int, only_second: int, total: int) -> tuple[float, float]:
     """The 95 % interval for how much more the second gets right of the same questions.
 
-    Wald's, with half a question added to each of the four cells (Agresti and Min, 2005), so that it does not vanish where the two never differ.
+    Wald's, with half a question added to each of the four cells (Agresti and Min, 2005), so that it does not vanish
+    where the two never differ.
 
     Args:
         only_first, only_second: Questions that one alone got right.
@@ -38,7 +39,8 @@ def paired_difference(only_first: int, only_second: int, total: int) -> tuple[fl
 def mcnemar(only_first: int, only_second: int) -> float:
     """The probability, by McNemar's test, of a difference at least as large if both were equally good.
 
-    Exact (a coin for each question on which they differ) up to a thousand such questions; above, the normal approximation with continuity correction.
+    Exact (a coin for each question on which they differ) up to a thousand such questions; above, the normal
+    approximation with continuity correction.
     """
     differing, smaller = only_first + only_second, min(only_first, only_second)
     if differing <= _EXACT_UP_TO:
@@ -49,7 +51,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:
-    """The same probabilities, made larger for how many comparisons there are (Holm, 1979): chance alone brings any below p with probability p."""
+    """The same probabilities, made larger for how many comparisons there are (Holm, 1979).
+
+    Chance alone brings any below p with probability p.
+    """
     adjusted, largest = [0.0] * len(probabilities), 0.0
     by_size = sorted(range(len(probabilities)), key=probabilities.__getitem__)
     for rank, place in enumerate(by_size):

@@ -1,7 +1,7 @@
 """The settings of distllm's evaluation scripts that have no meaning in a fleet, and what to do in their place.
 
-Their files load here as they are: what means something takes effect (`base_url`, `questions_file`, `output_directory`, ...), what means nothing is
-named in one warning. A key that neither they nor we know is an error, as everywhere.
+Their files load here as they are: what means something takes effect (`base_url`, `questions_file`, `output_directory`,
+...), what means nothing is named in one warning. A key that neither they nor we know is an error, as everywhere.
 """
 
 from __future__ import annotations

@@ -121,8 +121,8 @@ class Layer:
 def _value(path: KeyPath, value: object) -> object:
     """A value, from its text if it is one.
 
-    Where a text is wanted, text stands for itself, or for nothing if it is `null` or `~`; a secret always stands for itself. Where a list
-    would do as well (`stop`), text that begins like a list or with a quote is YAML.
+    Where a text is wanted, text stands for itself, or for nothing if it is `null` or `~`; a secret always stands for
+    itself. Where a list would do as well (`stop`), text that begins like a list or with a quote is YAML.
     """
     if not isinstance(value, Raw) or (str not in schema_paths.KINDS[path] and path not in schema_paths.SECRETS):
         return plain(value)

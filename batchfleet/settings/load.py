@@ -34,12 +34,15 @@ def load_settings(
 ) -> LoadedSettings:
     """Read all sources. Each wins over those before it: defaults, file, environment, command line.
 
-    `vllm_args` of several sources are joined key by key, at their first level; of everything else the last one given counts, lists included.
+    `vllm_args` of several sources are joined key by key, at their first level; of everything else the last one given
+    counts, lists included.
 
     Args:
         path: The YAML file; None for none.
-        environ: Variables `BATCHFLEET_...`; others are ignored, and so is an empty value (compose files pass `${UNSET:-}` on like that).
-        overrides: Dotted keys, short or full as in a file, to values; text is read as in the environment, None means not given.
+        environ: Variables `BATCHFLEET_...`; others are ignored, and so is an empty value (compose files pass
+            `${UNSET:-}` on like that).
+        overrides: Dotted keys, short or full as in a file, to values; text is read as in the environment, None means
+            not given.
         instead: The same, stronger still, from wherever `where` says; text stands for itself, None means the default.
 
     Raises:
@@ -74,7 +77,10 @@ def _from_file(path: Path) -> Layer:
     if isinstance(parsed.value, Block):
         layer.put_block((), parsed.value)
     elif parsed.value is not None:
-        message = f"{path}:1: the file is {kind_of(parsed.value)}; settings are lines of the form KEY: VALUE, with a space after the colon"
+        message = (
+            f"{path}:1: the file is {kind_of(parsed.value)}; settings are lines of the form KEY: VALUE, with a space "
+            "after the colon"
+        )
         raise UsageError(message)
     if layer.ignored:
         layer.warnings.append(f"{path}:{min(layer.ignored.values()).line}: {distllm.warning(layer.ignored)}")
@@ -108,7 +114,8 @@ def _from_environment(environ: Mapping[str, str]) -> Layer:
         layer.problems.append(
             Problem(Where("environment"), shown(name), f"unknown variable; {schema_paths.nearest_variable(name)}")
         )
-    # In the table's order, short names first: a short and a long one for the same setting give a warning, and the long one counts.
+    # In the table's order, short names first: a short and a long one for the same setting give a warning, and the long
+    # one counts.
     for name, path in schema_paths.ENVIRONMENT.items():
         if text := environ.get(name):
             layer.put(path, Entry(path[-1], Where(f"environment: {name}"), Raw(text)))
@@ -139,4 +146,7 @@ def _doubts(settings: Settings, given: Mapping[KeyPath, GivenValue]) -> Iterator
     path = ("model", "generator_settings", "server")
     generator = settings.model.generator_settings
     if generator.server is not None and generator.boot_local:
-        yield f"{given[path].where}: {dotted(path)}: has no effect while boot_local is true, except with the openai engine; set boot_local: false"
+        yield (
+            f"{given[path].where}: {dotted(path)}: has no effect while boot_local is true, except with the openai "
+            "engine; set boot_local: false"
+        )

@@ -1,6 +1,7 @@
 """Settings as people and child processes may see them: complete, and without secrets.
 
-Secret are passwords and keys of the schema, a password in any URL, and whatever stands in `vllm_args` under a name that sounds like a secret.
+Secret are passwords and keys of the schema, a password in any URL, and whatever stands in `vllm_args` under a name that
+sounds like a secret.
 """
 
 from __future__ import annotations
@@ -31,14 +32,18 @@ def show_settings(settings: Settings) -> str:
 
 
 def to_file_text(settings: Settings) -> str:
-    """A settings file with everything but the secrets. Together with `child_environment` it loads as the same settings."""
+    """A settings file with everything but the secrets.
+
+    Together with `child_environment` it loads as the same settings.
+    """
     return dump(_tree(settings, keep_secrets=False))
 
 
 def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that is given the file of `to_file_text`: with what that leaves out, else ours.
 
-    Our own variables for settings are not handed on: they are in the file already, and would win over what our command line changed.
+    Our own variables for settings are not handed on: they are in the file already, and would win over what our command
+    line changed.
     """
     kept = {name: value for name, value in environ.items() if name not in schema_paths.ENVIRONMENT}
     # A file in the folder from which somebody asks, such as random.py, must never stand for a module.

@@ -1,4 +1,7 @@
-"""From settings to the Redis that they name. Apart from `to_options`, because a health check that comes every few seconds needs nothing else of it."""
+"""From settings to the Redis that they name.
+
+Apart from `to_options`, because a health check that comes every few seconds needs nothing else of it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ def redis_address(settings: Settings, url: str | None = None) -> RedisAddress:
     redis = settings.redis
     url = url or redis.url
     if not url:
-        msg = "no Redis is named, and no `batchfleet up` is up here; give --redis URL, or set redis.url or BATCHFLEET_REDIS_URL"
+        msg = (
+            "no Redis is named, and no `batchfleet up` is up here; give --redis URL, or set redis.url or "
+            "BATCHFLEET_REDIS_URL"
+        )
         raise UsageError(msg)
     if url.startswith("rediss:"):
         for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):

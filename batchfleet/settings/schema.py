@@ -1,7 +1,8 @@
 """What a fleet can be told: one frozen value, read once, passed down.
 
-Nothing here reads a file or the environment (`batchfleet.settings.load` does). Units are in the names or the descriptions: `_s` are seconds,
-`_bytes` bytes, `_tokens` tokens. The reference documentation and the environment's variable names are made from these fields.
+Nothing here reads a file or the environment (`batchfleet.settings.load` does). Units are in the names or the
+descriptions: `_s` are seconds, `_bytes` bytes, `_tokens` tokens. The reference documentation and the environment's
+variable names are made from these fields.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ SAMPLING_FIELDS = (
 def _safe_namespace(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
         kind = "not_safe"
-        message = "cannot stand in a Redis key; use 1 to 64 letters, digits, dots, underscores and hyphens, a letter or digit first"
+        message = (
+            "cannot stand in a Redis key; use 1 to 64 letters, digits, dots, underscores and hyphens, a letter or "
+            "digit first"
+        )
         raise PydanticCustomError(kind, message)
     return value
 
@@ -62,11 +66,17 @@ def _redis_url(value: str) -> str:
         usable = False
     if "sentinel" in value.partition("://")[0].lower():
         kind = "not_a_redis_url"
-        message = "names Sentinel, which is not supported: give the address of the primary, or of a proxy or DNS name that follows it"
+        message = (
+            "names Sentinel, which is not supported: give the address of the primary, or of a proxy or DNS name that "
+            "follows it"
+        )
         raise PydanticCustomError(kind, message)
     if not usable:
         kind = "not_a_redis_url"
-        message = "is not a Redis URL; write redis://HOST:PORT/0, rediss://HOST:PORT/0 (TLS) or unix:///PATH, and special characters of a password as %XX"
+        message = (
+            "is not a Redis URL; write redis://HOST:PORT/0, rediss://HOST:PORT/0 (TLS) or unix:///PATH, and special "
+            "characters of a password as %XX"
+        )
         raise PydanticCustomError(kind, message)
     return value
 
@@ -77,7 +87,8 @@ def _reaches_redis(url: str) -> bool:
         return False
     if parts.scheme == "unix":
         return bool(parts.path)
-    # In redis://me:12/34@host the password is "12/34", but every parser takes "me" for the host: an @ this late is a mistake.
+    # In redis://me:12/34@host the password is "12/34", but every parser takes "me" for the host: an @ this late is a
+    # mistake.
     misread = "@" in parts.path + parts.query
     return parts.scheme in {"redis", "rediss"} and bool(parts.hostname) and parts.port != 0 and not misread
 
@@ -208,9 +219,10 @@ class GeneratorSettings(Section):
 
     @property
     def sampling_defaults(self) -> JsonObject:
-        """Sampling parameters for questions that bring none; only those that are set, so that the engine's own defaults hold else.
+        """Sampling parameters for questions that bring none.
 
-        Null stays null where it is not the default: it says that nothing is sent.
+        Only those that are set, so that the engine's own defaults hold else. Null stays null where it is not the
+        default: it says that nothing is sent.
         """
         fields = type(self).model_fields
         return {
@@ -221,7 +233,10 @@ class GeneratorSettings(Section):
 
     @property
     def given_sampling(self) -> JsonObject:
-        """Those of them that somebody has set. A producer sends these with its questions: the workers' configuration may say something else."""
+        """Those of them that somebody has set.
+
+        A producer sends these with its questions: the workers' configuration may say something else.
+        """
         return {name: value for name, value in self.sampling_defaults.items() if name in self.model_fields_set}
 
 
@@ -253,7 +268,10 @@ class ProcessingSettings(Section):
         default=None,
         ge=1,
         le=65536,
-        description="A worker keeps up to parallel_workers x batch_size questions in its engine; null: 1.5 times the engine's max_num_seqs.",
+        description=(
+            "A worker keeps up to parallel_workers x batch_size questions in its engine; null: 1.5 times the "
+            "engine's max_num_seqs."
+        ),
     )
 
 
@@ -267,7 +285,9 @@ class RedisSettings(Section):
     password: Secret | None = Field(default=None, description="Password, where the URL holds none.")
     namespace: Namespace = Field(
         default=DEFAULT_NAMESPACE,
-        description="Begins the name of every key; fleets with different namespaces share a Redis without seeing each other.",
+        description=(
+            "Begins the name of every key; fleets with different namespaces share a Redis without seeing each other."
+        ),
     )
     socket_timeout_s: float = Field(
         default=5.0, gt=0, le=300, description="Longest wait for Redis to connect or to answer, in seconds."
@@ -297,7 +317,10 @@ class RedisSettings(Section):
             keys = ("tls_ca_file", "tls_cert_file", "tls_key_file", "url")
             yield Contradiction(
                 keys,
-                "TLS files are given but the url does not use TLS; write the url with rediss://, or remove the tls_ settings",
+                (
+                    "TLS files are given but the url does not use TLS; write the url with rediss://, or remove the tls_ "
+                    "settings"
+                ),
             )
         if self.url is not None and self.password is not None and urlsplit(self.url).password:
             yield Contradiction(("password", "url"), "a password is given here and in the url; keep one of the two")
@@ -334,7 +357,10 @@ class LimitSettings(Section):
         default=None,
         ge=1,
         le=1_000_000,
-        description="Most batches of one model that wait in its RQ queue; null: 64, or twice the number of workers if that is more.",
+        description=(
+            "Most batches of one model that wait in its RQ queue; null: 64, or twice the number of workers if "
+            "that is more."
+        ),
     )
     max_models: int = Field(default=64, ge=1, le=10_000, description="Most models that questions may name.")
     max_attempts: int = Field(default=6, ge=1, le=1000, description="Most tries of a question whose failure may pass.")
@@ -405,7 +431,8 @@ class LeaseSettings(Section):
             # Two renewals may fail and the third still comes in time.
             if self.heartbeat_s > length / 3:
                 text = (
-                    f"{lease} ({number_text(length)}) is less than three times heartbeat_s ({number_text(self.heartbeat_s)}); "
+                    f"{lease} ({number_text(length)}) is less than three times heartbeat_s "
+                    f"({number_text(self.heartbeat_s)}); "
                     f"set {lease} to at least {number_text(3 * self.heartbeat_s)} or lower heartbeat_s"
                 )
                 yield Contradiction((lease, "heartbeat_s"), text)
@@ -442,7 +469,10 @@ class StubSettings(Section):
 
 
 class SweepSettings(Section):
-    """Runs of `batchfleet sweep`: every entry of `runs` with every combination of the values of `grid`. Other commands pass over it."""
+    """Runs of `batchfleet sweep`: every entry of `runs` with every combination of the values of `grid`.
+
+    Other commands pass over it.
+    """
 
     grid: dict[str, JsonValue] = Field(
         default={}, description="Settings, each with a list of the values to try: `temperature: [0.0, 0.7]`."
@@ -476,7 +506,10 @@ class Settings(Section):
 
     @property
     def capacity(self) -> int | None:
-        """Most questions that a worker keeps in its engine; None for what the worker makes of the engine's own max_num_seqs."""
+        """Most questions that a worker keeps in its engine.
+
+        None for what the worker makes of the engine's own max_num_seqs.
+        """
         workers = self.processing.parallel_workers
         return None if workers is None else workers * self.questions_per_batch
 

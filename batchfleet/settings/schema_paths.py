@@ -1,4 +1,7 @@
-"""What the schema says about names: which settings there are, where a key belongs, what its value should be. Nothing here is kept by hand."""
+"""What the schema says about names: which settings there are, where a key belongs, what its value should be.
+
+Nothing here is kept by hand.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,17 @@ KeyPath = tuple[str, ...]
 
 ENVIRONMENT_PREFIX = "BATCHFLEET_"
 RESERVED_VARIABLES = frozenset({"BATCHFLEET_GPUS", "BATCHFLEET_REDIS_SERVER"})
-"""Variables with our prefix that are no settings: which GPUs a worker may claim is a fact of its container, and no file names a program to start."""
+"""Variables with our prefix that are no settings.
+
+Which GPUs a worker may claim is a fact of its container, and no file names a program to start.
+"""
 
 _GENERATOR: KeyPath = ("model", "generator_settings")
-# Sections whose settings people write without saying where they belong, as the guide does. They win over others of the same name.
+# Sections whose settings people write without saying where they belong, as the guide does. They win over others of the
+# same name.
 _SHORT_FORMS: tuple[KeyPath, ...] = (_GENERATOR, ("processing",))
-# Alone at the top of a file this is meant for vLLM, but the only setting of that name is the stub's: better to ask than to guess.
+# Alone at the top of a file this is meant for vLLM, but the only setting of that name is the stub's: better to ask than
+# to guess.
 _NEVER_SHORT = frozenset({"max_num_seqs"})
 
 
@@ -78,7 +86,10 @@ def _variables() -> dict[str, KeyPath]:
 
 
 ENVIRONMENT: Mapping[str, KeyPath] = _variables()
-"""Every environment variable that is a setting. A setting that has a short variable and a long one takes the long one."""
+"""Every environment variable that is a setting.
+
+A setting that has a short variable and a long one takes the long one.
+"""
 
 
 def variable(path: KeyPath) -> str:

@@ -42,7 +42,8 @@ def batcher_options(settings: Settings) -> BatcherOptions:
 def most_question_bytes(settings: Settings) -> int:
     """Above this, something is no question.
 
-    Generous: its run, model and times come on top of what the limit counts, and a short number such as 0.5 takes 9 bytes in place of 4.
+    Generous: its run, model and times come on top of what the limit counts, and a short number such as 0.5 takes 9
+    bytes in place of 4.
     """
     return 3 * settings.limits.max_question_bytes + 64 * 1024
 
@@ -100,7 +101,10 @@ def engine_kind(settings: Settings, asked: str | None) -> str:
         return "openai"
     if settings.model_name is not None:
         return "vllm"
-    msg = "which model shall answer? Give --model NAME (vLLM loads it), or --server URL with --model NAME, or a --config FILE that names them; "
+    msg = (
+        "which model shall answer? Give --model NAME (vLLM loads it), or --server URL with --model NAME, or a --config "
+        "FILE that names them; "
+    )
     raise UsageError(msg + "or try it with --engine stub")
 
 
@@ -114,13 +118,19 @@ def model_name(settings: Settings, engine: str) -> str:
     if name is None and engine == "stub":
         return STUB_MODEL
     if name is None:
-        msg = f"engine {engine} needs a model: give --model NAME, or set model.generator_settings.{'model' if engine == 'openai' else 'hf_model_id'}"
+        msg = (
+            f"engine {engine} needs a model: give --model NAME, or set "
+            f"model.generator_settings.{'model' if engine == 'openai' else 'hf_model_id'}"
+        )
         raise UsageError(msg)
     return name
 
 
 def build_engine(settings: Settings, kind: str) -> Engine:
-    """Make the engine, not yet started. Imports what it needs only here, so that the stub runs where vLLM is not installed."""
+    """Make the engine, not yet started.
+
+    Imports what it needs only here, so that the stub runs where vLLM is not installed.
+    """
     generator = settings.model.generator_settings
     defaults = generator.sampling_defaults
     model = model_name(settings, kind)

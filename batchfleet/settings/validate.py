@@ -68,7 +68,8 @@ def _wrong_values(details: Sequence[ErrorDetails], given: Mapping[KeyPath, Given
     for detail in details:
         if detail["type"] != "contradiction":
             path = next(path for path in _upwards(detail["loc"]) if path in given)
-            # A setting of several kinds fails once for each: what is wrong with the value tells more than which kind it is not.
+            # A setting of several kinds fails once for each: what is wrong with the value tells more than which kind it
+            # is not.
             if path not in by_setting or by_setting[path]["type"] in {"string_type", "list_type"}:
                 by_setting[path] = detail
     for path, detail in by_setting.items():

@@ -1,7 +1,8 @@
 """The YAML of the settings: text to blocks that know their lines, and back.
 
-A careful dialect of YAML: the safe loader's, minus what surprises (dates, 12:30 as a number, 010 as eight, tags, merge keys), plus numbers
-such as 1e-3, and bounded in size, depth and what aliases expand to. Nothing of a value is ever repeated in an error: it may be a secret.
+A careful dialect of YAML: the safe loader's, minus what surprises (dates, 12:30 as a number, 010 as eight, tags, merge
+keys), plus numbers such as 1e-3, and bounded in size, depth and what aliases expand to. Nothing of a value is ever
+repeated in an error: it may be a secret.
 """
 
 from __future__ import annotations
@@ -274,7 +275,8 @@ class _Reader:
         problem = error.problem or error.context or "it cannot be read"
         left_open = re.search("end of stream|<stream end>", problem) and error.context_mark
         mark = left_open or error.problem_mark or error.context_mark
-        # PyYAML quotes what it found; a single character or the name of a token tells something, a whole word may be a password.
+        # PyYAML quotes what it found; a single character or the name of a token tells something, a whole word may be a
+        # password.
         safe = re.sub(r"(['\"])(?!<)[^'\"]{3,}\1", "something", problem)
         text = next(
             (text for words, text in _PLAINER if words in problem),

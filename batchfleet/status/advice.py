@@ -1,4 +1,7 @@
-"""What a person should look into. Each piece of advice is a pure function of the fleet's state, and says the figures that it comes from."""
+"""What a person should look into.
+
+Each piece of advice is a pure function of the fleet's state, and says the figures that it comes from.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ def model_without_worker(status: FleetStatus) -> Iterator[str]:
         if (waiting or queue.waiting_batches) and queue.model not in served:
             batches = plural(queue.waiting_batches, "batch", "batches") if queue.waiting_batches else ""
             waits = " and ".join(filter(None, (plural(waiting, "question") if waiting else "", batches)))
-            yield f"no worker serves {queue.model}, for which there are {waits}; start `batchfleet worker` for it, or cancel the run"
+            yield (
+                f"no worker serves {queue.model}, for which there are {waits}; start `batchfleet worker` for it, or "
+                "cancel the run"
+            )
 
 
 def waiting_for_newer(status: FleetStatus) -> Iterator[str]:
@@ -48,7 +54,8 @@ def waiting_for_newer(status: FleetStatus) -> Iterator[str]:
             here = f"those that run speak up to {spoken}" if spoken else "none that runs does"
             batches = plural(queue.newer_batches, "batch", "batches")
             yield (
-                f"{batches} of {queue.model} can only be read by workers of wire version {queue.newer_version} or newer ({here}): "
+                f"{batches} of {queue.model} can only be read by workers of wire version {queue.newer_version} or "
+                f"newer ({here}): "
                 "start workers of the version that asked, or cancel its run"
             )
 
@@ -57,8 +64,10 @@ def engine_out_of_memory(status: FleetStatus) -> Iterator[str]:
     for model, troubles in _recent(status, of_memory=True).items():
         last = troubles[0]
         yield (
-            f"the engine of {model} ran out of memory {plural(len(troubles), 'time')} in {RECENT_S / 60:.0f} min, last on {last.worker} "
-            f"{duration(last.ago_s)} ago; lower max_num_seqs, max_model_len or gpu_memory_utilization in vllm_args, or give it more GPUs "
+            f"the engine of {model} ran out of memory {plural(len(troubles), 'time')} in {RECENT_S / 60:.0f} min, last "
+            f"on {last.worker} "
+            f"{duration(last.ago_s)} ago; lower max_num_seqs, max_model_len or gpu_memory_utilization in vllm_args, or "
+            "give it more GPUs "
             f"(tensor_parallel_size). It said: {last.message}"
         )
 
@@ -67,7 +76,10 @@ def engine_in_trouble(status: FleetStatus) -> Iterator[str]:
     for model, troubles in _recent(status, of_memory=False).items():
         last = troubles[0]
         what = {"engine_boot": "did not boot", "engine_unusable": "cannot be used"}.get(last.kind, "died")
-        yield f"the engine of {model} {what} on {last.worker} {duration(last.ago_s)} ago ({len(troubles)} in {RECENT_S / 60:.0f} min): {last.message}"
+        yield (
+            f"the engine of {model} {what} on {last.worker} {duration(last.ago_s)} ago ({len(troubles)} in "
+            f"{RECENT_S / 60:.0f} min): {last.message}"
+        )
 
 
 def batches_run_alone(status: FleetStatus) -> Iterator[str]:
@@ -83,7 +95,8 @@ def idle_workers(status: FleetStatus) -> Iterator[str]:
         idle = [worker for worker in _running(status, queue.model) if worker.idle_s >= BUSY_WAIT_S]
         if idle and queue.waiting_questions and queue.oldest_s >= BUSY_WAIT_S:
             yield (
-                f"{_names(idle)} of {queue.model} had nothing to do for {duration(min(worker.idle_s for worker in idle))}, although "
+                f"{_names(idle)} of {queue.model} had nothing to do for "
+                f"{duration(min(worker.idle_s for worker in idle))}, although "
                 f"{_waiting(queue)}: the batcher does not keep up; "
                 "look at its log and at the load of its machine"
             )
@@ -105,7 +118,8 @@ def starving_model(status: FleetStatus) -> Iterator[str]:
             room = sum(worker.capacity for worker in ours)
             yield (
                 f"{queue.model} starves: {_waiting(queue)}; its {plural(len(ours), 'worker')} have "
-                f"{count(queue.in_flight_questions)} of {count(room)} in flight, while {_names(others)} of {others[0].model} had nothing to do for "
+                f"{count(queue.in_flight_questions)} of {count(room)} in flight, while {_names(others)} of "
+                f"{others[0].model} had nothing to do for "
                 f"{duration(min(worker.idle_s for worker in others))}: start workers of {queue.model} in their place"
             )
 
@@ -118,7 +132,8 @@ def capacity_below_engine(status: FleetStatus) -> Iterator[str]:
             alike[worker.model, worker.capacity, worker.max_num_seqs].append(worker)
     for (model, capacity, most), workers in alike.items():
         yield (
-            f"{_names(workers)} of {model} keep at most {capacity} questions in flight, but the engine works on {most} at once: raise "
+            f"{_names(workers)} of {model} keep at most {capacity} questions in flight, but the engine works on {most} "
+            "at once: raise "
             f"parallel_workers (x batch_size is the capacity) or leave it out, or lower max_num_seqs to {capacity}"
         )
 
@@ -133,8 +148,10 @@ def batches_not_filling(status: FleetStatus) -> Iterator[str]:
         ours = _running(status, queue.model)
         room = sum(max(0, worker.capacity - worker.in_flight) for worker in ours)
         yield (
-            f"batches of {queue.model} are {fill:.0%} full: {mean:.1f} questions on average, and {by_time} of the last {queue.batches_lately} went "
-            f"before they were full. Its workers have room for {room} more questions: questions come more slowly than they are answered. "
+            f"batches of {queue.model} are {fill:.0%} full: {mean:.1f} questions on average, and {by_time} of the last "
+            f"{queue.batches_lately} went "
+            f"before they were full. Its workers have room for {room} more questions: questions come more slowly than "
+            "they are answered. "
             "Engines lose nothing by it; for more throughput, send more at once"
         )
 
@@ -149,11 +166,15 @@ def redis_memory(status: FleetStatus) -> Iterator[str]:
     memory = status.redis
     if memory.max_bytes and memory.used_bytes >= NEARLY_FULL * memory.max_bytes:
         yield (
-            f"Redis uses {memory.used_bytes / 2**20:.0f} of {memory.max_bytes / 2**20:.0f} MiB (maxmemory): at the limit producers and workers "
+            f"Redis uses {memory.used_bytes / 2**20:.0f} of {memory.max_bytes / 2**20:.0f} MiB (maxmemory): at the "
+            "limit producers and workers "
             "wait; raise maxmemory, or lower limits.max_pending_bytes and limits.run_window"
         )
     if memory.policy not in {"", "noeviction"}:
-        yield f"Redis has maxmemory-policy {memory.policy}: at its limit it would drop questions without a word; set it to noeviction"
+        yield (
+            f"Redis has maxmemory-policy {memory.policy}: at its limit it would drop questions without a word; set it "
+            "to noeviction"
+        )
 
 
 ADVICE = (

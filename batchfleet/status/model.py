@@ -15,12 +15,15 @@ class QueueStatus:
         waiting_questions: Accepted, and in no batch yet.
         waiting_batches: In RQ's queue, not taken by a worker yet.
         in_flight_questions: In the engines of its workers, as these said last.
-        batch_fill: Questions in a batch against the most that fit, lately (else since the batchers started); None before the first batch.
+        batch_fill: Questions in a batch against the most that fit, lately (else since the batchers started); None
+            before the first batch.
         oldest_s: How long the first of `waiting_questions` has waited; 0.0 if there are none.
         suspect_batches: Batches that are run alone, or wait for it, because their workers keep dying.
-        newer_batches: Put aside by workers that could not read all of it, until one comes that can; in no other of these counts.
+        newer_batches: Put aside by workers that could not read all of it, until one comes that can; in no other of
+            these counts.
         newer_version: The wire version that such a worker has to speak to read them all; 0 if there are none.
-        batches_lately, questions_lately, full_lately: Handed over in the last half minute, and how many of the batches were full.
+        batches_lately, questions_lately, full_lately: Handed over in the last half minute, and how many of the batches
+            were full.
     """
 
     model: str
@@ -55,9 +58,10 @@ class GpuStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """What a worker last said of itself; see `gpu_worker.reports.report`. A worker that was killed is shown until its report lapses.
+    """What a worker last said of itself; see `gpu_worker.reports.report`.
 
-    `wire_version`: the newest that it reads; 0 if it does not say.
+    A worker that was killed is shown until its report lapses. `wire_version`: the newest that it reads; 0 if it does
+    not say.
     """
 
     name: str

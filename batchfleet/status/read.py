@@ -25,7 +25,8 @@ from wire.keys import Keys, parse_queue_member
 TROUBLES_SHOWN = 20
 RUNS_SHOWN = 20
 
-# KEYS[1] stream. Returns the age of its oldest entry in ms, or -1 if it is empty; the entry itself, which may be large, stays there.
+# KEYS[1] stream. Returns the age of its oldest entry in ms, or -1 if it is empty; the entry itself, which may be large,
+#     stays there.
 _AGE = """
 local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 if not first then return -1 end

@@ -92,7 +92,10 @@ def fit(columns: Sequence[Column], width: int | None) -> Fitted:
 
 
 def shortened(names: Sequence[str], width: int) -> list[str]:
-    """Names of at most `width` characters, the middle of long ones left out: so that names which differ still differ, wherever that can be had."""
+    """Names of at most `width` characters, the middle of long ones left out.
+
+    So that names which differ still differ, wherever that can be had.
+    """
     found = _most_distinct(names, width)
     if len(set(found)) == len(set(names)):
         return found

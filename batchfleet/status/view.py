@@ -146,7 +146,10 @@ def _run(run: RunStatus) -> tuple[str, ...]:
 
 
 def _full(in_flight: int, room: int) -> str:
-    """A worker takes a last batch while there is room for one question, so it may hold more than its capacity: full, and nothing wrong."""
+    """A worker takes a last batch while there is room for one question, so it may hold more than its capacity.
+
+    Full, and nothing wrong.
+    """
     return f"full ({count(in_flight)})" if in_flight >= room > 0 else f"{count(in_flight)} of {count(room)}"
 
 

@@ -1,4 +1,7 @@
-"""`batchfleet status` on a terminal or in a file; with `--watch` kept current on a terminal, or printed again and again elsewhere."""
+"""`batchfleet status` on a terminal or in a file.
+
+With `--watch` kept current on a terminal, or printed again and again elsewhere.
+"""
 
 from __future__ import annotations
 

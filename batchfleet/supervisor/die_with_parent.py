@@ -1,6 +1,7 @@
-"""`python -I -S die_with_parent.py PARENT COMMAND...`: becomes COMMAND, which is killed when the process PARENT dies, however that dies.
+"""`python -I -S die_with_parent.py PARENT COMMAND...`.
 
-A program of its own, since nothing of Python may run between fork and exec in a process with threads. It stays the same process.
+Becomes COMMAND, which is killed when the process PARENT dies, however that dies. A program of its own, since nothing of
+Python may run between fork and exec in a process with threads. It stays the same process.
 """
 
 import ctypes

@@ -1,4 +1,7 @@
-"""The hosts on which `batchfleet up` keeps a part of the fleet: what each says of itself, and how it is asked to change."""
+"""The hosts on which `batchfleet up` keeps a part of the fleet.
+
+What each says of itself, and how it is asked to change.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,10 @@ def known_hosts(client: redis.Redis, keys: Keys) -> list[Host]:
     names: Any = client.zrange(keys.hosts, 0, -1)
     known = [host for name in names if (host := _host(client, keys, name.decode("utf-8", "replace"))) is not None]
     if not known:
-        msg = "no `batchfleet up` reports in this Redis; containers are scaled by `docker compose up --detach --scale gpu-worker=N`"
+        msg = (
+            "no `batchfleet up` reports in this Redis; containers are scaled by `docker compose up --detach --scale "
+            "gpu-worker=N`"
+        )
         raise UsageError(msg)
     return known
 
@@ -145,7 +151,10 @@ def scale_host(
             if not now.leaving:
                 return
         if time.monotonic() > deadline:
-            msg = f"{host.name} has not done it within {patience_s:.0f} s: {now.workers} workers, {now.leaving} on their way out"
+            msg = (
+                f"{host.name} has not done it within {patience_s:.0f} s: {now.workers} workers, {now.leaving} on their "
+                "way out"
+            )
             raise HostSilentError(msg)
         time.sleep(LOOK_S)
 

@@ -102,8 +102,8 @@ class LocalFleet:
         One that was told by somebody else to finish and end, such as by `drain`, is not started again.
 
         Raises:
-            ChildGaveUpError: Something keeps ending that the fleet cannot do without, with its last words; or the last worker of a fleet that
-                nobody can scale was drained.
+            ChildGaveUpError: Something keeps ending that the fleet cannot do without, with its last words; or the last
+                worker of a fleet that nobody can scale was drained.
         """
         for service in self._services:
             service.check()
@@ -157,7 +157,10 @@ class LocalFleet:
             raise ChildGaveUpError(msg)
 
     def send_sigterm(self) -> None:
-        """Have the workers that were told to go give back at once what they hold. May be called from a signal handler."""
+        """Have the workers that were told to go give back at once what they hold.
+
+        May be called from a signal handler.
+        """
         for process in self._worker_processes():
             process.terminate()
 
@@ -182,7 +185,9 @@ class LocalFleet:
     def wait_until_serving(
         self, address: RedisAddress, show: Callable[[str], None], go_on: Callable[[], None] = lambda: None
     ) -> None:
-        """Return when the first worker takes work. Nothing has been submitted until then: an engine that cannot boot costs no question.
+        """Return when the first worker takes work.
+
+        Nothing has been submitted until then: an engine that cannot boot costs no question.
 
         Args:
             address: Of this fleet's Redis.
@@ -282,7 +287,8 @@ class LocalFleet:
         at_once = at_once and self._plan.folder is None
         try:
             if self._plan.folder is None and self._redis is not None and not at_once:
-                # Their queue ends with them: nobody could fetch what they would still finish, and a second signal has them give it up.
+                # Their queue ends with them: nobody could fetch what they would still finish, and a second signal has
+                # them give it up.
                 send_sigterm(programs)
             # Workers give back what they hold, for which they need Redis.
             stop_all(programs, 0 if at_once else self._plan.grace_s)
@@ -300,7 +306,10 @@ def _scratch_folder(*, for_socket: bool) -> Path:
             folder = Path("/tmp")  # noqa: S108 (for a folder of its own in it)
         return Path(tempfile.mkdtemp(prefix="batchfleet-", dir=folder))
     except OSError as error:
-        msg = f"no folder for temporary files ({error.strerror or error}); set TMPDIR to one that can be written to and whose path is short"
+        msg = (
+            f"no folder for temporary files ({error.strerror or error}); set TMPDIR to one that can be written to and "
+            "whose path is short"
+        )
         raise UsageError(msg) from None
 
 

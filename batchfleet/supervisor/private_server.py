@@ -74,7 +74,8 @@ class PrivateRedis:
         """Start the server and wait until it answers.
 
         Raises:
-            QueueUnusableError: It ended, or did not answer within `START_S` seconds, loading its data not counted; with the last line of its log.
+            QueueUnusableError: It ended, or did not answer within `START_S` seconds, loading its data not counted; with
+                the last line of its log.
         """
         self.process = spawn(self._command, env=dict(os.environ), log=self._folder / "redis.out")
         deadline = time.monotonic() + START_S
@@ -98,7 +99,8 @@ class PrivateRedis:
         log = self._folder / "redis.log"
         if log.exists() and (found := _FOREIGN_FORMAT.search(log.read_text(errors="replace")[-LAST_CHARS:])):
             return (
-                f"{self._command[0]} cannot read the queue in {self._folder} ({found[0]}), which another server has written: name that one in "
+                f"{self._command[0]} cannot read the queue in {self._folder} ({found[0]}), which another server has "
+                "written: name that one in "
                 f"{SERVER_VARIABLE}, or move the folder away"
             )
         return f"the private redis-server did not start: {self._last_words()}"

@@ -52,8 +52,9 @@ def spawn(command: Sequence[str], env: Mapping[str, str], log: Path) -> subproce
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Ctrl-C in the terminal is for us: we stop the others in order. Not a session of its own: Linux would make that a scheduling group,
-            # in which Redis was seen to wait 300 to 600 ms for a core that an engine keeps busy, with every reply.
+            # Ctrl-C in the terminal is for us: we stop the others in order. Not a session of its own: Linux would make
+            # that a scheduling group, in which Redis was seen to wait 300 to 600 ms for a core that an engine keeps
+            # busy, with every reply.
             process_group=0,
         )
 
@@ -134,7 +135,10 @@ def stop_all(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> No
 
 
 def keep_short(log_file: Path, most_bytes: int) -> None:
-    """Begin a log of `spawn` anew if it is longer; the one before stays as NAME.1. What is written during the copy may be lost."""
+    """Begin a log of `spawn` anew if it is longer; the one before stays as NAME.1.
+
+    What is written during the copy may be lost.
+    """
     with contextlib.suppress(FileNotFoundError):
         if log_file.stat().st_size > most_bytes:
             shutil.copyfile(log_file, log_file.with_name(f"{log_file.name}.1"))
@@ -143,7 +147,10 @@ def keep_short(log_file: Path, most_bytes: int) -> None:
 
 
 def last_lines(path: Path, count: int = 12) -> str:
-    """The end of a log, indented: from where the program itself said why it ends, if it did; else the last `count` lines."""
+    """The end of a log, indented: from where the program itself said why it ends, if it did.
+
+    Else the last `count` lines.
+    """
     try:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 16_384))

@@ -51,6 +51,9 @@ async def _serve(address: RedisAddress, settings: Settings, kind: str) -> None:
 
 
 def collect_garbage_rarely() -> None:
-    """For processes through which records go by the thousand: those are hardly ever part of a cycle, and what is there by now stays."""
+    """For processes through which records go by the thousand.
+
+    Those are hardly ever part of a cycle, and what is there by now stays.
+    """
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

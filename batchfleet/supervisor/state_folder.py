@@ -1,4 +1,7 @@
-"""Where a long-running fleet keeps what must outlive it: its queue, its logs. Found again by its place, and held by one process at a time."""
+"""Where a long-running fleet keeps what must outlive it: its queue, its logs.
+
+Found again by its place, and held by one process at a time.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,10 @@ def held(folder: Path, *, for_socket: bool) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            msg = f"a fleet is up already with {folder}: `batchfleet scale N` changes it, `batchfleet down` stops it; for another, give --state FOLDER"
+            msg = (
+                f"a fleet is up already with {folder}: `batchfleet scale N` changes it, `batchfleet down` stops it; "
+                "for another, give --state FOLDER"
+            )
             raise UsageError(msg) from None
         yield folder
 

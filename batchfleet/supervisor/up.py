@@ -55,7 +55,9 @@ def grace_s(settings: Settings) -> float:
 
 
 def stay_up(what: UpPlan, settings: Settings) -> int:
-    """Keep the fleet up until SIGTERM, SIGINT, or `batchfleet down`; a second signal gives back at once what workers hold.
+    """Keep the fleet up until SIGTERM, SIGINT, or `batchfleet down`.
+
+    A second signal gives back at once what workers hold.
 
     Returns:
         0: it was told to stop, and everything has ended in order.

@@ -26,7 +26,8 @@ class Combination:
     """One run of a sweep.
 
     Attributes:
-        name: Of the run and its file; letters, digits, dots, underscores and hyphens, unique in the sweep also where case does not count.
+        name: Of the run and its file; letters, digits, dots, underscores and hyphens, unique in the sweep also where
+            case does not count.
         overrides: Settings, as keys stand in a file, that differ from the rest of the configuration.
     """
 
@@ -41,7 +42,10 @@ def combinations(sweep: SweepSettings) -> list[Combination]:
         UsageError: Nothing is swept, too much is, or something in it cannot be meant.
     """
     if not sweep.grid and not sweep.runs:
-        msg = "nothing is swept; give `sweep:` a `grid:` (setting: list of values), or `runs:` (a list of settings), in the --config file"
+        msg = (
+            "nothing is swept; give `sweep:` a `grid:` (setting: list of values), or `runs:` (a list of settings), in "
+            "the --config file"
+        )
         raise UsageError(msg)
     axes = {key: _values(key, values) for key, values in sweep.grid.items()}
     listed = [_listed(number, run, axes) for number, run in enumerate(sweep.runs, 1)] or [("", {})]
@@ -55,7 +59,10 @@ def combinations(sweep: SweepSettings) -> list[Combination]:
                 *(f"{len(values)} {key}" for key, values in axes.items()),
             ]
         )
-        msg = f"sweep: {sizes} are {count} combinations, and {MAX_COMBINATIONS} is the most; leave values out, or make several sweeps"
+        msg = (
+            f"sweep: {sizes} are {count} combinations, and {MAX_COMBINATIONS} is the most; leave values out, or make "
+            "several sweeps"
+        )
         raise UsageError(msg)
     made = [
         (name, own, dict(zip(axes, values, strict=True)))
@@ -111,7 +118,10 @@ def _named(made: Sequence[tuple[str, dict[str, JsonValue], dict[str, JsonValue]]
             name = f"{name[: MAX_NAME_CHARS - 9]}-{digest}"
         if name.lower() in seen:
             if seen[name.lower()] == overrides or given:
-                msg = f"sweep: two runs would be called {name}; give each entry of `runs` settings, or a `{NAME}`, of its own"
+                msg = (
+                    f"sweep: two runs would be called {name}; give each entry of `runs` settings, or a `{NAME}`, of "
+                    "its own"
+                )
                 raise UsageError(msg)
             name = f"{name[: MAX_NAME_CHARS - 9]}-{digest}"
         seen[name.lower()] = overrides

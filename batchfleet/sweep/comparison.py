@@ -34,8 +34,8 @@ class Row:
 
     Attributes:
         status: `complete`, `not finished` or `not started`; `reason` says why, where it is not complete.
-        elapsed_s, measured_questions: How long questions were asked, and how many got their line in that time, all calls of the sweep together; a
-            call that was killed has left its lines, and not its time.
+        elapsed_s, measured_questions: How long questions were asked, and how many got their line in that time, all
+            calls of the sweep together; a call that was killed has left its lines, and not its time.
         latency_p50_s, latency_p95_s: From submission to answer, in seconds, queueing included.
         accuracy: 0 to 1; None if nobody has scored.
     """

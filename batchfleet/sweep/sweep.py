@@ -33,7 +33,10 @@ from producer.submitter import NotFinishedError
 from wire.errors import UsageError
 
 Load = Callable[[Mapping[str, object], str], Settings]
-"""Reads the configuration again with these settings in place of its own; the text says in errors where they come from."""
+"""Reads the configuration again with these settings in place of its own.
+
+The text says in errors where they come from.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class SweepPlan:
     """What the user asked for.
 
     Attributes:
-        asking: What is asked in every run, and how to talk to the user. Its `answers` is a folder: for one file a run, and for the comparison.
+        asking: What is asked in every run, and how to talk to the user. Its `answers` is a folder: for one file a run,
+            and for the comparison.
         engine: None for what each run's settings describe.
         accuracy: Scores a run's answers when it is complete.
     """
@@ -69,7 +73,10 @@ class Step:
 
     @property
     def fleet_settings(self) -> Settings:
-        """What its fleet is told. Sampling travels with the questions, so runs that differ in nothing else share a fleet."""
+        """What its fleet is told.
+
+        Sampling travels with the questions, so runs that differ in nothing else share a fleet.
+        """
         generator = self.settings.model.generator_settings
         unset = {name: GeneratorSettings.model_fields[name].default for name in SAMPLING_FIELDS}
         model = ModelSettings(generator_settings=generator.model_copy(update=unset))
@@ -87,10 +94,12 @@ def run_sweep(plan: SweepPlan, settings: Settings, load: Load) -> int:
     """`batchfleet sweep`.
 
     Returns:
-        The exit code: 0 every question of every run answered, 1 some failed, 3 some run is not finished, 130 interrupted.
+        The exit code: 0 every question of every run answered, 1 some failed, 3 some run is not finished, 130
+            interrupted.
 
     Raises:
-        UsageError: Something in the sweep, in one of its runs' settings, in the questions or in the folder is wrong; nothing was begun.
+        UsageError: Something in the sweep, in one of its runs' settings, in the questions or in the folder is wrong;
+            nothing was begun.
     """
     if STDIN in plan.asking.questions:
         msg = "a sweep reads its questions once for each run, and standard input can be read once; put them into a file"
@@ -232,7 +241,10 @@ def _report(plan: SweepPlan, comparison: Comparison, *, interrupted: bool) -> in
         print(f"answers, comparison.json and comparison.csv are in {plan.folder}", file=sys.stderr)
     if unfinished:
         print(
-            f"batchfleet: {len(unfinished)} of {len(comparison.rows)} runs are not finished; the same command resumes them",
+            (
+                f"batchfleet: {len(unfinished)} of {len(comparison.rows)} runs are not finished; the same command resumes "
+                "them"
+            ),
             file=sys.stderr,
         )
         return 130 if interrupted else 3

@@ -21,7 +21,10 @@ async def all_at_once(engine: Engine, questions: Sequence[Question]) -> None:
 
 
 def whole_batches(size: int, at_once: int) -> Feed:
-    """`at_once` batches at a time; each is awaited whole before another takes its place. `whole_batches(1, 1)`: one question at a time."""
+    """`at_once` batches at a time; each is awaited whole before another takes its place.
+
+    `whole_batches(1, 1)`: one question at a time.
+    """
 
     async def feed(engine: Engine, questions: Sequence[Question]) -> None:
         places = asyncio.Semaphore(at_once)

@@ -1,4 +1,7 @@
-"""A process that helps to measure: it gets ready, waits for the word, does one thing, and says how it went. Both ends are here."""
+"""A process that helps to measure: it gets ready, waits for the word, does one thing, and says how it went.
+
+Both ends are here.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ class BenchFailedError(FleetError):
 
 
 class Helper:
-    """A process that gets ready, waits for `go`, does one thing and says how it went. It must not outlive a `with` block.
+    """A process that gets ready, waits for `go`, does one thing and says how it went.
+
+    It must not outlive a `with` block.
 
     Args:
         folder: For its log; what `write_config` wrote there is given to it, unless `with_config` is off.
@@ -99,7 +104,10 @@ class Helper:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """For processes that are given the file of `write_config`. The packages may lie in a tree on PYTHONPATH instead of being installed."""
+    """For processes that are given the file of `write_config`.
+
+    The packages may lie in a tree on PYTHONPATH instead of being installed.
+    """
     env = child_environment(settings, os.environ)
     return env | {"PYTHONPATH": os.pathsep.join(filter(None, [str(TREE), env.get("PYTHONPATH", "")]))}
 

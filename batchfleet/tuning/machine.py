@@ -33,7 +33,8 @@ def in_words(machine: dict[str, str]) -> str:
     """One line for people, to stand above a table."""
     versions = ", ".join(f"{name} {machine[name]}" for name in _PACKAGES)
     return (
-        f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, load {machine['load_before']} before, {machine['system']}, "
+        f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, load {machine['load_before']} before, "
+        f"{machine['system']}, "
         f"Python {machine['python']}, {machine['redis_server']}, {versions}"
     )
 

@@ -1,4 +1,7 @@
-"""Questions of the size of those in GSM8K, made from a seed: no data set has to be there, and everybody measures with the same ones."""
+"""Questions of the size of those in GSM8K, made from a seed.
+
+No data set has to be there, and everybody measures with the same ones.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,10 @@ _ENDS = (
 
 
 def make_questions(count: int, seed: int) -> Iterator[str]:
-    """Texts of word problems, all different, with the lengths of GSM8K's. They need not make sense: nobody answers them."""
+    """Texts of word problems, all different, with the lengths of GSM8K's.
+
+    They need not make sense: nobody answers them.
+    """
     draw = random.Random(seed)  # noqa: S311 (not for secrets)
     for number in range(count):
         words = {"name": draw.choice(_NAMES), "other": draw.choice(_NAMES), "thing": draw.choice(_THINGS)}

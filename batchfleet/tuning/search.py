@@ -21,7 +21,8 @@ class Setting:
     """What is tried.
 
     Attributes:
-        max_num_seqs: Sequences that the engine works on at once; None where the engine is a server, which decides that itself.
+        max_num_seqs: Sequences that the engine works on at once; None where the engine is a server, which decides that
+            itself.
         capacity: Questions that a worker keeps in flight.
         batch_size: Questions that arrive together.
     """
@@ -50,8 +51,9 @@ class Tried:
 def search(start: Setting, measure: Callable[[Setting], float], tried: Tried) -> Setting:
     """Find a good setting in few measurements, one dimension after the other.
 
-    The engine's own size first, doubling or halving while that helps; then how much more than that is kept waiting inside; then the batches.
-    Of what is about equally fast, the smallest capacity wins (least is lost with a worker), and the largest batch (cheapest for the queue).
+    The engine's own size first, doubling or halving while that helps; then how much more than that is kept waiting
+    inside; then the batches. Of what is about equally fast, the smallest capacity wins (least is lost with a worker),
+    and the largest batch (cheapest for the queue).
 
     Args:
         start: Measured first, so that what is found is never slower than what was there.
@@ -124,7 +126,8 @@ def _smallest_capacity(setting: Setting, rate: Callable[[Setting], float]) -> Se
 
 
 def _largest_batch(setting: Setting, rate: Callable[[Setting], float]) -> Setting:
-    # Up to one batch less one is held beyond the capacity: a small share of it, or a dead worker costs more than it has to.
+    # Up to one batch less one is held beyond the capacity: a small share of it, or a dead worker costs more than it has
+    # to.
     choices = [
         replace(setting, batch_size=size) for size in BATCH_SIZES if size <= max(BATCH_SIZES[0], setting.capacity // 2)
     ]

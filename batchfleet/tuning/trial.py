@@ -18,7 +18,10 @@ from gpu_worker.engines.engine import Completion, Engine
 from wire.messages import Question
 
 MOST_WARM_UP = 4.0
-"""The engine is filled and has turned over once before anything counts; that may take so many times the window at most."""
+"""The engine is filled and has turned over once before anything counts.
+
+That may take so many times the window at most.
+"""
 
 
 def main() -> int:
@@ -57,7 +60,10 @@ class _Seen:
 
 
 class Trial:
-    """A worker's way to feed its engine, without a queue: the next batch is taken as soon as fewer than `capacity` questions are in flight."""
+    """A worker's way to feed its engine, without a queue.
+
+    The next batch is taken as soon as fewer than `capacity` questions are in flight.
+    """
 
     def __init__(self, engine: Engine, questions: Iterator[Question], capacity: int, batch_size: int) -> None:
         self._engine = engine

@@ -181,7 +181,10 @@ class Engines:
         return rate
 
     def _warm_up(self, engine: Helper, setting: Setting) -> None:
-        """Have it work for nothing until it becomes no faster: vLLM for CPUs was a quarter slower in its first seconds than after ten."""
+        """Have it work for nothing until it becomes no faster.
+
+        VLLM for CPUs was a quarter slower in its first seconds than after ten.
+        """
         rate = 0.0
         for _ in range(MOST_WARM_UPS):
             before, rate = rate, float(self._ask(engine, setting, self._plan.window_s / 2)["rate"])
@@ -222,7 +225,8 @@ def _compare(found: Setting, tried: Tried, whole: Tried, engines: Engines) -> st
     # Measured again, one after the other: two measurements of the same differ, and the best of many is a lucky one.
     again = {setting: median(engines.measure(setting) for _ in range(CONFIRMATIONS)) for setting in (best, found)}
     return (
-        f"Exhaustive: the best of {len(whole.rates)} settings is {_words(best)}. Measured {CONFIRMATIONS} times more, it has {again[best]:.1f} "
+        f"Exhaustive: the best of {len(whole.rates)} settings is {_words(best)}. Measured {CONFIRMATIONS} times more, "
+        f"it has {again[best]:.1f} "
         f"answers/s; what was found in {len(tried.rates)} measurements, {_words(found)}, has {again[found]:.1f}, "
         f"{again[found] / again[best]:.3f} of it; medians."
     )

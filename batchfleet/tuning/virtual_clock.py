@@ -11,7 +11,10 @@ Result = TypeVar("Result")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time continues only when everything waits, and then straight to what is due next. For code that waits for nothing else."""
+    """An event loop whose time continues only when everything waits, and then straight to what is due next.
+
+    For code that waits for nothing else.
+    """
 
     def __init__(self) -> None:
         self.now_s = 0.0

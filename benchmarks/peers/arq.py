@@ -1,6 +1,7 @@
 """arq. Its worker polls: `max_jobs` says how many jobs it has at once, `poll_delay` how often it looks.
 
-Its documentation names no settings for throughput, so both are far beyond their defaults (10 and 0.5 s), and commands travel 100 at once.
+Its documentation names no settings for throughput, so both are far beyond their defaults (10 and 0.5 s), and commands
+travel 100 at once.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ def worker_commands(workers: int) -> list[list[str]]:
     return [
         [
             "-c",
-            f"import uvloop; uvloop.install(); from arq.worker import run_worker; from {__name__} import *; run_worker(WorkerSettings)",
+            (
+                f"import uvloop; uvloop.install(); from arq.worker import run_worker; from {__name__} import *; "
+                "run_worker(WorkerSettings)"
+            ),
         ]
     ] * workers
 

@@ -1,7 +1,7 @@
 """Celery, with a large prefetch multiplier.
 
-Its guide to optimizing, on prefetch limits: 64 or 128, say, for many short tasks. Acknowledged early, the default; one connection for all that is
-sent; no gossip, mingling or heartbeats between workers.
+Its guide to optimizing, on prefetch limits: 64 or 128, say, for many short tasks. Acknowledged early, the default; one
+connection for all that is sent; no gossip, mingling or heartbeats between workers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What every peer's workers do with a question: make a text as long as the stub's answers, 8 to 128 words, at next to no cost."""
+"""What every peer's workers do with a question.
+
+Make a text as long as the stub's answers, 8 to 128 words, at next to no cost.
+"""
 
 from __future__ import annotations
 

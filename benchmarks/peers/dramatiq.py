@@ -1,6 +1,7 @@
 """dramatiq, with a process for each core and 8 threads in each.
 
-Those are its defaults (the guide, on workers). gevent is recommended for what waits for the network, which these answers do not (advanced topics).
+Those are its defaults (the guide, on workers). gevent is recommended for what waits for the network, which these
+answers do not (advanced topics).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""`python -m benchmarks.peers.driver PEER QUESTIONS WORKERS`: a peer's workers and producer, with `benchmarks.rig.Helper` at the other end.
+"""`python -m benchmarks.peers.driver PEER QUESTIONS WORKERS`.
 
-Starts the workers, has each of them answer something, says that it is ready, waits for the word, then asks every question as a job of its own and
-fetches every result. Each peer is a module beside this one with:
+A peer's workers and producer, with `benchmarks.rig.Helper` at the other end. Starts the workers, has each of them
+answer something, says that it is ready, waits for the word, then asks every question as a job of its own and fetches
+every result. Each peer is a module beside this one with:
 
     PACKAGES                    whose versions are shown
     CONFIGURED                  how, in words

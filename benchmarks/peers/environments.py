@@ -43,7 +43,10 @@ def environment_of(peer: str, cache: Path, say: Callable[[str], None]) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            msg = f"cannot install {peer} into {folder}: {error.strerror}; leave it out with --peers, or set XDG_CACHE_HOME"
+            msg = (
+                f"cannot install {peer} into {folder}: {error.strerror}; leave it out with --peers, or set "
+                "XDG_CACHE_HOME"
+            )
             raise UsageError(msg) from error
         _run([sys.executable, "-m", "venv", "--clear", str(folder)], peer)
         pip = [
@@ -56,7 +59,8 @@ def environment_of(peer: str, cache: Path, say: Callable[[str], None]) -> Path:
             "--disable-pip-version-check",
             "--no-input",
         ]
-        # The lock is complete; looking for more, pip would refuse a dependency with an extra of which there is a newer release by now.
+        # The lock is complete; looking for more, pip would refuse a dependency with an extra of which there is a newer
+        # release by now.
         _run([*pip, "--no-deps", "--require-hashes", "-r", str(lock)], peer)
         # Written last: a half-made environment has none.
         (folder / "made").touch()

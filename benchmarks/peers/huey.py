@@ -1,6 +1,7 @@
 """huey, with worker type `process`.
 
-Its documentation recommends it for work that keeps a CPU busy, and as many of them as there are cores (consuming tasks).
+Its documentation recommends it for work that keeps a CPU busy, and as many of them as there are cores (consuming
+tasks).
 """
 
 from __future__ import annotations

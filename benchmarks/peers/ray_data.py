@@ -12,7 +12,10 @@ from benchmarks.peers.consumer import answer
 from benchmarks.peers.ray_cluster import start
 
 PACKAGES = ("ray",)
-CONFIGURED = "from_items, map by as many processes as workers, take_all; Ray chooses its own batches, and starts the processes anew each time"
+CONFIGURED = (
+    "from_items, map by as many processes as workers, take_all; Ray chooses its own batches, and starts the processes "
+    "anew each time"
+)
 _workers: list[int] = []
 
 

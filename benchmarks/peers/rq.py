@@ -1,6 +1,7 @@
 """RQ by itself, with `SimpleWorker` and `enqueue_many`.
 
-The first does not fork, and is for very short jobs (its notes on performance); the second is for many jobs in one go (on jobs and queues).
+The first does not fork, and is for very short jobs (its notes on performance); the second is for many jobs in one go
+(on jobs and queues).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """taskiq, with uvloop and orjson, which are extras, several worker processes, and the list broker.
 
-`--max-async-tasks` is how many tasks a worker has at once (the guide's page on the CLI); the list broker is for where acknowledgements are not needed
-(README of taskiq-redis), and without them `--max-prefetch` has no use. Commands travel 100 at once.
+`--max-async-tasks` is how many tasks a worker has at once (the guide's page on the CLI); the list broker is for where
+acknowledgements are not needed (README of taskiq-redis), and without them `--max-prefetch` has no use. Commands travel
+100 at once.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ class EngineState:
     """Whether an engine takes questions.
 
     Attributes:
-        kind: `ready`; `waiting`, which passes by itself: take no questions, those in the engine wait; or `unusable` until a person does something.
+        kind: `ready`; `waiting`, which passes by itself: take no questions, those in the engine wait; or `unusable`
+            until a person does something.
         reason: In words, for people.
         until: When it is to be tried again, by `time.monotonic()`; None if that is not known.
         lets_go: Nothing is done for the questions in it, nor will be for a while: others may have them.

@@ -11,16 +11,23 @@ from wire.messages import JsonObject
 
 NO_CHAT_TEMPLATE = Refusal(
     "no_chat_template",
-    "the model has no chat template, so it cannot be asked with messages: set chat_template (text or file) in vllm_args, or ask with a prompt",
+    (
+        "the model has no chat template, so it cannot be asked with messages: set chat_template (text or file) in "
+        "vllm_args, or ask with a prompt"
+    ),
 )
 EMPTY_PROMPT = Refusal("empty_prompt", "the prompt is empty")
 
 _MAX_QUOTED_CHARS = 600
 
-# vLLM's own words, 0.26 to 0.33, and OpenAI's. Tested with samples: a new vLLM that words it differently gives `bad_parameter` with its text.
+# vLLM's own words, 0.26 to 0.33, and OpenAI's. Tested with samples: a new vLLM that words it differently gives
+# `bad_parameter` with its text.
 _TOO_LONG = (
     re.compile(
-        r"maximum context length is (?P<limit>\d+) tokens.*?(?:contains|resulted in) (?P<about>at least )?(?P<tokens>\d+) (?:input )?tokens",
+        (
+            r"maximum context length is (?P<limit>\d+) tokens.*?(?:contains|resulted in) (?P<about>at least "
+            r")?(?P<tokens>\d+) (?:input )?tokens"
+        ),
         re.DOTALL,
     ),
     re.compile(
@@ -37,7 +44,8 @@ _NO_TEMPLATE = re.compile(
     re.IGNORECASE,
 )
 _EMPTY = re.compile(
-    r"prompt cannot be empty|must pass at least one prompt|[Pp]lease submit a prompt|You must provide a non-empty prompt"
+    r"prompt cannot be empty|must pass at least one prompt|[Pp]lease submit a prompt|You must provide a non-empty "
+    r"prompt"
 )
 _NO_MODEL = re.compile(
     r"\bmodel\b.{0,200}\b(?:does not exist|not found|is not served)|model_not_found", re.DOTALL | re.IGNORECASE
@@ -49,9 +57,15 @@ _ABOUT_MESSAGES = re.compile(r"'messages'|\bmessages\b|\brole\b|\broles\b|conver
 
 
 def prompt_too_long(tokens: int, limit: int, *, at_least: bool = False) -> Refusal:
-    """`tokens` of prompt for a model that takes `limit` of prompt and answer together. A prompt of exactly `limit` leaves no room for an answer."""
+    """`tokens` of prompt for a model that takes `limit` of prompt and answer together.
+
+    A prompt of exactly `limit` leaves no room for an answer.
+    """
     about = "at least " if at_least else ""
-    message = f"the prompt has {about}{tokens} tokens, but the model takes {limit} (max_model_len), and one of them must be left for the answer"
+    message = (
+        f"the prompt has {about}{tokens} tokens, but the model takes {limit} (max_model_len), and one of them must be "
+        "left for the answer"
+    )
     return Refusal("prompt_too_long", message)
 
 
@@ -78,7 +92,10 @@ def bad_parameter(problem: str) -> Refusal:
 
 
 def unknown_tokens(params: JsonObject, vocabulary_tokens: int) -> Refusal | None:
-    """Token ids outside the model's vocabulary: some versions of vLLM index with them unchecked, which ends the engine."""
+    """Token ids outside the model's vocabulary.
+
+    Some versions of vLLM index with them unchecked, which ends the engine.
+    """
     for name in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
         given = params.get(name)
         token_ids = (
@@ -90,7 +107,10 @@ def unknown_tokens(params: JsonObject, vocabulary_tokens: int) -> Refusal | None
         if outside:
             return Refusal(
                 "bad_parameter",
-                f"parameter {name!r} names token {outside[0]}, and the model has {vocabulary_tokens} tokens, 0 the first",
+                (
+                    f"parameter {name!r} names token {outside[0]}, and the model has {vocabulary_tokens} tokens, 0 the "
+                    "first"
+                ),
             )
     return None
 
@@ -121,7 +141,8 @@ def messages_problem(messages: Sequence[JsonObject]) -> str | None:
 def refusal_of(problem: str, params: JsonObject, *, chat: bool, parameter: str | None = None) -> Refusal:
     """Sort an engine's or a server's own words about a question that it will not answer.
 
-    `params`: the canonical parameters of the question. `parameter`: the one that the engine names as the culprit, if it does.
+    `params`: the canonical parameters of the question. `parameter`: the one that the engine names as the culprit, if it
+    does.
     """
     known = _about_prompt(problem)
     if known is not None:
@@ -157,7 +178,10 @@ def _about_prompt(problem: str) -> Refusal | None:
             return prompt_too_long(int(found["tokens"]), int(found["limit"]), at_least=bool(found["about"]))
     found = _TOO_LONG_IN_CHARACTERS.search(problem)
     if found:
-        message = f"the prompt has {found['characters']} characters, more than the model's {found['limit']} tokens (max_model_len) can hold"
+        message = (
+            f"the prompt has {found['characters']} characters, more than the model's {found['limit']} tokens "
+            "(max_model_len) can hold"
+        )
         return Refusal("prompt_too_long", message)
     if _OTHER_ENDPOINT.search(problem):
         told = "this model takes the other form of question (`--chat` makes messages of prompts)"

@@ -34,9 +34,10 @@ def configured_params(configured: JsonObject) -> JsonObject:
 def effective_params(
     asked: JsonObject, defaults: JsonObject, *, chat: bool, own: JsonObject | None = None
 ) -> JsonObject | Refusal:
-    """The canonical parameters of one question, `defaults` (canonical already) filled in; or why there are none (`bad_parameter`, `bad_schema`).
+    """The canonical parameters of one question, `defaults` (canonical already) filled in.
 
-    What is null in either is not among them, unless it is among the model's `own`: the engine's own default holds.
+    Or why there are none (`bad_parameter`, `bad_schema`). What is null in either is not among them, unless it is among
+    the model's `own`: the engine's own default holds.
     """
     try:
         params = {**defaults, **canonical(asked, chat=chat)}

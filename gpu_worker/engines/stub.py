@@ -49,7 +49,8 @@ class StubOptions:
     Attributes:
         model: Name under which questions are addressed to it.
         max_num_seqs: Most sequences at once; more wait, in order of arrival.
-        step_s: Time of one decode step, in seconds, in which every running sequence gains one token; 0: answers cost nothing.
+        step_s: Time of one decode step, in seconds, in which every running sequence gains one token; 0: answers cost
+            nothing.
         min_tokens, max_tokens: Lengths vary by question between these, both included.
         sampling_defaults: As for a real engine; recorded with every answer.
         refuse_on: Substring of prompts that are refused; None for never.
@@ -89,7 +90,8 @@ class StubEngine:
         self._options = options
         self._defaults = configured_params(options.sampling_defaults or {})
         self._queued: deque[_Sequence] = deque()
-        # By their last step, so that a step costs nothing for those that continue: one process may stand in for many workers.
+        # By their last step, so that a step costs nothing for those that continue: one process may stand in for many
+        # workers.
         self._running: defaultdict[int, set[_Sequence]] = defaultdict(set)
         self._moving = self._hanging = 0
         self._step = 0

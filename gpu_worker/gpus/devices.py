@@ -23,12 +23,18 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 DRIVER = Path("/dev/nvidiactl")
 """There wherever NVIDIA's driver is."""
 USED_SHARE = 0.1
-"""vLLM takes 90 % of a GPU's memory by default: whatever leaves less than that is in its way. A bare CUDA context is not."""
+"""vLLM takes 90 % of a GPU's memory by default: whatever leaves less than that is in its way.
+
+A bare CUDA context is not.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """How full and how busy a GPU is. `busy_percent`: share of the time in which some kernel ran; says nothing of how well it was used."""
+    """How full and how busy a GPU is.
+
+    `busy_percent`: share of the time in which some kernel ran; says nothing of how well it was used.
+    """
 
     uuid: str
     memory_used_bytes: int
@@ -54,7 +60,10 @@ class Gpus(Protocol):
         """The GPUs on which some process of the host still is. May take some milliseconds for each GPU."""
 
     def use(self, uuids: Sequence[str]) -> tuple[GpuUse, ...]:
-        """How full and busy these are; those that cannot be asked are left out. May take some milliseconds for each GPU."""
+        """How full and busy these are; those that cannot be asked are left out.
+
+        May take some milliseconds for each GPU.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +99,19 @@ def imagine(text: str) -> ImaginaryGpus:
     wanted = [pair.strip() for pair in pairs.split(",") if pair.strip()]
     for pair in wanted:
         if pair not in known:
-            msg = f"{IMAGINARY}={text!r}: {pair!r} is not a pair of the GPUs before the semicolon, written like {uuids[0]}-{uuids[-1]}"
+            msg = (
+                f"{IMAGINARY}={text!r}: {pair!r} is not a pair of the GPUs before the semicolon, written like "
+                f"{uuids[0]}-{uuids[-1]}"
+            )
             raise UsageError(msg)
     return ImaginaryGpus(uuids, frozenset(known[pair] for pair in wanted))
 
 
 def find_gpus(environ: Mapping[str, str]) -> Gpus:
-    """The imaginary GPUs of `BATCHFLEET_GPUS`, else those of NVML that `CUDA_VISIBLE_DEVICES` allows; none where there is no NVML.
+    """The imaginary GPUs of `BATCHFLEET_GPUS`, else those of NVML that `CUDA_VISIBLE_DEVICES` allows.
 
-    `BATCHFLEET_GPUS=none` stands for none, whatever there is: then nothing is claimed, and the engine sees all.
+    None where there is no NVML. `BATCHFLEET_GPUS=none` stands for none, whatever there is: then nothing is claimed, and
+    the engine sees all.
 
     Raises:
         UsageError: `BATCHFLEET_GPUS` cannot be read.
@@ -123,9 +136,9 @@ def find_gpus(environ: Mapping[str, str]) -> Gpus:
 
 
 def allowed(uuids: Sequence[str], visible: str | None) -> tuple[str, ...]:
-    """Those of `uuids` that `CUDA_VISIBLE_DEVICES` names, by index or by UUID or its beginning, in their own order; None allows all.
+    """Those of `uuids` that `CUDA_VISIBLE_DEVICES` names, by index or by UUID or its beginning, in their own order.
 
-    As CUDA reads it, nothing counts from the first entry on that names no GPU.
+    None allows all. As CUDA reads it, nothing counts from the first entry on that names no GPU.
     """
     if visible is None:
         return tuple(uuids)

@@ -1,6 +1,7 @@
 """The GPUs of one worker: a slice, claimed by lease before the engine starts, given back after it has ended.
 
-Compose gives every replica of a scaled service the same GPUs, and so does a host without containers: who uses which is settled in Redis.
+Compose gives every replica of a scaled service the same GPUs, and so does a host without containers: who uses which is
+settled in Redis.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class SliceOptions:
 
     Attributes:
         count: GPUs that the engine needs; 0: it claims none.
-        gpus: Those that this process may use. Without any, none are claimed either: what the engine does then is its own affair.
+        gpus: Those that this process may use. Without any, none are claimed either: what the engine does then is its
+            own affair.
         why: How `count` came about, for messages.
     """
 
@@ -49,7 +51,8 @@ class SliceOptions:
     def of(cls, kind: str, vllm_args: Mapping[str, object], environ: Mapping[str, str]) -> SliceOptions:
         """What an engine of this kind needs: the product of vLLM's parallel sizes.
 
-        The stub claims imaginary GPUs only, and only where there are some; an engine outside of this process has its own.
+        The stub claims imaginary GPUs only, and only where there are some; an engine outside of this process has its
+        own.
 
         Raises:
             UsageError: A size is no whole number above 0 or cannot be meant, or `BATCHFLEET_GPUS` cannot be read.
@@ -72,9 +75,10 @@ class SliceOptions:
 
 
 def _check_division(tensor_parallel_size: int, present: int) -> None:
-    """Sizes such as 3 divide the heads of hardly any model, which vLLM says only after minutes. Where they divide the GPUs, they may be meant.
+    """Sizes such as 3 divide the heads of hardly any model, which vLLM says only after minutes.
 
-    Powers of two always may: on a host with 8 GPUs of which one has failed, too.
+    Where they divide the GPUs, they may be meant. Powers of two always may: on a host with 8 GPUs of which one has
+    failed, too.
     """
     size = tensor_parallel_size
     if size > present or size & (size - 1) == 0 or present % size == 0:
@@ -82,14 +86,18 @@ def _check_division(tensor_parallel_size: int, present: int) -> None:
     msg = f"vllm_args: tensor_parallel_size {size} does not divide the {present} GPUs of this host; take 1, 2, 4 or 8"
     raise UsageError(
         msg
-        + f", or, if {size} divides the model's attention heads, let CUDA_VISIBLE_DEVICES name a multiple of {size} GPUs"
+        + (
+            f", or, if {size} divides the model's attention heads, let CUDA_VISIBLE_DEVICES name a multiple of {size} "
+            "GPUs"
+        )
     )
 
 
 def choose(free: Sequence[str], links: Links, count: int) -> tuple[str, ...]:
     """Which `count` of the free GPUs make the best slice: those with the most NVLinks among themselves.
 
-    Of several equally good ones, the one that leaves the most links among the rest, for the next worker; then the first in order.
+    Of several equally good ones, the one that leaves the most links among the rest, for the next worker; then the first
+    in order.
 
     Returns:
         `count` GPUs in the order of `free`; none if there are not that many.
@@ -141,14 +149,15 @@ class SliceClaim:
     async def claimed(
         self, stopping: asyncio.Event, stand_by: Callable[[str], None], lose: Callable[[EngineDeadError], None]
     ) -> AsyncIterator[tuple[str, ...]]:
-        """Hold a slice, from when there is one until the end of the block; the engine belongs inside, from its start to its end.
+        """Hold a slice, from when there is one until the end of the block.
 
-        On entry the environment's CUDA_VISIBLE_DEVICES names the slice. Nothing is held, and nothing set, if none is needed or `stopping`
-        was set before there was one.
+        The engine belongs inside, from its start to its end. On entry the environment's CUDA_VISIBLE_DEVICES names the
+        slice. Nothing is held, and nothing set, if none is needed or `stopping` was set before there was one.
 
         Args:
             stand_by: Told what is waited for, whenever that changes; "" once nothing is.
-            lose: Told, inside of the block, if another worker has our GPUs. Their processes would be in each other's way.
+            lose: Told, inside of the block, if another worker has our GPUs. Their processes would be in each other's
+                way.
 
         Raises:
             EngineBootError: No such slice can ever be had here.
@@ -173,7 +182,10 @@ class SliceClaim:
             return ()
         if count > present:
             why = f" ({self._options.why})" if self._options.why else ""
-            msg = f"the engine needs {_gpus(count)}{why}, and this host lets it have {present}; lower tensor_parallel_size or use a larger host"
+            msg = (
+                f"the engine needs {_gpus(count)}{why}, and this host lets it have {present}; lower "
+                "tensor_parallel_size or use a larger host"
+            )
             raise EngineBootError(msg)
         while not stopping.is_set():
             try:
@@ -203,7 +215,8 @@ class SliceClaim:
         occupied = await asyncio.to_thread(host.occupied)
         while True:
             leased = await self._leased()
-            # A lease that lapsed says nothing of the processes: those of a worker that was cut off may still be there, and so may anybody else's.
+            # A lease that lapsed says nothing of the processes: those of a worker that was cut off may still be there,
+            # and so may anybody else's.
             chosen = choose([gpu for gpu in host.uuids if gpu not in leased and gpu not in occupied], host.links, count)
             if not chosen:
                 break
@@ -223,7 +236,8 @@ class SliceClaim:
                 pipe.pttl(name)
             holders, *left_ms = await pipe.execute()
         for name, left in zip(names, left_ms, strict=True):
-            # No worker's lease is that long: the server's clock was set back. Whoever lives renews it with the next heartbeat.
+            # No worker's lease is that long: the server's clock was set back. Whoever lives renews it with the next
+            # heartbeat.
             if left > MOST_LEASES * self._lease_ms:
                 await self._client.pexpire(name, self._lease_ms)
         # Not those that are ours: we may have claimed them without hearing of it.

@@ -18,7 +18,8 @@ class Counts:
 
     Attributes:
         answered: Answers made.
-        failures: Failures made, by kind; beyond `MOST_KINDS` kinds as `other`, so that nobody's words become labels without end.
+        failures: Failures made, by kind; beyond `MOST_KINDS` kinds as `other`, so that nobody's words become labels
+            without end.
         prompt_tokens, completion_tokens: Of the answers.
         batches: Claimed.
         leases_lost: Batches that went to somebody else while they were worked on.

@@ -1,7 +1,8 @@
 """Whether the worker or the batcher of this host does its work: what a container's health check asks.
 
-That a process exists says little. A worker reports to Redis only after it has seen its engine alive, with the leases it renews; a batcher only
-from the loop that does its work. So a fresh report means: engine answers, Redis reachable, leases renewed.
+That a process exists says little. A worker reports to Redis only after it has seen its engine alive, with the leases it
+renews; a batcher only from the loop that does its work. So a fresh report means: engine answers, Redis reachable,
+leases renewed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from wire.keys import Keys
 from wire.reports import batcher_report
 
 AT_WORK = frozenset({"running", "standby", "waiting", "draining", "leading"})
-"""States in which nobody needs to do anything. A worker in standby has no GPUs yet, and takes over as soon as there are some; one that waits for its
+"""States in which nobody needs to do anything.
+
+A worker in standby has no GPUs yet, and takes over as soon as there are some; one that waits for its
 server would not wait less if it was started anew."""
 
 
@@ -23,7 +26,8 @@ def health_problem(client: redis.Redis, keys: Keys, host: str, *, patience_s: fl
     """What is wrong with the worker or batcher that runs on `host`, in one line; None if nothing is. Changes nothing.
 
     Args:
-        host: As `socket.gethostname()` has it there. Of several on one host, the healthiest counts: a container has one.
+        host: As `socket.gethostname()` has it there. Of several on one host, the healthiest counts: a container has
+            one.
         patience_s: How old its last report may be.
     """
     reports = [*_workers(client, keys, host), *_batchers(client, keys, host)]
@@ -63,5 +67,8 @@ def _batchers(client: redis.Redis, keys: Keys, host: str) -> list[tuple[str, str
 
 
 def _is_of(host: str, name: str, parts: int) -> bool:
-    """Whether `name` is `host` with that many parts after it (`HOST-TOKEN`, `HOST-PID-TOKEN`); a host's name may have hyphens itself."""
+    """Whether `name` is `host` with that many parts after it (`HOST-TOKEN`, `HOST-PID-TOKEN`).
+
+    A host's name may have hyphens itself.
+    """
     return name.rsplit("-", parts)[0] == host

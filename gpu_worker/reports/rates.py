@@ -9,13 +9,19 @@ from typing import NamedTuple
 SHORTEST_S = 5.0
 LONGEST_S = 30.0
 ENOUGH_DONE = 100
-"""So many answers tell the rate to within a tenth; a slow engine makes fewer in `LONGEST_S`, and has to do with these."""
+"""So many answers tell the rate to within a tenth.
+
+A slow engine makes fewer in `LONGEST_S`, and has to do with these.
+"""
 REST_S = 10.0
 """Questions that come so rarely or more often have a rate; after a longer gap a new one begins."""
 
 
 class RateSample(NamedTuple):
-    """One look at the counts: seconds on a monotonic clock; questions and tokens done by then; whether any were in the engine."""
+    """One look at the counts: seconds on a monotonic clock; questions and tokens done by then.
+
+    Whether any were in the engine.
+    """
 
     at_s: float
     done: int
@@ -27,8 +33,9 @@ class RateSample(NamedTuple):
 class Rates:
     """Watches the counts of one worker, look by look.
 
-    The rate is that of the last `ENOUGH_DONE` answers or more, in a window of `SHORTEST_S` to `LONGEST_S`. It never reaches back over a rest, so
-    that neither an idle hour nor the boot of the engine makes a run that has just begun look slow.
+    The rate is that of the last `ENOUGH_DONE` answers or more, in a window of `SHORTEST_S` to `LONGEST_S`. It never
+    reaches back over a rest, so that neither an idle hour nor the boot of the engine makes a run that has just begun
+    look slow.
     """
 
     _looks: deque[RateSample] = field(default_factory=deque)

@@ -16,7 +16,10 @@ TTL_S = 30
 
 
 class RqIdentity:
-    """One RQ worker identity per process; only its bookkeeping is used, never its job execution. Blocking: call it in a thread."""
+    """One RQ worker identity per process; only its bookkeeping is used, never its job execution.
+
+    Blocking: call it in a thread.
+    """
 
     def __init__(self, client: redis.Redis, keys: Keys, model: str, name: str) -> None:
         self._queue = Queue(keys.rq_queue_name(model), connection=client, serializer=BatchSerializer)
@@ -27,12 +30,14 @@ class RqIdentity:
     def report(self, *, busy: bool) -> None:
         """Say that we live, and whether anything is in flight."""
         if self._worker is None:
-            # Not before: RQ asks the server already as it makes one, and an engine that has booted must not end because Redis is away just then.
+            # Not before: RQ asks the server already as it makes one, and an engine that has booted must not end because
+            # Redis is away just then.
             self._worker = SimpleWorker(
                 [self._queue], name=self._name, connection=self._client, serializer=BatchSerializer, worker_ttl=TTL_S
             )
         if not self._client.exists(self._worker.key):
-            # RQ refuses to register a name twice; after a pause longer than the TTL the key is gone and the set must be joined again.
+            # RQ refuses to register a name twice; after a pause longer than the TTL the key is gone and the set must be
+            # joined again.
             self._worker.register_birth()
         # Workers that were killed stay in RQ's sets for good unless somebody looks.
         worker_registration.clean_worker_registry(self._queue)

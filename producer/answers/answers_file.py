@@ -28,11 +28,16 @@ _MOST_SIDECAR_BYTES = 1024 * 1024
 
 
 class OutputFullError(UsageError):
-    """The answers file could not be written, or is not there any more; what was acknowledged before is in it, the rest waits in Redis."""
+    """The answers file could not be written, or is not there any more.
+
+    What was acknowledged before is in it, the rest waits in Redis.
+    """
 
 
 class AnswersFile:
-    """Owns the answers file and, beside it, `NAME.run`, which says what the answers are to. One producer at a time may have it open.
+    """Owns the answers file and, beside it, `NAME.run`, which says what the answers are to.
+
+    One producer at a time may have it open.
 
     Args:
         path: Where the answers go; made if missing, continued if there.
@@ -85,7 +90,10 @@ class AnswersFile:
             # Of whatever it was before, nothing is left.
             stored = None
         elif stored is None:
-            msg = f"{self.path} has lines already, and no {self._sidecar.name} says of which run; move it away, or choose another -o"
+            msg = (
+                f"{self.path} has lines already, and no {self._sidecar.name} says of which run; move it away, or "
+                "choose another -o"
+            )
             raise UsageError(msg)
         if stored is None:
             self._store(orjson.dumps({"run": run, "fingerprint": fingerprint, **about}) + b"\n")
@@ -110,7 +118,10 @@ class AnswersFile:
         return os.fstat(self._file).st_size
 
     def ids(self) -> Iterator[tuple[str, bool]]:
-        """The request ids in the file, in its order, each with whether it was answered. Blank lines, as editors leave them, are none."""
+        """The request ids in the file, in its order, each with whether it was answered.
+
+        Blank lines, as editors leave them, are none.
+        """
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
@@ -155,7 +166,10 @@ class AnswersFile:
             while data:
                 data = data[os.write(self._file, data) :]
         except OSError as error:
-            msg = f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is lost"
+            msg = (
+                f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is "
+                "lost"
+            )
             raise OutputFullError(msg) from None
 
     def sync(self) -> None:
@@ -167,13 +181,19 @@ class AnswersFile:
         try:
             os.fsync(self._file)
         except OSError as error:
-            msg = f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is lost"
+            msg = (
+                f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is "
+                "lost"
+            )
             raise OutputFullError(msg) from None
         if not self._is_in_place():
             raise OutputFullError(self._rescued())
 
     def _is_in_place(self) -> bool:
-        """Whether what we write to is still what has the name: an editor that saves a file puts another in its place."""
+        """Whether what we write to is still what has the name.
+
+        An editor that saves a file puts another in its place.
+        """
         try:
             return os.path.samestat(os.fstat(self._file), self.path.stat())
         except OSError:
@@ -204,7 +224,10 @@ class AnswersFile:
             raise UsageError(msg) from None
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
-            msg = f"cannot write answers to {path}: it is no regular file, and answers are read again to resume a run; choose another -o, or - for standard output"
+            msg = (
+                f"cannot write answers to {path}: it is no regular file, and answers are read again to resume a run; "
+                "choose another -o, or - for standard output"
+            )
             raise UsageError(msg)
         return file
 
@@ -249,7 +272,10 @@ def stored_about(path: Path) -> dict[str, Any]:
 
 
 def derives_ids_as_asked(about: dict[str, Any]) -> bool:
-    """Whether an earlier version began the answers: one that derived ids from what was asked, in the form in which it was asked."""
+    """Whether an earlier version began the answers.
+
+    One that derived ids from what was asked, in the form in which it was asked.
+    """
     return bool(about) and about.get("ids") != IDS_OF_ROWS and "asked as" in about.get("fingerprint", {})
 
 
@@ -290,10 +316,17 @@ ANSWER_FIELDS = {
     "text": "the answer; the first one if `n` asked for several",
     "texts": "all answers, only if `n` asked for several",
     "finish_reason": "as the engine names it: `stop`, `length`, ...",
-    "usage": "`prompt_tokens`, and `completion_tokens` of all texts together; of them `cached_tokens`, `reasoning_tokens`, if the server says",
+    "usage": (
+        "`prompt_tokens`, and `completion_tokens` of all texts together; of them `cached_tokens`, "
+        "`reasoning_tokens`, if the server says"
+    ),
     "model": "the model that answered",
     "params": "the sampling parameters that were really used, defaults included",
-    "details": "what else was asked for or came (log probabilities, `reasoning`, `tool_calls`, `refusal`, ...), mostly a list with one for each text",
+    "details": (
+        "what else was asked for or came (log probabilities, `reasoning`, `tool_calls`, `refusal`, ...), "
+        "mostly "
+        "a list with one for each text"
+    ),
     "error": "only if failed: `kind`, `message`, `retryable`, and for some kinds `evidence`",
     "worker": "the worker that made the record; missing if no worker did",
     "attempts": "how many workers were given the question; 0 if none was",

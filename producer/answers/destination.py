@@ -41,7 +41,10 @@ class Destination:
 
     @property
     def journal(self) -> Path:
-        """The answers file: JSONL, in the order in which answers come. Where that is what is asked for, `path` itself."""
+        """The answers file: JSONL, in the order in which answers come.
+
+        Where that is what is asked for, `path` itself.
+        """
         is_plain = self.format == "jsonl" and without_suffix(self.path) == self.path
         return self.path if is_plain else self.path.with_name(f"{self.path.name}.journal")
 
@@ -62,7 +65,8 @@ def destination(
     """The format that is given, else the one that the name's ending says; JSONL if it says nothing.
 
     Raises:
-        UsageError: The format is never compressed, and the name says that it is; or the name says one that is not written.
+        UsageError: The format is never compressed, and the name says that it is; or the name says one that is not
+            written.
     """
     if given is None and path.suffix.lower() in _WORKBOOKS:
         msg = f"{path}: {path.suffix} files are not written; spreadsheets open .csv, too"

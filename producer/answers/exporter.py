@@ -57,7 +57,10 @@ def export(
                     return _write(ticked(ordered, tick), file, to, about, answers)
             return _write(ticked(lines.as_they_came(), tick), file, to, about, answers)
     except OSError as error:
-        msg = f"cannot write {to.path}: {error.strerror or error}; the answers are safe in {answers}: make room, and give the same command again"
+        msg = (
+            f"cannot write {to.path}: {error.strerror or error}; the answers are safe in {answers}: make room, and "
+            "give the same command again"
+        )
         raise UsageError(msg) from None
 
 
@@ -74,7 +77,10 @@ def ensure_writable(to: Destination) -> None:
     # Through a link, even one whose file is not there yet.
     path = to.path.resolve()
     if path.is_dir() or not path.parent.is_dir():
-        msg = f"cannot write {to.path}: {'it is a folder' if path.is_dir() else 'there is no such folder'}; choose another -o"
+        msg = (
+            f"cannot write {to.path}: {'it is a folder' if path.is_dir() else 'there is no such folder'}; choose "
+            "another -o"
+        )
         raise UsageError(msg)
     if path.exists() and not path.is_file():
         msg = f"cannot write {to.path}: it is no regular file; choose another -o, or - for standard output"

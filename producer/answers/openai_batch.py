@@ -1,6 +1,7 @@
 """An answer line -> a line of the file that OpenAI's batch API gives back.
 
-https://platform.openai.com/docs/api-reference/batch/request-output; failures are in the same file, with `error` in place of `response`.
+https://platform.openai.com/docs/api-reference/batch/request-output; failures are in the same file, with `error` in
+place of `response`.
 """
 
 from __future__ import annotations

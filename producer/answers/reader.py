@@ -100,7 +100,9 @@ class AnswerLines:
 
     @contextmanager
     def in_order(self, questions: Questions) -> Iterator[Iterator[Answered]]:
-        """In the order of the questions; questions without a line are passed over. What memory cannot hold is in temporary files.
+        """In the order of the questions; questions without a line are passed over.
+
+        What memory cannot hold is in temporary files.
 
         Raises:
             UsageError: As `as_they_came`; or a line answers no question, or one that has a line already.
@@ -213,7 +215,10 @@ def _normal(line: bytes, place: str) -> tuple[bytes, dict[str, Any]]:
     found = _loaded(line)
     fields = record_of(found)
     if fields is None:
-        msg = f"{place}: it is not an answer; answers are what `batchfleet run` and `submit` write, or the output of an OpenAI batch"
+        msg = (
+            f"{place}: it is not an answer; answers are what `batchfleet run` and `submit` write, or the output of an "
+            "OpenAI batch"
+        )
         raise UsageError(msg)
     if fields is not found or not line.endswith(b"\n") or line.startswith(BOM):
         line = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)

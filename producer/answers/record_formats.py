@@ -1,4 +1,7 @@
-"""Whatever a line or row of an answers file is -> the fields of an answer line: our own, a row of our tables, or OpenAI's batch output."""
+"""Whatever a line or row of an answers file is -> the fields of an answer line.
+
+Our own, a row of our tables, or OpenAI's batch output.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ def record_of(fields: object) -> dict[str, Any] | None:
 
 
 def _from_row(row: dict[str, Any]) -> dict[str, Any]:
-    """The reverse of `columns.row_of`. In CSV an empty cell is nothing; only an answer's own texts are then empty ones."""
+    """The reverse of `columns.row_of`.
+
+    In CSV an empty cell is nothing; only an answer's own texts are then empty ones.
+    """
     flat = {name: _from_cell(row.get(name), kind) for name, kind in COLUMNS.items()}
     tokens = {name: flat.pop(name) or 0 for name in ("prompt_tokens", "completion_tokens")}
     error = {name: flat.pop(f"error_{name}") for name in ("kind", "message", "retryable", "evidence")}

@@ -35,7 +35,10 @@ def pyarrow_for(path: Path) -> Any:  # noqa: ANN401 (pyarrow has no types)
         import pyarrow.ipc  # noqa: PLC0415 (likewise)
         import pyarrow.parquet  # noqa: PLC0415 (likewise)
     except ImportError:
-        msg = f"{path}: Parquet and Arrow need the package pyarrow: scripts/install --parquet adds it (pip install pyarrow elsewhere)"
+        msg = (
+            f"{path}: Parquet and Arrow need the package pyarrow: scripts/install --parquet adds it (pip install "
+            "pyarrow elsewhere)"
+        )
         raise UsageError(msg) from None
     return pyarrow
 
@@ -44,7 +47,8 @@ def arrow_columns(path: Path, kind: Kind) -> tuple[str, ...]:
     """The names of the columns.
 
     Raises:
-        UsageError: The file is damaged, two columns have one name, it is small and would be huge, or pyarrow is missing.
+        UsageError: The file is damaged, two columns have one name, it is small and would be huge, or pyarrow is
+            missing.
     """
     if kind != "parquet":
         _ensure_batches_fit(path, kind)
@@ -65,7 +69,10 @@ def _ensure_batches_fit(path: Path, kind: Kind) -> None:
 
 def _ensure_fits(place: str, packed: int, unpacked: int, parts: str) -> None:
     if unpacked > max(_BYTES_AT_ONCE, _BOMB * packed):
-        msg = f"{place} is {packed} bytes, and would be {unpacked} unpacked; write the file again in smaller {parts}, or without such long cells"
+        msg = (
+            f"{place} is {packed} bytes, and would be {unpacked} unpacked; write the file again in smaller {parts}, or "
+            "without such long cells"
+        )
         raise UsageError(msg)
 
 

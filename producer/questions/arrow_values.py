@@ -29,7 +29,10 @@ class Unwritable(Exception):  # noqa: N818 (it is a value, too: what stands in t
 
 
 def rows_as_json(pyarrow: Any, batch: Any, max_bytes: int) -> Iterator[bytes | Unreadable]:  # noqa: ANN401 (pyarrow has no types)
-    """The rows of a record batch as JSON objects; one that is longer than `max_bytes`, or cannot be written, as Unreadable."""
+    """The rows of a record batch as JSON objects.
+
+    One that is longer than `max_bytes`, or cannot be written, as Unreadable.
+    """
     values = _Values(pyarrow)
     names = batch.schema.names
     for cells in zip(*map(values.of_array, batch.columns), strict=True):

@@ -1,6 +1,7 @@
-"""A row of somebody's table -> the fields of a question: which column is what, which template makes the prompt, which system message goes first.
+"""A row of somebody's table -> the fields of a question.
 
-Lines of JSON Lines are rows as well once one of these is asked for.
+Which column is what, which template makes the prompt, which system message goes first. Lines of JSON Lines are rows as
+well once one of these is asked for.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ class Shape:
     """How rows become questions.
 
     Attributes:
-        columns: Field of a question -> column that holds it, where that has another name. `answer` is not a field, but goes into the metadata under
-            that name.
+        columns: Field of a question -> column that holds it, where that has another name. `answer` is not a field, but
+            goes into the metadata under that name.
         metadata_columns: The columns that travel along as metadata; None for all that are not fields.
         template: Makes the prompt of a row; None for the column that holds it.
         system: A system message to go before each question; turns text into chat messages.
         chat: Turn text into chat messages even without a system message, so that the model's chat template is applied.
         ignores_models: Ask every question of the run's model, whatever model it names.
-        ids_as_asked: Derive ids from what is asked, not from the row, as in answers files that an earlier version began.
+        ids_as_asked: Derive ids from what is asked, not from the row, as in answers files that an earlier version
+            began.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +50,10 @@ class Shape:
 
     @property
     def for_ids(self) -> tuple[Shape, ...]:
-        """Shapes that derive the ids in place of this one: the first that can read a row. Without the form; if need be, with the template."""
+        """Shapes that derive the ids in place of this one: the first that can read a row.
+
+        Without the form; if need be, with the template.
+        """
         if self.ids_as_asked or (self.template is None and self.system is None and not self.chat):
             return ()
         in_text = replace(self, system=None, chat=False)
@@ -88,7 +93,10 @@ class Shape:
             found = [name for name in CONTENT_FIELDS if name in columns]
             if not found:
                 known = ", ".join(map(short, columns))
-                msg = f"{place}: which column is asked? The columns are {known}; name one with --question-column, or use --template"
+                msg = (
+                    f"{place}: which column is asked? The columns are {known}; name one with --question-column, or use "
+                    "--template"
+                )
                 raise UsageError(msg)
 
     def wanted_of(self, columns: Iterable[str]) -> frozenset[str] | None:

@@ -31,7 +31,8 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
     """A file's plain bytes, whether it is compressed with gzip, zstd or not; its first bytes tell, not its name.
 
     Raises:
-        UsageError: The compressed data is damaged or ends early, at whatever reading that shows; or zstd is not supported here.
+        UsageError: The compressed data is damaged or ends early, at whatever reading that shows; or zstd is not
+            supported here.
         OSError: The disk, or the permissions.
     """
     with ExitStack() as closing:

@@ -86,7 +86,8 @@ def begins_with_quote(line: str) -> bool:
 def doubtful_quote(path: Path, line: int) -> UsageError:
     """What to say of a cell between tabs that begins with a quote, without knowing what quotes mean in the file."""
     return UsageError(
-        f"{path}:{line}: are the quotes around this cell part of its text? Give --quoting none if they are, and --quoting csv if they enclose it"
+        f"{path}:{line}: are the quotes around this cell part of its text? Give --quoting none if they are, and "
+        "--quoting csv if they enclose it"
     )
 
 
@@ -114,7 +115,10 @@ def _lines(text: str) -> list[str]:
 
 
 def _quoting(text: str, path: Path) -> Quoting:
-    """What quotes mean between tabs. What needs none has none if they enclose cells; what breaks their rules is text."""
+    """What quotes mean between tabs.
+
+    What needs none has none if they enclose cells; what breaks their rules is text.
+    """
     # The last line may be cut off.
     lines = _lines(text[: text.rfind("\n") + 1])
     if _SEPARATOR_LINE.match(text):

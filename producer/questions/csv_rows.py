@@ -1,7 +1,8 @@
 """A CSV or TSV file -> its rows as JSON objects, in constant memory.
 
-Python's csv module knows quoting. It does not know limits: a quote that is never closed would take in the rest of the file. So rows are
-bounded here, and where the end of a row is in doubt, so is everything after it, and the file is refused.
+Python's csv module knows quoting. It does not know limits: a quote that is never closed would take in the rest of the
+file. So rows are bounded here, and where the end of a row is in doubt, so is everything after it, and the file is
+refused.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def csv_entries(file: BufferedReader, path: Path, dialect: Dialect, max_bytes: i
             yield (
                 line,
                 Unreadable(
-                    f"it has {len(cells)} cells, and the header {len(header)} columns; a cell with a separator in it needs quotes"
+                    f"it has {len(cells)} cells, and the header {len(header)} columns; a cell with a separator in it "
+                    "needs quotes"
                 ),
             )
         else:
@@ -141,7 +143,8 @@ class _Rows:
             raise self._endless(begins)
         if "expected after" in words:
             return Unreadable(
-                f"a quote in the middle of a cell; put the whole cell in quotes and write quotes in it twice; {_AS_TEXT}"
+                "a quote in the middle of a cell; put the whole cell in quotes and write quotes in it twice; "
+                f"{_AS_TEXT}"
             )
         if "new-line character" in words:
             return Unreadable("it has a CR without LF; save the file with ordinary line ends")
@@ -149,6 +152,7 @@ class _Rows:
 
     def _endless(self, line: int) -> UsageError:
         return UsageError(
-            f"{self._path}:{line}: this row has no end within {self._max_bytes} bytes: a quote in it, or before it, is not closed, "
+            f"{self._path}:{line}: this row has no end within {self._max_bytes} bytes: a quote in it, or before it, is "
+            "not closed, "
             "or it is longer than limits.max_question_bytes"
         )

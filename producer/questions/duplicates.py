@@ -26,7 +26,8 @@ class Answered(NamedTuple):
     """Which questions of a file have been answered already.
 
     Attributes:
-        bitmap: One bit per question, set if it is answered; ceil(count / 8) bytes. Bit order is that of Redis: index 0 is the highest bit.
+        bitmap: One bit per question, set if it is answered; ceil(count / 8) bytes. Bit order is that of Redis: index 0
+            is the highest bit.
         unknown: Up to 5 answered ids that no question has; from another file, most likely.
         repeated: How many ids were answered more than once.
         repeated_id: One of these; empty if there is none.
@@ -144,7 +145,10 @@ class DuplicateFinder:
                 continue
             found.append(Duplicate(index, line, bool(invalid), keeper_line))
             if len(found) > MOST_DUPLICATES:
-                msg = f"more than {MOST_DUPLICATES} questions have the id of another (number {index + 1}, for one); give each its own, or none"
+                msg = (
+                    f"more than {MOST_DUPLICATES} questions have the id of another (number {index + 1}, for one); give "
+                    "each its own, or none"
+                )
                 raise UsageError(msg)
         return found
 

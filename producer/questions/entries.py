@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Place = Literal["line", "element", "row"]
-"""What the entries of a file are counted in: lines of JSON Lines and CSV, elements of an array, rows of Parquet and Arrow. All from 1."""
+"""What the entries of a file are counted in.
+
+Lines of JSON Lines and CSV, elements of an array, rows of Parquet and Arrow. All from 1.
+"""
 
 
 @dataclass(frozen=True, slots=True)

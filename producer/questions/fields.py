@@ -1,7 +1,7 @@
 """What each field of a question may hold, and what no field may: JSON that the rest of the fleet could not carry.
 
-Each check returns the value as a question has it, or raises `UnusableError` with a reason for people who look for a slip in line 48 217.
-By hand and not by pydantic for that, and because this runs for every line of every file.
+Each check returns the value as a question has it, or raises `UnusableError` with a reason for people who look for a
+slip in line 48 217. By hand and not by pydantic for that, and because this runs for every line of every file.
 """
 
 from __future__ import annotations
@@ -79,10 +79,16 @@ def request_id_of(value: object, name: str) -> str:
         msg = f"`{name}` is {kind(value)}, not a text or an integer of at most 64 bits"
         raise UnusableError(msg)
     if not value or value.isspace() or len(value) > MAX_REQUEST_ID_CHARS:
-        msg = f"`{name}` has {len(value)} characters; 1 to {MAX_REQUEST_ID_CHARS} that are not all blank are allowed, or leave it out"
+        msg = (
+            f"`{name}` has {len(value)} characters; 1 to {MAX_REQUEST_ID_CHARS} that are not all blank are allowed, or "
+            "leave it out"
+        )
         raise UnusableError(msg)
     if value.startswith(INVALID_ID_PREFIX):
-        msg = f"`{name}` starts with {INVALID_ID_PREFIX!r}, which is kept for questions that cannot be used; choose another"
+        msg = (
+            f"`{name}` starts with {INVALID_ID_PREFIX!r}, which is kept for questions that cannot be used; choose "
+            "another"
+        )
         raise UnusableError(msg)
     return value
 
@@ -154,7 +160,8 @@ class Field:
     """A field of a question in our own form.
 
     Attributes:
-        check: Takes value and name, and returns the value as a question has it. A null is the same as no field and is not checked.
+        check: Takes value and name, and returns the value as a question has it. A null is the same as no field and is
+            not checked.
         holds, missing: What it holds, and what counts if it is missing; for people, in Markdown.
     """
 
@@ -197,7 +204,9 @@ FIELDS: dict[str, Field] = {
 
 
 def ensure_carriable(values: Iterable[object], raw: bytes) -> None:
-    """Refuse what orjson reads but the way to the worker would change or break: deep nesting, and integers beyond 64 bits.
+    """Refuse what orjson reads but the way to the worker would change or break.
+
+    Deep nesting, and integers beyond 64 bits.
 
     Args:
         values: What is to be carried.
@@ -224,7 +233,8 @@ def _has_large_float(values: Iterable[object], levels: int) -> bool:
 
 
 def _has_huge_integer(raw: bytes) -> bool:
-    # Python's own reader keeps integers apart from floats. The digits are not always counted on: int() of very many is slow, and forbidden.
+    # Python's own reader keeps integers apart from floats. The digits are not always counted on: int() of very many is
+    # slow, and forbidden.
     found: list[bool] = []
     json.loads(
         raw, parse_int=lambda digits: found.append(len(digits) > _INTEGER_DIGITS or int(digits) not in _INTEGERS)
@@ -239,7 +249,10 @@ def _why_not_json(raw: bytes, error: orjson.JSONDecodeError) -> str:
         return f"it is not UTF-8 (byte 0x{raw[problem.start]:02x} at byte {problem.start + 1}); save the file as UTF-8"
     place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno} of it, column {error.colno}"
     if "surrogate" in error.msg:
-        return f"the string at {place} holds half of a surrogate pair, such as \\ud800 alone; write the whole character, or remove it"
+        return (
+            f"the string at {place} holds half of a surrogate pair, such as \\ud800 alone; write the whole character, "
+            "or remove it"
+        )
     if "depth limit" in error.msg or "ecursion limit" in error.msg:
         return _TOO_DEEP
     if found := _NO_JSON_NUMBER.match(text, error.pos):

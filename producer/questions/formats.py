@@ -1,8 +1,9 @@
-"""The bytes of a file of questions -> its entries, one at a time, in constant memory. What an entry says is not looked at here.
+"""The bytes of a file of questions -> its entries, one at a time, in constant memory.
 
-What a file is, is told by its first bytes: Parquet and Arrow have marks of their own. Text is CSV or TSV if its name ends like that. Else `[` as the
-first byte that is not white space opens a JSON array, whose elements are the entries; anything else is JSON Lines, one entry a line. Text may be
-compressed with gzip or zstd.
+What an entry says is not looked at here. What a file is, is told by its first bytes: Parquet and Arrow have marks of
+their own. Text is CSV or TSV if its name ends like that. Else `[` as the first byte that is not white space opens a
+JSON array, whose elements are the entries; anything else is JSON Lines, one entry a line. Text may be compressed with
+gzip or zstd.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def identify(path: Path) -> FileId:
     """Look at a file without opening it.
 
     Raises:
-        UsageError: There is no such file, it cannot be looked at, or it is no regular file (it has to be read twice, so a pipe will not do).
+        UsageError: There is no such file, it cannot be looked at, or it is no regular file (it has to be read twice, so
+            a pipe will not do).
     """
     try:
         status = path.stat()
@@ -77,7 +79,10 @@ def identify(path: Path) -> FileId:
         msg = f"{path}: it is a directory; name the file of questions in it"
         raise UsageError(msg)
     if not stat.S_ISREG(status.st_mode):
-        msg = f"{path}: it is not a regular file; questions are read twice, so write them to a file first, or pipe them in and name - as the file"
+        msg = (
+            f"{path}: it is not a regular file; questions are read twice, so write them to a file first, or pipe them "
+            "in and name - as the file"
+        )
         raise UsageError(msg)
     return FileId(status.st_size, status.st_mtime_ns, status.st_ino)
 
@@ -109,7 +114,9 @@ def find_form(
 def read_entries(
     path: Path, max_bytes: int, form: Form | None = None, columns: frozenset[str] | None = None
 ) -> Iterator[Entry]:
-    """Read the entries of a file in order; blank lines are none. Memory: a few times `max_bytes`, whatever the size of the file.
+    """Read the entries of a file in order; blank lines are none.
+
+    Memory: a few times `max_bytes`, whatever the size of the file.
 
     Args:
         path: A regular file; text in UTF-8, with or without byte order mark.
@@ -118,7 +125,8 @@ def read_entries(
         columns: Of a Parquet or Arrow file, those that are wanted; None for all.
 
     Raises:
-        UsageError: The file cannot be read. Raised on the first entry, or in the middle if the disk fails there or the file is damaged.
+        UsageError: The file cannot be read. Raised on the first entry, or in the middle if the disk fails there or the
+            file is damaged.
     """
     form = form or find_form(path)
     identify(path)

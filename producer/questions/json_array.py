@@ -1,7 +1,7 @@
 """A JSON array of any size -> its elements, in constant memory.
 
-orjson cannot read piecemeal, so the array is cut by its strings, brackets and commas alone; whether an element is JSON is for orjson to say.
-That also confines most mistakes to the element that they are in.
+orjson cannot read piecemeal, so the array is cut by its strings, brackets and commas alone; whether an element is JSON
+is for orjson to say. That also confines most mistakes to the element that they are in.
 """
 
 from __future__ import annotations
@@ -41,15 +41,18 @@ def array_entries(file: BinaryIO, path: Path, max_bytes: int) -> Iterator[Entry]
         is_list_a_line = following.startswith((b"[", b"{"))
         why = "each line is an object, not a list" if is_list_a_line else "nothing behind it would be asked"
         msg = f"{path}: there is more text after the `]` that closes the array; {why}. "
-        msg += 'Write all questions in one array, or one a line: {"question": "Why?"}, or {"messages": [...]} for chat messages'
+        msg += (
+            'Write all questions in one array, or one a line: {"question": "Why?"}, or {"messages": [...]} for chat '
+            "messages"
+        )
         raise UsageError(msg)
 
 
 class _Array:
     """A JSON array that is cut into its elements.
 
-    `_buffer[_start:]` is what has been read from the file and not been given out. `_closer` is what ended the last element: a comma, the
-    bracket that closes the array, or nothing, where the file ends too early.
+    `_buffer[_start:]` is what has been read from the file and not been given out. `_closer` is what ended the last
+    element: a comma, the bracket that closes the array, or nothing, where the file ends too early.
     """
 
     def __init__(self, file: BinaryIO, max_bytes: int) -> None:
@@ -86,7 +89,10 @@ class _Array:
                 return self._buffer[self._start :].strip()
 
     def _find_end(self) -> int | None:
-        """Where the comma or bracket behind the element that begins at `_start` stands; None if it is not in the buffer."""
+        """Where the comma or bracket behind the element that begins at `_start` stands.
+
+        None if it is not in the buffer.
+        """
         position = self._start
         depth = 0
         while found := (_TO_BRACKET if depth else _TO_BRACKET_OR_COMMA).match(self._buffer, position):
@@ -102,7 +108,8 @@ class _Array:
 
     def _read_more(self) -> bool:
         rest = self._buffer[self._start :]
-        # At least doubled: an element is searched from its beginning after each reading, and that must not become quadratic.
+        # At least doubled: an element is searched from its beginning after each reading, and that must not become
+        # quadratic.
         piece = self._file.read(max(_CHUNK_BYTES, len(rest)))
         self._buffer = rest + piece
         self._start = 0

@@ -1,7 +1,8 @@
 """One JSON object -> one question, or the reason why it is none.
 
-Three forms are understood: our own (`question`, `prompt` or `messages`, and what goes with it); the same with an `answer`, as data sets with known
-answers have it, whose other fields travel along in the metadata; and a line of an OpenAI batch file, which is turned into our own form first.
+Three forms are understood: our own (`question`, `prompt` or `messages`, and what goes with it); the same with an
+`answer`, as data sets with known answers have it, whose other fields travel along in the metadata; and a line of an
+OpenAI batch file, which is turned into our own form first.
 """
 
 from __future__ import annotations
@@ -44,15 +45,17 @@ class ParsedQuestion:
     Attributes:
         index: Position among the questions of the file, from 0; unusable ones count, blank lines do not.
         line: Number of its line, element or row in its file, from 1.
-        request_id: Its id in the file (an integer in decimal), or one derived from its row and position: the same whatever `--chat`, `--system`
-            and `--template` make of the row. `reading.check_questions` tells whether it is unique.
+        request_id: Its id in the file (an integer in decimal), or one derived from its row and position: the same
+            whatever `--chat`, `--system` and `--template` make of the row. `reading.check_questions` tells whether it
+            is unique.
         prompt: Text; None if `messages` is given.
         messages: Chat messages in OpenAI's form; None if `prompt` is given.
         model: The model that is to answer; None for whatever the run uses.
         params: Sampling parameters, not checked beyond being JSON that msgpack can carry.
         priority: 0 to 9; higher goes first.
         deadline_s: Seconds from submission after which nobody wants the answer; None for never.
-        metadata: To be returned untouched; with a known `answer`, that and the unknown fields beside it are in here too.
+        metadata: To be returned untouched; with a known `answer`, that and the unknown fields beside it are in here
+            too.
         file: Number of its file among those that are read, from 0.
     """
 
@@ -168,7 +171,10 @@ def _derived_id(index: int, content: bytes) -> str:
 
 
 def former_id(asked: ParsedQuestion) -> str | None:
-    """The id that earlier versions derived, from what was asked in the form in which it was asked; None if the question has an id of its own."""
+    """The id that earlier versions derived, from what was asked in the form in which it was asked.
+
+    None if the question has an id of its own.
+    """
     position = position_in(asked.request_id)
     return None if position is None else _derived_id(position, canonical(asked))
 
@@ -274,10 +280,16 @@ def _content_of_batch_line(fields: dict[str, Any]) -> tuple[str, dict[str, Any]]
 
 
 def _known_stranger(fields: dict[str, Any]) -> str | None:
-    """What a line is that is no question of ours and well known elsewhere, and what to make of it; None for any other."""
+    """What a line is that is no question of ours and well known elsewhere, and what to make of it.
+
+    None for any other.
+    """
     params = fields.get("params")
     if "custom_id" in fields and isinstance(params, dict) and "messages" in params:
-        own = '{"id": ..., "messages": ..., "params": {"max_tokens": ...}}, with `system` as the first message and `stop_sequences` as `stop`'
+        own = (
+            '{"id": ..., "messages": ..., "params": {"max_tokens": ...}}, with `system` as the first message and '
+            "`stop_sequences` as `stop`"
+        )
         return f"it is a line of an Anthropic message batch (`custom_id`, `params`); write {own}"
     if {"role", "content"} <= fields.keys():
         return (

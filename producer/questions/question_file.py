@@ -1,8 +1,9 @@
 """Files of questions -> checked questions. Knows nothing of Redis.
 
-They are read twice: `check_questions` goes through all of them before anything is sent, so that a slip in the last line costs no GPU time, and
-`read_checked` then gives the questions one by one. Neither holds a file in memory. Which files are meant is in `sources`, how a file is cut into
-entries in `formats`, what an entry may say in `shaping` and `asking`, how equal ids are found in `identity`.
+They are read twice: `check_questions` goes through all of them before anything is sent, so that a slip in the last line
+costs no GPU time, and `read_checked` then gives the questions one by one. Neither holds a file in memory. Which files
+are meant is in `sources`, how a file is cut into entries in `formats`, what an entry may say in `shaping` and `asking`,
+how equal ids are found in `identity`.
 """
 
 from __future__ import annotations
@@ -54,14 +55,18 @@ class ReadingLimits:
     """What a file may ask of this machine.
 
     Attributes:
-        max_question_bytes: Longest entry, in bytes as it stands in the file. Longer ones are passed over without being held in memory.
+        max_question_bytes: Longest entry, in bytes as it stands in the file. Longer ones are passed over without being
+            held in memory.
     """
 
     max_question_bytes: int = 1024 * 1024
 
 
 class ModelUse(NamedTuple):
-    """Questions that name the same model, or none: how many, and where the first of them stands, such as `questions.jsonl:4`."""
+    """Questions that name the same model, or none.
+
+    How many, and where the first of them stands, such as `questions.jsonl:4`.
+    """
 
     questions: int
     first_place: str
@@ -75,7 +80,8 @@ class Checked:
         count: Questions that are asked of them, unusable ones included; their indices are 0 to count - 1.
         positions: Where these are among all questions of the files, from 0; None if they are all.
         invalid: How many of them are `Invalid` when read by `read_checked`, duplicates included.
-        fingerprint: What is asked, by which ids, in which order, as 32 hexadecimal digits. The same for the same questions in another format.
+        fingerprint: What is asked, by which ids, in which order, as 32 hexadecimal digits. The same for the same
+            questions in another format.
         total_bytes: Size of all questions that can be used, in bytes as they stand in the file.
         forms: What each file is.
         file_ids: Tell whether the files are still the ones that were checked.
@@ -118,8 +124,9 @@ def check_questions(
         tick: Called with the number of questions so far, now and then.
 
     Raises:
-        UsageError: A file cannot be read, has not the columns it should, or changed meanwhile; there is no question, or far too many repeated
-            ids; or questions cannot be used and `skip_invalid` is off, with the first of them by line.
+        UsageError: A file cannot be read, has not the columns it should, or changed meanwhile; there is no question, or
+            far too many repeated ids; or questions cannot be used and `skip_invalid` is off, with the first of them by
+            line.
     """
     file_ids = tuple(map(identify, source.files))
     forms = tuple(map(_form_finder(source), source.files))
@@ -178,7 +185,8 @@ def read_checked(source: Source, limits: ReadingLimits, checked: Checked) -> Ite
     """Read files that have been checked: `checked.count` questions in their order, no two with the same id.
 
     Raises:
-        UsageError: The files are not those that were checked: on the first question, or as soon as it shows. Also as `read_questions` does.
+        UsageError: The files are not those that were checked: on the first question, or as soon as it shows. Also as
+            `read_questions` does.
     """
     _ensure_unchanged(source, checked.file_ids)
     count = 0

@@ -28,7 +28,8 @@ class Source:
         files: Read one after the other.
         shape: How rows become questions.
         csv: How tables as text are written.
-        format: What files are whose first bytes do not tell; `auto` goes by the ending of the name, and takes what says nothing for JSON.
+        format: What files are whose first bytes do not tell; `auto` goes by the ending of the name, and takes what says
+            nothing for JSON.
         selection: Which of the questions are asked.
     """
 
@@ -46,7 +47,8 @@ class Source:
 def find_files(names: Iterable[str]) -> tuple[Path, ...]:
     """The files that are meant, in the order of the names; those of one pattern by name.
 
-    A folder that `save_to_disk` of Hugging Face's datasets made stands for its files. A name with `*`, `?` or `[` that is no file is a pattern.
+    A folder that `save_to_disk` of Hugging Face's datasets made stands for its files. A name with `*`, `?` or `[` that
+    is no file is a pattern.
 
     Raises:
         UsageError: A pattern fits nothing, a folder is something else, or a file is named twice.
@@ -98,7 +100,10 @@ def _files_of_dataset(folder: Path) -> Sequence[Path]:
         names = [str(entry["filename"]) for entry in state["_data_files"]]
         is_selection = bool(state.get("_indices_data_files"))
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{state_file}: it does not say which files the data set has ({type(error).__name__}); save the data set again"
+        msg = (
+            f"{state_file}: it does not say which files the data set has ({type(error).__name__}); save the data set "
+            "again"
+        )
         raise UsageError(msg) from None
     if is_selection:
         msg = (

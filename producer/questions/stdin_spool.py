@@ -24,8 +24,8 @@ def spool(stdin: BinaryIO, answers: Path, max_bytes: int, tick: Callable[[int], 
 
     `tick` is called with the bytes that have come.
 
-    The file stays until every question has its answer: what made the questions may not make the same ones again. If it is there already, from an
-    attempt that was not finished, the input has to be the same.
+    The file stays until every question has its answer: what made the questions may not make the same ones again. If it
+    is there already, from an attempt that was not finished, the input has to be the same.
 
     Raises:
         UsageError: It is not the same; there is nothing in it, or more than `max_bytes`; or the disk is full.
@@ -40,12 +40,16 @@ def spool(stdin: BinaryIO, answers: Path, max_bytes: int, tick: Callable[[int], 
             scratch.replace(kept)
         elif not filecmp.cmp(scratch, kept, shallow=False):
             msg = (
-                f"standard input differs from {kept}, the questions of an earlier attempt that is not finished; resume that by naming it in "
+                f"standard input differs from {kept}, the questions of an earlier attempt that is not finished; resume "
+                "that by naming it in "
                 f"place of -, or choose another -o, or remove it to start over"
             )
             raise UsageError(msg)
     except OSError as error:
-        msg = f"cannot keep standard input in {kept}: {error.strerror or error}; make room, or write the questions to a file and name that"
+        msg = (
+            f"cannot keep standard input in {kept}: {error.strerror or error}; make room, or write the questions to a "
+            "file and name that"
+        )
         raise UsageError(msg) from None
     finally:
         with suppress(OSError):
@@ -62,7 +66,10 @@ def _copy(stdin: BinaryIO, path: Path, max_bytes: int, tick: Callable[[int], Non
             size += len(piece)
             tick(size)
             if size > max_bytes:
-                msg = f"standard input: it is longer than limits.max_stdin_bytes ({max_bytes}); raise that, or write the questions to a file"
+                msg = (
+                    f"standard input: it is longer than limits.max_stdin_bytes ({max_bytes}); raise that, or write the "
+                    "questions to a file"
+                )
                 raise UsageError(msg)
             file.write(piece)
     return size

@@ -69,7 +69,10 @@ class PromptTemplate:
                 raise UsageError(msg)
             return cls(data.decode(), str(path))
         except OSError as error:
-            msg = f"--template {short(text_or_file)}: {error.strerror}; give a file, or a text with a field in it, such as 'Q: {{{{ question }}}}'"
+            msg = (
+                f"--template {short(text_or_file)}: {error.strerror}; give a file, or a text with a field in it, such "
+                "as 'Q: {{ question }}'"
+            )
             raise UsageError(msg) from None
         except UnicodeDecodeError:
             msg = f"{path}: it is not UTF-8; save it as UTF-8"

@@ -59,7 +59,10 @@ def text() -> str:
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
-    """Name, help and parser of each, in order. argparse has no public way to look at what it was told; its names are as old as it is."""
+    """Name, help and parser of each, in order. argparse has no public way to look at what it was told.
+
+    Its names are as old as it is.
+    """
     for action in parser._actions:  # noqa: SLF001
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             about = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001

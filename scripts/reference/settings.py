@@ -1,4 +1,7 @@
-"""`python -m scripts.reference.settings` prints docs/configuration.md: every setting, from the fields that define them."""
+"""`python -m scripts.reference.settings` prints docs/configuration.md.
+
+Every setting, from the fields that define them.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,10 @@ def _section(section: KeyPath) -> Iterator[str]:
             secret = " **Secret.**" if path in schema_paths.SECRETS else ""
             takes = schema_paths.expected(path).partition(" (default ")[0]
             yield f"| `{path[-1]}` | {takes} | {_default(path)} | {schema_paths.FIELDS[path].description}{secret} |"
-    yield f"\nEnvironment: `{schema_paths.variable((*section, 'KEY'))}`, such as `{schema_paths.variable(next(_inside(section)))}`{_short_variable(section)}.\n"
+    yield (
+        f"\nEnvironment: `{schema_paths.variable((*section, 'KEY'))}`, such as "
+        f"`{schema_paths.variable(next(_inside(section)))}`{_short_variable(section)}.\n"
+    )
 
 
 def _inside(section: KeyPath) -> Iterator[KeyPath]:
@@ -80,7 +86,7 @@ def _inside(section: KeyPath) -> Iterator[KeyPath]:
 
 
 def _about(section: KeyPath) -> str:
-    return (schema_paths.KINDS[section][0].__doc__ or "").strip()
+    return " ".join((schema_paths.KINDS[section][0].__doc__ or "").split())
 
 
 def _short_variable(section: KeyPath) -> str:

@@ -1,6 +1,6 @@
-"""`python -m tests.chaos`: many seeded schedules of faults, and the scoreboard. A table goes to stderr, one JSON object to stdout.
+"""`python -m tests.chaos`: many seeded schedules of faults, and the scoreboard.
 
-With --add, nothing is run: scoreboards of earlier calls become one.
+A table goes to stderr, one JSON object to stdout. With --add, nothing is run: scoreboards of earlier calls become one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def main() -> int:
         f"{board.command}\nnetwork: {_network_words(network)}\n{board.redis}\nlogs of failed schedules: {folder}",
         file=sys.stderr,
     )
-    # A fresh process for each schedule: what one leaves behind cannot help or harm the next. Forked from one that has imported everything.
+    # A fresh process for each schedule: what one leaves behind cannot help or harm the next. Forked from one that has
+    # imported everything.
     fresh = multiprocessing.get_context("forkserver")
     fresh.set_forkserver_preload(["tests.chaos.driver"])
     with ProcessPoolExecutor(arguments.jobs, fresh, max_tasks_per_child=1) as pool:
@@ -82,7 +83,10 @@ def _show(figures: Mapping[str, Any]) -> int:
 def _network_words(network: str) -> str:
     if network == "namespaces":
         return "namespaces, one for each process; partitions lose packets"
-    return f"a proxy for each process, which holds up what it should pass; namespaces: {why_no_namespaces() or 'not wanted'}"
+    return (
+        "a proxy for each process, which holds up what it should pass; namespaces: "
+        f"{why_no_namespaces() or 'not wanted'}"
+    )
 
 
 def _tell(outcome: Outcome, number: int, of: int) -> None:
@@ -115,7 +119,10 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leases as users have them, and longer schedules: for the recovery time",
     )
-    words = "how processes are cut off from Redis: network namespaces need root and iproute2 (default: those, or else the proxy)"
+    words = (
+        "how processes are cut off from Redis: network namespaces need root and iproute2 (default: those, or else the "
+        "proxy)"
+    )
     parser.add_argument("--network", choices=("auto", *NETWORKS), default="auto", help=words)
     parser.add_argument(
         "--add", nargs="+", type=Path, metavar="FILE", help="run nothing, and add up what earlier calls wrote to stdout"

@@ -60,7 +60,8 @@ def check_files(fleet: FleetUnderTest, verdict: Verdict, *, may_expire: bool) ->
             say(f"{name}: {len(missing)} questions have no line, such as {missing[:3]}")
         if len(counted) < len(lines):
             say(
-                f"{name}: {len(lines) - len(counted)} lines too many, such as of {[one for one, count in counted.items() if count > 1][:3]}"
+                f"{name}: {len(lines) - len(counted)} lines too many, such as of "
+                f"{[one for one, count in counted.items() if count > 1][:3]}"
             )
         if unknown := [request_id for request_id in counted if request_id not in expected]:
             say(f"{name}: lines of unknown questions: {unknown[:3]}")
@@ -94,7 +95,8 @@ def check_ledger(fleet: FleetUnderTest, client: redis.Redis, verdict: Verdict) -
         is_whole = len(accepted) == len(fleet.ids[name]) or fleet.rolled_back
         if counted["missing"] or counted["duplicates"] or not is_whole or done - accepted:
             verdict.findings.append(
-                f"{name}: of {len(fleet.ids[name])} questions the ledger has {counted}, {len(done - accepted)} done unaccepted"
+                f"{name}: of {len(fleet.ids[name])} questions the ledger has {counted}, {len(done - accepted)} done "
+                "unaccepted"
             )
         if counts.get("accepted") != len(accepted):
             verdict.findings.append(

@@ -24,11 +24,17 @@ TICK_S = 0.02
 LONGEST_TICK_S = 12.0
 """One tick may start a Redis, which may take 10 s. Whatever takes longer was not the fleet."""
 FINISH_S = 45.0
-"""How long after the last fault the fleet may take for what was left, at short leases. It takes a few seconds; one that lost something, for ever."""
+"""How long after the last fault the fleet may take for what was left, at short leases.
+
+It takes a few seconds; one that lost something, for ever.
+"""
 HOPELESS_S = 8.0
 """The same where something is known to be lost."""
 SETTLE_S = 15.0
-"""How long after the last answer the queue may take to be empty: zombies' leases lapse, their batches are found answered."""
+"""How long after the last answer the queue may take to be empty.
+
+Zombies' leases lapse, their batches are found answered.
+"""
 
 
 @dataclass(slots=True)
@@ -91,7 +97,10 @@ def _cpu_s() -> float:
 
 
 class _Clock:
-    """Seconds since the beginning, without those in which this process did not run: a machine that was suspended has not seen a fleet hang."""
+    """Seconds since the beginning, without those in which this process did not run.
+
+    A machine that was suspended has not seen a fleet hang.
+    """
 
     def __init__(self) -> None:
         self._looked_at = time.monotonic()

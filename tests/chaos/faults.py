@@ -97,7 +97,10 @@ def _free_memory(fleet: FleetUnderTest, _fault: Fault) -> None:
 
 
 def _copy_data(fleet: FleetUnderTest, _fault: Fault) -> bool:
-    """What a replica has by now that hears no more: the beginning of the append-only file, which is what the primary sends."""
+    """What a replica has by now that hears no more.
+
+    The beginning of the append-only file, which is what the primary sends.
+    """
     if fleet.members["redis"].pid is None:
         return False
     fleet.server.copy_data()
@@ -132,7 +135,10 @@ def _flush_again(fleet: FleetUnderTest, _fault: Fault) -> None:
 
 
 def _forget(fleet: FleetUnderTest, fault: Fault) -> None:
-    """Its producer has ended. If its run can be forgotten, it asks other questions under the same names, in a file of their own."""
+    """Its producer has ended.
+
+    If its run can be forgotten, it asks other questions under the same names, in a file of their own.
+    """
     member = fleet.members[fault.target]
     if member.pid is None and not member.ended and fleet.command("forget", fault.target, name="forget")[0] == 0:
         fleet.ask_others(fault.target)
@@ -149,7 +155,10 @@ def _scale_back(fleet: FleetUnderTest, _fault: Fault) -> None:
 
 
 def _fill_disk(fleet: FleetUnderTest, fault: Fault) -> bool:
-    """No file of the process may grow beyond what its answers file has now, and a little: writes then fail half-way, as on a full disk."""
+    """No file of the process may grow beyond what its answers file has now, and a little.
+
+    Writes then fail half-way, as on a full disk.
+    """
     member, answers = fleet.members[fault.target], fleet.answers(fault.target)
     if member.pid is None or not answers.exists():
         return False

@@ -22,8 +22,10 @@ Place = tuple[str, int]
 EVERY_S = 0.2
 MOST_FINDINGS = 3
 
-# One script, so that what it sees belongs to one instant. KEYS: the stream of questions, then for each run the accepted and the done ones.
-# ARGV[1]: prefix of RQ's job keys. Returns {encoded questions in the stream, encoded batches, those of them that no worker was given, bitmaps}.
+# One script, so that what it sees belongs to one instant. KEYS: the stream of questions, then for each run the accepted
+# and the done ones.
+# ARGV[1]: prefix of RQ's job keys. Returns {encoded questions in the stream, encoded batches, those of them that no
+#     worker was given, bitmaps}.
 _SEE = """
 local waiting, batches, untouched, bitmaps = {}, {}, {}, {}
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+')) do table.insert(waiting, entry[2][2]) end
@@ -78,7 +80,8 @@ def problems(seen: Instant, forgotten: Collection[str] = (), *, rolled_back: boo
     """What is wrong about it.
 
     Args:
-        forgotten: Runs whose names stand for other questions by now: what is still queued of the old ones cannot be told from theirs here.
+        forgotten: Runs whose names stand for other questions by now: what is still queued of the old ones cannot be
+            told from theirs here.
         rolled_back: Redis has lost its last writes: workers answer what in its eyes was never given to them.
     """
     places, accepted, done = Counter([*seen.untouched, *seen.begun]), seen.accepted, seen.done
@@ -93,7 +96,8 @@ def problems(seen: Instant, forgotten: Collection[str] = (), *, rolled_back: boo
     handed_out_again = done.intersection(seen.untouched).intersection(places)
     if handed_out_again and not rolled_back:
         found.append(
-            f"{len(handed_out_again)} questions with a record were waiting for their first worker, such as {_some(handed_out_again)}"
+            f"{len(handed_out_again)} questions with a record were waiting for their first worker, such as "
+            f"{_some(handed_out_again)}"
         )
     return found
 

@@ -100,7 +100,8 @@ class Namespaces:
         self._switch(f"link set {self._port(name)} master switch", self._neighbour(name, _mac(self._number[name])))
 
     def reset(self, name: str) -> None:
-        # While nothing arrives yet: what is on its way will meet a connection that is gone. If Redis does not answer now, it arrives late.
+        # While nothing arrives yet: what is on its way will meet a connection that is gone. If Redis does not answer
+        # now, it arrives late.
         with (
             contextlib.suppress(redis.RedisError),
             redis.Redis(unix_socket_path=str(self._socket), socket_timeout=1, protocol=2) as client,
@@ -124,7 +125,8 @@ class Namespaces:
         self._switch(*switch)
         for name in self._number:
             host = ["link set lo up", f"address add {self._address(name)}/24 dev eth0", "link set eth0 up"]
-            # Asked for who has the address, a port that is off the switch would say that it has, as it belongs to the same kernel.
+            # Asked for who has the address, a port that is off the switch would say that it has, as it belongs to the
+            # same kernel.
             _ip(
                 self.place(name), *host, f"neighbour replace {REDIS_ADDRESS} lladdr {SWITCH_MAC} dev eth0 nud permanent"
             )

@@ -12,7 +12,9 @@ from tests.chaos.proxied import Proxies
 
 
 class Network(AbstractContextManager[Any], Protocol):
-    """Between every process of the fleet and Redis, a link of its own. Used in a `with` statement, in which Redis is started.
+    """Between every process of the fleet and Redis, a link of its own.
+
+    Used in a `with` statement, in which Redis is started.
 
     Attributes:
         kind: How it fails, for the scoreboard.

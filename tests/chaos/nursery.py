@@ -1,7 +1,8 @@
 """Starts programs of the fleet by forking a process that has imported them already.
 
-Each program is a process of its own all the same, with its own session, environment and log, and is stopped and killed for real. Only the second
-that Python takes to import what a program needs is saved: with ten programs and as many restarts that was most of what a schedule cost.
+Each program is a process of its own all the same, with its own session, environment and log, and is stopped and killed
+for real. Only the second that Python takes to import what a program needs is saved: with ten programs and as many
+restarts that was most of what a schedule cost.
 """
 
 from __future__ import annotations
@@ -88,7 +89,10 @@ class Child:
 
 
 class Nursery:
-    """Used in a `with` statement, at whose end all its children must have ended. Enter it while this process has one thread."""
+    """Used in a `with` statement, at whose end all its children must have ended.
+
+    Enter it while this process has one thread.
+    """
 
     def __enter__(self) -> Self:
         self._ours, theirs = FORKING.Pipe()

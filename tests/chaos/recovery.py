@@ -1,4 +1,7 @@
-"""How long the batches of a killed worker are out of work: until another worker has each of them, or until it is answered."""
+"""How long the batches of a killed worker are out of work.
+
+Until another worker has each of them, or until it is answered.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Seed -> schedule of faults, as data. Pure: the same seed gives the same schedule everywhere, and nothing is done yet."""
+"""Seed -> schedule of faults, as data.
+
+Pure: the same seed gives the same schedule everywhere, and nothing is done yet.
+"""
 
 from __future__ import annotations
 
@@ -60,12 +63,19 @@ class Kind:
 
 
 PARTITIONS = ("late", "lost", "deaf")
-"""Late: what was sent before or during the partition arrives after it. Lost: connections break at its end. Deaf: requests arrive, replies do not."""
+"""Late: what was sent before or during the partition arrives after it. Lost: connections break at its end.
+
+Deaf: requests arrive, replies do not.
+"""
 
 FULLNESS = ("half", "brim")
-"""Half: `maxmemory` is half of what is used. Brim: a little more than is used, which records of small answers then fill."""
+"""Half: `maxmemory` is half of what is used.
 
-# A process that was killed is restarted when the fault is over, as a supervisor would. Stops outlast the leases: zombies come back.
+Brim: a little more than is used, which records of small answers then fill.
+"""
+
+# A process that was killed is restarted when the fault is over, as a supervisor would. Stops outlast the leases:
+# zombies come back.
 KINDS = {
     "kill-worker": Kind(WORKERS, "process", (0.2, 1.5)),
     "kill-batcher": Kind(BATCHERS, "process", (0.2, 1.5)),
@@ -129,7 +139,8 @@ class Schedule:
 
     Attributes:
         faults: In the order in which they begin.
-        batch_size, capacity, max_waiting_batches: Settings of the fleet; small, so that much is in every place at every time.
+        batch_size, capacity, max_waiting_batches: Settings of the fleet; small, so that much is in every place at every
+            time.
     """
 
     seed: int
@@ -140,7 +151,10 @@ class Schedule:
     faults: tuple[Fault, ...]
 
     def __str__(self) -> str:
-        shape = f"batches of {self.batch_size}, {self.capacity} at once in a worker, at most {self.max_waiting_batches} batches waiting"
+        shape = (
+            f"batches of {self.batch_size}, {self.capacity} at once in a worker, at most {self.max_waiting_batches} "
+            "batches waiting"
+        )
         return "\n".join([f"seed {self.seed}: {shape}", *(f"  {fault}" for fault in self.faults)])
 
 

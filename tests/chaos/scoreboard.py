@@ -120,7 +120,10 @@ def spread(values: Sequence[float]) -> dict[str, float | int]:
 def told(outcome: Outcome) -> str:
     """What went wrong under one schedule, and how to see it again."""
     found = "\n".join(f"  FOUND {finding}" for finding in outcome.findings)
-    return f"{outcome.schedule}\n{found}\n  logs: {outcome.folder}\n  again: scripts/chaos --seeds 1 --from {outcome.schedule.seed}"
+    return (
+        f"{outcome.schedule}\n{found}\n  logs: {outcome.folder}\n  again: scripts/chaos --seeds 1 --from "
+        f"{outcome.schedule.seed}"
+    )
 
 
 def _counted(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

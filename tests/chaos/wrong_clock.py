@@ -1,7 +1,7 @@
-"""A clock that is wrong in one process: what Python's `time.time` says there is shifted. Its monotonic clock stays right, as on a real machine.
+"""A clock that is wrong in one process: what Python's `time.time` says there is shifted.
 
-Made without root and without a preloaded library. What asks the kernel past Python (`datetime.now`) is not shifted; of the fleet only RQ's own
-bookkeeping does.
+Its monotonic clock stays right, as on a real machine. Made without root and without a preloaded library. What asks the
+kernel past Python (`datetime.now`) is not shifted; of the fleet only RQ's own bookkeeping does.
 """
 
 from __future__ import annotations

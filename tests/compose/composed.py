@@ -142,7 +142,10 @@ class Composed:
         return [worker for worker in self.status()["workers"] if worker["state"] == state]
 
     def kill(self, container: str, *, for_good: bool = False) -> None:
-        """SIGKILL to all of a container, from outside: Docker takes it for a crash, and starts it again unless it is `for_good`."""
+        """SIGKILL to all of a container, from outside.
+
+        Docker takes it for a crash, and starts it again unless it is `for_good`.
+        """
         if for_good:
             subprocess.run(["docker", "update", "--restart=no", container], check=True, capture_output=True)  # noqa: S603, S607 (ours)
         os.kill(int(self.inspect(container, "{{.State.Pid}}")), signal.SIGKILL)

@@ -1,4 +1,7 @@
-"""A fleet in containers, for tests that need Docker. `scripts/test-compose` runs them; a plain pytest leaves them out."""
+"""A fleet in containers, for tests that need Docker.
+
+`scripts/test-compose` runs them; a plain pytest leaves them out.
+"""
 
 from __future__ import annotations
 

@@ -33,9 +33,10 @@ def assert_answered_once(fleet: Composed, ids: list[str], run: str) -> None:
 
 
 def test_20000_questions_while_the_fleet_grows_shrinks_and_loses_parts(fleet: Composed) -> None:
-    """From one worker to four, two and three; then a worker and the leading batcher are killed, and Redis restarts. Nothing is lost or doubled.
+    """From one worker to four, two and three; then a worker and the leading batcher are killed, and Redis restarts.
 
-    Scaling down is no accident: a worker that is told to go finishes what it has, so that until the first kill every answer was a first attempt.
+    Nothing is lost or doubled. Scaling down is no accident: a worker that is told to go finishes what it has, so that
+    until the first kill every answer was a first attempt.
     """
     fleet.configure(CONFIG)
     fleet.environ["STUB_STEP_S"] = "0.013"
@@ -93,7 +94,8 @@ def test_scaling_down_takes_less_than_the_grace_and_does_no_question_twice(fleet
     assert set(endings) == left
     assert len(left) == 3
     print(
-        f"scaled down in {returned_s:.1f} s of {grace_s:.0f} s; workers took {sorted(round(ending.took_s, 1) for ending in endings.values())} s"
+        f"scaled down in {returned_s:.1f} s of {grace_s:.0f} s; workers took "
+        f"{sorted(round(ending.took_s, 1) for ending in endings.values())} s"
     )
     assert {(ending.exit_code, ending.signals) for ending in endings.values()} == {(0, ("15",))}
     # Shorter than a second, and there was nothing to finish.

@@ -1,4 +1,7 @@
-"""What the two images are made of: no secret, nothing of the checkout but the packages, no root; and what vLLM's image must have for ours."""
+"""What the two images are made of: no secret, nothing of the checkout but the packages, no root.
+
+And what vLLM's image must have for ours.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from tests.compose.composed import FILES, ROOT, Composed
 
 SECRET = "hunter2hunter2"  # noqa: S105 (that is the test)
 STAND_IN = "vllm/vllm-openai:stand-in"
-"""In the place of vLLM's own image, which is 10 GB: its entry point, folder, users and caches, and packages with the names of two of its own."""
+"""In the place of vLLM's own image, which is 10 GB.
+
+Its entry point, folder, users and caches, and packages with the names of two of its own.
+"""
 PYTHON = os.environ.get("PYTHON_IMAGE", "")
 ARGUMENTS = ["--build-arg", f"PYTHON_IMAGE={PYTHON}"] if PYTHON else []
 
@@ -97,7 +103,10 @@ def test_dockers_own_checks_find_nothing() -> None:
 
 
 def test_both_images_run_the_same_command_and_none_as_root(images: list[str]) -> None:
-    """Both are built from one Dockerfile; what is tested of the one holds for the other. The entry point of vLLM's image is none of ours."""
+    """Both are built from one Dockerfile; what is tested of the one holds for the other.
+
+    The entry point of vLLM's image is none of ours.
+    """
     for image in images:
         said = in_image(image, "id -u; batchfleet --help")
         assert said.startswith("10001\n")
@@ -108,12 +117,18 @@ def test_both_images_run_the_same_command_and_none_as_root(images: list[str]) ->
 
 
 def test_no_image_holds_a_secret_or_a_file_that_is_only_ours(images: list[str]) -> None:
-    """Neither in its history nor in its files; and of the checkout, only the packages: no tests, no documents, no Git."""
+    """Neither in its history nor in its files; and of the checkout, only the packages.
+
+    No tests, no documents, no Git.
+    """
     for image in images:
         assert SECRET not in docker("history", "--no-trunc", image).stdout
         grep = f"grep -rl {SECRET} / --exclude-dir=proc --exclude-dir=sys 2>/dev/null"
         assert in_image(image, f"{grep}; true") == ""
-        find = "find / -xdev -name .git -o -name '.env*' -o -name .cache -o -path /opt/batchfleet/tests -o -path /opt/batchfleet/docs"
+        find = (
+            "find / -xdev -name .git -o -name '.env*' -o -name .cache -o -path /opt/batchfleet/tests -o -path "
+            "/opt/batchfleet/docs"
+        )
         assert in_image(image, f"{find} 2>/dev/null; true") == ""
 
 
@@ -129,7 +144,10 @@ def test_our_own_layers_are_small(images: list[str]) -> None:
 
 def test_the_gpu_image_leaves_the_packages_of_its_base_alone(images: list[str]) -> None:
     """They are where they were, of the versions that they had, and go before ours; ours fill in what is missing."""
-    script = "import redis, tomlkit, torch, vllm; print(*(one.__file__ for one in (vllm, torch, tomlkit, redis)), tomlkit.__version__)"
+    script = (
+        "import redis, tomlkit, torch, vllm; print(*(one.__file__ for one in (vllm, torch, tomlkit, redis)), "
+        "tomlkit.__version__)"
+    )
 
     vllm, torch, shared, only_ours, version = in_image(images[1], f'python3 -c "{script}"').split()
 
@@ -140,7 +158,10 @@ def test_the_gpu_image_leaves_the_packages_of_its_base_alone(images: list[str]) 
 
 def test_the_gpu_image_writes_to_its_cache_and_nowhere_else(images: list[str]) -> None:
     """A new volume at /cache is the user's; models and compiled kernels go there, since it is the home, with Hugging Face's folder in it."""
-    script = 'touch /cache/here ~/there && mkdir -p "$HF_HOME" && echo "$HOME $HF_HOME $(whoami)"; touch /opt/batchfleet/no 2>&1 || true'
+    script = (
+        'touch /cache/here ~/there && mkdir -p "$HF_HOME" && echo "$HOME $HF_HOME $(whoami)"; touch /opt/batchfleet/no '
+        "2>&1 || true"
+    )
 
     wrote, refused = in_image(images[1], script, "--volume", "/cache").splitlines()
 

@@ -9,7 +9,10 @@ EIGHT = [f"GPU-{number}" for number in range(8)]
 
 
 def test_four_of_five_hold_disjoint_slices_and_the_fifth_replaces_one_that_dies(fleet: Composed) -> None:
-    """Slices of two. The fifth stands by, healthy and visible; 15 seconds after a kill it holds the dead worker's GPUs."""
+    """Slices of two.
+
+    The fifth stands by, healthy and visible; 15 seconds after a kill it holds the dead worker's GPUs.
+    """
     fleet.configure("vllm_args: {tensor_parallel_size: 2}\n")
     fleet.environ["IMAGINARY_GPUS"] = ",".join(EIGHT)
     fleet.up(workers=5)

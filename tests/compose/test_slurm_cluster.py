@@ -85,7 +85,10 @@ def cluster(built: None, tmp_path: Path) -> Iterator[Cluster]:  # noqa: ARG001 (
 
 @pytest.mark.slow
 def test_a_job_that_runs_out_of_time_goes_on_where_it_stopped(cluster: Cluster, tmp_path: Path) -> None:
-    """Slurm's warning before the end lets workers of both nodes finish what they hold; the same command again gets the rest, each answer once."""
+    """Slurm's warning before the end lets workers of both nodes finish what they hold.
+
+    The same command again gets the rest, each answer once.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 3_000)
     answers = tmp_path / "answers.jsonl"
     (tmp_path / "fleet.yaml").write_text("model: {generator_settings: {model: stub}}\n")

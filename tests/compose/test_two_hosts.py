@@ -42,7 +42,10 @@ def hosts() -> Iterator[list[str]]:
 
 
 def test_two_hosts_share_one_queue(hosts: list[str], tmp_path: Path) -> None:
-    """Redis and the batchers on the first, a worker on each: both answer, each question once; `down --all` ends the workers, then the queue."""
+    """Redis and the batchers on the first, a worker on each: both answer, each question once.
+
+    `down --all` ends the workers, then the queue.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 2_000)
     common = {
         **os.environ,

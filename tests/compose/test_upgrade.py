@@ -80,7 +80,10 @@ def assert_answered_once(fleet: Composed, producer: subprocess.Popen[str], name:
 @pytest.mark.slow
 @pytest.mark.usefixtures("next_image")
 def test_the_next_version_takes_over_under_load(fleet: Composed) -> None:
-    """Old producers are answered by both; what a new one asks waits for new workers, while the old ones work on; nothing is lost or done twice."""
+    """Old producers are answered by both; what a new one asks waits for new workers, while the old ones work on.
+
+    Nothing is lost or done twice.
+    """
     fleet.configure("limits: {run_window: 20000}\n")
     fleet.environ["STUB_STEP_S"] = "0.02"
     fleet.up(workers=2)

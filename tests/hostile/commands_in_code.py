@@ -1,4 +1,7 @@
-"""Which Redis commands the code of a fleet can send, read from the code itself: what no test happens to run is found as well."""
+"""Which Redis commands the code of a fleet can send, read from the code itself.
+
+What no test happens to run is found as well.
+"""
 
 from __future__ import annotations
 

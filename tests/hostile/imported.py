@@ -1,4 +1,7 @@
-"""What attacks name as function, callback or class: whoever imports it leaves a file behind. A worker could: it is on its path."""
+"""What attacks name as function, callback or class: whoever imports it leaves a file behind.
+
+A worker could: it is on its path.
+"""
 
 import os
 from pathlib import Path

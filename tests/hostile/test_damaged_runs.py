@@ -1,4 +1,7 @@
-"""What a stranger, or a person by mistake, does to a run: it continues, or its producer says what is wrong and what to do."""
+"""What a stranger, or a person by mistake, does to a run.
+
+It continues, or its producer says what is wrong and what to do.
+"""
 
 from __future__ import annotations
 
@@ -204,7 +207,10 @@ def test_dead_letters_are_tried_again_or_say_why_not(
     asked: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A whole batch that can be read by now is queued again; a letter that was cut, is a whole key, or is nobody's, says so."""
+    """A whole batch that can be read by now is queued again.
+
+    A letter that was cut, is a whole key, or is nobody's, says so.
+    """
 
     def dead(*arguments: str) -> tuple[int, str]:
         capsys.readouterr()

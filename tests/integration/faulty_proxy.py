@@ -21,7 +21,9 @@ _BLOCK_BYTES = 65_536
 
 
 class FaultyProxy:
-    """One request on each connection. `decide` is asked for the fate of each POST, told its body; all else is passed on.
+    """One request on each connection.
+
+    `decide` is asked for the fate of each POST, told its body; all else is passed on.
 
     Attributes:
         port: Where it listens, on the loopback, inside its `with` block.

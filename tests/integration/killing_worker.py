@@ -1,4 +1,7 @@
-"""A worker whose vLLM engine is killed whenever it is given a question with the marker in it: `python killing_worker.py ARGUMENTS OF batchfleet`."""
+"""A worker whose vLLM engine is killed whenever it is given a question with the marker in it.
+
+`python killing_worker.py ARGUMENTS OF batchfleet`.
+"""
 
 from __future__ import annotations
 

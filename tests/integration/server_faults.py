@@ -20,7 +20,10 @@ from tests.unit.scripted_server import MODEL, Asked, Reply, ScriptedServer, a_te
 from wire.errors import EngineUnusableError
 
 PAGE = Path(__file__).parents[2] / "docs" / "engines.md"
-HEADINGS = "| what the server does | to one question: once, or for a while | for ever | to all: once, or for a while | for ever |\n|---|---|---|---|---|\n"
+HEADINGS = (
+    "| what the server does | to one question: once, or for a while | for ever | to all: once, or for a while | for "
+    "ever |\n|---|---|---|---|---|\n"
+)
 
 HTML = {"content-type": "text/html"}
 OTHERS: Mapping[str, Reply] = {

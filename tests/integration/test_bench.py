@@ -1,4 +1,7 @@
-"""The benchmarks run and say what they measured. Their timings are nobody's business here: machines that run tests are busy."""
+"""The benchmarks run and say what they measured.
+
+Their timings are nobody's business here: machines that run tests are busy.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,10 @@ def test_throughput_accounts_for_every_program(tmp_path: Path) -> None:
 
 
 def test_batching_compares_fleets_with_other_ways_to_feed(tmp_path: Path) -> None:
-    """Each size is answered in full and set against the ideal; the ways to feed come out in the order that logic demands, and in a drawing."""
+    """Each size is answered in full and set against the ideal.
+
+    The ways to feed come out in the order that logic demands, and in a drawing.
+    """
     arguments = (
         "--count",
         "240",
@@ -96,7 +102,10 @@ def test_batching_compares_fleets_with_other_ways_to_feed(tmp_path: Path) -> Non
 
 @pytest.mark.vllm
 def test_engine_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path) -> None:
-    """Two real engines in turn: raw vLLM fed in every way, and a fleet at each batch size; only what has no barriers counts as raw at its best."""
+    """Two real engines in turn: raw vLLM fed in every way, and a fleet at each batch size.
+
+    Only what has no barriers counts as raw at its best.
+    """
     generator = {"hf_model_id": str(tiny_model.cached()), "vllm_args": tiny_model.ENGINE_ARGUMENTS}
     (tmp_path / "tiny.yaml").write_text(json.dumps({"model": {"generator_settings": generator}}), encoding="utf-8")
     arguments = (

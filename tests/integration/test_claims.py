@@ -1,4 +1,7 @@
-"""How much a worker takes, on a real Redis: all that fits while its engine has room, and beyond that only from a backlog."""
+"""How much a worker takes, on a real Redis.
+
+All that fits while its engine has room, and beyond that only from a backlog.
+"""
 
 from __future__ import annotations
 

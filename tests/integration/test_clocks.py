@@ -50,7 +50,10 @@ def test_a_producer_learns_the_time_as_it_opens_its_run(client: redis.Redis) -> 
 def test_a_clock_that_is_set_during_a_run_changes_no_deadline(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A producer asks the server once and then sends for hours; meanwhile its machine's clock may be put back by an hour."""
+    """A producer asks the server once and then sends for hours.
+
+    Meanwhile its machine's clock may be put back by an hour.
+    """
     sender = Sender(client, KEYS, "run-1", {"questions": "x"}, 1, ProducerOptions())
     sender.open()
 

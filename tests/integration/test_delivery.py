@@ -1,4 +1,7 @@
-"""What a producer does between Redis and its disk: a record is forgotten only when its line is safe, and its line is written once."""
+"""What a producer does between Redis and its disk.
+
+A record is forgotten only when its line is safe, and its line is written once.
+"""
 
 from __future__ import annotations
 
@@ -209,7 +212,10 @@ def test_answers_whose_file_was_removed_are_kept(
 
 
 class Recording(Sender):
-    """Notes what became of each submission. Some replies are lost: before the submission has reached Redis, or after."""
+    """Notes what became of each submission.
+
+    Some replies are lost: before the submission has reached Redis, or after.
+    """
 
     outcomes: ClassVar[list[str]] = []
     lost_before: ClassVar[set[int]] = set()
@@ -238,7 +244,10 @@ def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def run_with_workers(
     what: FileRun, server: PrivateRedis, client: redis.Redis, options: ProducerOptions, at_once: int
 ) -> list[str]:
-    """Run it beside workers that answer so many questions while the producer turns once. Returns the ids in the answers file."""
+    """Run it beside workers that answer so many questions while the producer turns once.
+
+    Returns the ids in the answers file.
+    """
     publish = client.register_script(load_script("wire", "publish"))
     keys = [KEYS.run(RUN), KEYS.done(RUN), KEYS.records(RUN), KEYS.pending, KEYS.runs]
     answered = 0
@@ -275,7 +284,10 @@ def test_a_lost_reply_does_not_have_the_file_read_again(
     outcomes: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """To get back to where it was in a file of millions takes minutes, in which nothing is collected. The cursor says what was accepted."""
+    """To get back to where it was in a file of millions takes minutes, in which nothing is collected.
+
+    The cursor says what was accepted.
+    """
     read: list[int] = []
 
     def counted(*arguments: Any) -> Iterator[ParsedQuestion | Invalid]:  # noqa: ANN401 (passed on)
@@ -354,7 +366,10 @@ def test_a_line_whose_id_is_no_text_is_named(tmp_path: Path) -> None:
 
 
 def test_what_editors_leave_in_the_answers_is_mended(tmp_path: Path) -> None:
-    """A byte order mark, a blank line, and a last line that is whole but for its end: each answer counts, and the next begins a line."""
+    """A byte order mark, a blank line, and a last line that is whole but for its end.
+
+    Each answer counts, and the next begins a line.
+    """
     path = tmp_path / "answers.jsonl"
     what = a_file_run(tmp_path, 3)
     with AnswersFile(path) as answers:

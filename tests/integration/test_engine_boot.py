@@ -1,4 +1,7 @@
-"""vLLM that cannot start: the worker says why and what to change, and leaves no process behind. And vLLM that dies later."""
+"""vLLM that cannot start: the worker says why and what to change, and leaves no process behind.
+
+And vLLM that dies later.
+"""
 
 from __future__ import annotations
 
@@ -153,7 +156,8 @@ async def test_starting_takes_no_longer_than_allowed(
     """Its processes are ended, and what it was at is told; meanwhile the log shows that it is still starting."""
     monkeypatch.setattr("gpu_worker.engines.vllm.boot.PROGRESS_EVERY_S", 0.5)
     caplog.set_level(logging.INFO, "gpu_worker")
-    library.engine_argument_names()  # Imported, vLLM starts its process at once; and no machine is ready in four seconds then.
+    # Imported, vLLM starts its process at once; and no machine is ready in four seconds then.
+    library.engine_argument_names()
     began = time.monotonic()
 
     message = await boot_error(an_engine(startup_timeout_s=4.0))
@@ -182,7 +186,10 @@ async def test_starting_can_be_cancelled() -> None:
 
 
 async def test_a_killed_engine_is_noticed_by_everyone_and_stops_cleanly() -> None:
-    """Every question that was in it says so within seconds, and so does the next heartbeat; the answers before are good."""
+    """Every question that was in it says so within seconds, and so does the next heartbeat.
+
+    The answers before are good.
+    """
     engine = an_engine()
     before = processes_below_me()
     await engine.start()

@@ -66,7 +66,10 @@ class Engines:
         self._server: VllmServer | None = None
 
     async def get(self, kind: str) -> Engine:
-        """Started, and stopped when the module is through. One that did not start is not tried again: that takes minutes, each time."""
+        """Started, and stopped when the module is through.
+
+        One that did not start is not tried again: that takes minutes, each time.
+        """
         if kind in self._failed:
             pytest.fail(
                 f"the engine ({kind}) did not start, as an earlier test shows: {self._failed[kind]}", pytrace=False
@@ -263,7 +266,10 @@ async def test_an_answer_can_be_begun(engines: Engines, kind: str) -> None:
 
 @every_vllm
 async def test_the_model_s_own_sampling_defaults_are_not_used(engines: Engines, kind: str) -> None:
-    """Its generation_config asks for a temperature of 1.9; but the second token that ends a text stands only there, and does end it."""
+    """Its generation_config asks for a temperature of 1.9.
+
+    But the second token that ends a text stands only there, and does end it.
+    """
     engine = await engines.get(kind)
 
     assert await completed(engine, asking(max_tokens=40)) == await completed(engine, asking(max_tokens=40))
@@ -616,7 +622,10 @@ KEPT_FAILING: dict[str, tuple[Fate, str, str]] = {
 async def test_a_question_at_which_the_server_keeps_failing_is_refused_alone(
     engines: Engines, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Others are answered meanwhile; whoever asks it again may be luckier. The key appears in no log, however talkative, and in no record."""
+    """Others are answered meanwhile; whoever asks it again may be luckier.
+
+    The key appears in no log, however talkative, and in no record.
+    """
     caplog.set_level(logging.DEBUG)
     fate, refused_as, message = KEPT_FAILING[name]
 
@@ -667,7 +676,10 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "wrong model": (
         {"model": "tinny"},
-        r"does not serve a model 'tinny'; did you mean 'tiny'\?; it serves 'tiny', 'poet': set model.generator_settings.model",
+        (
+            r"does not serve a model 'tinny'; did you mean 'tiny'\?; it serves 'tiny', 'poet': set "
+            r"model.generator_settings.model"
+        ),
     ),
     "no API": (
         {"server": "http://127.0.0.1/elsewhere"},
@@ -675,7 +687,10 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "nobody": (
         {"port": 9},
-        r"no answer from http://127.0.0.1:9/v1 within 1 s .*: connection refused: nothing listens there; check server and port",
+        (
+            r"no answer from http://127.0.0.1:9/v1 within 1 s .*: connection refused: nothing listens there; check server "
+            r"and port"
+        ),
     ),
 }
 

@@ -41,7 +41,10 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[subprocess.Popen[str], Path]]]:
-    """Two processes with a busy engine each, and their temporary directories; started together, as booting takes long."""
+    """Two processes with a busy engine each, and their temporary directories.
+
+    Started together, as booting takes long.
+    """
     folder = tmp_path_factory.mktemp("owners")
     script = folder / "owner.py"
     script.write_text(OWNER)

@@ -1,4 +1,7 @@
-"""Queued questions that nobody wants end without a worker, wherever they lie, and nothing else does. On a real Redis."""
+"""Queued questions that nobody wants end without a worker, wherever they lie, and nothing else does.
+
+On a real Redis.
+"""
 
 from __future__ import annotations
 

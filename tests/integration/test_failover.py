@@ -17,7 +17,10 @@ A_MOMENT_S = 3.0
 def test_a_primary_that_is_a_replica_for_a_moment_ends_nobody(
     redis_server: PrivateRedis, client: redis.Redis, tmp_path: Path
 ) -> None:
-    """An engine takes minutes to boot, and a run may be a night old: batcher, worker and producer wait until they may write again."""
+    """An engine takes minutes to boot, and a run may be a night old.
+
+    Batcher, worker and producer wait until they may write again.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 3000)
     answers = tmp_path / "answers.jsonl"
 

@@ -1,4 +1,7 @@
-"""What must not happen without a lease does not happen: hand-over, finish, renewal, return, each against a real Redis."""
+"""What must not happen without a lease does not happen.
+
+Hand-over, finish, renewal, return, each against a real Redis.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,10 @@ def test_a_question_is_in_the_stream_or_in_one_batch(client: redis.Redis) -> Non
 
 
 def test_a_batcher_that_lost_its_lease_changes_nothing(client: redis.Redis) -> None:
-    """A paused leader wakes up after another took over: its hand-over is refused, and the question stays where it was."""
+    """A paused leader wakes up after another took over.
+
+    Its hand-over is refused, and the question stays where it was.
+    """
     paused = leadership(client, "paused", lease_s=0.05)
     paused.hold()
     question = put_question(client)
@@ -178,7 +184,10 @@ async def test_a_lapsed_batch_goes_to_another_worker_with_everything_in_it(
 async def test_a_clock_that_is_set_at_the_server_takes_no_batch_from_a_living_worker(
     client: redis.Redis, aclient: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All leases lapse in that moment, and so they do while the machine sleeps: workers first get the time to renew them."""
+    """All leases lapse in that moment, and so they do while the machine sleeps.
+
+    Workers first get the time to renew them.
+    """
     batch = await claim_one(client, aclient, "w")
     server_s = 1000.0
     monkeypatch.setattr(client, "time", lambda: (int(server_s), 0))
@@ -209,7 +218,10 @@ async def test_a_worker_that_lost_its_lease_cannot_end_the_batch(
 async def test_a_worker_that_lost_its_lease_can_neither_renew_nor_return_it(
     client: redis.Redis, aclient: redis.asyncio.Redis
 ) -> None:
-    """Renewing would steal the batch back from the worker that answers it now; returning would have it answered a third time."""
+    """Renewing would steal the batch back from the worker that answers it now.
+
+    Returning would have it answered a third time.
+    """
     zombie = await claim_one(client, aclient, "zombie")
     await let_lapse(client)
     (current,) = await intake(aclient, "other").claim(10)

@@ -29,7 +29,10 @@ def used(client: redis.Redis) -> int:
 
 
 def test_a_full_redis_empties_itself(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
-    """A producer fills it up to its maxmemory. A batcher and a worker that come then answer all, and the producer continues as there is room."""
+    """A producer fills it up to its maxmemory.
+
+    A batcher and a worker that come then answer all, and the producer continues as there is room.
+    """
     questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     questions.write_text(
         "".join(
@@ -69,7 +72,10 @@ def accepted(client: redis.Redis) -> int:
 def test_a_producer_collects_while_redis_is_full(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
 ) -> None:
-    """No question more is accepted, and every one that was gets its line meanwhile; small ones, of which a full Redis refuses none by their size."""
+    """No question more is accepted, and every one that was gets its line meanwhile.
+
+    Small ones, of which a full Redis refuses none by their size.
+    """
     questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     write(questions, 4000, metadata=300 * "x")
     client.config_set("maxmemory", used(client) + 1024 * 1024)

@@ -19,7 +19,10 @@ def ids_in(client: redis.Redis, key: str) -> list[str]:
 
 
 def test_kills_from_outside_do_not_make_a_fleet_run_its_questions_one_by_one(client: redis.Redis) -> None:
-    """Forty workers died twice with what they held: some of it runs alone, the rest with others again, and each question is in one place."""
+    """Forty workers died twice with what they held.
+
+    Some of it runs alone, the rest with others again, and each question is in one place.
+    """
     leader = leadership(client, "one")
     leader.hold()
     over = hand_over(client, leader)

@@ -49,7 +49,10 @@ def test_priorities_of_one_model_count_as_queues(client: redis.Redis) -> None:
 
 
 def test_bytes_are_bounded(client: redis.Redis) -> None:
-    """A few long prompts fill a fleet as well as many short ones; the message has the figures and the setting's name."""
+    """A few long prompts fill a fleet as well as many short ones.
+
+    The message has the figures and the setting's name.
+    """
     submitter = Submitter(client, "run", 1000, replace(ROOMY, max_pending_bytes=2048))
     while (sent := submitter.offer(5)).outcome == "ok":
         pass
@@ -68,7 +71,10 @@ def test_what_is_too_much_by_itself_passes_when_nothing_else_is_pending(client: 
 
 
 def test_a_question_that_nobody_would_carry_fails_at_once(client: redis.Redis) -> None:
-    """The batcher takes what is that large for no question, and its run would wait for it in vain; its neighbour is accepted."""
+    """The batcher takes what is that large for no question, and its run would wait for it in vain.
+
+    Its neighbour is accepted.
+    """
     sender = Sender(client, KEYS, "run", {"questions": "run"}, 2, replace(ROOMY, max_packed_bytes=2000))
     sender.open()
 

@@ -136,7 +136,10 @@ async def test_a_job_that_is_just_claimed_given_back_or_newer_is_no_orphan(
 def test_a_fleet_answers_all_though_lists_are_damaged_and_the_worker_is_killed(
     redis_server: PrivateRedis, client: redis.Redis, tmp_path: Path, damaged: str
 ) -> None:
-    """Its worker dies before its next heartbeat can put anything right; another answers what it held and what waited."""
+    """Its worker dies before its next heartbeat can put anything right.
+
+    Another answers what it held and what waited.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 128)
     answers = tmp_path / "answers.jsonl"
 

@@ -21,7 +21,10 @@ def a_program(path: Path, text: str = "#!/bin/sh\n") -> Path:
 
 
 def test_the_server_of_the_package_comes_before_those_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is locked is what runs, whatever a host has; a variable names another one, by its path or its name on PATH."""
+    """What is locked is what runs, whatever a host has.
+
+    A variable names another one, by its path or its name on PATH.
+    """
     a_program(tmp_path / "redis-server")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv(SERVER_VARIABLE, raising=False)
@@ -54,7 +57,10 @@ def test_without_the_package_the_first_on_path_is_taken(tmp_path: Path, monkeypa
 
 
 def test_a_queue_that_another_server_has_written_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis 7.4 and newer write what Valkey does not read, and the other way round: nothing is lost, and the message says which way out there is."""
+    """Redis 7.4 and newer write what Valkey does not read, and the other way round.
+
+    Nothing is lost, and the message says which way out there is.
+    """
     folder = Path(tempfile.mkdtemp(prefix="bf-test-"))
     says = 'echo "# Can\'t handle RDB format version 99" >"$LOG"; exit 1'
     script = f'#!/bin/sh\nwhile [ $# -gt 0 ]; do [ "$1" = --logfile ] && LOG=$2; shift; done\n{says}\n'

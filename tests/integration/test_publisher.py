@@ -67,7 +67,10 @@ async def test_a_batch_outlives_records_that_redis_refuses(redis_server: Private
 
 
 def test_any_number_of_records_is_written_in_one_call(client: redis.Redis) -> None:
-    """Each question that was asked gets the first of its records; what nobody asked gets none, next to them or far beyond."""
+    """Each question that was asked gets the first of its records.
+
+    What nobody asked gets none, next to them or far beyond.
+    """
     asked = 2500
     for index in range(asked):
         client.setbit(KEYS.accepted("run-1"), index, 1)
@@ -88,7 +91,10 @@ def test_any_number_of_records_is_written_in_one_call(client: redis.Redis) -> No
 async def test_records_that_redis_lost_are_written_again_before_their_batch_ends(
     redis_server: PrivateRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Redis is killed before its last writes are in its file. What it lost of a batch its worker still has, as long as the batch has not ended."""
+    """Redis is killed before its last writes are in its file.
+
+    What it lost of a batch its worker still has, as long as the batch has not ended.
+    """
     batch = HeldBatch("b1", "t", 1, [(a_question(f"q{index}", index=index), 100) for index in range(3)])
     batch.records += [(an_answer(f"q{index}", index=index), 100) for index in range(3)]
     async with redis.asyncio.Redis.from_url(redis_server.url, protocol=2) as aclient:

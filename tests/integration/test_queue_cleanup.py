@@ -39,7 +39,10 @@ def take_out(client: redis.Redis, inbox: StreamReader) -> None:
 
 
 def test_a_queue_that_has_long_been_empty_makes_room_for_another(client: redis.Redis, inbox: StreamReader) -> None:
-    """Who evaluates a new checkpoint every day reaches `limits.max_models` some day. A queue that comes back is read from its start."""
+    """Who evaluates a new checkpoint every day reaches `limits.max_models` some day.
+
+    A queue that comes back is read from its start.
+    """
     options = replace(ROOMY, max_models=1)
     assert Submitter(client, "first", 1, options).offer(1).outcome == "ok"
     inbox.find_queues()
@@ -87,7 +90,10 @@ def test_a_queue_of_which_a_batch_is_left_stays(client: redis.Redis, inbox: Stre
 
 
 def test_what_is_nowhere_is_not_pending(client: redis.Redis, inbox: StreamReader) -> None:
-    """A run that was forgotten and is asked anew is in the fleet twice, and ends once: some day nothing more would be accepted."""
+    """A run that was forgotten and is asked anew is in the fleet twice, and ends once.
+
+    Some day nothing more would be accepted.
+    """
     for _ in range(2):
         Submitter(client, "run", 5).offer(5)
         client.delete(KEYS.producer("run"))
@@ -103,7 +109,10 @@ def test_what_is_nowhere_is_not_pending(client: redis.Redis, inbox: StreamReader
 
 
 def test_runs_that_are_gone_are_forgotten_behind_those_that_live(client: redis.Redis, inbox: StreamReader) -> None:
-    """A hundred programs that stay up and ask nothing keep the oldest runs; the others of a month must not gather behind them."""
+    """A hundred programs that stay up and ask nothing keep the oldest runs.
+
+    The others of a month must not gather behind them.
+    """
     client.zadd(KEYS.runs, {f"run-{number}": number for number in range(300)})
     for number in range(150):
         client.hset(KEYS.run(f"run-{number}"), "cursor", 0)

@@ -204,7 +204,10 @@ COMMANDS = {
 def test_a_redis_that_cannot_be_used_is_one_clear_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    """From every command, with its exit code. Services wait for a Redis that does not answer, and end where waiting does not help."""
+    """From every command, with its exit code.
+
+    Services wait for a Redis that does not answer, and end where waiting does not help.
+    """
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     write_questions(tmp_path / "questions.jsonl", 3)
     serve, code, words = UNUSABLE[why]

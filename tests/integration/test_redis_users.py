@@ -34,7 +34,10 @@ PARENTS = {"acl", "client", "config", "memory", "script", "xinfo"}
 
 
 class Guarded:
-    """A server with those users, whose passwords are changed. The fleet's way to it is TCP, the administrator's is its socket."""
+    """A server with those users, whose passwords are changed.
+
+    The fleet's way to it is TCP, the administrator's is its socket.
+    """
 
     def __init__(self, server: Server, port: int) -> None:
         self.url = f"redis://127.0.0.1:{port}/0"
@@ -185,7 +188,10 @@ def a_lost_lease(guarded: Guarded) -> None:
 
 
 def test_the_user_may_run_what_a_fleet_runs_and_nothing_else(guarded: Guarded, folder: Path) -> None:
-    """Whatever was seen or stands in the code is allowed, and nothing that is neither; and Redis has refused nothing."""
+    """Whatever was seen or stands in the code is allowed, and nothing that is neither.
+
+    And Redis has refused nothing.
+    """
     with Recorded(guarded.admin) as recorded:
         with Processes(guarded.url, folder, guarded.environ) as fleet:
             everyday(guarded, fleet)

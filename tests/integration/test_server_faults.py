@@ -1,4 +1,7 @@
-"""Whatever a server does, no question is lost, and none fails by a fault that is not its own; docs/engines.md has the table."""
+"""Whatever a server does, no question is lost, and none fails by a fault that is not its own.
+
+Docs/engines.md has the table.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ SOME_STATUSES = ("302", "307", "400", "401", "403", "404", "408", "418", "422", 
 
 @pytest.mark.timeout(300)
 async def test_faults_have_the_outcomes_that_the_table_says() -> None:
-    """Those without a status, and some of each kind of status: to one question or to all, once, for a while or for ever."""
+    """Those without a status, and some of each kind of status.
+
+    To one question or to all, once, for a while or for ever.
+    """
     made = table(await outcomes([*SOME_STATUSES, *OTHERS]))
 
     rows = dict(_rows(PAGE.read_text(encoding="utf-8")))

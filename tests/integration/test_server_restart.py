@@ -97,7 +97,10 @@ def run(tmp_path: Path, redis_server: PrivateRedis, servers: Servers) -> Iterato
 
 
 def test_a_server_is_restarted_and_changes_its_key(run: Run, servers: Servers) -> None:
-    """Another key ends the run with exit code 2, and the same command with that key continues it; a restart alone is waited for."""
+    """Another key ends the run with exit code 2, and the same command with that key continues it.
+
+    A restart alone is waited for.
+    """
     run.start("run", "one")
     run.wait_for_lines(BEFORE)
     servers.kill()

@@ -1,4 +1,7 @@
-"""Workers and their GPUs, with imaginary GPUs and a real Redis: no GPU has two workers, and none lies idle while one waits."""
+"""Workers and their GPUs, with imaginary GPUs and a real Redis.
+
+No GPU has two workers, and none lies idle while one waits.
+"""
 
 from __future__ import annotations
 
@@ -216,7 +219,10 @@ def workers_by_state(client: redis.Redis) -> dict[str, list[dict[str, Any]]]:
 def test_a_killed_workers_gpus_go_to_the_one_that_waits(
     redis_server: PrivateRedis, client: redis.Redis, tmp_path: Path
 ) -> None:
-    """Whole processes: two hold the four GPUs, the third stands by and says so; one is killed; the third runs on its GPUs."""
+    """Whole processes: two hold the four GPUs, the third stands by and says so; one is killed.
+
+    The third runs on its GPUs.
+    """
     environ = {"BATCHFLEET_GPUS": FOUR, VLLM_ARGS: "{tensor_parallel_size: 2}", "BATCHFLEET_LEASES_BATCH_S": "3"}
     with Processes(redis_server.url, tmp_path, environ) as processes:
         processes.worker("one")

@@ -112,7 +112,10 @@ async def test_a_batch_is_kept_until_its_records_have_come_through(
 
 
 def test_a_look_at_many_keys_takes_few_round_trips(client: redis.Redis) -> None:
-    """The batcher hands nothing over meanwhile. With 20 ms for a round trip and one for each key, its lease would end before the look does."""
+    """The batcher hands nothing over meanwhile.
+
+    With 20 ms for a round trip and one for each key, its lease would end before the look does.
+    """
     for number in range(200):
         Submitter(client, f"run-{number}", 1).offer(1)
         client.delete(KEYS.producer(f"run-{number}"))

@@ -20,7 +20,10 @@ def tune(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_file_it_writes_is_faster_and_can_be_used(tmp_path: Path) -> None:
-    """An engine of 4 sequences is enlarged, and the settings say so. The budget is for a busy machine: the search ends when nothing gets better."""
+    """An engine of 4 sequences is enlarged, and the settings say so.
+
+    The budget is for a busy machine: the search ends when nothing gets better.
+    """
     written = tmp_path / "tuned.yaml"
 
     done = tune(

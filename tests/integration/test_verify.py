@@ -13,7 +13,10 @@ from tests.submissions import KEYS, Submitter
 def test_what_is_still_on_its_way_is_not_missing(
     client: redis.Redis, redis_server: PrivateRedis, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Queued questions are not answered yet; once they are nowhere, they are missing. Exit code 3 both times: it is not finished."""
+    """Queued questions are not answered yet; once they are nowhere, they are missing.
+
+    Exit code 3 both times: it is not finished.
+    """
     Submitter(client, "run-1", 5).offer(5)
 
     codes = [main(["verify", "run-1", "--redis", redis_server.url])]

@@ -98,7 +98,10 @@ def test_a_file_is_answered_by_vllm(tmp_path: Path, config: Path) -> None:
 def test_a_model_on_the_command_line_or_in_a_program_is_what_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a file of settings, and without a word of memory where there is no GPU: half of what is free is enough."""
+    """Without a file of settings, and without a word of memory where there is no GPU.
+
+    Half of what is free is enough.
+    """
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
     write_questions(tmp_path / "questions.jsonl", 3)
     answers = tmp_path / "answers.jsonl"
@@ -222,7 +225,10 @@ async def test_the_python_client_asks_vllm(tmp_path: Path, config: Path, redis_s
 @pytest.mark.slow
 @pytest.mark.timeout(2700)
 def test_a_question_that_kills_its_engine_is_found(tmp_path: Path, config: Path, redis_server: PrivateRedis) -> None:
-    """EngineCore dies whenever it is given the marker. The question ends as `engine_killed`, and its neighbours are answered."""
+    """EngineCore dies whenever it is given the marker.
+
+    The question ends as `engine_killed`, and its neighbours are answered.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 8)
     text = (tmp_path / "questions.jsonl").read_text()
     (tmp_path / "questions.jsonl").write_text(text.replace("Question q3.", "Question q3. KILLER"))

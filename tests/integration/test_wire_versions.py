@@ -1,4 +1,7 @@
-"""During an upgrade, messages of two wire versions are on the way: nothing is lost, and nobody guesses at what he cannot read."""
+"""During an upgrade, messages of two wire versions are on the way.
+
+Nothing is lost, and nobody guesses at what he cannot read.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +107,10 @@ def ids(batch: HeldBatch | None) -> list[str]:
 async def test_what_an_old_worker_cannot_read_waits_for_a_new_one(
     client: redis.Redis, aclient: redis.asyncio.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch of both: the old worker answers its part; a new one gets the rest, as a first attempt, and only the rest."""
+    """A batch of both: the old worker answers its part.
+
+    A new one gets the rest, as a first attempt, and only the rest.
+    """
     client.hset(KEYS.run("run-1"), "accepted", 2)
     client.set(KEYS.accepted("run-1"), b"\xc0")  # The bits of both.
     hand_over(client, a_question("old", index=0), a_question("new", index=1, v=NEXT))

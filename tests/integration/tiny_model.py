@@ -1,6 +1,7 @@
-"""A tiny random Llama with weights and tokenizer, made offline: real enough for every part of vLLM, small enough for two CPU cores.
+"""A tiny random Llama with weights and tokenizer, made offline.
 
-`python -m tests.integration.tiny_model DIRECTORY` writes it to DIRECTORY, with a chat template.
+Real enough for every part of vLLM, small enough for two CPU cores. `python -m tests.integration.tiny_model DIRECTORY`
+writes it to DIRECTORY, with a chat template.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ FORMAT = 2
 """Goes up when the files change, so that a model cached by an older version is not used."""
 
 SECOND_END_ID = 95
-"""The token `~`: ends a text too, as the generation_config says and nothing else does. The sampling parameters there are for nobody to use."""
+"""The token `~`: ends a text too, as the generation_config says and nothing else does.
+
+The sampling parameters there are for nobody to use.
+"""
 
 TRAINING_LINES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -37,7 +41,8 @@ TRAINING_LINES = (
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
-    "{%- if message['role'] not in ['system', 'user', 'assistant'] -%}{{ raise_exception('no such role: ' + message['role']) }}{%- endif -%}"
+    "{%- if message['role'] not in ['system', 'user', 'assistant'] -%}{{ raise_exception('no such role: ' + "
+    "message['role']) }}{%- endif -%}"
     "<|{{ message['role'] }}|>{{ message['content'] }}\n"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
@@ -50,10 +55,14 @@ ENGINE_ARGUMENTS: dict[str, JsonValue] = {
     "max_num_seqs": 64,
     "dtype": "float16" if ON_A_GPU else "float32",
     "seed": 0,
-    # Of a GPU's memory, or on a CPU of the host's: vLLM wants nine tenths of it free unless told otherwise, and some tests have two engines at once.
+    # Of a GPU's memory, or on a CPU of the host's: vLLM wants nine tenths of it free unless told otherwise, and some
+    # tests have two engines at once.
     "gpu_memory_utilization": 0.25,
 }
-"""What a vLLM engine needs to serve it. In float32, so that the same question has the same answer twice; but a GPU's adapter kernels know none."""
+"""What a vLLM engine needs to serve it.
+
+In float32, so that the same question has the same answer twice; but a GPU's adapter kernels know none.
+"""
 
 
 def cached(*, chat_template: bool = True) -> Path:
@@ -71,7 +80,10 @@ def cached(*, chat_template: bool = True) -> Path:
 
 
 def make(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> None:
-    """Write the model's and the tokenizer's files into `folder`, which exists; `chat_template` None gives a model without one."""
+    """Write the model's and the tokenizer's files into `folder`, which exists.
+
+    `chat_template` None gives a model without one.
+    """
     _save_model(folder, vocabulary_tokens=make_tokenizer(folder, chat_template))
 
 

@@ -15,9 +15,9 @@ from tests.processes import wait_until
 
 
 class VllmServer:
-    """Started and ended by a `with` block; not ready yet inside it: an engine that waits for servers is part of what is tested.
+    """Started and ended by a `with` block; not ready yet inside it.
 
-    `port`: 0 for any that is free.
+    An engine that waits for servers is part of what is tested. `port`: 0 for any that is free.
     """
 
     def __init__(self, model: Path, log: Path, *arguments: str, port: int = 0) -> None:

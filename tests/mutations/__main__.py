@@ -64,7 +64,10 @@ def _survives(mutation: Mutation) -> str | None:
         path = Path(folder) / mutation.file
         text = path.read_text(encoding="utf-8")
         if text.count(mutation.before) != 1:
-            return f"{mutation.what}: {mutation.file} has its line {text.count(mutation.before)} times; it must be there once"
+            return (
+                f"{mutation.what}: {mutation.file} has its line {text.count(mutation.before)} times; it must be there "
+                "once"
+            )
         path.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
         done = _run(Path(folder), [mutation.test])
     if done.returncode == FAILED:
@@ -88,7 +91,8 @@ def _copy(folder: Path) -> None:
 
 
 def _run(folder: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    # Without the plugins that measure and distribute; the copy comes first on the path, before an editable install of the original.
+    # Without the plugins that measure and distribute; the copy comes first on the path, before an editable install of
+    # the original.
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", str(TEST_S), *tests]
     environ = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)  # noqa: S603 (our own command line)

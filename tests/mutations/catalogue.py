@@ -77,7 +77,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a batch is ended before its records are written", "conservation", "gpu_worker/publisher.py",
-        "                    if by_run:\n", "                    await self.end(finished)\n                    if by_run:\n",
+        ("                    if "
+        "by_run:\n"), "                    await self.end(finished)\n                    if by_run:\n",
         "tests/integration/test_publisher.py::test_a_batch_outlives_records_that_redis_refuses",
     ),
     Mutation(
@@ -122,7 +123,8 @@ MUTATIONS = (
     ),
     Mutation(
         "a worker does not regain leases whose set was damaged", "fences", "gpu_worker/heartbeat.lua",
-        "redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[i])", "redis.call('ZADD', KEYS[3], 'XX', now + ARGV[3], ARGV[i])",
+        ("redis.call('ZADD', KEYS[3], now + ARGV[3], "
+        "ARGV[i])"), "redis.call('ZADD', KEYS[3], 'XX', now + ARGV[3], ARGV[i])",
         "tests/integration/test_orphans.py::test_a_worker_regains_leases_that_were_lost_under_it",
     ),
     Mutation(
@@ -247,7 +249,8 @@ MUTATIONS = (
     ),
     Mutation(
         "giving back counts as an attempt", "stopping", "gpu_worker/give_back.lua",
-        "math.max(0, count(redis.call('HGET', KEYS[2], 'attempts')) - 1)", "count(redis.call('HGET', KEYS[2], 'attempts'))",
+        ("math.max(0, count(redis.call('HGET', KEYS[2], 'attempts')) - "
+        "1)"), "count(redis.call('HGET', KEYS[2], 'attempts'))",
         f"{FENCES}test_a_batch_that_is_given_back_is_next_and_was_no_attempt",
     ),
     Mutation(

@@ -13,7 +13,10 @@ REFUSING = {"BATCHFLEET_STUB_REFUSE_ON": "Question"}
 
 
 def test_a_run_stops_and_the_same_command_asks_all_of_it(tmp_path: Path) -> None:
-    """Exit code 3 with the reason and the way on; once the reason is gone, the same command finds nothing in its way."""
+    """Exit code 3 with the reason and the way on.
+
+    Once the reason is gone, the same command finds nothing in its way.
+    """
     questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     ids = write_questions(questions, QUESTIONS)
     command = ("run", str(questions), "-o", str(answers), "--engine", "stub", "--json")
@@ -42,7 +45,10 @@ def test_keep_going_asks_them_all(tmp_path: Path) -> None:
 
 
 def test_a_submission_stops_and_its_name_can_be_used_again(tmp_path: Path, redis_server: PrivateRedis) -> None:
-    """Also for corrected questions, in the same answers file: Redis has forgotten what was asked, and no old failure comes back."""
+    """Also for corrected questions, in the same answers file.
+
+    Redis has forgotten what was asked, and no old failure comes back.
+    """
     questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     write_questions(questions, QUESTIONS)
     command = (

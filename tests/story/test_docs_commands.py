@@ -1,6 +1,7 @@
 """What README.md and docs/*.md tell people to type is typed: every command, in the order of its page, on real Redis.
 
-The services that a page starts are those that its other commands then use; their engine is the stub, or a server that stands in for a real one.
+The services that a page starts are those that its other commands then use; their engine is the stub, or a server that
+stands in for a real one.
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ NOT_RUN = {
     (
         "docs/design/performance.md",
         "",
-    ): "measures for minutes, on an idle machine, some with vLLM or a GPU: tests/integration/test_bench.py has each in small",
+    ): (
+        "measures for minutes, on an idle machine, some with vLLM or a GPU: tests/integration/test_bench.py has each "
+        "in "
+        "small"
+    ),
     ("docs/python.md", ""): "tests/story/test_python_docs.py runs its programs",
 }
 """(page, or page and section, with which a command begins) -> why it is not run here."""
@@ -91,7 +96,10 @@ def first_word(line: str) -> str:
 
 
 def paragraph_file(page: str, name: str) -> str:
-    """The block that the page introduces as the content of a file: its text, after a line that ends in the name and a colon."""
+    """The block that the page introduces as the content of a file.
+
+    Its text, after a line that ends in the name and a colon.
+    """
     found = re.search(rf"`{re.escape(name)}`:\n\n((?:    .*\n)+)", (ROOT / page).read_text(encoding="utf-8"))
     assert found is not None, f"{page} does not say what is in {name}"
     return textwrap.dedent(found[1])
@@ -130,7 +138,8 @@ class Reader:
         if (output := re.search(r"batchfleet (?:run|submit) .*-o (\S+)", shown.text)) and self._made.get(
             output[1]
         ) != shown.section:
-            # Whoever reads a section need not have done what stands before it: answers of before would be taken for its own.
+            # Whoever reads a section need not have done what stands before it: answers of before would be taken for its
+            # own.
             self._made[output[1]] = shown.section
             for path in self.folder.glob(f"{output[1]}*"):
                 path.unlink()

@@ -63,7 +63,10 @@ def publish(client: redis.Redis, epoch: str) -> Any:  # noqa: ANN401 (the script
 
 
 def test_a_record_of_the_earlier_run_is_dropped(client: redis.Redis) -> None:
-    """It changes nothing of the new run, and its question counts as pending no more; that of the new run comes after it and is the first."""
+    """It changes nothing of the new run, and its question counts as pending no more.
+
+    That of the new run comes after it and is the first.
+    """
     client.hset(KEYS.run("run-1"), mapping={"epoch": "e2", "accepted": 1})
     client.setbit(KEYS.accepted("run-1"), 0, 1)
     client.hset(KEYS.pending, mapping={"questions": 2, "bytes": 20})

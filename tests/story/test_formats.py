@@ -127,7 +127,10 @@ def test_a_filter_that_is_stopped_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 def test_standard_input_survives_a_kill(tmp_path: Path, redis_server: PrivateRedis) -> None:
-    """A producer that is killed continues from the questions that it kept; nothing is asked twice, and nothing is left beside the answers."""
+    """A producer that is killed continues from the questions that it kept.
+
+    Nothing is asked twice, and nothing is left beside the answers.
+    """
     questions = "".join(
         json.dumps({"id": f"q{number}", "question": f"What is {number}?"}) + "\n" for number in range(400)
     )

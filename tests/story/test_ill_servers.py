@@ -1,4 +1,7 @@
-"""A run at a server that goes away, asks for time, revokes the key or serves another model: nothing is lost, and people are told."""
+"""A run at a server that goes away, asks for time, revokes the key or serves another model.
+
+Nothing is lost, and people are told.
+"""
 
 from __future__ import annotations
 

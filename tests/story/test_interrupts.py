@@ -91,7 +91,10 @@ def start_run(folder: Path, *, step_s: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_run_ends_soon_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    """By Ctrl-C or a lost connection. Answers that would take minutes are given up: with its queue gone, nobody could fetch them."""
+    """By Ctrl-C or a lost connection.
+
+    Answers that would take minutes are given up: with its queue gone, nobody could fetch them.
+    """
     process = start_run(tmp_path, step_s="0.2")
     wait_until(lambda: lines_in(tmp_path / "answers.jsonl") > 0, "the first answer")
     process.send_signal(number)

@@ -81,7 +81,8 @@ def test_a_cancelled_run_leaves_the_engine_without_waiting_for_a_heartbeat(
     executed = [failure for failure in failures if failure.attempts]
     took_s = max(submitted_at[failure.index] + (failure.latency_s or 0.0) for failure in executed) - cancelled_at
     print(
-        f"{len(executed)} questions had left the engine {1000 * took_s:.0f} ms after their run was cancelled, with a heartbeat of {heartbeat_s} s"
+        f"{len(executed)} questions had left the engine {1000 * took_s:.0f} ms after their run was cancelled, with a "
+        f"heartbeat of {heartbeat_s} s"
     )
     assert {failure.error.kind for failure in failures} == {"cancelled"}
     assert len(failures) == 200
@@ -209,7 +210,10 @@ def test_a_run_ends_by_its_deadlines_without_any_worker(tmp_path: Path, redis_se
 def test_a_run_that_is_submitted_again_is_generated_once(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
 ) -> None:
-    """While it is queued, while it runs, and when it is done: no id twice in the queue, in an engine, or among the records."""
+    """While it is queued, while it runs, and when it is done.
+
+    No id twice in the queue, in an engine, or among the records.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 400)
     answers, run = tmp_path / "answers.jsonl", "batchfleet:run:again"
     with Processes(redis_server.url, tmp_path, CLOCKED) as fleet:

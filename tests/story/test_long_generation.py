@@ -29,7 +29,8 @@ def load() -> Iterator[None]:
         burner.wait()
 
 
-# 30 minutes are 300 of the default leases of 6 s. The short one is for every day; scripts/test -m slow runs the long one.
+# 30 minutes are 300 of the default leases of 6 s. The short one is for every day; scripts/test -m slow runs the long
+# one.
 @pytest.mark.parametrize(
     ("lease_s", "leases"), [(2.0, 10), pytest.param(1.0, 300, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
 )
@@ -37,7 +38,10 @@ def load() -> Iterator[None]:
 def test_a_generation_of_many_leases_is_never_taken_over(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, lease_s: float, leases: int
 ) -> None:
-    """Under load, and stopped again and again for less than the lease: no batch is taken from a worker whose engine makes progress."""
+    """Under load, and stopped again and again for less than the lease.
+
+    No batch is taken from a worker whose engine makes progress.
+    """
     write_questions(tmp_path / "questions.jsonl", 12)
     tokens = str(int(leases * lease_s / STEP_S))
     environ = {

@@ -91,7 +91,10 @@ with Fleet(model="stub") as fleet:
 
 @pytest.mark.usefixtures("workers")
 def test_questions_of_every_form_are_answered(redis_server: PrivateRedis) -> None:
-    """Texts, dicts as lines have them, chat messages and Question values; ids, metadata and parameters come back with the answer."""
+    """Texts, dicts as lines have them, chat messages and Question values.
+
+    Ids, metadata and parameters come back with the answer.
+    """
     questions: list[QuestionLike] = [
         "Why?",
         {"id": "line", "question": "How?", "metadata": {"set": "A"}},
@@ -161,7 +164,10 @@ def test_a_failure_is_raised_or_returned_as_the_caller_likes(redis_server: Priva
 
 @pytest.mark.usefixtures("workers")
 def test_what_cannot_be_asked_is_an_error_at_once(redis_server: PrivateRedis) -> None:
-    """Mistakes of the program, each with what to do: one question for many, no question at all, bad names and numbers."""
+    """Mistakes of the program, each with what to do.
+
+    One question for many, no question at all, bad names and numbers.
+    """
     with Fleet(redis_server.url) as fleet:
         with pytest.raises(TypeError, match=r"one question; use ask\(\)"):
             fleet.answer("Why?")
@@ -286,7 +292,10 @@ SLOW_WORKER = {name.removeprefix("BATCHFLEET_"): value for name, value in SLOW_E
 def test_a_redis_that_lost_everything_costs_time_and_no_answer(
     redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
 ) -> None:
-    """All questions were accepted, and are forgotten: who still has them asks again, instead of taking the silence for the end."""
+    """All questions were accepted, and are forgotten.
+
+    Who still has them asks again, instead of taking the silence for the end.
+    """
     taken: Counter[str] = Counter()
     with Processes(redis_server.url, tmp_path) as processes, Fleet(redis_server.url, model="stub") as fleet:
         processes.batcher()
@@ -321,7 +330,10 @@ def test_who_only_collects_is_told_that_redis_lost_the_run(
 async def test_asks_survive_a_redis_that_lost_everything(
     redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
 ) -> None:
-    """Whoever awaits an answer holds the question; it is asked again, though nothing else is asked that would show the loss."""
+    """Whoever awaits an answer holds the question.
+
+    It is asked again, though nothing else is asked that would show the loss.
+    """
     async with AsyncFleet(redis_server.url, model="stub") as fleet:
         asked = [asyncio.create_task(fleet.ask(f"Number {number}?")) for number in range(20)]
         await asyncio.to_thread(
@@ -648,7 +660,10 @@ async def test_nothing_stays_of_asks_while_redis_is_away() -> None:
 
 @pytest.mark.usefixtures("workers")
 async def test_questions_may_come_from_an_asynchronous_generator(redis_server: PrivateRedis) -> None:
-    """It is gone through on the loop, no further than the window; several runs continue at once, beside single questions."""
+    """It is gone through on the loop, no further than the window.
+
+    Several runs continue at once, beside single questions.
+    """
     made = 0
 
     async def questions() -> AsyncIterator[dict[str, Any]]:
@@ -736,7 +751,10 @@ def test_a_local_fleet_that_cannot_start_says_why() -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_run(redis_server: PrivateRedis, tmp_path: Path) -> None:
-    """200 000 questions of 2 kB each, 400 MB in all: the program that asks them stays within 40 MB of what it had after the first 20 000."""
+    """200 000 questions of 2 kB each, 400 MB in all.
+
+    The program that asks them stays within 40 MB of what it had after the first 20 000.
+    """
     code = """
 import json, resource
 from batchfleet import Fleet

@@ -66,7 +66,10 @@ def holder_of_a_batch(client: redis.Redis, fleet: Processes, deaths: int) -> str
 
 
 def stopped_holder(client: redis.Redis, fleet: Processes, deaths: int) -> str | None:
-    """The same, stopped (SIGSTOP) while it still holds that batch: between a look and a kill it could otherwise have finished it."""
+    """The same, stopped (SIGSTOP) while it still holds that batch.
+
+    Between a look and a kill it could otherwise have finished it.
+    """
     name = holder_of_a_batch(client, fleet, deaths)
     if name is None:
         return None

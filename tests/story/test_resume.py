@@ -1,4 +1,7 @@
-"""The same submission continues; anything else is refused, with the difference named. And what a producer does when Redis is away."""
+"""The same submission continues; anything else is refused, with the difference named.
+
+And what a producer does when Redis is away.
+"""
 
 from __future__ import annotations
 

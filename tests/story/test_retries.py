@@ -1,4 +1,7 @@
-"""Failures that may pass are tried again, with pauses, until the question's time is up; by a real worker at a real server."""
+"""Failures that may pass are tried again, with pauses, until the question's time is up.
+
+By a real worker at a real server.
+"""
 
 from __future__ import annotations
 

@@ -43,7 +43,10 @@ def arguments_of(folder: Path) -> list[str]:
 
 
 def test_a_sweep_makes_every_run_and_compares_them(tmp_path: Path) -> None:
-    """Each run's answers say that they were made with its settings; two engines make two fleets; a second call asks nothing again."""
+    """Each run's answers say that they were made with its settings; two engines make two fleets.
+
+    A second call asks nothing again.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 40)
     (tmp_path / "sweep.yaml").write_text(CONFIG)
     arguments = [

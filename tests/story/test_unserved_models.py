@@ -30,7 +30,10 @@ def a_file(folder: Path) -> Path:
 def test_a_run_that_could_never_end_is_refused_before_an_engine_boots(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 2, with both names, the place of the first such question and the flag that helps; nothing is started or written."""
+    """Exit code 2, with both names, the place of the first such question and the flag that helps.
+
+    Nothing is started or written.
+    """
     monkeypatch.setattr("batchfleet.runs.run_file.LocalFleet", None)
     questions, answers = a_file(tmp_path), tmp_path / "answers.jsonl"
 
@@ -73,7 +76,10 @@ def test_submit_says_at_once_what_nobody_serves_even_if_it_is_to_be_quiet(
 
 
 def test_it_is_said_again_as_long_as_it_is_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Ever more rarely, ten minutes apart at last; not while a worker of that model is there, nor once nothing waits for it."""
+    """Ever more rarely, ten minutes apart at last.
+
+    Not while a worker of that model is there, nor once nothing waits for it.
+    """
     source = a_source(a_file(tmp_path))
     checked = check_questions(source, ReadingLimits())
     run = FileRun("run-1", source, checked, ReadingLimits(), "stub", {})

@@ -88,7 +88,10 @@ def up(machine: Processes, home: Home, *arguments: str, name: str = "up") -> sub
 
 
 def test_it_grows_shrinks_and_ends_in_order_under_load(machine: Processes, home: Home, tmp_path: Path) -> None:
-    """From one worker to three and back to one: no question is generated twice; SIGTERM ends everything with code 0, and leaves the queue."""
+    """From one worker to three and back to one: no question is generated twice.
+
+    SIGTERM ends everything with code 0, and leaves the queue.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 20_000)
     answers = tmp_path / "answers.jsonl"
     up(machine, home)
@@ -119,7 +122,10 @@ def test_it_grows_shrinks_and_ends_in_order_under_load(machine: Processes, home:
 def test_a_killed_worker_is_started_again_and_a_killed_head_leaves_no_process(
     machine: Processes, home: Home, tmp_path: Path
 ) -> None:
-    """SIGKILL of a worker, of the head, and `up` again on the same folder: the same command fetches the rest, each answer once."""
+    """SIGKILL of a worker, of the head, and `up` again on the same folder.
+
+    The same command fetches the rest, each answer once.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 3000)
     answers = tmp_path / "answers.jsonl"
     up(machine, home, "--workers", "2")
@@ -175,7 +181,10 @@ def test_there_is_one_fleet_in_a_folder_and_down_stops_it(machine: Processes, ho
 
 
 def test_a_wrong_configuration_ends_it_with_one_line(home: Home, tmp_path: Path) -> None:
-    """Three GPUs of eight are no slice that vLLM can divide this model into, but nine are none at all; nothing is left running."""
+    """Three GPUs of eight are no slice that vLLM can divide this model into, but nine are none at all.
+
+    Nothing is left running.
+    """
     config = tmp_path / "fleet.yaml"
     config.write_text("vllm_args: {tensor_parallel_size: 9}\n")
     environ = {"BATCHFLEET_GPUS": ",".join(f"GPU-{number}" for number in range(8))}
@@ -188,7 +197,10 @@ def test_a_wrong_configuration_ends_it_with_one_line(home: Home, tmp_path: Path)
 
 
 def test_the_one_that_stands_by_goes_first(machine: Processes, home: Home, tmp_path: Path) -> None:
-    """Three workers on slices of four of eight GPUs: the third stands by, and `scale 2` sends it home, whichever it is."""
+    """Three workers on slices of four of eight GPUs.
+
+    The third stands by, and `scale 2` sends it home, whichever it is.
+    """
     config = tmp_path / "fleet.yaml"
     config.write_text("vllm_args: {tensor_parallel_size: 4}\n")
     machine.start(
@@ -218,7 +230,10 @@ def children(parent: int) -> list[int]:
 def test_children_that_start_again_during_a_failover_wait_for_the_primary(
     redis_server: PrivateRedis, client: redis.Redis, tmp_path: Path
 ) -> None:
-    """A batcher and a worker are killed while Redis is a replica: `up` lives, and works once there is a primary again."""
+    """A batcher and a worker are killed while Redis is a replica.
+
+    `up` lives, and works once there is a primary again.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 50)
     state = Path(tempfile.mkdtemp(prefix="bf-up-"))
     with Processes(redis_server.url, tmp_path) as fleet:

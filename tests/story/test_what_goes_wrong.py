@@ -25,7 +25,10 @@ BAD_LINES = {
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Run one command that must not get as far as starting anything; returns its exit code and what it complained of."""
+    """Run one command that must not get as far as starting anything.
+
+    Returns its exit code and what it complained of.
+    """
     try:
         code = main(arguments)
     except SystemExit as ended:

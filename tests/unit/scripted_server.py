@@ -1,4 +1,7 @@
-"""A real HTTP server on loopback that answers as a test tells it to: statuses, headers, dropped connections, silence."""
+"""A real HTTP server on loopback that answers as a test tells it to.
+
+Statuses, headers, dropped connections, silence.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ class Asked:
 class Reply:
     """What to answer. `status` 0: drop the connection without an answer.
 
-    `then`: after what there is of the body, with which the answer seems not to be complete, nothing more comes (`stall`), or the connection is
-    reset. `stall` with `status` 0: not even a header comes.
+    `then`: after what there is of the body, with which the answer seems not to be complete, nothing more comes
+    (`stall`), or the connection is reset. `stall` with `status` 0: not even a header comes.
     """
 
     status: int = 200
@@ -62,7 +65,10 @@ Script = Callable[[Asked], Reply | Awaitable[Reply]]
 
 
 class ScriptedServer:
-    """Answers generation requests by `script`, and says that it serves `models`; remembers everything it was asked to generate."""
+    """Answers generation requests by `script`, and says that it serves `models`.
+
+    Remembers everything it was asked to generate.
+    """
 
     def __init__(self, script: Script, *, models: list[dict[str, Any]] | None = None) -> None:
         self.script = script

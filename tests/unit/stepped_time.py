@@ -1,4 +1,7 @@
-"""An event loop whose time passes only when nothing else is left to do, and then at once: hours of waiting take no time, to the microsecond."""
+"""An event loop whose time passes only when nothing else is left to do, and then at once.
+
+Hours of waiting take no time, to the microsecond.
+"""
 
 from __future__ import annotations
 

@@ -22,8 +22,14 @@ def test_tests_have_a_home_of_their_own() -> None:
 
 
 def test_nothing_of_the_users_reaches_tests(tmp_path: Path) -> None:
-    """Whatever is set where they are started, and however deep; only which server to start and which GPUs there are is kept."""
-    script = "import os, tests.conftest, tempfile; print(*sorted(n for n in os.environ if n.startswith('BATCHFLEET_'))); print(os.environ['HOME'])"
+    """Whatever is set where they are started, and however deep.
+
+    Only which server to start and which GPUs there are is kept.
+    """
+    script = (
+        "import os, tests.conftest, tempfile; print(*sorted(n for n in os.environ if n.startswith('BATCHFLEET_'))); "
+        "print(os.environ['HOME'])"
+    )
     users = {
         "HOME": str(tmp_path),
         "XDG_STATE_HOME": str(tmp_path),

@@ -1,8 +1,9 @@
 """When a request may go out: as many at once as the server takes, and none while it is ill.
 
-Of a fault, it is first unknown whether the question or the server is to blame. If the server answers another question afterwards, it is the
-question; a probe, a question of our own for one token, tells at once. A server that fails on the probe is waited for, and probed again, with growing
-pauses or when it has said it wants to be asked again; or it is `unusable`, if waiting does not help.
+Of a fault, it is first unknown whether the question or the server is to blame. If the server answers another question
+afterwards, it is the question; a probe, a question of our own for one token, tells at once. A server that fails on the
+probe is waited for, and probed again, with growing pauses or when it has said it wants to be asked again; or it is
+`unusable`, if waiting does not help.
 """
 
 from __future__ import annotations
@@ -117,7 +118,10 @@ class Admission:
         self._news.set()
 
     def failed(self, fault: Fault, ticket: Ticket, *, chat: bool) -> None:
-        """A request failed. To be called before its place is free: what the server asks for holds for the next request already."""
+        """A request failed.
+
+        To be called before its place is free: what the server asks for holds for the next request already.
+        """
         if fault.blame is Blame.TOO_MANY:
             self._window.refused(self._now(), sent_at=ticket.sent_at, open_then=ticket.open_then)
         if fault.retry_after_s and fault.blame in {Blame.TOO_MANY, Blame.PASSING}:
@@ -125,7 +129,9 @@ class Admission:
             self.suspect(chat=chat)
 
     async def blames_question(self, fault: Fault, ticket: Ticket, *, chat: bool) -> bool:
-        """Whether a request that failed counts against its question. Returns when that is known, which may take as long as the server is ill.
+        """Whether a request that failed counts against its question.
+
+        Returns when that is known, which may take as long as the server is ill.
 
         Raises:
             EngineUnusableError: The server cannot be used.
@@ -149,7 +155,10 @@ class Admission:
         return await asyncio.shield(self._doubt)
 
     def suspect(self, *, chat: bool, is_hung: bool = False) -> None:
-        """Have the server probed, unless that is under way. `is_hung`: it is known to do nothing for the requests that it has."""
+        """Have the server probed, unless that is under way.
+
+        `is_hung`: it is known to do nothing for the requests that it has.
+        """
         if self._examination is None:
             self._is_hung = is_hung
             self._examination = asyncio.create_task(self._examine(self._now(), chat=chat))
@@ -195,7 +204,10 @@ class Admission:
             self._examination = None
 
     async def _sleep_until_due(self, since: float) -> None:
-        """As long as the server asked for, to the second; a pause of our own is over as soon as a question is answered."""
+        """As long as the server asked for, to the second.
+
+        A pause of our own is over as soon as a question is answered.
+        """
         while (until := max(self._asked_until, self._pause_until if self.answered_at <= since else 0.0)) > self._now():
             self._news.clear()
             with contextlib.suppress(TimeoutError):

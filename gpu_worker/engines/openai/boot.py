@@ -55,7 +55,10 @@ def _served(models: list[JsonObject], wanted: str, url: str) -> Served:
     found = next((model for model in models if model.get("id") == wanted), None)
     if found is None:
         there = ", ".join(repr(name) for name in ids) or "none at all"
-        msg = f"{url} does not serve a model {wanted!r}{nearest(wanted, ids)}; it serves {there}: set model.generator_settings.model"
+        msg = (
+            f"{url} does not serve a model {wanted!r}{nearest(wanted, ids)}; it serves {there}: set "
+            "model.generator_settings.model"
+        )
         raise EngineBootError(msg)
     limit = found.get("max_model_len")
     return Served(wanted, found.get("owned_by") == "vllm", limit if isinstance(limit, int) else None, ids)
@@ -63,5 +66,8 @@ def _served(models: list[JsonObject], wanted: str, url: str) -> Served:
 
 def _hopeless(fault: Fault, url: str) -> str:
     if fault.status in MISSING or fault.blame is Blame.QUESTION:
-        return f"there is no OpenAI-compatible API at {url} ({fault.told}): check server and port in model.generator_settings"
+        return (
+            f"there is no OpenAI-compatible API at {url} ({fault.told}): check server and port in "
+            "model.generator_settings"
+        )
     return unusable_because(fault, url, chat=True)

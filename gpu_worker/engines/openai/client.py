@@ -1,4 +1,7 @@
-"""One OpenAI-compatible server over HTTP. What goes wrong becomes `FaultError` here, and nowhere does the key come out."""
+"""One OpenAI-compatible server over HTTP.
+
+What goes wrong becomes `FaultError` here, and nowhere does the key come out.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,9 @@ class FaultError(Exception):
 
 
 def base_url_of(server: str, port: int | None) -> str:
-    """Where the API is, from what users write: a host, `host:port`, a URL, or a URL with the API's path. Without a path, `/v1` is meant.
+    """Where the API is, from what users write: a host, `host:port`, a URL, or a URL with the API's path.
+
+    Without a path, `/v1` is meant.
 
     Raises:
         EngineBootError: No such URL, or two different ports.
@@ -92,7 +97,8 @@ class Server:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "batchfleet"}
         parts = urlsplit(base_url)
         self._client = httpx.AsyncClient(
-            # To read all certificates of a system takes a third of a second; without TLS none is needed, and none is trusted.
+            # To read all certificates of a system takes a third of a second; without TLS none is needed, and none is
+            # trusted.
             verify=parts.scheme == "https" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             headers={**headers, "Authorization": f"Bearer {api_key}"} if api_key else headers,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=most_open + 1),

@@ -1,4 +1,7 @@
-"""An existing server that speaks OpenAI's API: vLLM's own, or any other. The same requests and records as vLLM in process."""
+"""An existing server that speaks OpenAI's API: vLLM's own, or any other.
+
+The same requests and records as vLLM in process.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +42,13 @@ class OpenAIOptions:
         api_key: Appears nowhere but in the requests' header.
         model: As the server names it.
         sampling_defaults: Used where a question brings none.
-        max_in_flight: Most requests at once, however many the server would take; the worker's default capacity is half as many more.
+        max_in_flight: Most requests at once, however many the server would take; the worker's default capacity is half
+            as many more.
         request_timeout_s: Longest that one attempt may take.
         tries: Most attempts of a question that fails while the server answers others.
         busy_s: For how long a question that is refused as one too many, while others are answered, is tried at least.
-        first_pause_s, longest_pause_s: Between attempts, and between probes of a server that is ill: doubled each time, from the one to the other.
+        first_pause_s, longest_pause_s: Between attempts, and between probes of a server that is ill: doubled each time,
+            from the one to the other.
         startup_timeout_s: How long a server that is not up yet is waited for.
         pulse_s: How often a server is looked at, beside the requests.
         stall_s: After so long without an answer to any question, a server that has some is probed.
@@ -72,7 +77,10 @@ class OpenAIOptions:
 
 
 class OpenAIEngine:
-    """Asks over HTTP, as many questions at once as the server takes. Whatever the server does, the engine does not die: see its `state`."""
+    """Asks over HTTP, as many questions at once as the server takes.
+
+    Whatever the server does, the engine does not die: see its `state`.
+    """
 
     kind = "openai"
 
@@ -224,7 +232,10 @@ class OpenAIEngine:
         )
 
     async def _measured(self, server: Server, request: Request, refusal: Refusal) -> Request | Refusal:
-        """A refusal for length, with the prompt's true length; or, from servers that count the answer too, a request for what still fits."""
+        """A refusal for length, with the prompt's true length.
+
+        Or, from servers that count the answer too, a request for what still fits.
+        """
         if refusal.kind != "prompt_too_long" or not self._served.is_vllm:
             return refusal
         try:
@@ -237,7 +248,10 @@ class OpenAIEngine:
         return request.capped(room) if isinstance(asked, int) and asked > room else refusal
 
     async def _poll_progress(self, server: Server, admission: Admission) -> None:
-        """Notice a server that has questions and answers none: by vLLM's token counters where they were seen to move, else by a probe."""
+        """Notice a server that has questions and answers none.
+
+        By vLLM's token counters where they were seen to move, else by a probe.
+        """
         tokens: float | None = None
         counter_moves = False
         moved_at = time.monotonic()

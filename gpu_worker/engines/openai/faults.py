@@ -1,4 +1,7 @@
-"""What can go wrong with one request, and whose fault that may be. Decides; asking and waiting happen in `engine` and `admission`."""
+"""What can go wrong with one request, and whose fault that may be.
+
+Decides; asking and waiting happen in `engine` and `admission`.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ _TAG = re.compile(r"<[^>]*>")
 
 
 class Blame(Enum):
-    """Whose fault a fault seems to be. Only a probe can tell for certain: all but QUESTION may be about the server, or about one question."""
+    """Whose fault a fault seems to be.
+
+    Only a probe can tell for certain: all but QUESTION may be about the server, or about one question.
+    """
 
     QUESTION = "the server has read the question, and refuses it"
     TOO_MANY = "the server refuses it as one too many"
@@ -143,7 +149,10 @@ def unusable_because(fault: Fault, url: str, *, chat: bool) -> str:
     status = fault.status
     why = f"{url} refuses every request (HTTP {status}): {fault.message}"
     if status in ABOUT_THE_KEY:
-        why = f"{url} refuses the API key (HTTP {status}): {fault.message}; set model.generator_settings.api_key (BATCHFLEET_API_KEY)"
+        why = (
+            f"{url} refuses the API key (HTTP {status}): {fault.message}; set model.generator_settings.api_key "
+            "(BATCHFLEET_API_KEY)"
+        )
     elif status == PAYMENT or fault.code in NO_CREDIT:
         why = f"{url} wants to be paid (HTTP {status}): {fault.message}"
     elif status is not None and REDIRECTS <= status < CLIENT_ERRORS:
@@ -154,7 +163,10 @@ def unusable_because(fault: Fault, url: str, *, chat: bool) -> str:
         )
         why = f"{url} redirects to {to} server in model.generator_settings: questions go nowhere else"
     elif fault.is_web_page:
-        why = f"{url} answers with a web page where OpenAI's API has JSON ({fault.message}): check server and port in model.generator_settings"
+        why = (
+            f"{url} answers with a web page where OpenAI's API has JSON ({fault.message}): check server and port in "
+            "model.generator_settings"
+        )
     elif fault.is_about_model:
         why = f"{url} does not serve the model any more (HTTP {status}): {fault.message}"
     elif fault.is_about_form:
@@ -198,7 +210,10 @@ def reply_fault(reply: Any) -> Fault | None:  # noqa: ANN401 - whatever JSON a s
 
 
 def connection_problem(error: BaseException) -> str:
-    """What happened on the network, in words. The client library says little, those below it more, the system at the end most."""
+    """What happened on the network, in words.
+
+    The client library says little, those below it more, the system at the end most.
+    """
     causes = [error, *_causes(error)]
     said = next((str(cause) for cause in reversed(causes) if str(cause)), type(error).__name__)
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):

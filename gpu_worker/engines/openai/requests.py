@@ -23,7 +23,8 @@ class Served:
 
     Attributes:
         model: The model asked for.
-        is_vllm: Whether it is vLLM's server, which takes more parameters than OpenAI's, and applies the model's generation_config unless told not to.
+        is_vllm: Whether it is vLLM's server, which takes more parameters than OpenAI's, and applies the model's
+            generation_config unless told not to.
         max_model_len: Longest prompt and answer together, in tokens; None if the server does not say.
         ids: Everything that it serves; with vLLM's server, adapters too.
     """
@@ -50,9 +51,10 @@ class Request:
 
 
 def complete_defaults(configured: JsonObject, served: Served) -> JsonObject:
-    """What holds where a question says nothing: the configuration, and neutral values for what a generation_config could change behind our back.
+    """What holds where a question says nothing.
 
-    But a configuration that leaves the temperature to the server leaves it the rest too.
+    The configuration, and neutral values for what a generation_config could change behind our back. But a configuration
+    that leaves the temperature to the server leaves it the rest too.
     """
     is_left_to_server = configured.get("temperature", DEFAULTS["temperature"]) is None
     return {**DEFAULTS, **(NEUTRAL if served.is_vllm and not is_left_to_server else {}), **configured}
@@ -95,14 +97,18 @@ def _body(params: JsonObject, question: Question, served: Served) -> JsonObject:
 
 
 def _pinned(params: JsonObject) -> JsonObject:
-    """With a neutral `top_p` where it matters, against a server's own; where it does not, some servers refuse to be told."""
+    """With a neutral `top_p` where it matters, against a server's own.
+
+    Where it does not, some servers refuse to be told.
+    """
     return {"top_p": NEUTRAL["top_p"], **params} if params.get("temperature") else params
 
 
 def _within(params: JsonObject, served: Served) -> JsonObject:
-    """With `max_tokens` below the model's limit: vLLM's server refuses more, though it lowers what does not fit behind the prompt.
+    """With `max_tokens` below the model's limit.
 
-    Without any, its endpoints differ in what they take it to be; here it is what fits, as in process.
+    VLLM's server refuses more, though it lowers what does not fit behind the prompt. Without any, its endpoints differ
+    in what they take it to be; here it is what fits, as in process.
     """
     asked = params.get("max_tokens")
     if served.max_model_len is None or not (isinstance(asked, int) or served.is_vllm):
@@ -119,7 +125,10 @@ def _logprobs_asked(params: JsonObject, *, chat: bool) -> JsonObject:
 
 
 def _structure_asked(params: JsonObject, response_format: JsonValue, served: Served) -> JsonObject:
-    """In the words of the question if it was asked in OpenAI's; else in vLLM's, or in OpenAI's where these say the same."""
+    """In the words of the question if it was asked in OpenAI's.
+
+    Else in vLLM's, or in OpenAI's where these say the same.
+    """
     if isinstance(response_format, dict):
         named = response_format.get("json_schema")
         # OpenAI asks for a name.

@@ -48,7 +48,10 @@ def _message_of(choice: Mapping[str, Json], *, chat: bool) -> JsonObject | None:
 
 
 def _read_content(content: Json) -> tuple[str | None, str]:
-    """(the text, the reasoning) of a message's content: a text, nothing, or parts; the text is None where it is something else."""
+    """(the text, the reasoning) of a message's content: a text, nothing, or parts.
+
+    The text is None where it is something else.
+    """
     if content is None or isinstance(content, str):
         return content or "", ""
     if not isinstance(content, list):
@@ -73,7 +76,10 @@ def _words(part: Json) -> str:
 
 
 def _extras(messages: list[JsonObject | None], thoughts: list[str]) -> JsonObject:
-    """What else a message has (refusal, tool calls, annotations, ...) under its own name, and its reasoning; a list of one for each choice."""
+    """What else a message has (refusal, tool calls, annotations, ...) under its own name, and its reasoning.
+
+    A list of one for each choice.
+    """
     names = dict.fromkeys(
         name
         for message in messages

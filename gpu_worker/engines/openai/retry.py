@@ -12,7 +12,10 @@ LONGEST_WAIT_S = 30 * 86_400.0
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """The Retry-After header (RFC 9110: seconds or a date), or OpenAI's retry-after-ms; None if absent or unreadable."""
+    """The Retry-After header (RFC 9110: seconds or a date), or OpenAI's retry-after-ms.
+
+    None if absent or unreadable.
+    """
     milliseconds = _seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000

@@ -1,4 +1,7 @@
-"""How many requests may be open at a server: as many as it proves to take. Pure: the clock is the caller's, in seconds, and only goes forward."""
+"""How many requests may be open at a server: as many as it proves to take.
+
+Pure: the clock is the caller's, in seconds, and only goes forward.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,10 @@ MEMORY = 0.97
 class RequestWindow:
     """Additive up, halved when the server refuses or collapses; from 1 to `maximum`.
 
-    Until the first refusal it grows by one with each answer (TCP's slow start), and by half in a second without a refusal. A refusal shows the
-    ceiling: what was open when the first of a burst was refused. From half of its size it grows back to there with the next answers, and then tries
-    one more, later two, four, and so on, after some windows of answers without a refusal; after more of them each time that the ceiling holds.
+    Until the first refusal it grows by one with each answer (TCP's slow start), and by half in a second without a
+    refusal. A refusal shows the ceiling: what was open when the first of a burst was refused. From half of its size it
+    grows back to there with the next answers, and then tries one more, later two, four, and so on, after some windows
+    of answers without a refusal; after more of them each time that the ceiling holds.
     """
 
     def __init__(self, maximum: int, start: int = START, *, now: float) -> None:
@@ -68,7 +72,8 @@ class RequestWindow:
         """A request was refused as one too many; the arguments are those of `answered`."""
         ceiling = min(max(1, open_then - 1), self._maximum)
         if sent_at <= self._halved_at:
-            # Of the same burst: it was sent before the size was halved. The first of them to be sent shows what the server takes.
+            # Of the same burst: it was sent before the size was halved. The first of them to be sent shows what the
+            # server takes.
             self._ceiling = min(self._ceiling or ceiling, ceiling)
             self.size = min(self.size, self._ceiling)
             return
@@ -111,7 +116,10 @@ class RequestWindow:
 
 @dataclass(slots=True)
 class _Rate:
-    """Answers per second with so many requests open, by Little's law: open requests / seconds that each takes. Older answers fade."""
+    """Answers per second with so many requests open, by Little's law: open requests / seconds that each takes.
+
+    Older answers fade.
+    """
 
     answers: int = 0
     open_sum: float = 0.0

@@ -1,4 +1,7 @@
-"""From a configuration's `vllm_args` to what an engine is started with. Pure, but for reading a chat template's file."""
+"""From a configuration's `vllm_args` to what an engine is started with.
+
+Pure, but for reading a chat template's file.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ SERVING_ARGUMENTS = frozenset(
 """What vLLM's own server takes beside the engine's arguments; `vllm_args` may name them too."""
 
 OUR_DEFAULTS: JsonObject = {
-    # Sampling defaults come from our configuration alone. vLLM still takes the ids that end a text from the model's generation_config.
+    # Sampling defaults come from our configuration alone. vLLM still takes the ids that end a text from the model's
+    # generation_config.
     "generation_config": "vllm",
     # Statistics for a Prometheus endpoint that a worker does not have.
     "disable_log_stats": True,
@@ -30,8 +34,10 @@ class VllmOptions:
 
     Attributes:
         model: A folder or a name on the Hugging Face hub (`hf_model_id`).
-        served_name: The name under which questions are addressed to it; None for `served_model_name` of `vllm_args`, or else `model`.
-        vllm_args: Arguments of vLLM's engine, any, and of `SERVING_ARGUMENTS`. `lora_modules` maps adapter names to folders.
+        served_name: The name under which questions are addressed to it; None for `served_model_name` of `vllm_args`, or
+            else `model`.
+        vllm_args: Arguments of vLLM's engine, any, and of `SERVING_ARGUMENTS`. `lora_modules` maps adapter names to
+            folders.
         sampling_defaults: Used where a question brings none.
         chat_template: Text, or a file's path; None for `chat_template` of `vllm_args`, or else the model's own.
         startup_timeout_s: Longest that starting may take.
@@ -71,7 +77,10 @@ class Serving:
 
 
 def argument_problems(vllm_args: Mapping[str, JsonValue], known: Collection[str]) -> list[str]:
-    """What is wrong with the names in `vllm_args`, a sentence each; `known` are the engine's own. Hyphens count as underscores."""
+    """What is wrong with the names in `vllm_args`, a sentence each; `known` are the engine's own.
+
+    Hyphens count as underscores.
+    """
     names = {*known, *SERVING_ARGUMENTS}
     return [
         f"vLLM has no engine argument {name!r}{nearest(_underscored(name), names)}"
@@ -90,8 +99,8 @@ def engine_arguments(options: VllmOptions, serving: Serving, *, free_share: floa
     own = {name: value for name, value in given.items() if name not in SERVING_ARGUMENTS}
     lora: JsonObject = {"enable_lora": True} if serving.adapters else {}
     if serving.adapters and free_share is not None:
-        # vLLM for CPUs gives sequences without an adapter the one in the last slot when a batch has both (its LoRA kernels index with -1, up to
-        # 0.33 at least). A last slot that stays empty changes nothing.
+        # vLLM for CPUs gives sequences without an adapter the one in the last slot when a batch has both (its LoRA
+        # kernels index with -1, up to 0.33 at least). A last slot that stays empty changes nothing.
         lora["max_loras"] = len(serving.adapters) + 1
     # vLLM would reserve 0.92 of all memory, and end where so much is not free, as on every laptop.
     memory: JsonObject = {"gpu_memory_utilization": round(free_share / 2, 3)} if free_share is not None else {}
@@ -139,7 +148,9 @@ def read_template(value: JsonValue) -> str:
 
 
 def adapters_of(value: JsonValue) -> dict[str, str]:
-    """Folder of each adapter, by name. Takes a mapping, or the server's forms: a list of `name=path` or of objects with `name` and `path`.
+    """Folder of each adapter, by name.
+
+    Takes a mapping, or the server's forms: a list of `name=path` or of objects with `name` and `path`.
 
     Raises:
         EngineBootError: None of these.

@@ -37,7 +37,10 @@ class _TooLongError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Booted:
-    """A running engine. `llm`: the AsyncLLM; `output`: what its processes write; `processes`: those it consists of, beside this one."""
+    """A running engine.
+
+    `llm`: the AsyncLLM; `output`: what its processes write; `processes`: those it consists of, beside this one.
+    """
 
     llm: Any
     output: OutputTee
@@ -106,11 +109,12 @@ async def _built(options: VllmOptions, serving: Serving, output: OutputTee, over
 
 
 def _in_thread(work: Callable[[Callable[[], bool]], Any], over: threading.Event) -> asyncio.Future[list[Any]]:
-    """Like asyncio.to_thread, but in a thread that nobody waits for when the process exits: vLLM may hang in there for good.
+    """Like asyncio.to_thread, but in a thread that nobody waits for when the process exits.
 
-    `work` is given what tells whether anybody still waits for it.
+    VLLM may hang in there for good. `work` is given what tells whether anybody still waits for it.
 
-    The result comes in a list, to be emptied: vLLM keeps exceptions, they keep this frame, and it must not keep the engine.
+    The result comes in a list, to be emptied: vLLM keeps exceptions, they keep this frame, and it must not keep the
+    engine.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[list[Any]] = loop.create_future()
@@ -160,7 +164,8 @@ def _heard(output: OutputTee) -> str:
 def _too_long(options: VllmOptions, heard: list[str]) -> str:
     allowed_s = f"{options.startup_timeout_s:g}"
     advice = (
-        f"raise model.generator_settings.server_startup_timeout (now {allowed_s}), if it was still getting on: large models take minutes to load, "
+        f"raise model.generator_settings.server_startup_timeout (now {allowed_s}), if it was still getting on: large "
+        "models take minutes to load, "
         "and a first start also downloads and compiles"
     )
     first = f"vLLM did not start with model {options.model!r} within {allowed_s} s; it was ended."

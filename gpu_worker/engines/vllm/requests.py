@@ -21,7 +21,10 @@ from wire.parameters import CHAT_ONLY, names_of
 log = logging.getLogger(__name__)
 
 LONGEST_INLINE_CHARS = 4096
-"""Longer prompts are rendered in vLLM's thread, so that the event loop does not wait; for shorter ones the way there costs more."""
+"""Longer prompts are rendered in vLLM's thread, so that the event loop does not wait.
+
+For shorter ones the way there costs more.
+"""
 
 NOT_TAKEN = names_of("servers", "other servers")
 NOTHING_TO_A_MODEL = names_of("bookkeeping")
@@ -32,7 +35,10 @@ LEAST_LOGPROB = -9999.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What `AsyncLLM.generate` is given, and the parameters for the record. `prompt`, `sampling`, `lora`: vLLM's own types."""
+    """What `AsyncLLM.generate` is given, and the parameters for the record.
+
+    `prompt`, `sampling`, `lora`: vLLM's own types.
+    """
 
     prompt: Any
     sampling: Any
@@ -51,7 +57,10 @@ class Requests:
         adapters: Mapping[str, Any],
         own: JsonObject | None = None,
     ) -> None:
-        """`defaults`: canonical and complete. `adapters`: vLLM's LoRA requests by name. `own`: sampling that the model asks for, where all is null."""
+        """`defaults`: canonical and complete. `adapters`: vLLM's LoRA requests by name.
+
+        `own`: sampling that the model asks for, where all is null.
+        """
         self._renderer = llm.renderer
         self._serving = serving
         self._defaults = defaults
@@ -61,7 +70,10 @@ class Requests:
         self._vocabulary_tokens = int(llm.vllm_config.model_config.get_vocab_size())
 
     async def request_for(self, question: Question) -> Request | Refusal:
-        """The request, its `max_tokens` no larger than what fits behind the prompt; or why the engine would not serve it."""
+        """The request, its `max_tokens` no larger than what fits behind the prompt.
+
+        Or why the engine would not serve it.
+        """
         chat = question.messages is not None
         params = effective_params(question.params, self._defaults, chat=chat, own=self._own)
         if isinstance(params, Refusal):

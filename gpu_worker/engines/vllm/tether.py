@@ -23,10 +23,13 @@ ENDING_S = 5.0
 
 
 class Tether:
-    """Ties every process that this one starts, directly or not, to its own life. Linux only; elsewhere it does nothing and says so.
+    """Ties every process that this one starts, directly or not, to its own life.
+
+    Linux only; elsewhere it does nothing and says so.
 
     Attributes:
-        folder: For what those processes need only while they live, such as sockets; from `start` to `stop`, and however this process ends.
+        folder: For what those processes need only while they live, such as sockets; from `start` to `stop`, and however
+            this process ends.
     """
 
     def __init__(self) -> None:
@@ -76,11 +79,13 @@ class Tether:
         return self._watchdog.pid if self._watchdog is not None else None
 
     def _spawn(self) -> None:
-        # A group of its own: Ctrl-C in the worker's terminal must not reach the one who cleans up after it. Without MARK, or it would end itself.
+        # A group of its own: Ctrl-C in the worker's terminal must not reach the one who cleans up after it. Without
+        # MARK, or it would end itself.
         environment = {name: value for name, value in os.environ.items() if name != MARK_VARIABLE}
         command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), self._mark, str(self.folder)]
         self._watchdog = subprocess.Popen(  # noqa: S603 - our own file, run by our own interpreter
-            # Not a session of its own: Linux would make that a scheduling group, which was seen to wait ten seconds for a core beside two engines.
+            # Not a session of its own: Linux would make that a scheduling group, which was seen to wait ten seconds for
+            # a core beside two engines.
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

@@ -1,14 +1,17 @@
-"""Ends what a worker leaves behind. Runs as a process of its own; knows only the standard library, so that it starts in milliseconds.
+"""Ends what a worker leaves behind.
 
-`python -I -S watchdog.py OWNER MARK FOLDER`: OWNER is the process id of the worker, which is the parent and holds the other end of standard input.
-A line `q` there means that all is well: exit. The end of standard input means that the worker is gone, however that came about, SIGKILL
-included: end every process of its tree, and remove FOLDER, where they kept what is of no use to others. What belongs to that tree is known in
-three ways, as a process whose parent died forgets who that was:
+Runs as a process of its own; knows only the standard library, so that it starts in milliseconds. `python -I -S
+watchdog.py OWNER MARK FOLDER`: OWNER is the process id of the worker, which is the parent and holds the other end of
+standard input. A line `q` there means that all is well: exit. The end of standard input means that the worker is gone,
+however that came about, SIGKILL included: end every process of its tree, and remove FOLDER, where they kept what is of
+no use to others. What belongs to that tree is known in three ways, as a process whose parent died forgets who that was:
 
-- seen as a descendant while the worker lived, by looking at /proc twice a second; remembered with its start time, so that a process that
-  gets the same number later is never taken for it;
-- carries MARK in its environment, which only descendants of the worker inherit (processes that set their own title, as vLLM's do, lose it);
-- was forked without starting a program, which leaves the environment that /proc shows as it was, and has written its number to the pipe.
+- seen as a descendant while the worker lived, by looking at /proc twice a second; remembered with its start time, so
+  that a process that gets the same number later is never taken for it;
+- carries MARK in its environment, which only descendants of the worker inherit (processes that set their own title, as
+  vLLM's do, lose it);
+- was forked without starting a program, which leaves the environment that /proc shows as it was, and has written its
+  number to the pipe.
 """
 
 from __future__ import annotations
@@ -38,7 +41,10 @@ _CHUNK_BYTES = 4096
 
 
 class Process(NamedTuple):
-    """A process that cannot be mistaken for a later one with the same number; `started` is in clock ticks since boot."""
+    """A process that cannot be mistaken for a later one with the same number.
+
+    `started` is in clock ticks since boot.
+    """
 
     pid: int
     started: int
@@ -76,7 +82,10 @@ def living(processes: Iterable[Process]) -> set[Process]:
 
 
 def is_resource_tracker(process: Process) -> bool:
-    """Whether it is the process in which Python's multiprocessing notes what to give back; it ignores SIGTERM and ends with those it serves."""
+    """Whether it is the process in which Python's multiprocessing notes what to give back.
+
+    It ignores SIGTERM and ends with those it serves.
+    """
     try:
         return b"resource_tracker" in (_PROC / str(process.pid) / "cmdline").read_bytes()
     except OSError:
@@ -84,7 +93,9 @@ def is_resource_tracker(process: Process) -> bool:
 
 
 def end(processes: Iterable[Process], *, grace_s: float = GRACE_S) -> set[Process]:
-    """SIGTERM, then SIGKILL after `grace_s`, to each of `processes` and what they start meanwhile. Takes at most `grace_s` and one second.
+    """SIGTERM, then SIGKILL after `grace_s`, to each of `processes` and what they start meanwhile.
+
+    Takes at most `grace_s` and one second.
 
     Returns:
         What still runs: nothing, unless the kernel cannot end it.
@@ -134,7 +145,8 @@ def _something_to_read(timeout_s: float) -> bool:
 
 
 def _last_words() -> bytes:
-    # Only what is there already: if the owner is gone but somebody else still holds the pipe, no end of it will ever come.
+    # Only what is there already: if the owner is gone but somebody else still holds the pipe, no end of it will ever
+    # come.
     return os.read(0, _CHUNK_BYTES) if _something_to_read(0) else b""
 
 
@@ -190,7 +202,8 @@ def _look_at(pid: int) -> _Seen | None:
         text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # The second field is the program's name in parentheses, and may contain anything; see proc_pid_stat(5) for the others.
+    # The second field is the program's name in parentheses, and may contain anything; see proc_pid_stat(5) for the
+    # others.
     fields = text.rpartition(")")[2].split()
     return _Seen(Process(pid, int(fields[19])), parent=int(fields[1]), is_zombie=fields[0] in {"Z", "X"})
 

@@ -61,7 +61,10 @@ def test_a_batch_takes_the_turn_of_the_run_that_came_last() -> None:
 
 @given(RUNS, st.lists(st.tuples(st.integers(0, 12), st.sets(st.integers(0, 59))), max_size=12))
 def test_whatever_is_taken_out_the_rest_stays_in_order(runs: list[bytes], steps: list[tuple[int, set[int]]]) -> None:
-    """Every question is handed over once or forgotten, those of a run in their order; counts and bytes are true at every moment."""
+    """Every question is handed over once or forgotten, those of a run in their order.
+
+    Counts and bytes are true at every moment.
+    """
     line = a_line(*runs)
     handed: list[Waiting] = []
     forgotten: set[int] = set()

@@ -109,7 +109,10 @@ def test_a_full_queue_has_room_left_for_every_higher_priority(max_waiting_batche
 
 @given(st.integers(0, 10_000))
 def test_there_can_be_a_backlog_however_many_workers_there_are(workers: int) -> None:
-    """More batches may wait than there are workers, unless somebody set a bound: only then do engines get more than they work on at once."""
+    """More batches may wait than there are workers, unless somebody set a bound.
+
+    Only then do engines get more than they work on at once.
+    """
     unset = replace(OPTIONS, max_waiting_batches=None, limits=BatchLimits(max_questions=1))
     questions = [Waiting(b"id", b"x", 0.0)] * (workers + 100)
 

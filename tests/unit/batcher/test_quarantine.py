@@ -80,7 +80,10 @@ def test_parts_are_whole_and_nearly_equal() -> None:
 
 
 def test_only_what_died_together_is_judged_together() -> None:
-    """Another worker's batches, and those that were isolated already, are other cases; a group is not larger than a batch may be."""
+    """Another worker's batches, and those that were isolated already, are other cases.
+
+    A group is not larger than a batch may be.
+    """
     mine = [a_suspect("a", questions(2, size=100)), a_suspect("b", questions(2, size=100))]
     others = [a_suspect("c", questions(1), last="w3"), a_suspect("d", questions(1), alone=1)]
 
@@ -99,7 +102,10 @@ def test_what_is_answered_by_now_is_dropped() -> None:
 
 
 def test_no_more_run_alone_than_there_is_room_for() -> None:
-    """After dozens of kills from outside, all that was in flight is suspect: those with evidence go first, the rest runs with others again."""
+    """After dozens of kills from outside, all that was in flight is suspect.
+
+    Those with evidence go first, the rest runs with others again.
+    """
     held = [[a_suspect(f"b{number}", questions(16), last=f"w{number}")] for number in range(40)]
     alone = [a_suspect("alone", questions(1), alone=1)]
 

@@ -11,7 +11,10 @@ from wire.errors import UsageError
 
 
 def test_only_ray_may_be_missing(tmp_path: Path) -> None:
-    """It is large and not there for every machine; without any other, the comparison would be another one, and that is an error."""
+    """It is large and not there for every machine.
+
+    Without any other, the comparison would be another one, and that is an error.
+    """
     (tmp_path / "cache").write_text("a file where a folder belongs")
     said: list[str] = []
 

@@ -87,7 +87,10 @@ def break_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 def test_a_bug_is_one_line_and_has_an_exit_code_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Python's own, 1, would say that some questions failed. The traceback is in a file of this user's, without passwords."""
+    """Python's own, 1, would say that some questions failed.
+
+    The traceback is in a file of this user's, without passwords.
+    """
     break_settings(monkeypatch, tmp_path)
 
     assert main(["config"]) == 70

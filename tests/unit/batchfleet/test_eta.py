@@ -1,4 +1,7 @@
-"""Rates and times left, of engines that answer one by one, in waves, in bursts, or in any order: what was measured, and nothing that is not so."""
+"""Rates and times left, of engines that answer one by one, in waves, in bursts, or in any order.
+
+What was measured, and nothing that is not so.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +126,10 @@ def windowed(ends: list[float], window_s: float) -> list[float]:
 
 
 RUNS: dict[Run, float] = {one_lock: 1.0, throttled: 10.0, all_equally_long: 8.5, mixed_lengths: 128 * 0.03}
-"""Each with how long one answer may take from when it is begun, in seconds; of the throttled server, with its period."""
+"""Each with how long one answer may take from when it is begun, in seconds.
+
+Of the throttled server, with its period.
+"""
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -156,7 +162,10 @@ def test_no_number_is_told_that_the_count_refutes(run: Run) -> None:
 
 
 def test_a_server_that_makes_one_answer_a_second_is_told_as_that() -> None:
-    """However many are asked at once, and although all of its answers are equally long: 1.0/s and the seconds that are left."""
+    """However many are asked at once, and although all of its answers are equally long.
+
+    1.0/s and the seconds that are left.
+    """
     for one in told(ends_of(one_lock)):
         if one.done >= 12:
             assert one.rate == pytest.approx(1.0, abs=0.05)

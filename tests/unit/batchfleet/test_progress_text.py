@@ -1,4 +1,7 @@
-"""What people read while a run is on and after it: no negative numbers, no 0/s while something works, no 100 % before the end."""
+"""What people read while a run is on and after it.
+
+No negative numbers, no 0/s while something works, no 100 % before the end.
+"""
 
 from __future__ import annotations
 

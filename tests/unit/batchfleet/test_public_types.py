@@ -1,6 +1,7 @@
 """The public names, and what a type checker makes of them.
 
-mypy checks this file with all others. What it must refuse is marked as an error that it expects, and complains of if it is none any more.
+mypy checks this file with all others. What it must refuse is marked as an error that it expects, and complains of if it
+is none any more.
 """
 
 from __future__ import annotations

@@ -122,7 +122,10 @@ def test_files_are_compared_question_by_question(tmp_path: Path, key: str, capsy
 
 
 def test_every_two_files_are_compared(tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Three files are three pairs, each with its own counts, in one table; what chance may do to many comparisons is allowed for."""
+    """Three files are three pairs, each with its own counts, in one table.
+
+    What chance may do to many comparisons is allowed for.
+    """
     right = ["B", "B", "C", "42", "1000"]
     files = [
         write(
@@ -190,7 +193,10 @@ def test_what_cannot_be_scored_is_one_clear_error(tmp_path: Path, key: str, caps
 SUMS = [
     {"question": f"He has {number} and finds 2.", "answer": f"{number} + 2\n#### {number + 2}"} for number in range(12)
 ]
-UNITS = 'question,subject,A,B,answer\n"Which unit, of force?",physics,joule,newton,B\nWhich side?,earth,to the right,left,A\n'
+UNITS = (
+    'question,subject,A,B,answer\n"Which unit, of force?",physics,joule,newton,B\nWhich side?,earth,to the '
+    "right,left,A\n"
+)
 ANSWERS = {
     "sums.jsonl": [f"#### {number + 2}" for number in range(12)],
     "units.csv": ["It is newton.", "A) to the right"],
@@ -231,7 +237,10 @@ def test_answers_are_found_whatever_form_was_asked(
 
 
 def test_answers_of_an_earlier_version_are_found(data_sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It derived ids from what was asked in the form in which it was asked: that form is needed, and named where it is missing."""
+    """It derived ids from what was asked in the form in which it was asked.
+
+    That form is needed, and named where it is missing.
+    """
     shape = Shape(chat=True, ids_as_asked=True)
     asked = read_questions(Source((data_sets / "sums.jsonl",), shape), ReadingLimits())
     answers = write(data_sets / "a.jsonl", [{**an_answer(0, "1"), "id": question.request_id} for question in asked])

@@ -55,7 +55,10 @@ def agrees(case: dict[str, Any]) -> bool:
     ids=["seen", "held out"],
 )
 def test_the_rules_agree_with_a_reader(name: str, count: int, agreeing: int) -> None:
-    """As often as the documentation says, and where they do not, the documentation lists it. The labels are a person's, not the rules'."""
+    """As often as the documentation says, and where they do not, the documentation lists it.
+
+    The labels are a person's, not the rules'.
+    """
     labelled = list(cases(name))
 
     disagreeing = [case for case in labelled if not agrees(case)]

@@ -1,4 +1,7 @@
-"""Answers put together at random from what models write around an answer: echoed options, few-shot transcripts, Markdown, LaTeX, refusals."""
+"""Answers put together at random from what models write around an answer.
+
+Echoed options, few-shot transcripts, Markdown, LaTeX, refusals.
+"""
 
 from __future__ import annotations
 

@@ -136,7 +136,10 @@ def test_a_tolerance_is_a_part_of_the_known_number() -> None:
 
 
 def test_long_answers_cost_little() -> None:
-    """Four times the characters that begin a rule over and over cost about four times as much, not sixteen: counted in this process' own seconds."""
+    """Four times the characters that begin a rule over and over cost about four times as much, not sixteen.
+
+    Counted in this process' own seconds.
+    """
 
     def cost_s(text: str) -> float:
         began = time.process_time()

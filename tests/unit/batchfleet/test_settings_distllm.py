@@ -1,4 +1,7 @@
-"""Configurations of distllm's evaluation scripts load as they stand: what means something takes effect, what means nothing is said once."""
+"""Configurations of distllm's evaluation scripts load as they stand.
+
+What means something takes effect, what means nothing is said once.
+"""
 
 from __future__ import annotations
 

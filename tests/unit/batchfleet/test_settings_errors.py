@@ -34,7 +34,10 @@ def told(file: Path, text: str) -> list[str]:
     [
         (
             "batch_size: 0",
-            "F:1: model.generator_settings.batch_size: is 0; give a whole number, at least 1 and at most 65536 (default 16)",
+            (
+                "F:1: model.generator_settings.batch_size: is 0; give a whole number, at least 1 and at most 65536 "
+                "(default 16)"
+            ),
         ),
         (
             "port: 99999",
@@ -42,7 +45,10 @@ def told(file: Path, text: str) -> list[str]:
         ),
         (
             "batch_timeout: -1",
-            "F:1: model.generator_settings.batch_timeout: is -1; give a number, at least 0 and at most 3600 (default 0.5)",
+            (
+                "F:1: model.generator_settings.batch_timeout: is -1; give a number, at least 0 and at most 3600 (default "
+                "0.5)"
+            ),
         ),
         (
             "leases: {batch_s: .inf}",
@@ -54,7 +60,10 @@ def told(file: Path, text: str) -> list[str]:
         ),
         (
             f"seed: 0x{'f' * 38}",
-            "F:1: model.generator_settings.seed: is a very large number; give a whole number, at least -9223372036854775808",
+            (
+                "F:1: model.generator_settings.seed: is a very large number; give a whole number, at least "
+                "-9223372036854775808"
+            ),
         ),
         (
             "max_tokens: '16'",
@@ -89,7 +98,11 @@ def told(file: Path, text: str) -> list[str]:
         ("limits: 5", "F:1: limits: is a number; put its settings on lines of their own below it"),
         (
             "model: llama",
-            "F:1: model: is a text; put its settings on lines of their own below it, indented, each as KEY: VALUE with a space; the name of",
+            (
+                "F:1: model: is a text; put its settings on lines of their own below it, indented, each as KEY: VALUE "
+                "with "
+                "a space; the name of"
+            ),
         ),
         ("redis: {namespace: 'a b'}", "F:1: redis.namespace: cannot stand in a Redis key; use 1 to 64 letters"),
         (
@@ -98,7 +111,10 @@ def told(file: Path, text: str) -> list[str]:
         ),
         (
             "\n\nleases:\n\n  heartbeat_s: 1.5",
-            "F:5: leases.heartbeat_s: leader_s (4) is less than three times heartbeat_s (1.5); set leader_s to at least 4.5",
+            (
+                "F:5: leases.heartbeat_s: leader_s (4) is less than three times heartbeat_s (1.5); set leader_s to at "
+                "least 4.5"
+            ),
         ),
     ],
 )
@@ -129,7 +145,8 @@ def test_a_value_that_cannot_be_is_named_with_what_could_be(file: Path, text: st
         (
             "max_model_len: 1",
             (
-                "F:1: max_model_len: unknown key; known here: model, input, output, processing, redis, limits, leases, metrics, stub, sweep; "
+                "F:1: max_model_len: unknown key; known here: model, input, output, processing, redis, limits, leases, "
+                "metrics, stub, sweep; "
                 "arguments of vLLM go under vllm_args"
             ),
         ),
@@ -217,10 +234,16 @@ def test_problems_of_the_environment_and_the_command_line_name_their_source() ->
         "environment: BATCHFLEET_RDIS_URL: unknown variable; did you mean BATCHFLEET_REDIS_URL?",
         "environment: BATCHFLEET_FOO: unknown variable; unset it",
         "environment: BATCHFLEET_BATCH_SIZE: model.generator_settings.batch_size: is 0; give",
-        "environment: BATCHFLEET_VLLM_ARGS: model.generator_settings.vllm_args: not valid YAML: a word that begins with *",
+        (
+            "environment: BATCHFLEET_VLLM_ARGS: model.generator_settings.vllm_args: not valid YAML: a word that begins "
+            "with *"
+        ),
         "command line: limits.run_windw: unknown key; did you mean run_window?",
         "command line: stub.step_s: is a text; give a number",
-        "command line: model.generator_settings.vllm_args: not valid YAML: a bracket that is opened here is never closed",
+        (
+            "command line: model.generator_settings.vllm_args: not valid YAML: a bracket that is opened here is never "
+            "closed"
+        ),
         "command line: redis: is a text; put its settings",
     }
     lines = str(caught.value).split("\n")

@@ -23,7 +23,10 @@ def settings_of(*words: str) -> Settings:
 
 
 def test_a_model_of_vllm_is_what_is_loaded(tmp_path: Path) -> None:
-    """Given with the engine, without it, and before a file that names another one; answers carry its name, never that of another."""
+    """Given with the engine, without it, and before a file that names another one.
+
+    Answers carry its name, never that of another.
+    """
     config = tmp_path / "fleet.yaml"
     config.write_text(YAML)
 

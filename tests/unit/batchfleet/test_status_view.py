@@ -77,7 +77,10 @@ def test_no_line_is_longer_than_the_terminal(width: int) -> None:
 
 @pytest.mark.parametrize("width", WIDTHS[1:])
 def test_no_number_is_cut(width: int) -> None:
-    """Every figure that is shown is one of those that a file gets, whole; only the names of models and workers have an ellipsis."""
+    """Every figure that is shown is one of those that a file gets, whole.
+
+    Only the names of models and workers have an ellipsis.
+    """
     status = a_fleet(
         a_worker(failed=17),
         a_worker("vm-2", capacity=128, in_flight=64, answers_per_s=4.4, tokens_per_s=0.0, gpus=(), gpu_use=()),

@@ -10,7 +10,10 @@ from tests.builders import an_answer
 
 
 def test_answers_to_look_at_are_counted() -> None:
-    """Empty ones, and those that ended otherwise than the model wanted; a tool call or a refusal in place of a text is not empty."""
+    """Empty ones, and those that ended otherwise than the model wanted.
+
+    A tool call or a refusal in place of a text is not empty.
+    """
     tally = RunTally(6, started=1.0, ended=2.0)
     for answer in (
         an_answer(),

@@ -17,39 +17,78 @@ GENERIC = "Engine core initialization failed. See root cause above. Failed core 
 
 SAMPLES = {
     "cuda out of memory": (
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 5.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 3.05 GiB is",
-        "out of memory: lower max_model_len (now 32768), max_num_seqs (now vLLM chooses) and gpu_memory_utilization (now 0.92)",
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 5.00 GiB. GPU 0 has a total capacity of 79.11 "
+            "GiB of which 3.05 GiB is"
+        ),
+        (
+            "out of memory: lower max_model_len (now 32768), max_num_seqs (now vLLM chooses) and gpu_memory_utilization "
+            "(now 0.92)"
+        ),
     ),
     "no room for the cache": (
-        "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine.",
+        (
+            "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when "
+            "initializing the engine."
+        ),
         "out of memory for the KV cache: lower max_model_len, lower max_num_seqs, or raise gpu_memory_utilization",
     ),
     "too little for one request": (
         (
-            "ValueError: To serve at least one request with the model's max seq len (32768), (16.00 GiB KV cache is needed, which is larger than "
-            "the available KV cache memory (8.00 GiB). Based on the available memory, the estimated maximum model length is 16384. Try increasing"
+            "ValueError: To serve at least one request with the model's max seq len (32768), (16.00 GiB KV cache is "
+            "needed, which is larger than "
+            "the available KV cache memory (8.00 GiB). Based on the available memory, the estimated maximum model "
+            "length is 16384. Try increasing"
         ),
         "out of memory for the KV cache: lower max_model_len to at most 16384",
     ),
     "memory taken by somebody else": (
-        "ValueError: Free memory on device cuda:0 (10.21/79.11 GiB) on startup is less than desired GPU memory utilization (0.92",
-        "something else holds memory on this GPU (10.21 of 79.11 GiB are free): end it (nvidia-smi shows it), or lower gpu_memory_ut",
+        (
+            "ValueError: Free memory on device cuda:0 (10.21/79.11 GiB) on startup is less than desired GPU memory "
+            "utilization (0.92"
+        ),
+        (
+            "something else holds memory on this GPU (10.21 of 79.11 GiB are free): end it (nvidia-smi shows it), or "
+            "lower "
+            "gpu_memory_ut"
+        ),
     ),
     "memory of the host taken": (
-        "ValueError: Available memory on node 0 (3.1/23.4 GiB) on startup is less than desired CPU memory utilization (0.92, 21.5 GiB). On the CPU",
-        "too little of this machine's memory is free for vLLM on a CPU (3.1 of 23.4 GiB are): end what holds it, or lower gpu_memory_utilization (",
+        (
+            "ValueError: Available memory on node 0 (3.1/23.4 GiB) on startup is less than desired CPU memory utilization "
+            "(0.92, 21.5 GiB). On the CPU"
+        ),
+        (
+            "too little of this machine's memory is free for vLLM on a CPU (3.1 of 23.4 GiB are): end what holds it, or "
+            "lower gpu_memory_utilization ("
+        ),
     ),
     "too few GPUs": (
-        "ValueError: World size (8) is larger than the number of available GPUs (2) in this node. If this is intentional",
-        "tensor_parallel_size (now 8) x pipeline_parallel_size (now 1) is the number of GPUs that one worker needs; this one sees 2",
+        (
+            "ValueError: World size (8) is larger than the number of available GPUs (2) in this node. If this is "
+            "intentional"
+        ),
+        (
+            "tensor_parallel_size (now 8) x pipeline_parallel_size (now 1) is the number of GPUs that one worker needs; "
+            "this one sees 2"
+        ),
     ),
     "too few GPUs, seen by a worker": (
         "RuntimeError: CUDA error: invalid device ordinal",
-        "tensor_parallel_size (now 8) x pipeline_parallel_size (now 1) is the number of GPUs that one worker needs; this one sees 2",
+        (
+            "tensor_parallel_size (now 8) x pipeline_parallel_size (now 1) is the number of GPUs that one worker needs; "
+            "this one sees 2"
+        ),
     ),
     "too few NUMA nodes": (
-        "AssertionError: Not enough allowed NUMA nodes to bind threads of 8 local CPUWorkers. Allowed NUMA nodes are [0]. Please try to bind",
-        "on CPUs, vLLM wants a NUMA node for each of tensor_parallel_size (now 8) x pipeline_parallel_size (now 1) processes",
+        (
+            "AssertionError: Not enough allowed NUMA nodes to bind threads of 8 local CPUWorkers. Allowed NUMA nodes are "
+            "[0]. Please try to bind"
+        ),
+        (
+            "on CPUs, vLLM wants a NUMA node for each of tensor_parallel_size (now 8) x pipeline_parallel_size (now 1) "
+            "processes"
+        ),
     ),
     "heads": (
         "Value error, Total number of attention heads (12) must be divisible by tensor parallel size (8).",
@@ -61,7 +100,10 @@ SAMPLES = {
         "'org/model' has no weights (*.safetensors",
     ),
     "no such model": (
-        "OSError: org/model is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'",
+        (
+            "OSError: org/model is not a local folder and is not a valid model identifier listed on "
+            "'https://huggingface.co/models'"
+        ),
         "check model.generator_settings.hf_model_id (now 'org/model')",
     ),
     "no such folder": (
@@ -73,19 +115,31 @@ SAMPLES = {
         "accept its terms there, and set HF_TOKEN",
     ),
     "no hub": (
-        "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the cached files.",
+        (
+            "OSError: We couldn't connect to 'https://huggingface.co' to load the files, and couldn't find them in the "
+            "cached files."
+        ),
         "the Hugging Face hub cannot be reached, and 'org/model' is not in this machine's cache",
     ),
     "offline": (
-        "Cannot find an appropriate cached snapshot folder for the specified revision on the local disk and outgoing traffic has been disabled.",
+        (
+            "Cannot find an appropriate cached snapshot folder for the specified revision on the local disk and outgoing "
+            "traffic has been disabled."
+        ),
         "the Hugging Face hub cannot be reached",
     ),
     "unknown architecture": (
-        "Value error, Model architectures ['NoSuchForCausalLM'] are not supported for now. Supported architectures: dict_keys([",
+        (
+            "Value error, Model architectures ['NoSuchForCausalLM'] are not supported for now. Supported architectures: "
+            "dict_keys(["
+        ),
         "vLLM 0.33.0 does not know this model's architecture",
     ),
     "too long": (
-        "Value error, User-specified max_model_len (32768) is greater than the derived max_model_len (max_position_embeddings=4096.0 or",
+        (
+            "Value error, User-specified max_model_len (32768) is greater than the derived max_model_len "
+            "(max_position_embeddings=4096.0 or"
+        ),
         "lower max_model_len (now 32768) to what the model was made for, 4096",
     ),
     "own code": (
@@ -139,10 +193,16 @@ def test_the_message_names_the_cause_behind_the_exception() -> None:
     lines = [
         "(EngineCore pid=7) INFO 11-23 18:47:40 [core.py:133] Initializing a V1 LLM engine",
         '(Worker pid=8) ERROR 11-23 18:47:45 [multiproc_executor.py:953]   File "/x/loader.py", line 1, in load',
-        "(Worker pid=8) ERROR 11-23 18:47:45 [multiproc_executor.py:953] \x1b[31mRuntimeError: Cannot find any model weights with `org/model`\x1b[0m",
+        (
+            "(Worker pid=8) ERROR 11-23 18:47:45 [multiproc_executor.py:953] \x1b[31mRuntimeError: Cannot find any model "
+            "weights with `org/model`\x1b[0m"
+        ),
         "Traceback (most recent call last):",
         '  File "/x/core.py", line 1510, in run_engine_core',
-        "Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.",
+        (
+            "Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for "
+            "root cause."
+        ),
     ]
 
     message = explain(GENERIC, lines, CONTEXT)
@@ -156,7 +216,10 @@ def test_the_message_names_the_cause_behind_the_exception() -> None:
         "The engine's last lines:",
         "  | Initializing a V1 LLM engine",
         "  | RuntimeError: Cannot find any model weights with `org/model`",
-        "  | Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace for root cause.",
+        (
+            "  | Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace "
+            "for root cause."
+        ),
     ]
 
 

@@ -54,7 +54,10 @@ def a_message(message: Any, **choice: Any) -> JsonObject:  # noqa: ANN401 (any J
 
 
 def test_the_limit_keeps_its_name() -> None:
-    """Models of OpenAI's that reason refuse `max_tokens`; the completions endpoint knows no other name. The record has one."""
+    """Models of OpenAI's that reason refuse `max_tokens`; the completions endpoint knows no other name.
+
+    The record has one.
+    """
     chat, prompt = asked({"max_completion_tokens": 7, "max_tokens": 9}), asked({"max_completion_tokens": 7}, chat=False)
 
     assert (chat.body.get("max_completion_tokens"), chat.body.get("max_tokens"), chat.params["max_tokens"]) == (

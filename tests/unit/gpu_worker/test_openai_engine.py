@@ -230,7 +230,10 @@ async def test_questions_that_keep_failing_are_refused_alone(status: int, kind: 
 
 
 async def test_a_server_that_goes_away_is_waited_for() -> None:
-    """Nobody gets a failure record for it, and the engine says what it waits for; when the server is back, everybody is answered."""
+    """Nobody gets a failure record for it, and the engine says what it waits for.
+
+    When the server is back, everybody is answered.
+    """
     async with an_engine(in_turn(a_text())) as (engine, server):
         completion(await engine.answer(a_question()))
         await server.close()
@@ -259,7 +262,10 @@ async def test_a_server_that_fails_on_everything_is_waited_for() -> None:
 
 
 async def test_a_server_that_asks_for_time_gets_it() -> None:
-    """Nothing is sent meanwhile, nothing counts against a question, and what waits here may go to others; no matter how many are refused at once."""
+    """Nothing is sent meanwhile, nothing counts against a question, and what waits here may go to others.
+
+    No matter how many are refused at once.
+    """
     async with an_engine(in_turn(an_error(429, "slow down", headers={"retry-after": "3600"}))) as (engine, server):
         answers = [asyncio.create_task(engine.answer(a_question())) for _ in range(20)]
         await until(lambda: engine.state.lets_go)
@@ -315,7 +321,10 @@ async def test_a_server_that_waiting_does_not_help_is_unusable(fault: Reply, tol
 
 @pytest.mark.parametrize("status", [302, 401, 403, 404, 418, 500, 503])
 async def test_what_befalls_one_question_only_is_its_own_failure(status: int) -> None:
-    """A filter in front of the server, say: a probe shows that the server is well. It is tried again, and may be asked another time."""
+    """A filter in front of the server, say: a probe shows that the server is well.
+
+    It is tried again, and may be asked another time.
+    """
 
     def script(asked: Asked) -> Reply:
         return an_error(status, "not this") if asked.body["prompt"] == "bad" else a_text()
@@ -331,7 +340,10 @@ async def test_what_befalls_one_question_only_is_its_own_failure(status: int) ->
 
 
 async def test_a_question_that_keeps_failing_at_a_full_server_ends(caplog: pytest.LogCaptureFixture) -> None:
-    """The probe is refused as one too many; the answers to others show that the server is well. It is never taken for ill."""
+    """The probe is refused as one too many; the answers to others show that the server is well.
+
+    It is never taken for ill.
+    """
 
     async def script(asked: Asked) -> Reply:
         if asked.body["prompt"] == "bad":
@@ -399,7 +411,10 @@ async def test_a_form_that_the_server_does_not_take_is_refused() -> None:
         (
             an_error(
                 400,
-                "This model's maximum context length is 512 tokens. However, your prompt contains 600 input tokens, which",
+                (
+                    "This model's maximum context length is 512 tokens. However, your prompt contains 600 input tokens, "
+                    "which"
+                ),
             ),
             "prompt_too_long",
         ),
@@ -434,9 +449,13 @@ async def test_what_we_refuse_ourselves_is_never_sent() -> None:
 
 
 async def test_a_server_that_counts_the_answer_too_is_asked_for_less() -> None:
-    """Older vLLM servers refuse what newer ones shorten: the prompt is measured, and asked again for what still fits."""
+    """Older vLLM servers refuse what newer ones shorten.
+
+    The prompt is measured, and asked again for what still fits.
+    """
     told = (
-        "This model's maximum context length is 512 tokens. However, you requested 1024 output tokens and your prompt contains 500 input tokens, "
+        "This model's maximum context length is 512 tokens. However, you requested 1024 output tokens and your prompt "
+        "contains 500 input tokens, "
         "for a total of 1524 tokens."
     )
 
@@ -459,7 +478,10 @@ async def test_a_prompt_that_is_too_long_is_measured() -> None:
             return Reply(body={"count": 6000, "max_model_len": 512})
         return an_error(
             400,
-            "This model's maximum context length is 512 tokens. However, your prompt contains at least 513 input tokens, which exceeds",
+            (
+                "This model's maximum context length is 512 tokens. However, your prompt contains at least 513 input "
+                "tokens, which exceeds"
+            ),
         )
 
     async with an_engine(script, models=VLLM) as (engine, _):
@@ -528,11 +550,17 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
     [
         (
             an_error(401, f"Incorrect API key provided: {KEY}"),
-            r"refuses the API key \(HTTP 401\): Incorrect API key provided: \*\*\*; set model.generator_settings.api_key",
+            (
+                r"refuses the API key \(HTTP 401\): Incorrect API key provided: \*\*\*; set "
+                r"model.generator_settings.api_key"
+            ),
         ),
         (
             an_error(404, "nothing here"),
-            r"there is no OpenAI-compatible API at http://127.0.0.1:\d+/v1 \(HTTP 404: nothing here\): check server and port",
+            (
+                r"there is no OpenAI-compatible API at http://127.0.0.1:\d+/v1 \(HTTP 404: nothing here\): check server "
+                r"and port"
+            ),
         ),
         (
             Reply(body={"data": [{"id": "serves"}, {"id": "other"}]}),
@@ -540,7 +568,10 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
         ),
         (
             an_error(503, "starting"),
-            r"no answer from http://127.0.0.1:\d+/v1 within 1 s \(server_startup_timeout\): HTTP 503: starting; check server and port",
+            (
+                r"no answer from http://127.0.0.1:\d+/v1 within 1 s \(server_startup_timeout\): HTTP 503: starting; check "
+                r"server and port"
+            ),
         ),
     ],
 )
@@ -604,7 +635,10 @@ async def test_a_server_that_is_still_starting_is_waited_for() -> None:
 
 
 async def test_a_vllm_server_that_hangs_is_waited_for() -> None:
-    """Its token counters show that it is at work, however long an answer takes; and that it hangs, when they stop. Others may have its questions."""
+    """Its token counters show that it is at work, however long an answer takes; and that it hangs, when they stop.
+
+    Others may have its questions.
+    """
     tokens = 0
     moving = True
 

@@ -54,7 +54,10 @@ async def test_records_gather_while_more_is_in_the_engine(
 
 
 async def test_a_write_is_bounded_in_bytes() -> None:
-    """Log probabilities make megabytes of an answer; a thousand of them at once would never be through before the time-out."""
+    """Log probabilities make megabytes of an answer.
+
+    A thousand of them at once would never be through before the time-out.
+    """
     publisher = Written(more_comes=False)
     for number in range(10):
         publisher.add(an_answer(f"q{number}", index=number, details={"logprobs": ["x" * 1_500_000]}), 100)

@@ -1,4 +1,7 @@
-"""What `status` calls the rate of a worker is its rate now: a run that has just begun, a pause and a slow engine are told as they are."""
+"""What `status` calls the rate of a worker is its rate now.
+
+A run that has just begun, a pause and a slow engine are told as they are.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,10 @@ def test_a_change_of_rate_is_seen_within_seconds() -> None:
 
 
 def test_a_worker_at_rest_makes_nothing() -> None:
-    """What it did before its last question ended is no rate of now; a few seconds without questions are not yet a rest."""
+    """What it did before its last question ended is no rate of now.
+
+    A few seconds without questions are not yet a rest.
+    """
     run = [(float(second), 50 * second, True) for second in range(20)]
 
     found = watched([*run, *idle(20, 40, done=950)])

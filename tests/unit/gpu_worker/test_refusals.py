@@ -17,15 +17,24 @@ TOO_LONG = (
     ("problem", "message"),
     [
         (
-            "This model's maximum context length is 512 tokens. However, your prompt contains at least 513 input tokens, which exceeds this limit",
+            (
+                "This model's maximum context length is 512 tokens. However, your prompt contains at least 513 input "
+                "tokens, which exceeds this limit"
+            ),
             TOO_LONG.format("at least 513"),
         ),
         (
-            "This model's maximum context length is 512 tokens. However, you requested 1024 output tokens and your prompt contains 600 input tokens,",
+            (
+                "This model's maximum context length is 512 tokens. However, you requested 1024 output tokens and your "
+                "prompt contains 600 input tokens,"
+            ),
             TOO_LONG.format(600),
         ),
         (
-            "This model's maximum context length is 512 tokens. However, your messages resulted in 600 tokens. Please reduce",
+            (
+                "This model's maximum context length is 512 tokens. However, your messages resulted in 600 tokens. Please "
+                "reduce"
+            ),
             TOO_LONG.format(600),
         ),
         (
@@ -33,7 +42,10 @@ TOO_LONG = (
             TOO_LONG.format(600),
         ),
         (
-            "This model's maximum context length is 512 tokens. However, your prompt contains 90000 characters (more than 4608 characters, which",
+            (
+                "This model's maximum context length is 512 tokens. However, your prompt contains 90000 characters (more "
+                "than 4608 characters, which"
+            ),
             "the prompt has 90000 characters, more than the model's 512 tokens (max_model_len) can hold",
         ),
     ],
@@ -83,7 +95,10 @@ def test_a_parameter_that_the_server_names_is_the_culprit() -> None:
             "temperature",
         ),
         (
-            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            (
+                "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+                "instead."
+            ),
             "max_tokens",
         ),
     ],

@@ -30,7 +30,10 @@ class Outcome:
 def ask(
     window: RequestWindow, questions: int, takes_s: Callable[[int], float], limit: int = 10**9, began: float = 0.0
 ) -> Outcome:
-    """Ask as the engine does: as many at once as the window says; what is refused is asked again. `takes_s`: an answer, with so many open."""
+    """Ask as the engine does: as many at once as the window says; what is refused is asked again.
+
+    `takes_s`: an answer, with so many open.
+    """
     outcome, now, tick_at = Outcome(), began, began + 1.0
     left, open_now, numbers = questions, 0, itertools.count()
     events: list[tuple[float, int, bool, float, int]] = []

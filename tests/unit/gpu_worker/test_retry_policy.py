@@ -43,7 +43,10 @@ def ask(engine: FailingEngine, patience: RetryPolicy) -> Answer | Failure:
 
 
 def test_pauses_double_up_to_a_bound_and_tries_have_a_cap() -> None:
-    """Ten tries are ten calls of the engine and nine pauses; then the question fails, retryable, and is not asked an eleventh time."""
+    """Ten tries are ten calls of the engine and nine pauses.
+
+    Then the question fails, retryable, and is not asked an eleventh time.
+    """
     engine = FailingEngine(failures=100)
 
     record = ask(engine, RetryPolicy(timeout_s=3600.0, tries=10))

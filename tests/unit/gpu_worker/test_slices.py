@@ -1,4 +1,7 @@
-"""Which GPUs make a slice, and where GPUs come from: the pure parts of `gpu_worker.gpus.slices` and `gpu_worker.gpus.devices`."""
+"""Which GPUs make a slice, and where GPUs come from.
+
+The pure parts of `gpu_worker.gpus.slices` and `gpu_worker.gpus.devices`.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +107,10 @@ def test_a_list_that_cannot_be_meant_is_refused(text: str) -> None:
     ],
 )
 def test_only_gpus_that_cuda_may_see_are_claimed(visible: str | None, expected: tuple[str, ...]) -> None:
-    """A batch system gives its jobs GPUs by CUDA_VISIBLE_DEVICES; it ends where CUDA would stop reading: at what names no GPU, or several."""
+    """A batch system gives its jobs GPUs by CUDA_VISIBLE_DEVICES; it ends where CUDA would stop reading.
+
+    At what names no GPU, or several.
+    """
     assert allowed(NAMES, visible) == expected
 
 
@@ -192,7 +198,10 @@ def test_gpus_that_cannot_be_shared_out_are_a_warning(
 
 
 def test_a_gpu_is_occupied_by_processes_or_by_memory_in_use() -> None:
-    """NVML does not show a container the processes of others, but shows that their memory is gone. A tenth may be in use."""
+    """NVML does not show a container the processes of others, but shows that their memory is gone.
+
+    A tenth may be in use.
+    """
     devices = NvmlGpus(Nvml(processes={1: [4711]}, used={0: 10, 2: 11, 3: 90}), "0,1,2")
 
     assert devices.occupied() == {"GPU-b", "GPU-c"}
@@ -200,7 +209,10 @@ def test_a_gpu_is_occupied_by_processes_or_by_memory_in_use() -> None:
 
 @pytest.mark.parametrize(("size", "present"), [(1, 8), (2, 7), (3, 6), (8, 8), (9, 8)])
 def test_a_size_that_may_be_meant_is_taken(size: int, present: int) -> None:
-    """Powers of two always may, on a host of which one GPU has failed too. More than there are is for the claim to refuse."""
+    """Powers of two always may, on a host of which one GPU has failed too.
+
+    More than there are is for the claim to refuse.
+    """
     assert slices_of(size, present).count == size
 
 

@@ -1,4 +1,7 @@
-"""However a process ends, nothing that it started outlives it by more than five seconds; and nothing else is touched."""
+"""However a process ends, nothing that it started outlives it by more than five seconds.
+
+And nothing else is touched.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +76,10 @@ def alive(pid: int) -> bool:
 
 
 def wait_for_a_look(guard: int) -> None:
-    """Return when the watchdog has begun to read /proc, and has ended: the kernel counts what it reads. However busy the machine is."""
+    """Return when the watchdog has begun to read /proc, and has ended: the kernel counts what it reads.
+
+    However busy the machine is.
+    """
     before = read_by(guard)
     wait_until(lambda: read_by(guard) > before, "the watchdog looks")
     while (seen := read_by(guard)) > before:
@@ -88,7 +94,10 @@ def read_by(pid: int) -> int:
 
 @pytest.fixture
 def an_owner() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], list[int]]]]:
-    """Starts an owner that starts what `body` says; returns it, and the process ids of its watchdog and its children."""
+    """Starts an owner that starts what `body` says.
+
+    Returns it, and the process ids of its watchdog and its children.
+    """
     owners: list[subprocess.Popen[str]] = []
     everyone: list[int] = []
 
@@ -118,7 +127,10 @@ def an_owner() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], list[int
 def test_nothing_outlives_its_owner(
     an_owner: Callable[[str], tuple[subprocess.Popen[str], list[int]]], body: str, number: signal.Signals
 ) -> None:
-    """Children in sessions of their own, that ignore SIGTERM, that were forked only, and their children; killed at once, before anyone could look."""
+    """Children in sessions of their own, that ignore SIGTERM, that were forked only, and their children.
+
+    Killed at once, before anyone could look.
+    """
     owner, pids = an_owner(body)
 
     owner.send_signal(number)

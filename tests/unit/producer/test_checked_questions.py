@@ -139,7 +139,10 @@ def test_the_fingerprint_changes_with_what_is_asked(
 
 
 def test_problems_are_listed_by_line(written: Callable[[bytes], Path]) -> None:
-    """The first ones with file, line and reason, the number of the others, and the way out. The same words come three times at most."""
+    """The first ones with file, line and reason, the number of the others, and the way out.
+
+    The same words come three times at most.
+    """
     path = written(lines({"question": "Why?"}, b"", *[b"{"] * 22, {"id": "a", "question": ""}))
 
     report = problems(path).splitlines()

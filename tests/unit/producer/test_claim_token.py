@@ -57,7 +57,10 @@ def test_a_number_that_another_process_has_by_now_is_no_life(process: subprocess
 
 
 def test_of_processes_elsewhere_nothing_is_known(process: subprocess.Popen[bytes]) -> None:
-    """Even with our host name and a number that nobody has here: containers on the host's network share the one and have their own of the other."""
+    """Even with our host name and a number that nobody has here.
+
+    Containers on the host's network share the one and have their own of the other.
+    """
     token = token_of(process)
     process.kill()
     process.wait()

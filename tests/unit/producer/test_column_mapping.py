@@ -127,7 +127,10 @@ def test_a_template_may_be_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_template_cannot_leave_its_room(template: str, expected: str) -> None:
-    """It sees its row and nothing of this machine; whatever it tries becomes the reason why the question cannot be used."""
+    """It sees its row and nothing of this machine.
+
+    Whatever it tries becomes the reason why the question cannot be used.
+    """
     try:
         found = reason(ROW, Shape(template=PromptTemplate(template)))
     except UsageError as error:
@@ -139,7 +142,8 @@ def test_a_template_cannot_leave_its_room(template: str, expected: str) -> None:
 def test_a_template_has_all_of_jinja() -> None:
     """Loops know their length, filters and operators do what Jinja's do; JSON is not escaped for HTML."""
     template = PromptTemplate(
-        "{% for x in many | sort %}{{ loop.index }}/{{ loop.length }}{{ x }}{% endfor %} {{ t | wordwrap(3) }} {{ d | tojson }} {{ 7 // 2 + 3 ** 2 }}"
+        "{% for x in many | sort %}{{ loop.index }}/{{ loop.length }}{{ x }}{% endfor %} {{ t | wordwrap(3) }} {{ d | "
+        "tojson }} {{ 7 // 2 + 3 ** 2 }}"
     )
 
     assert (
@@ -175,7 +179,10 @@ def test_a_system_message_goes_first() -> None:
 
 
 def test_json_lines_stay_strict_without_flags() -> None:
-    """A slip in a field is still an error there; with a mapping, the line is a row, and what is no field is metadata."""
+    """A slip in a field is still an error there.
+
+    With a mapping, the line is a row, and what is no field is metadata.
+    """
     assert "did you mean `model`" in reason({"question": "Why?", "modle": "m"}, Shape())
     assert asked({"question": "Why?", "modle": "m"}, Shape({"question": "question"})).metadata == {"modle": "m"}
 

@@ -1,4 +1,7 @@
-"""The answers file -> the format that was asked for: nothing is lost, nothing is half written, and order costs no memory."""
+"""The answers file -> the format that was asked for.
+
+Nothing is lost, nothing is half written, and order costs no memory.
+"""
 
 from __future__ import annotations
 
@@ -205,7 +208,10 @@ def test_a_batch_file_keeps_what_came_beside_the_text(tmp_path: Path) -> None:
 
 
 def test_a_batch_file_has_the_form_of_openai(tmp_path: Path) -> None:
-    """Chat questions get chat completions, prompts get text completions, failures an error; several choices are all there."""
+    """Chat questions get chat completions, prompts get text completions, failures an error.
+
+    Several choices are all there.
+    """
     asked = tmp_path / "questions.jsonl"
     chat = {"id": "c", "messages": [{"role": "user", "content": "Hi"}]}
     asked.write_text(

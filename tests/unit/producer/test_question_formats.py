@@ -55,7 +55,10 @@ def reasons(found: list[tuple[int, Any]]) -> list[tuple[int, str]]:
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_lines_may_come_from_any_editor(file: Path, mark: bytes, end: bytes) -> None:
-    """Byte order mark, CRLF, blank lines and a missing last line end are nothing special; lines are counted as an editor does."""
+    """Byte order mark, CRLF, blank lines and a missing last line end are nothing special.
+
+    Lines are counted as an editor does.
+    """
     file.write_bytes(mark + end + b'{"id": 1}' + end + b"  \t" + end + b'{"id": 2}')
 
     assert [(number, json.loads(entry)) for number, entry in entries(file)] == [(2, {"id": 1}), (4, {"id": 2})]

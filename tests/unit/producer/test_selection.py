@@ -46,7 +46,10 @@ def test_a_limit_asks_the_first(tmp_path: Path, limit: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 12, 40, 1000])
 def test_a_sample_is_the_same_each_time(tmp_path: Path, count: int) -> None:
-    """In the order of the files, each at most once, under the ids that they have among all; a larger sample contains a smaller one."""
+    """In the order of the files, each at most once, under the ids that they have among all.
+
+    A larger sample contains a smaller one.
+    """
     files = two_files(tmp_path)
     _, everything = read(Source(files))
 

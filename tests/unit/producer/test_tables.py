@@ -1,4 +1,7 @@
-"""CSV, TSV, Parquet, Arrow, data sets on disk, compressed text: their rows become the same questions as lines of JSON would."""
+"""CSV, TSV, Parquet, Arrow, data sets on disk, compressed text.
+
+Their rows become the same questions as lines of JSON would.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,10 @@ def asked(source: Source) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_asks_the_same(tmp_path: Path, name: str) -> None:
-    """Ids, prompts and metadata are those of the rows, line breaks and quotes included; so is the fingerprint that a run is named by."""
+    """Ids, prompts and metadata are those of the rows, line breaks and quotes included.
+
+    So is the fingerprint that a run is named by.
+    """
     as_jsonl(tmp_path / "reference", ROWS)
     WRITERS[name](tmp_path / name, ROWS)
     source = Source(find_files([str(tmp_path / name)]))
@@ -260,7 +266,10 @@ def test_how_a_table_is_written_is_found(tmp_path: Path, name: str, text: str, e
 
 
 def test_quotes_in_doubt_are_asked_about(tmp_path: Path) -> None:
-    """Between tabs, quotes that enclose nothing special may be text: neither is taken for granted, however late they come."""
+    """Between tabs, quotes that enclose nothing special may be text.
+
+    Neither is taken for granted, however late they come.
+    """
     early, late = 'id\tquestion\n3\t"yes"\n', "id\tquestion\n" + "1\ta?\n" * 100_000 + '3\t"yes"\n'
 
     for text, line in ((early, 2), (late, 100_002)):
@@ -354,7 +363,10 @@ def test_a_data_set_has_only_files_of_its_own(tmp_path: Path, name: str) -> None
 
 
 def test_several_files_are_one_run(tmp_path: Path) -> None:
-    """In the order of the names, a pattern's files by name; formats may differ; ids that are derived differ by position."""
+    """In the order of the names, a pattern's files by name; formats may differ.
+
+    Ids that are derived differ by position.
+    """
     as_csv(tmp_path / "b.csv", [{"question": "Why?"}])
     as_jsonl(tmp_path / "a.jsonl", [{"question": "Why?"}, {"question": "How?"}])
 

@@ -46,7 +46,10 @@ def test_what_redis_cannot_hold_is_refused() -> None:
     [
         "OOM command not allowed when used memory > 'maxmemory'.",
         "OOM command not allowed when used memory > 'maxmemory'. script: 1f, on @user_script:3.",
-        "ERR Error running script (call to f_1f): @user_script:3: @user_script: 3: -OOM command not allowed when used memory > 'maxmemory'.",
+        (
+            "ERR Error running script (call to f_1f): @user_script:3: @user_script: 3: -OOM command not allowed when used "
+            "memory > 'maxmemory'."
+        ),
         "NOSCRIPT No matching script. Please use EVAL.",
         "READONLY You can't write against a read only replica.",
         "READONLY You can't write against a read only replica. script: 1f, on @user_script:3.",
@@ -61,7 +64,10 @@ def test_what_redis_cannot_hold_is_refused() -> None:
     ],
 )
 def test_what_passes_by_itself_is_waited_for(reply: str) -> None:
-    """As redis-py reads it, which takes the code off some texts: each of these says to try again later, and ends no program."""
+    """As redis-py reads it, which takes the code off some texts.
+
+    Each of these says to try again later, and ends no program.
+    """
     with pytest.raises(QueueUnavailableError), translated(RedisAddress(URL)):
         raise BaseParser.parse_error(reply)
 
