@@ -69,7 +69,7 @@ def told(file: Path, text: str) -> list[str]:
             "max_tokens: '16'",
             'F:1: model.generator_settings.max_tokens: is the text "16"; give a whole number, at least 1',
         ),
-        ("max_tokens:", "F:1: model.generator_settings.max_tokens: is empty; give a whole number"),
+        ("batch_size:", "F:1: model.generator_settings.batch_size: is empty; give a whole number"),
         ("max_tokens: many", "F:1: model.generator_settings.max_tokens: is a text; give a whole number"),
         ("max_tokens: [1]", "F:1: model.generator_settings.max_tokens: is a list; give a whole number"),
         ("max_tokens: {a: 1}", "F:1: model.generator_settings.max_tokens: is a mapping; give a whole number"),
