@@ -163,7 +163,7 @@ def _judge(fleet: FleetUnderTest, outcome: Outcome) -> None:
     verdict = outcome.verdict
     with redis.Redis.from_url(fleet.server.url, protocol=2) as client:
         deadline = time.monotonic() + SETTLE_S
-        while (left := left_in_queues(client)) and time.monotonic() < deadline:
+        while (left := left_in_queues(client, may_have_records=fleet.rolled_back)) and time.monotonic() < deadline:
             fleet.supervise()
             time.sleep(5 * TICK_S)
         verdict.findings += left
