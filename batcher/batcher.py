@@ -33,7 +33,8 @@ IDLE_WAIT_S = 0.25
 # KEYS[1] hash batchers; KEYS[2] zset workers; ARGV: 1 batcher, 2 its report, 3 TTL of all reports (s). Returns how many
 #     workers report.
 _TELL = """
--- First of all writes, because Redis refuses a script for want of memory only at a first write that takes memory: a batcher has more to do than this.
+-- First of all writes, because Redis refuses a script for want of memory only if its first write takes memory,
+-- and a batcher has more to do than this.
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 redis.call('EXPIRE', KEYS[1], ARGV[3])

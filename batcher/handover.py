@@ -30,7 +30,7 @@ class BatchJob(Job):
 
 
 class QueueOrder:
-    """Whether a batch may simply stand at the end of its queue, which is so as long as all that wait there are of one run."""
+    """Whether a batch may simply stand at the end of its queue: it may while all that wait there are of one run."""
 
     def __init__(self) -> None:
         self._last: dict[str, tuple[bytes, int]] = {}

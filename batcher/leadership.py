@@ -25,7 +25,8 @@ end
 -- A lease without an end, or with a far one, is no batcher's.
 local left = redis.call('PTTL', KEYS[1])
 if holder and left >= 0 and left <= 10 * ARGV[2] then return 0 end
--- First of all writes, because Redis refuses a script for want of memory only at a first write that takes memory: who leads makes room.
+-- First of all writes, because Redis refuses a script for want of memory only if its first write takes memory,
+-- and who leads makes room.
 redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 redis.call('INCR', KEYS[2])
@@ -37,7 +38,10 @@ _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL
 
 
 class FencedScript:
-    """A script that changes nothing unless this batcher leads, and otherwise all that it is told to, also in a Redis that is full."""
+    """A script that changes nothing unless this batcher leads.
+
+    If it leads, the script does all that it is told to, even in a Redis that is full.
+    """
 
     def __init__(self, leadership: Leadership, script: Script) -> None:
         self._leadership = leadership

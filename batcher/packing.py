@@ -65,8 +65,9 @@ class PackingPlan:
 FEWEST_WAITING = 64
 """Batches that may wait for few workers.
 
-Twice as many as there are workers must be able to: their engines' spare room is filled from a backlog
-only, which is more batches than workers, and a batcher that is held up for a moment lets nobody go short."""
+Twice as many as there are workers must be able to wait: their engines' spare room is filled from a backlog only, which
+is more batches than workers, and a batcher that is held up for a moment lets nobody go short.
+"""
 URGENT_S = 0.05
 """Longest that questions of a priority above 0 wait for company: fewer in a batch is a small price for being early."""
 
@@ -112,9 +113,10 @@ def most_waiting(max_waiting_batches: int | None, priority: int, workers: int = 
 
 
 def look_again_s(slots: int, taken: int, in_s: float) -> float:
-    """When a quarter of the batch slots will be free, in seconds, if workers continue as in the last `in_s`, in which they took `taken` batches.
+    """Seconds until a quarter of the batch slots will be free, if workers continue at their present pace.
 
-    Looking more often costs a busy machine more than it brings: vLLM needs some 300 ms for a batch of 8 that 64 others wait behind.
+    That is the pace of the last `in_s` seconds, in which they took `taken` batches. Looking more often costs a busy
+    machine more than it brings: vLLM needs some 300 ms for a batch of 8 that 64 others wait behind.
     """
     return min(max(slots / 4 * in_s / max(taken, 1), SOONEST_LOOK_S), LATEST_LOOK_S)
 

@@ -58,7 +58,10 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: `time` (UTC), `level`, `logger`, `message`, the ids that are known, and `exception` where there was one."""
+    """One JSON object a line.
+
+    Its fields: `time` (UTC), `level`, `logger`, `message`, the ids that are known, and `exception` if there was one.
+    """
 
     def __init__(self, secrets: Secrets) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""`benchmarks batching`: ways to feed an engine that takes its time, and how near a fleet comes to the best of them at every batch size."""
+"""`benchmarks batching`: ways to feed an engine that takes its time.
+
+It tells how near a fleet comes to the best of them at every batch size.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,13 @@ from wire.messages import Question
 
 NOTES = [
     (
-        "Ideal: as many engines as workers, without queue or fleet, each given its even share of the questions at once, "
-        "on "
-        "an exact clock."
+        "Ideal: as many engines as workers, without queue or fleet, "
+        "each given its even share of the questions at once, on an exact clock."
     ),
     "Fleets are measured in real time, from the first push to the last line on disk.",
     (
-        "The engine is the stub, whose step takes as long with one sequence as with all: what a way to feed it leaves "
-        "idle "
-        "is lost in full."
+        "The engine is the stub, whose step takes as long with one sequence as with all: "
+        "what a way to feed it leaves idle is lost in full."
     ),
     (
         "Ways to feed are computed, not timed: the same stub on a clock that jumps. `whole`: a batch is awaited whole "

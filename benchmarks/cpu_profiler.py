@@ -21,7 +21,10 @@ EVERY_S = 0.001
 
 @contextlib.contextmanager
 def sampling(path: Path) -> Iterator[None]:
-    """Sample the main thread inside the block; then write {"cpu_s": ..., "own": {function: samples}, "total": {function: samples}}."""
+    """Sample the main thread inside the block, then write the samples to `path`.
+
+    They are {"cpu_s": ..., "own": {function: samples}, "total": {function: samples}}.
+    """
     own: Counter[CodeType] = Counter()
     total: Counter[CodeType] = Counter()
 

@@ -22,20 +22,20 @@ from benchmarks.rig import Rig, for_bench
 
 NOTES = [
     (
-        "Raw: vLLM's AsyncLLM in a process of its own, with the same arguments and prompts, fed with so many requests in "
-        "flight. The fastest counts."
+        "Raw: vLLM's AsyncLLM in a process of its own, with the same arguments and prompts, "
+        "fed with so many requests in flight. The fastest counts."
     ),
     (
         "Batches at a time: raw again; each is awaited whole before another takes its place. With fewer questions, and "
         "once, for some are very slow."
     ),
     (
-        "Fleet: one worker at its default capacity, one batcher, Redis and a producer; from the first push to the last "
-        "line on disk."
+        "Fleet: one worker at its default capacity, one batcher, Redis and a producer; "
+        "from the first push to the last line on disk."
     ),
     (
-        "Every answer has exactly its number of tokens (min_tokens, max_tokens, ignore_eos). Both engines are booted once "
-        "and measured in turn."
+        "Every answer has exactly its number of tokens (min_tokens, max_tokens, ignore_eos). "
+        "Both engines are booted once and measured in turn."
     ),
     "Each engine answers all questions once before the first round: the first time, an engine is slower.",
 ]
@@ -43,7 +43,10 @@ EVEN = (0.0, 0.0)
 ONE, OVERLAPPED = 1, 2
 """Batches at a time."""
 SLOW_SHARE, LEAST_BATCHES = 8, 4
-"""Whole batches are so slow a way to feed an engine that they are measured with this fraction of the questions, but at least so many batches."""
+"""Whole batches are measured with this fraction of the questions, but at least so many batches.
+
+They are a very slow way to feed an engine.
+"""
 
 
 @dataclass(frozen=True, slots=True)

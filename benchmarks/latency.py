@@ -27,12 +27,12 @@ NOTES = [
         "slows Redis a little."
     ),
     (
-        "Under load: questions come at random times; each counts from when it was due until its record is decoded, less "
-        "its tokens times the step."
+        "Under load: questions come at random times; "
+        "each counts from when it was due until its record is decoded, less its tokens times the step."
     ),
     (
-        "Up to one step of waiting for the engine's next one is in it. Hungry flush off: the batcher waits out "
-        "batch_timeout."
+        "Up to one step of waiting for the engine's next one is in it. "
+        "Hungry flush off: the batcher waits out batch_timeout."
     ),
 ]
 PATIENCE_S = 30.0
@@ -105,9 +105,8 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
         for number in range(plan.rounds):
             rounds.append([1000 * _after_pause(client, next(texts), plan, pause) for _ in range(plan.count)])
             say(
-                f"round {number + 1}: p50 {percentile(rounds[-1], 0.5):.2f} ms, p99 "
-                f"{percentile(rounds[-1], 0.99):.2f} "
-                "ms"
+                f"round {number + 1}: "
+                f"p50 {percentile(rounds[-1], 0.5):.2f} ms, p99 {percentile(rounds[-1], 0.99):.2f} ms"
             )
         stages = _stages(rig, client, [next(texts) for _ in range(plan.traced)], plan, pause)
         rig.check()

@@ -1,4 +1,7 @@
-"""The producer of a benchmark: what `batchfleet submit` does, with the clock of the process read where the first question is sent."""
+"""The producer of a benchmark: it does what `batchfleet submit` does.
+
+It also reads the clock of the process where the first question is sent.
+"""
 
 from __future__ import annotations
 

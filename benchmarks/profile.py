@@ -19,8 +19,8 @@ from benchmarks.rig import Rig, for_bench
 
 NOTES = [
     (
-        "Microseconds of CPU per question. `own`: in this function, what it calls in C included; `with callees`: and in "
-        "what it calls in Python."
+        "Microseconds of CPU per question. `own`: in this function, what it calls in C included; "
+        "`with callees`: and in what it calls in Python."
     ),
     "Found by samples of CPU time, which cost a few per cent. A worker's figures are those of all workers together.",
 ]

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.profiled_main FILE ARGUMENTS` is `batchfleet ARGUMENTS`, with its samples in FILE at the end."""
+"""Samples `batchfleet ARGUMENTS` into FILE: `python -m benchmarks.profiled_main FILE ARGUMENTS`."""
 
 from __future__ import annotations
 

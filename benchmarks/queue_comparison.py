@@ -1,4 +1,7 @@
-"""`benchmarks queue`: this fleet at several batch sizes, and other queues with one question per job, all with the same questions, in turn."""
+"""`benchmarks queue`: this fleet at several batch sizes, and other queues with one question per job.
+
+All get the same questions, in turn.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,14 @@ from wire.errors import UsageError
 
 NOTES = [
     (
-        "From the first push to the last answer in the producer, for this fleet on disk. Each has a Redis of its own with "
-        "its append-only file on."
+        "From the first push to the last answer in the producer, for this fleet on disk. "
+        "Each has a Redis of its own with its append-only file on."
     ),
     "Answers cost nothing and have 8 to 128 words; each is compared with its question.",
     "CPU: seconds per 1 000 questions, of all processes, Redis included, as long as the clock runs.",
     (
-        "This fleet checks its file before the first push; the others have their questions in memory, and keep the "
-        "answers "
-        "there."
+        "This fleet checks its file before the first push; "
+        "the others have their questions in memory, and keep the answers there."
     ),
 ]
 OURS = "batchfleet, batches of"
@@ -203,7 +205,7 @@ def _helper(peer: Peer, url: str, folder: Path) -> Helper:
 def _rates(found: Sequence[Measurement]) -> list[tuple[str, float, str, float]]:
     """Name, median of questions/s, its range, median of CPU seconds per 1 000.
 
-    In the order in which they were measured.
+    The rows are in the order in which they were measured.
     """
     rows = []
     for name in dict.fromkeys(one.queue for one in found):

@@ -18,7 +18,10 @@ MIB = 1024 * 1024
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds of a process and of its children that ended (redis-server forks to rewrite its file), user and system together."""
+    """CPU seconds, user and system together, of a process and of its children that ended.
+
+    Children count because redis-server forks to rewrite its file.
+    """
     # The name before them is in parentheses and may hold anything.
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
     return sum(int(ticks) for ticks in fields[11:15]) / _TICKS_PER_S

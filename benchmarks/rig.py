@@ -1,4 +1,7 @@
-"""A fleet to be measured: a private Redis, one batcher and some workers, each a process whose use of the machine can be read by itself."""
+"""A fleet to be measured: a private Redis, one batcher and some workers.
+
+Each is a process whose use of the machine can be read by itself.
+"""
 
 from __future__ import annotations
 
@@ -142,7 +145,7 @@ class Rig:
     def batch_by(self, size: int) -> None:
         """Have questions batched by `size` from now on.
 
-        By another batcher, while the workers and their engines stay.
+        Another batcher does it, while the workers and their engines stay.
         """
         stop_all([self.processes["batcher"]], STOP_S)
         self._spawn("batcher", ["batcher"], BATCHFLEET_BATCH_SIZE=str(size))

@@ -22,8 +22,8 @@ from benchmarks.rig import Rig, for_bench
 NOTES = [
     "Ideal: so many engines without a fleet, each given its share of the questions at once, on an exact clock.",
     (
-        "Fleets are measured in real time, from the first push to the last line on disk, so the time to fill and to empty "
-        "all engines counts."
+        "Fleets are measured in real time, from the first push to the last line on disk, "
+        "so the time to fill and to empty all engines counts."
     ),
     (
         "Workers are simulated: each has its engine (a step clock), leases and heartbeats; several share a process. "
@@ -31,17 +31,16 @@ NOTES = [
     ),
     "A slower clock (--step-s) lets the same machine bear more of them.",
     (
-        "Busy: CPU seconds per second; producer, batcher and Redis are single-threaded each, so 1.00 is all that one of "
-        "them can do."
+        "Busy: CPU seconds per second; "
+        "producer, batcher and Redis are single-threaded each, so 1.00 is all that one of them can do."
     ),
 ]
 SERIAL = ("producer", "batcher", "redis")
 ADVICE = {
     "producer": "split the file and start a producer for each part (`submit` with a --run each): they share the fleet",
     "batcher": (
-        "raise batch_size: most of its work is per batch. After that, give half of the workers a fleet of "
-        "their "
-        "own (redis.namespace)"
+        "raise batch_size: most of its work is per batch. "
+        "After that, give half of the workers a fleet of their own (redis.namespace)"
     ),
     "redis": (
         "raise batch_size and put Redis on a faster core. After that, give half of the workers a Redis of their own"
@@ -139,9 +138,8 @@ def _too_narrow(plan: Plan, settings: Settings) -> list[str]:
         return []
     return [
         (
-            f"limits.run_window = {window} is less than twice what {max(plan.workers)} workers hold ({held}): raise it, "
-            "or "
-            "one run cannot fill them."
+            f"limits.run_window = {window} is less than twice what {max(plan.workers)} workers hold ({held}): "
+            "raise it, or one run cannot fill them."
         )
     ]
 

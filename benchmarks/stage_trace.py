@@ -65,7 +65,10 @@ class Trace:
         self._client.close()
 
     def stages(self, sent_at: float, received_at: float) -> dict[str, float]:
-        """Seconds in each stage, for the one question that was sent and received at these Unix times on the machine of Redis."""
+        """Seconds in each stage, for the one question that was sent and received at these times.
+
+        They are Unix times on the machine of Redis.
+        """
         self._catch_up(received_at)
         took, at = {}, sent_at
         remaining = iter([(when, command) for when, command in self._seen if when >= sent_at])
@@ -73,8 +76,8 @@ class Trace:
             when = next((when for when, command in remaining if command.startswith(start)), None)
             if when is None:
                 msg = (
-                    f"the trace of a question has no {start.split(' ', maxsplit=1)[0].upper()}, which ends its stage "
-                    f"{name!r}"
+                    f"the trace of a question has no {start.split(' ', maxsplit=1)[0].upper()}, "
+                    f"which ends its stage {name!r}"
                 )
                 raise FleetError(msg)
             took[name], at = when - at, when

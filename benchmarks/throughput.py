@@ -1,4 +1,7 @@
-"""`benchmarks throughput`: questions/s of the whole path, from the first push to the last line on disk, with an engine that costs nothing."""
+"""`benchmarks throughput`: questions/s of the whole path, with an engine that costs nothing.
+
+The path is from the first push to the last line on disk.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,17 @@ from benchmarks.rig import Rig, for_bench
 
 NOTES = [
     (
-        "CPU: seconds per 1 000 questions, user and system, from the first push to the last line on disk. `workers`: all "
-        "of them together."
+        "CPU: seconds per 1 000 questions, user and system, from the first push to the last line on disk. "
+        "`workers`: all of them together."
     ),
     (
-        "Cores: CPU seconds of the fleet per second. Far below the machine's cores, others were using it too, or the "
-        "fleet "
-        "was waiting."
+        "Cores: CPU seconds of the fleet per second. "
+        "Far below the machine's cores, others were using it too, or the fleet was waiting."
     ),
     "`checking` is the producer's first pass over the file, which is over before the first push, and not in the sum.",
     (
-        "Commands: as Redis counts them, scripts and what is in them. Reads: how often Redis read from a socket, about "
-        "the "
-        "number of round trips."
+        "Commands: as Redis counts them, scripts and what is in them. "
+        "Reads: how often Redis read from a socket, about the number of round trips."
     ),
     (
         "Memory: resident MiB, shared pages included, in the last round: at a quarter of the time, at the end, and the "

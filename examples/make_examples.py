@@ -70,8 +70,8 @@ def arithmetic() -> Iterator[Choice]:
     for k in range(VALUES_PER_TEMPLATE):
         yield _problem(
             (
-                f"A box holds {12 + k} pencils. There are {5 + 2 * k} full boxes, and {3 + k} pencils are taken out. How "
-                "many pencils are left?"
+                f"A box holds {12 + k} pencils. "
+                f"There are {5 + 2 * k} full boxes, and {3 + k} pencils are taken out. How many pencils are left?"
             ),
             (12 + k) * (5 + 2 * k) - (3 + k),
             ((12 + k) * (5 + 2 * k), (12 + k) * (5 + 2 * k) + (3 + k), (12 + k) + (5 + 2 * k) - (3 + k)),
@@ -82,32 +82,31 @@ def arithmetic() -> Iterator[Choice]:
             ((60 + 15 * k) + (2 + k), (60 + 15 * k) * (1 + k), (60 + 15 * k) * (3 + k)),
         )
         yield _problem(
-            f"Notebooks cost {2 + k} euros each. Mia buys {4 + k} of them and pays with {(2 + k) * (4 + k) + 13} "
-            "euros. "
-            "How many euros does she get back?",
+            f"Notebooks cost {2 + k} euros each. "
+            f"Mia buys {4 + k} of them and pays with {(2 + k) * (4 + k) + 13} euros. How many euros does she get back?",
             13,
             ((2 + k) * (4 + k), (2 + k) + (4 + k), 13 + (2 + k)),
         )
         yield _problem(
             (
-                f"A school has {200 + 100 * k} pupils. {15 + 5 * k} percent of them come by bicycle. How many pupils do "
-                "not come by bicycle?"
+                f"A school has {200 + 100 * k} pupils. {15 + 5 * k} percent of them come by bicycle. "
+                "How many pupils do not come by bicycle?"
             ),
             (200 + 100 * k) - (200 + 100 * k) * (15 + 5 * k) // 100,
             ((200 + 100 * k) * (15 + 5 * k) // 100, (200 + 100 * k) - (15 + 5 * k), (200 + 100 * k) // 2),
         )
         yield _problem(
             (
-                f"Three parcels weigh {4 + k} kg, {9 + 2 * k} kg and {14 + 3 * k} kg. What is their average weight in "
-                "kilograms?"
+                f"Three parcels weigh {4 + k} kg, {9 + 2 * k} kg and {14 + 3 * k} kg. "
+                "What is their average weight in kilograms?"
             ),
             9 + 2 * k,
             (27 + 6 * k, 10 + k, 14 + 3 * k),
         )
         yield _problem(
             (
-                f"A rectangular garden is {7 + k} m wide and {11 + 3 * k} m long. How many meters of fence go once around "
-                "it?"
+                f"A rectangular garden is {7 + k} m wide and {11 + 3 * k} m long. "
+                "How many meters of fence go once around it?"
             ),
             2 * ((7 + k) + (11 + 3 * k)),
             ((7 + k) * (11 + 3 * k), (7 + k) + (11 + 3 * k), 4 * (7 + k)),
@@ -190,7 +189,10 @@ def units() -> Iterator[Choice]:
 
 
 def _with_wrong(right: str, wrong: list[str], spare: list[str]) -> tuple[str, str, str, str]:
-    """The right answer and three wrong ones; where a slip happens to lead to an answer that is there already, a spare one takes its place."""
+    """The right answer and three wrong ones.
+
+    Where a slip happens to lead to an answer that is there already, a spare one takes its place.
+    """
     first, second, third, fourth, *_ = dict.fromkeys([right, *wrong, *spare])
     return first, second, third, fourth
 
@@ -231,7 +233,10 @@ BAD_LINES: tuple[bytes, ...] = (
     b'{"id": "priority-too-high", "question": "What is 2 + 2?", "priority": 10}',
     b'{"id": "deadline-over", "question": "What is 2 + 2?", "deadline_s": 0}',
     b'{"id": "metadata-is-no-object", "question": "What is 2 + 2?", "metadata": ["page 7"]}',
-    b'{"custom_id": "other-endpoint", "method": "POST", "url": "/v1/embeddings", "body": {"model": "any", "input": "What is 2 + 2?"}}',
+    (
+        b'{"custom_id": "other-endpoint", "method": "POST", "url": "/v1/embeddings", '
+        b'"body": {"model": "any", "input": "What is 2 + 2?"}}'
+    ),
     b'{"custom_id": "body-asks-nothing", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "any"}}',
     b'{"id": "good-1", "question": "What is 3 + 4? This line has the id of the first one."}',
     b'{"id": "good-2", "question": "What is 3 + 4? Answer with a number only.", "answer": "7"}',

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SPARE_SHARE = 0.5
-"""Of `max_num_seqs`: how many questions may wait inside of the engine, so that no step runs short while the next batch is on its way."""
+"""How many questions may wait inside of the engine, as a share of `max_num_seqs`.
+
+Then no step runs short while the next batch is on its way.
+"""
 
 
 def default_capacity(max_num_seqs: int) -> int:
     """Most questions in flight, unless a user says otherwise.
 
-    What the engine works on at once, and half as many that wait in it. On two cores, vLLM with 64 sequences and batches
-    of 8 reached 0.65 of its own rate with 64 in flight; see docs/design/performance.md.
+    These are what the engine works on at once, and half as many that wait in it. On two cores, vLLM with 64 sequences
+    and batches of 8 reached 0.65 of its own rate with 64 in flight; see docs/design/performance.md.
     """
     return max_num_seqs + int(max_num_seqs * SPARE_SHARE)
 

@@ -1,4 +1,7 @@
-"""The questions of a run, from when they are given until their record is there, and those of a run that a program makes while it goes."""
+"""The questions of a run, from when they are given until their record is there.
+
+This includes the questions of a run that a program makes while it goes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Names the process that collects a run, so that another of this machine can tell whether it is gone and need not wait for its lease to lapse."""
+"""Names the process that collects a run.
+
+Another process of this machine can then tell whether it is gone, and need not wait for its lease to lapse.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where the questions of a run are: asked only when nothing has come of them for a while, because it means looking through the whole fleet."""
+"""Where the questions of a run are.
+
+This is asked only when nothing has come of them for a while, because it means looking through the whole fleet.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The one loop of a producer: questions out of a source into Redis, records out of Redis into a sink, until every question has its record.
+"""The one loop of a producer, until every question has its record.
 
-A run of a file and a run of a program differ in where questions come from and records go, and in nothing else. Two threads serve it: one sends,
-and waits where there is no room; one receives, and lets Redis forget what was handled. What comes back makes room for what goes out.
+It takes questions out of a source into Redis, and records out of Redis into a sink. A run of a file and a run of a
+program differ in where questions come from and records go, and in nothing else. Two threads serve it: one sends, and
+waits where there is no room; one receives, and lets Redis forget what was handled. What comes back makes room for what
+goes out.
 """
 
 from __future__ import annotations
@@ -168,9 +170,9 @@ class RunLoop:
                 self._take(entries)
 
     def forget_delivered(self) -> None:
-        """All records were handled, by an earlier process.
+        """Let Redis forget what it still has of a run whose records an earlier process handled.
 
-        Let Redis forget what it still has, now and not when the run's time is over.
+        It does so now, and not when the run's time is over.
         """
         with contextlib.suppress(FleetError, redis.RedisError), translated(self._address):
             if self._client.exists(self._keys.records(self.plan.run)):
@@ -267,9 +269,9 @@ class RunLoop:
             self._submitter.room_came()
 
     def _settle_at_last(self) -> None:
-        """All records are there.
+        """Let Redis forget the records, now that all are there.
 
-        That Redis may forget them is worth a few more tries, and not the run: their time ends, too.
+        That is worth a few more tries, but not the run: their time ends, too.
         """
         try:
             is_settled = False
@@ -309,7 +311,7 @@ class RunLoop:
             what = "no record" if found.unanswered else "a record that somebody took out of Redis"
             where = "and are not queued, in a batch or with a worker any more"
             msg = (
-                f"{self._source.open} questions of run {self.plan.run} have {what}, {where}. `batchfleet dead list` "
-                "may say why; "
+                f"{self._source.open} questions of run {self.plan.run} have {what}, {where}. "
+                "`batchfleet dead list` may say why; "
             )
             raise StuckError(msg + self._source.how_to_ask_again)

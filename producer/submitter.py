@@ -1,4 +1,7 @@
-"""Sends the questions of a run as there is room, in a thread of its own, and sends them again should Redis lose what it had accepted."""
+"""Sends the questions of a run as there is room, in a thread of its own.
+
+Should Redis lose what it had accepted, they are sent again.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +121,7 @@ class Submitter:
             self._thread.join(JOIN_S)
 
     def believe(self, state: RunState) -> None:
-        """Redis' cursor counts.
+        """Take Redis' cursor for the one that counts.
 
         If it has gone back, Redis has lost what it had accepted, and that is to be sent again.
         """

@@ -106,7 +106,10 @@ class Mender:
         self._look_into(right)
 
     def _look_into(self, names: Sequence[str]) -> None:
-        """All at once: with a round trip for each, a Redis that is some milliseconds away would keep the batcher from its work."""
+        """Look into all of these keys at once.
+
+        With a round trip for each, a Redis that is some milliseconds away would keep the batcher from its work.
+        """
         looks = [(name, look) for name in names if (look := self._look(name)) is not None]
         with self._client.pipeline(transaction=False) as pipe:
             for name, (ask, _) in looks:

@@ -1,4 +1,4 @@
-"""Finds batches that are listed nowhere, because what they were listed in was damaged or deleted, and lists them again."""
+"""Finds batches that no list names, because the list was damaged or deleted, and lists them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Forgets what nothing else ends: streams of models that nobody asks for any more, and a count of pending questions where none are."""
+"""Forgets streams of models that nobody asks for, and counts of pending questions where there are none.
+
+Nothing else ends these.
+"""
 
 from __future__ import annotations
 

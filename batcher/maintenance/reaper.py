@@ -16,7 +16,7 @@ AT_ONCE = 100
 MOST_LEASES = 3
 """A lease that has longer to go than so many of those that workers make is shortened to that.
 
-The server's clock was set back.
+Then the server's clock was set back.
 """
 GRACE_HEARTBEATS = 3
 """Who looks less often than this has seen nothing: Redis was away, or nobody led.
@@ -38,7 +38,9 @@ class Reaper:
         self._not_before = 0.0
 
     def take_back(self, models: set[str]) -> int:
-        """Put every batch with a lapsed lease back to the front of its queue, or among the suspects if that keeps happening.
+        """Put every batch with a lapsed lease back to the front of its queue.
+
+        If that keeps happening to a batch, it goes among the suspects instead.
 
         Returns:
             How many there were.
@@ -60,8 +62,8 @@ class Reaper:
         for model, lapsed in zip(names, replies, strict=True):
             for batch, worker, deaths in lapsed:
                 words = (
-                    "worker %s stopped making progress; batch %s of %s goes to another (workers that died of it or "
-                    "with it: %d)"
+                    "worker %s stopped making progress; "
+                    "batch %s of %s goes to another (workers that died of it or with it: %d)"
                 )
                 who = {"batch": batch.decode(), "worker": worker.decode(), "model": model}
                 log.warning(words, who["worker"], who["batch"], model, deaths, extra=who)

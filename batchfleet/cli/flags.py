@@ -20,7 +20,7 @@ EXIT_CODES = (
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Parents of the commands' parsers: `common` for all of them, `queue` for those that reach a Redis of the user's."""
+    """Parents of the commands' parsers: `common` for all, `queue` for those that reach a Redis of the user's."""
 
     common: argparse.ArgumentParser
     queue: argparse.ArgumentParser

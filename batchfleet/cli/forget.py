@@ -27,8 +27,8 @@ def _forget(arguments: argparse.Namespace, settings: Settings) -> int:
         forget_run(client, Keys(address.namespace), arguments.run)
     print(
         (
-            f"run {arguments.run} is forgotten; the command that submitted it asks again what has no line in its answers "
-            "file"
+            f"run {arguments.run} is forgotten; "
+            "the command that submitted it asks again what has no line in its answers file"
         ),
         file=sys.stderr,
     )

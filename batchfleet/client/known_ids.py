@@ -13,9 +13,10 @@ MOST_IDS = 50_000_000
 
 
 class KnownIds:
-    """A set of ids, kept as 64-bit hashes (SipHash with this process's key, so nobody can make two ids meet on purpose).
+    """A set of ids, kept as 64-bit hashes.
 
-    Two different ids of a million have the same hash once in 37 million runs.
+    The hash is SipHash with this process's key, so nobody can make two ids meet on purpose. Two different ids of a
+    million have the same hash once in 37 million runs.
     """
 
     def __init__(self, most: int = MOST_IDS) -> None:

@@ -18,7 +18,7 @@ from producer.questions.parser import ParsedQuestion
 from wire.errors import FleetError
 
 MOST_IN_A_RUN = 100_000
-"""Then another run is begun: the ledger of one grows by two bits a question, and lives as long as questions are added."""
+"""Then another run is begun: a run's ledger grows by two bits a question, and lives while questions are added."""
 
 
 class SingleQuestions:

@@ -1,4 +1,4 @@
-"""A batcher's metrics: its own counters and, while it leads, the fleet's state as Redis has it at the time of the scrape."""
+"""A batcher's metrics: its own counters and, while it leads, the fleet's state in Redis at each scrape."""
 
 from __future__ import annotations
 

@@ -78,7 +78,10 @@ class ProgressSnapshot:
 
 
 def beside_bar(words: str, done: int, of: int, width: int) -> str:
-    """The words, after a bar that is readable without colours too, as long as a terminal of `width` columns has room for; after none without room."""
+    """The words, after a progress bar if there is room for one.
+
+    The bar is readable without colours too, and as long as a terminal of `width` columns has room for.
+    """
     chars = min(BAR_CHARS, width - len(words) - 1)
     if chars < FEWEST_BAR_CHARS:
         return words
@@ -106,8 +109,8 @@ def counts(standing: ProgressSnapshot) -> str:
     parts = [f"answered {count(standing.answered)}", f"failed {count(standing.failed)}"]
     if standing.of_others:
         whose = (
-            f"with the fleet {count(standing.in_flight + standing.queued)} (beside {count(standing.of_others)} of "
-            "other runs)"
+            f"with the fleet {count(standing.in_flight + standing.queued)} "
+            f"(beside {count(standing.of_others)} of other runs)"
         )
         parts.append(whose)
     else:

@@ -44,7 +44,10 @@ def how_to_go_on(
 
 
 def to_do(label: str, command: str, width: int | None) -> str:
-    """The command behind its label; below it, and over several lines that a shell reads as one, where there is no room."""
+    """The command behind its label or, where there is no room, below it on several lines.
+
+    A shell reads those lines as one.
+    """
     if width is None or len(label) + len(command) + 2 <= width:
         return label + command
     return f"{label.rstrip()}\n    " + folded_command(command, width - 4).replace("\n", "\n    ")

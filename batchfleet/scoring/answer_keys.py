@@ -100,9 +100,9 @@ def _number(text: str) -> NumberKey | None:
 
 
 def _given_options(metadata: Mapping[str, Any]) -> Options | None:
-    """`choices` or `options`: a list of texts, letters with texts, or `{"text": [...], "label": [...]}`.
+    """The options that come with a question: in `choices` or `options`, or in columns named A, B, C, ...
 
-    Or columns named A, B, C, ...
+    `choices` and `options` hold a list of texts, letters with texts, or `{"text": [...], "label": [...]}`.
     """
     given = next((metadata[name] for name in ("choices", "options") if metadata.get(name)), None)
     if given is None:
@@ -129,7 +129,10 @@ def _options(labels: list[Any], texts: list[Any]) -> Options | None:
 
 
 def _options_in(text: str) -> Options | None:
-    """The last list of options in a question: `A) ...` on lines of their own, or `(A) ... (B) ...` within one; its letters go on from A."""
+    """The last list of options in a question; its letters go on from A.
+
+    The options are `A) ...` on lines of their own, or `(A) ... (B) ...` within one.
+    """
     for pattern in (_LINE_OPTION, _INLINE_OPTION):
         found: list[tuple[str, str]] = []
         best: list[tuple[str, str]] = []

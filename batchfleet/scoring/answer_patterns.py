@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 _ANSWER = (
-    r"(?:answer|answers|result|solution|conclusion|r\u00e9ponse|antwort|respuesta|risposta|resposta|\u043e\u0442\u0432\u0435\u0442"
-    r")"
+    r"(?:answer|answers|result|solution|conclusion|r\u00e9ponse|antwort|respuesta|risposta|resposta"
+    r"|\u043e\u0442\u0432\u0435\u0442)"
 )
 _NOUN = r"\s+(?:option|choice|letter|one|statement|answer|value|number|total)(?!\w)"
 _VERB = (
@@ -34,13 +34,14 @@ REVISION = re.compile(rf"(?<!\w){_HALTING}[\s,.:;!-]+(?:{_FILLING}(?!\w)[\s,.:;!
 """A change of mind; ends where the new answer may begin."""
 
 CHOOSING = re.compile(
-    r"(?:^[ \t]{0,9}|\bI(?:\s+would|'d|'ll|\s+will|\s+am|'m)?\s+)(?:choose|choosing|select|pick|picking|go(?:ing)?\s+(?:with|for)|opt\s+for)\s+",
+    r"(?:^[ \t]{0,9}|\bI(?:\s+would|'d|'ll|\s+will|\s+am|'m)?\s+)"
+    r"(?:choose|choosing|select|pick|picking|go(?:ing)?\s+(?:with|for)|opt\s+for)\s+",
     re.IGNORECASE | re.MULTILINE,
 )
 
 LEANING = re.compile(
-    r"\b(?:I\s+(?:\w+\s+)?(?:think|believe|guess|suspect)|I'd\s+say|my\s+guess|lean(?:ing)?\s+(?:towards?|to)|it's|it\s+is|must\s+be|has\s+to\s+be"
-    r"|should\s+be|would\s+be|probably|likely|hence|therefore|thus|so)(?!\w)"
+    r"\b(?:I\s+(?:\w+\s+)?(?:think|believe|guess|suspect)|I'd\s+say|my\s+guess|lean(?:ing)?\s+(?:towards?|to)"
+    r"|it's|it\s+is|must\s+be|has\s+to\s+be|should\s+be|would\s+be|probably|likely|hence|therefore|thus|so)(?!\w)"
     r"(?:[\s,:]+(?:that|it's|it|is|be|would|must|the|probably|likely|we|have|get|choose|select|pick)(?!\w))*[\s,:]*",
     re.IGNORECASE,
 )
@@ -64,7 +65,10 @@ _TAG = re.compile(r"<(answer|final_answer|final)>(.{0,2000}?)</\1>", re.DOTALL |
 
 
 def marked(text: str) -> Iterator[tuple[str, str]]:
-    """(name of the rule, what was marked) for the last mark of each kind that machines are asked to set, the strongest kind first."""
+    """(name of the rule, what was marked) for the last mark of each kind, the strongest kind first.
+
+    The marks are those that machines are asked to set.
+    """
     if (value := _in_json(text)) is not None:
         yield "json", value
     tags = _TAG.findall(text)

@@ -111,7 +111,7 @@ def _findings(text: str, options: Options, *, is_truncated: bool) -> Iterator[tu
 
 
 def _short(value: str, options: Options, patterns: _Patterns) -> str | None:
-    """A value that was marked as the answer: a label in either case, an option's text, or a sentence that begins with one."""
+    """A value marked as the answer: a label in either case, an option's text, or a sentence that begins with one."""
     if match := patterns.whole.fullmatch(value):
         return _as_label(match["label"], options)
     return _option_at(value, 0, options) or _label_at(value, 0, options, patterns) or _option_in(value, options)
@@ -209,7 +209,7 @@ def _leaning(text: str, options: Options, patterns: _Patterns) -> str | None:
 def _option_text(text: str, options: Options, patterns: _Patterns) -> str | None:
     """The one option whose text stands in the last line, or else in the whole.
 
-    Not in the options as they are repeated.
+    The options as they are repeated do not count.
     """
     lines = [line for line in text.splitlines() if line.strip() and not patterns.leading.match(line.strip())]
     return _option_in(lines[-1], options) or _option_in("\n".join(lines), options) if lines else None
@@ -221,7 +221,10 @@ def _only_one_named(text: str, options: Options, patterns: _Patterns) -> str | N
 
 
 def _label_at(text: str, at: int, options: Options, patterns: _Patterns) -> str | None:
-    """The label that stands here, `SEVERAL` if another is joined to it, None if what stands here is none or is called wrong."""
+    """The label that stands here; `SEVERAL` if another is joined to it.
+
+    None if what stands here is no label, or is called wrong.
+    """
     match = patterns.here.match(text, at)
     if match is None:
         return None

@@ -32,7 +32,9 @@ _LINE_END = re.compile(r"[ \t*_`\"',;.)|]*(?:\n|$)")
 def read_around_echo(
     text: str, question: str, options: Options | None, read: Callable[[str, bool], Extraction], *, is_truncated: bool
 ) -> Extraction:
-    """What stands behind the question that a text repeats, or before it if that is the answer and the rest is a repetition.
+    """The part of a text that answers, without the question that the text repeats.
+
+    That is what stands behind the question, or before it if that is the answer and the rest is a repetition.
 
     Args:
         question: As it was asked; empty if it is not known.
@@ -50,7 +52,7 @@ def read_around_echo(
 
 
 def _read_turns(text: str, read: Callable[[str, bool], Extraction], *, is_truncated: bool) -> Extraction:
-    """Up to the next question, then from each question to the next.
+    """Read up to the next question, then from each question to the next.
 
     Models trained on transcripts go on with questions of their own.
     """
@@ -94,7 +96,10 @@ def without_sentences(text: str, question: str) -> str:
 
 
 def _occurring(pieces: Sequence[str], text: str) -> list[str]:
-    """Those that are somewhere in a text: looking is far cheaper than making an expression of each line of a long prompt."""
+    """The pieces that are somewhere in a text.
+
+    Looking is far cheaper than making an expression of each line of a long prompt.
+    """
     text = " ".join(text.split()).lower()
     return [piece for piece in pieces if " ".join(piece.split()).lower() in text]
 

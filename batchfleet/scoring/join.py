@@ -1,4 +1,7 @@
-"""Questions with known answers, each with its line of every answers file, in the order of the questions and in bounded memory."""
+"""Questions with known answers, each with its line of every answers file.
+
+They come in the order of the questions, and take bounded memory.
+"""
 
 from __future__ import annotations
 

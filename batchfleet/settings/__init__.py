@@ -1,1 +1,1 @@
-"""The configuration: its keys (`schema`), and how file, environment and command line become one frozen value (`loading`)."""
+"""The configuration: its keys (`schema`), and how file, environment and flags become one frozen value (`load`)."""

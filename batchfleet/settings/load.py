@@ -1,4 +1,7 @@
-"""From a file, the environment and the command line to one `Settings`, or to one error that names everything that is wrong with them."""
+"""Makes one `Settings` from a file, the environment and the command line.
+
+If anything is wrong with them, one error names all of it.
+"""
 
 from __future__ import annotations
 

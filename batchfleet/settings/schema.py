@@ -51,8 +51,8 @@ def _safe_namespace(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
         kind = "not_safe"
         message = (
-            "cannot stand in a Redis key; use 1 to 64 letters, digits, dots, underscores and hyphens, a letter or "
-            "digit first"
+            "cannot stand in a Redis key; "
+            "use 1 to 64 letters, digits, dots, underscores and hyphens, a letter or digit first"
         )
         raise PydanticCustomError(kind, message)
     return value
@@ -67,8 +67,8 @@ def _redis_url(value: str) -> str:
     if "sentinel" in value.partition("://")[0].lower():
         kind = "not_a_redis_url"
         message = (
-            "names Sentinel, which is not supported: give the address of the primary, or of a proxy or DNS name that "
-            "follows it"
+            "names Sentinel, which is not supported: "
+            "give the address of the primary, or of a proxy or DNS name that follows it"
         )
         raise PydanticCustomError(kind, message)
     if not usable:
@@ -221,7 +221,7 @@ class GeneratorSettings(Section):
     def sampling_defaults(self) -> JsonObject:
         """Sampling parameters for questions that bring none.
 
-        Only those that are set, so that the engine's own defaults hold else. Null stays null where it is not the
+        Those that are not set are left out, so that the engine's own defaults hold. Null stays null where it is not the
         default: it says that nothing is sent.
         """
         fields = type(self).model_fields
@@ -318,8 +318,8 @@ class RedisSettings(Section):
             yield Contradiction(
                 keys,
                 (
-                    "TLS files are given but the url does not use TLS; write the url with rediss://, or remove the tls_ "
-                    "settings"
+                    "TLS files are given but the url does not use TLS; "
+                    "write the url with rediss://, or remove the tls_ settings"
                 ),
             )
         if self.url is not None and self.password is not None and urlsplit(self.url).password:
@@ -358,8 +358,8 @@ class LimitSettings(Section):
         ge=1,
         le=1_000_000,
         description=(
-            "Most batches of one model that wait in its RQ queue; null: 64, or twice the number of workers if "
-            "that is more."
+            "Most batches of one model that wait in its RQ queue; "
+            "null: 64, or twice the number of workers if that is more."
         ),
     )
     max_models: int = Field(default=64, ge=1, le=10_000, description="Most models that questions may name.")

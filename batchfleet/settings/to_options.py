@@ -204,7 +204,10 @@ def _openai(settings: Settings, model: str) -> Engine:
 
 
 def event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """The loop of a worker: uvloop where it is installed, asyncio's own where not (a tree on PYTHONPATH may lack it)."""
+    """The loop of a worker: uvloop where it is installed, asyncio's own where not.
+
+    A tree on PYTHONPATH may lack uvloop.
+    """
     try:
         import uvloop  # noqa: PLC0415 (only workers need it)
     except ImportError:

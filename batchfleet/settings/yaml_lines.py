@@ -51,7 +51,7 @@ class NotOurYamlError(UsageError):
 
 
 class Where(NamedTuple):
-    """Where a setting was given: a source (a file, the environment, the command line), and in a file its line, from 1."""
+    """Where a setting was given: a file, the environment or the command line, and in a file its line, from 1."""
 
     source: str
     line: int = 0
@@ -306,7 +306,7 @@ _PLAINER: Sequence[tuple[str, str]] = (
 
 
 def shown(key: str) -> str:
-    """A key as it may stand in a message: short, and without what a forgotten space after a colon has made part of it."""
+    """A key as a message may show it: short, and without what a forgotten space after a colon made part of it."""
     word = re.match(r"[^:=\s]{1,60}", key)
     cut = word.group() if word else "(no name)"
     return cut if cut == key or not word else f"{cut}..."

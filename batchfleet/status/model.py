@@ -110,7 +110,10 @@ class RedisStatus:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """An engine that died (`engine_dead`), did not boot (`engine_boot`) or cannot be used (`engine_unusable`), and how many seconds ago."""
+    """An engine that died, did not boot or cannot be used, and how many seconds ago.
+
+    `kind` says which: `engine_dead`, `engine_boot` or `engine_unusable`.
+    """
 
     kind: str
     ago_s: float

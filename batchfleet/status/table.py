@@ -1,4 +1,7 @@
-"""Makes a table fit a terminal: names are shortened in their middle, headings broken, columns left out, but no number is ever cut. Pure."""
+"""Makes a table fit a terminal, and never cuts a number. Pure.
+
+Names are shortened in their middle, headings broken, columns left out.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +97,7 @@ def fit(columns: Sequence[Column], width: int | None) -> Fitted:
 def shortened(names: Sequence[str], width: int) -> list[str]:
     """Names of at most `width` characters, the middle of long ones left out.
 
-    So that names which differ still differ, wherever that can be had.
+    Names which differ still differ, wherever that can be had.
     """
     found = _most_distinct(names, width)
     if len(set(found)) == len(set(names)):

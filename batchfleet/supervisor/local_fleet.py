@@ -1,4 +1,7 @@
-"""A whole fleet on this machine: a private Redis if none is given, batchers, and workers, each a process of its own, supervised."""
+"""A whole fleet on this machine, supervised.
+
+It consists of a private Redis if none is given, batchers, and workers, each a process of its own.
+"""
 
 from __future__ import annotations
 

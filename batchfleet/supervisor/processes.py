@@ -40,7 +40,10 @@ class ChildRefusedError(ChildGaveUpError):
 
 
 def spawn(command: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a process whose output goes to the end of `log`, and which, on Linux, is killed when this process dies, however it dies."""
+    """Start a process whose output goes to the end of `log`.
+
+    On Linux it is killed when this process dies, however it dies.
+    """
     program = shutil.which(command[0], path=env.get("PATH")) or command[0]
     command = [program, *command[1:]]
     if sys.platform == "linux":
@@ -149,7 +152,7 @@ def keep_short(log_file: Path, most_bytes: int) -> None:
 def last_lines(path: Path, count: int = 12) -> str:
     """The end of a log, indented: from where the program itself said why it ends, if it did.
 
-    Else the last `count` lines.
+    If it did not, these are the last `count` lines.
     """
     try:
         with path.open("rb") as file:

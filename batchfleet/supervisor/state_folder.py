@@ -85,7 +85,10 @@ def held(folder: Path, *, for_socket: bool) -> Iterator[Path]:
 
 
 def with_running(settings: Settings, folder: Path) -> Settings:
-    """The settings; if they name no Redis, with that of the `batchfleet up` that keeps its state in `folder`, if one is up."""
+    """The settings; if they name no Redis, with that of a running `batchfleet up`, if there is one.
+
+    It is the one that keeps its state in `folder`.
+    """
     if settings.redis.url is not None or (url := url_of_running(folder)) is None:
         return settings
     return settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": url})})

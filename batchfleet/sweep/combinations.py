@@ -60,8 +60,8 @@ def combinations(sweep: SweepSettings) -> list[Combination]:
             ]
         )
         msg = (
-            f"sweep: {sizes} are {count} combinations, and {MAX_COMBINATIONS} is the most; leave values out, or make "
-            "several sweeps"
+            f"sweep: {sizes} are {count} combinations, and {MAX_COMBINATIONS} is the most; "
+            "leave values out, or make several sweeps"
         )
         raise UsageError(msg)
     made = [
@@ -119,8 +119,8 @@ def _named(made: Sequence[tuple[str, dict[str, JsonValue], dict[str, JsonValue]]
         if name.lower() in seen:
             if seen[name.lower()] == overrides or given:
                 msg = (
-                    f"sweep: two runs would be called {name}; give each entry of `runs` settings, or a `{NAME}`, of "
-                    "its own"
+                    f"sweep: two runs would be called {name}; "
+                    f"give each entry of `runs` settings, or a `{NAME}`, of its own"
                 )
                 raise UsageError(msg)
             name = f"{name[: MAX_NAME_CHARS - 9]}-{digest}"
@@ -130,8 +130,9 @@ def _named(made: Sequence[tuple[str, dict[str, JsonValue], dict[str, JsonValue]]
 
 def _part(key: str, value: JsonValue) -> str:
     text = value if isinstance(value, str) else _text(value)
-    # A minus belongs to its number.
-    return f"{_slug(key.rpartition('.')[2]) or 'setting'}-{text if re.fullmatch(r'-?[0-9.]+', text) else _slug(text) or 'none'}"
+    if not re.fullmatch(r"-?[0-9.]+", text):  # A minus belongs to its number.
+        text = _slug(text) or "none"
+    return f"{_slug(key.rpartition('.')[2]) or 'setting'}-{text}"
 
 
 def _slug(text: str) -> str:

@@ -242,8 +242,8 @@ def _report(plan: SweepPlan, comparison: Comparison, *, interrupted: bool) -> in
     if unfinished:
         print(
             (
-                f"batchfleet: {len(unfinished)} of {len(comparison.rows)} runs are not finished; the same command resumes "
-                "them"
+                f"batchfleet: {len(unfinished)} of {len(comparison.rows)} runs are not finished; "
+                "the same command resumes them"
             ),
             file=sys.stderr,
         )

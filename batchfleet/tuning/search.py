@@ -82,7 +82,10 @@ def search(start: Setting, measure: Callable[[Setting], float], tried: Tried) ->
 
 
 def grid(start: Setting, found: Setting) -> Iterator[Setting]:
-    """Every combination near `start` of four engine sizes, and that of `found` if it is another, four capacities and three batch sizes."""
+    """Every combination near `start` of engine sizes, capacities and batch sizes.
+
+    There are four engine sizes, and that of `found` if it is another, four capacities and three batch sizes.
+    """
     for size in _sizes(start, found):
         for factor in GRID_FACTORS:
             capacity = int((size or start.capacity) * factor)

@@ -1,4 +1,7 @@
-"""From settings to better settings: boots the engine in a process of its own, as often as its size changes, within a bounded time."""
+"""From settings to better settings, within a bounded time.
+
+Boots the engine in a process of its own, as often as its size changes.
+"""
 
 from __future__ import annotations
 
@@ -183,7 +186,7 @@ class Engines:
     def _warm_up(self, engine: Helper, setting: Setting) -> None:
         """Have it work for nothing until it becomes no faster.
 
-        VLLM for CPUs was a quarter slower in its first seconds than after ten.
+        vLLM for CPUs was a quarter slower in its first seconds than after ten.
         """
         rate = 0.0
         for _ in range(MOST_WARM_UPS):

@@ -1,4 +1,7 @@
-"""A clock that jumps: what only waits takes no time, so that hours of a step clock are seconds, and exact on a busy machine."""
+"""A clock that jumps: what only waits takes no time.
+
+So hours of a step clock are seconds, and exact on a busy machine.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ Result = TypeVar("Result")
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose time continues only when everything waits, and then straight to what is due next.
 
-    For code that waits for nothing else.
+    It is for code that waits for nothing else.
     """
 
     def __init__(self) -> None:

@@ -44,8 +44,8 @@ def environment_of(peer: str, cache: Path, say: Callable[[str], None]) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             msg = (
-                f"cannot install {peer} into {folder}: {error.strerror}; leave it out with --peers, or set "
-                "XDG_CACHE_HOME"
+                f"cannot install {peer} into {folder}: {error.strerror}; "
+                "leave it out with --peers, or set XDG_CACHE_HOME"
             )
             raise UsageError(msg) from error
         _run([sys.executable, "-m", "venv", "--clear", str(folder)], peer)
@@ -73,7 +73,10 @@ def python_in(folder: Path) -> Path:
 
 
 def tree_in(folder: Path) -> Path:
-    """What goes on PYTHONPATH there: `benchmarks.peers`, and nothing else of the project, whose dependencies are not there."""
+    """What goes on PYTHONPATH there: `benchmarks.peers`, and nothing else of the project.
+
+    The project's dependencies are not there.
+    """
     return folder / "tree"
 
 

@@ -85,7 +85,9 @@ NONE = "none"
 
 
 def imagine(text: str) -> ImaginaryGpus:
-    """Read `GPU-0,GPU-1,GPU-2;GPU-0-GPU-1`: names, then optionally, after a semicolon, the pairs that NVLink is to join.
+    """Read `GPU-0,GPU-1,GPU-2;GPU-0-GPU-1`: names and, after a semicolon, the pairs that NVLink is to join.
+
+    The pairs may be left out.
 
     Raises:
         UsageError: A name occurs twice or is missing, or a pair is not two of the names.

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 MOST_LEASES = 10
-"""What a claim has left to live is never longer than so many of our leases, unless workers are set up very differently."""
+"""A claim never has longer to live than so many of our leases, unless workers are set up very differently."""
 RELEASE_S = 2.0
 """How long a worker that leaves tries to give back its GPUs; then their leases lapse."""
 
@@ -87,8 +87,8 @@ def _check_division(tensor_parallel_size: int, present: int) -> None:
     raise UsageError(
         msg
         + (
-            f", or, if {size} divides the model's attention heads, let CUDA_VISIBLE_DEVICES name a multiple of {size} "
-            "GPUs"
+            f", or, if {size} divides the model's attention heads, "
+            f"let CUDA_VISIBLE_DEVICES name a multiple of {size} GPUs"
         )
     )
 
@@ -96,8 +96,8 @@ def _check_division(tensor_parallel_size: int, present: int) -> None:
 def choose(free: Sequence[str], links: Links, count: int) -> tuple[str, ...]:
     """Which `count` of the free GPUs make the best slice: those with the most NVLinks among themselves.
 
-    Of several equally good ones, the one that leaves the most links among the rest, for the next worker; then the first
-    in order.
+    Of several equally good ones, it is the one that leaves the most links among the rest, for the next worker; then the
+    first in order.
 
     Returns:
         `count` GPUs in the order of `free`; none if there are not that many.

@@ -1,6 +1,6 @@
 """An answer line -> a line of the file that OpenAI's batch API gives back.
 
-https://platform.openai.com/docs/api-reference/batch/request-output; failures are in the same file, with `error` in
+See https://platform.openai.com/docs/api-reference/batch/request-output. Failures are in the same file, with `error` in
 place of `response`.
 """
 
@@ -64,7 +64,10 @@ def _usage(usage: dict[str, int]) -> dict[str, Any]:
 
 
 def _in_message(details: dict[str, Any], index: int) -> dict[str, Any]:
-    """What came with a text: its reasoning, under the name that most clients know, tool calls, a refusal, and whatever else was in the message."""
+    """What came with a text: its reasoning, tool calls, a refusal, and whatever else was in the message.
+
+    The reasoning has the name that most clients know.
+    """
     found = {
         name: values[index]
         for name, values in details.items()

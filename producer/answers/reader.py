@@ -1,4 +1,7 @@
-"""The lines of an answers file, as they came or in the order of the questions, each with the question that it answers."""
+"""The lines of an answers file, each with the question that it answers.
+
+They are given as they came, or in the order of the questions.
+"""
 
 from __future__ import annotations
 
@@ -216,8 +219,8 @@ def _normal(line: bytes, place: str) -> tuple[bytes, dict[str, Any]]:
     fields = record_of(found)
     if fields is None:
         msg = (
-            f"{place}: it is not an answer; answers are what `batchfleet run` and `submit` write, or the output of an "
-            "OpenAI batch"
+            f"{place}: it is not an answer; "
+            "answers are what `batchfleet run` and `submit` write, or the output of an OpenAI batch"
         )
         raise UsageError(msg)
     if fields is not found or not line.endswith(b"\n") or line.startswith(BOM):

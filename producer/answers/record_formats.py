@@ -1,6 +1,6 @@
 """Whatever a line or row of an answers file is -> the fields of an answer line.
 
-Our own, a row of our tables, or OpenAI's batch output.
+It may be our own, a row of our tables, or OpenAI's batch output.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ def _from_cell(value: Any, kind: ColumnType) -> Any:  # noqa: ANN401 (JSON)
 
 
 def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
-    """A line of https://platform.openai.com/docs/api-reference/batch/request-output, as OpenAI, vLLM and `.openai.jsonl` of ours have it."""
+    """A line of OpenAI's batch output, as OpenAI, vLLM and `.openai.jsonl` of ours have it.
+
+    See https://platform.openai.com/docs/api-reference/batch/request-output.
+    """
     response, error = line.get("response"), line.get("error")
     body = response.get("body") if isinstance(response, dict) else None
     status = response.get("status_code", _OK) if isinstance(response, dict) else None

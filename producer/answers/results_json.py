@@ -1,4 +1,6 @@
-"""Answers -> one JSON object `{"metadata": ..., "results": [...]}`, in the field names of distllm's evaluation scripts, whose readers know it.
+"""Answers -> one JSON object `{"metadata": ..., "results": [...]}`.
+
+Its field names are those of distllm's evaluation scripts, whose readers know it.
 
 There is no score in it: scoring is a step of its own, which leaves the answers as they are.
 """

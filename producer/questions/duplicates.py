@@ -93,7 +93,9 @@ class IdTable:
 
 @contextmanager
 def id_table() -> Iterator[IdTable]:
-    """A table of this process alone: in memory while it is small, then in files of TMPDIR that have no name and vanish with the process.
+    """A table of this process alone: in memory while it is small, then in files of TMPDIR.
+
+    The files have no name, and vanish with the process.
 
     Raises:
         UsageError: There is no room for it; raised from whatever is done with the table.

@@ -259,7 +259,11 @@ def _in_own_form(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _content_of_batch_line(fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Check what is outside of the body; returns the name of the field in the body that holds the question, and the body."""
+    """Check what is outside of the body.
+
+    Returns:
+        The name of the field in the body that holds the question, and the body.
+    """
     method, url, body = fields.get("method", "POST"), fields.get("url"), fields.get("body")
     if method != "POST":
         msg = f"`method` is {shown(method)}; only POST can be asked"

@@ -65,7 +65,7 @@ class ReadingLimits:
 class ModelUse(NamedTuple):
     """Questions that name the same model, or none.
 
-    How many, and where the first of them stands, such as `questions.jsonl:4`.
+    It holds how many they are, and where the first of them stands, such as `questions.jsonl:4`.
     """
 
     questions: int
@@ -288,7 +288,10 @@ def _as_invalid(index: int, packed: int, keeper: str) -> Invalid:
 
 
 def _report(source: Source, forms: Sequence[Form], problems: list[Invalid], invalid: int, count: int) -> str:
-    """Tell what is wrong with the files: one sentence, then a line for each of the first problems, the same words a few times at most."""
+    """Tell what is wrong with the files: one sentence, then a line for each of the first problems.
+
+    The same words come a few times at most.
+    """
     shown = list[Invalid]()
     said = Counter[str]()
     for problem in sorted(problems, key=lambda problem: (problem.file, problem.line))[:_MOST_PROBLEMS_SHOWN]:

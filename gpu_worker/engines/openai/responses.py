@@ -20,7 +20,10 @@ _KNOWN_IN_MESSAGE = frozenset({"role", "content", "reasoning", "reasoning_conten
 
 
 def completion_of(response: Json, request: Request, served: Served) -> Completion | None:
-    """From the JSON of a successful response; None if it does not have the form of one, or a choice has nothing in which an answer could be."""
+    """From the JSON of a successful response; None if it does not have the form of one.
+
+    It is None, too, if a choice has nothing in which an answer could be.
+    """
     response = sendable(response)
     choices = response.get("choices") if isinstance(response, dict) else None
     if not isinstance(choices, list) or not choices or not all(isinstance(choice, dict) for choice in choices):
@@ -78,7 +81,7 @@ def _words(part: Json) -> str:
 def _extras(messages: list[JsonObject | None], thoughts: list[str]) -> JsonObject:
     """What else a message has (refusal, tool calls, annotations, ...) under its own name, and its reasoning.
 
-    A list of one for each choice.
+    Each is a list with one entry for each choice.
     """
     names = dict.fromkeys(
         name

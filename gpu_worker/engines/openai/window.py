@@ -105,7 +105,7 @@ class RequestWindow:
         self._halved_at, self._answers = now, 0
 
     def _is_collapsed(self) -> bool:
-        """Whether requests of the present magnitude are answered at less than `COLLAPSE` of the rate of a smaller one."""
+        """Whether requests of the present magnitude are answered at under `COLLAPSE` of a smaller one's rate."""
         magnitude = self.size.bit_length()
         now = self._rates[magnitude]
         known = [

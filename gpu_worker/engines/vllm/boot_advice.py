@@ -69,7 +69,10 @@ def explain(error: str, lines: Sequence[str], context: BootContext) -> str:
 
 
 def cause(error: str, lines: Sequence[str]) -> str:
-    """The most telling line: the engine's last error that does not merely point at another one, or else the exception's own text."""
+    """The most telling line: the engine's last error that does not merely point at another one.
+
+    If there is none, it is the exception's own text.
+    """
     if not _SECOND_HAND.search(error):
         first = [line for line in error.splitlines() if line.strip() and "validation error for" not in line]
         return _cut(_PYDANTIC.sub("", first[0].strip().removeprefix("Value error, "))) if first else "no reason given"
@@ -178,8 +181,8 @@ def _not_enough_nodes(_: re.Match[str], context: BootContext) -> str:
 def _not_divisible(found: re.Match[str], context: BootContext) -> str:
     divisors = ", ".join(str(size) for size in (1, 2, 4, 8) if int(found["heads"]) % size == 0)
     return (
-        f"set {context.now('tensor_parallel_size', '1')} to a divisor of the model's {found['heads']} attention heads: "
-        f"{divisors}"
+        f"set {context.now('tensor_parallel_size', '1')} to a divisor "
+        f"of the model's {found['heads']} attention heads: {divisors}"
     )
 
 
@@ -259,17 +262,16 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str 
         ),
         (
             (
-                r"OutOfMemoryError|out of memory|Cannot allocate memory|can't allocate memory|MemoryError|not enough "
-                r"memory"
+                r"OutOfMemoryError|out of memory|Cannot allocate memory|can't allocate memory|MemoryError"
+                r"|not enough memory"
             ),
             _out_of_memory,
         ),
         (r"World size \(\d+\) is larger than the number of\s+available GPUs \((?P<available>\d+)\)", _not_enough_gpus),
         (
             (
-                r"invalid device ordinal|required GPUs exceeds the total number of available GPUs|local rank \d+ is out "
-                r"of "
-                r"bounds(?P<available>)"
+                r"invalid device ordinal|required GPUs exceeds the total number of available GPUs"
+                r"|local rank \d+ is out of bounds(?P<available>)"
             ),
             _not_enough_gpus,
         ),
@@ -280,8 +282,8 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str 
         ),
         (
             (
-                r"No CUDA GPUs are available|no NVIDIA driver|NVIDIA driver on your system is too old|Failed to infer "
-                r"device type|libcuda\.so"
+                r"No CUDA GPUs are available|no NVIDIA driver|NVIDIA driver on your system is too old"
+                r"|Failed to infer device type|libcuda\.so"
             ),
             _no_gpu,
         ),
@@ -296,22 +298,22 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str 
         ),
         (
             (
-                r"does not appear to have a file named config\.json|Repository Not Found|RepositoryNotFound|Repo id "
-                r"must|not a valid model identifier"
+                r"does not appear to have a file named config\.json|Repository Not Found|RepositoryNotFound"
+                r"|Repo id must|not a valid model identifier"
             ),
             _no_model,
         ),
         (
             (
-                r"Invalid repository ID or local directory|HFValidationError|Can't load the configuration of|404 Client "
-                r"Error"
+                r"Invalid repository ID or local directory|HFValidationError|Can't load the configuration of"
+                r"|404 Client Error"
             ),
             _no_model,
         ),
         (
             (
-                r"couldn't connect to 'https://huggingface|LocalEntryNotFound|OfflineMode|thrown while requesting "
-                r"(?:HEAD|GET) https://huggingface"
+                r"couldn't connect to 'https://huggingface|LocalEntryNotFound|OfflineMode"
+                r"|thrown while requesting (?:HEAD|GET) https://huggingface"
             ),
             _no_hub,
         ),
@@ -320,22 +322,21 @@ _KNOWN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], BootContext], str 
         (
             r"trust_remote_code ?= ?True|requires you to execute the configuration file|contains custom code",
             _said(
-                "the model brings its own code, which vLLM runs only if you trust it: `trust_remote_code: true` in "
-                "vllm_args"
+                "the model brings its own code, which vLLM runs only if you trust it: "
+                "`trust_remote_code: true` in vllm_args"
             ),
         ),
         (
             r"Failed to import from vllm\._C|undefined symbol",
             _said(
-                "vLLM's compiled part does not match the torch beside it: install vLLM into an environment of its "
-                "own, "
-                "and let it choose torch"
+                "vLLM's compiled part does not match the torch beside it: "
+                "install vLLM into an environment of its own, and let it choose torch"
             ),
         ),
         (
             (
-                r"are not supported for now|failed to be inspected|does not recognize this architecture|has no vLLM "
-                r"implementation"
+                r"are not supported for now|failed to be inspected|does not recognize this architecture"
+                r"|has no vLLM implementation"
             ),
             _unknown_architecture,
         ),

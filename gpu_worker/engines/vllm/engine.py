@@ -118,7 +118,10 @@ class VllmEngine:
         library.count_steps(llm, self._count_step)
 
     async def _load_adapters(self, llm: Any, serving: Serving) -> dict[str, Any]:  # noqa: ANN401
-        """Load each now: an adapter that cannot be loaded is for a person to mend, not a failure of every question that names it."""
+        """Load each adapter now.
+
+        One that cannot be loaded is for a person to mend, not a failure of every question that names it.
+        """
         adapters = {
             name: library.lora_request(name, number, path)
             for number, (name, path) in enumerate(serving.adapters.items(), start=1)

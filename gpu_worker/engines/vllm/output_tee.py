@@ -14,10 +14,11 @@ _CHUNK_BYTES = 65_536
 
 
 class OutputTee:
-    """Passes on to stderr, and remembers, what processes started inside its `with` block write, for as long as they live.
+    """Passes on to stderr, and remembers, what processes started inside its `with` block write.
 
-    Inside the block it also hears this process's own stdout and stderr, because file descriptors 1 and 2 are what children inherit. What an
-    engine writes to stdout goes to stderr too: stdout is for data. One block at a time in a process.
+    It does so for as long as they live. Inside the block it also hears this process's own stdout and stderr, because
+    file descriptors 1 and 2 are what children inherit. What an engine writes to stdout goes to stderr too: stdout is
+    for data. One block at a time in a process.
     """
 
     def __init__(self) -> None:
@@ -28,7 +29,10 @@ class OutputTee:
         self._thread: threading.Thread | None = None
 
     def settle(self, timeout_s: float) -> None:
-        """After the block: wait until everything that processes wrote before they ended has been heard, or some still live after `timeout_s`."""
+        """After the block: wait until everything has been heard that processes wrote before they ended.
+
+        If some still live after `timeout_s`, wait no longer.
+        """
         if self._thread is not None:
             self._thread.join(timeout_s)
 

@@ -94,7 +94,10 @@ class Tether:
         )
 
     def _report_fork(self) -> None:
-        """In a child made by fork alone: make it known, and let go of the pipe, or the watchdog would not notice our end."""
+        """In a child made by fork alone: make it known, and let go of the pipe.
+
+        If it held on, the watchdog would not notice our end.
+        """
         if self._watchdog is not None:
             with contextlib.suppress(OSError, ValueError):
                 os.write(self._pipe(), b"%d\n" % os.getpid())
