@@ -12,7 +12,8 @@ PAGES = ("README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "
 
 _COMMAND = re.compile(
     r"(?:[A-Z_]+=\S* )*"
-    r"(?:(?:\.venv(?:-vllm)?/bin/)?(?:batchfleet|python3?)|(?:scripts|deploy)/[\w-]+|rq|docker|printf|echo|export|cp|sed|mkdir|gzip|zstd)(?= |$)(?! ?[>=] )"
+    r"(?:(?:\.venv(?:-vllm)?/bin/)?(?:batchfleet|python3?)|(?:scripts|deploy)/[\w-]+"
+    r"|rq|docker|printf|echo|export|cp|sed|mkdir|gzip|zstd)(?= |$)(?! ?[>=] )"
 )
 _FROM_THE_DEMO = "/batchfleet-demo."
 """README shows what `scripts/demo` prints; a command is among it."""

@@ -38,7 +38,10 @@ def wait_until(condition: Callable[[], object], what: str, within_s: float = PAT
 
 @dataclass
 class Processes:
-    """Processes of one fleet on one Redis; all are ended, and their logs shown on failure, at the end of the `with` block."""
+    """Processes of one fleet on one Redis, ended at the end of the `with` block.
+
+    On failure their logs are shown.
+    """
 
     url: str
     folder: Path

@@ -1,6 +1,6 @@
 """Redis servers as users run them: with users, behind TLS, as a replica.
 
-And some that only pretend, where the real one is not to be had.
+Some servers only pretend, where the real one is not to be had.
 """
 
 from __future__ import annotations
@@ -172,6 +172,6 @@ def make_certificates(folder: Path) -> None:
     for name in ("server", "client"):
         openssl("req", *curve, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
         openssl(
-            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", f"{name}.pem", "-days", "2",
-            "-extfile", "san",
+            "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+            "-out", f"{name}.pem", "-days", "2", "-extfile", "san",
         )  # fmt: skip

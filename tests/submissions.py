@@ -1,4 +1,7 @@
-"""Questions in a real Redis without a producer's process, for tests that need many of them, or need them at a certain moment."""
+"""Questions in a real Redis without a producer's process.
+
+They are for tests that need many of them, or need them at a certain moment.
+"""
 
 from __future__ import annotations
 

@@ -103,7 +103,10 @@ def _check_tools(given: Mapping[str, JsonValue], params: JsonObject) -> None:
 
 
 def _logprobs(given: Mapping[str, JsonValue]) -> JsonObject:
-    """OpenAI's chat form (`logprobs` true, `top_logprobs` a count) and its completion form (`logprobs` a count) as one count."""
+    """OpenAI's chat form and its completion form of `logprobs`, as one count.
+
+    The chat form has `logprobs` true and a count in `top_logprobs`, the completion form a count in `logprobs`.
+    """
     asked, count = given.get("logprobs"), given.get("top_logprobs")
     if count and asked is not True:
         _refuse("parameter 'top_logprobs' needs 'logprobs' to be true")

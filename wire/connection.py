@@ -159,7 +159,7 @@ def check_server(
 def opened(address: RedisAddress, *, may_evict: bool = True) -> Iterator[redis.Redis]:
     """A client for one command of a person's, of a server that was checked.
 
-    Closed after the block, and errors in it are ours.
+    It is closed after the block, and errors in it are ours.
     """
     with connect(address) as client, translated(address):
         check_server(client, address, may_evict=may_evict)
@@ -234,7 +234,10 @@ PASSING = (
     redis.exceptions.TryAgainError,
     redis.exceptions.NoScriptError,
 )
-"""Time alone may mend it: a failover, or scripts that were flushed before they were called. redis-py takes the code off the text of these."""
+"""Time alone may mend it: a failover, or scripts that were flushed before they were called.
+
+redis-py takes the code off the text of these.
+"""
 PASSES = (
     "LOADING",
     "MASTERDOWN",
@@ -249,7 +252,7 @@ PASSES = (
 )
 """The same where there is no class, or the code stands in the middle, as of an error inside a script.
 
-Also a full disk under the append-only file.
+MISCONF is also what a full disk under the append-only file gives.
 """
 FORBIDDEN = ("NOPERM", "can't run this command", "can't access at least one of the keys")
 """The user may not do it; the last two are Redis 6.2's words inside of a script."""

@@ -13,7 +13,10 @@ Entry = tuple[bytes, dict[bytes, bytes]]
 
 
 def leaves_no_room(entry_id: bytes) -> bool:
-    """Whether a stream whose last entry has this id may take no other ever after, and nobody who has read so far would read it: no fleet's."""
+    """Whether a stream whose last entry has this id can take no other ever after.
+
+    Nobody who has read so far would read another either. No stream of a fleet is like that.
+    """
     return entry_id.startswith(_LAST_MS)
 
 

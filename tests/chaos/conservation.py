@@ -24,7 +24,10 @@ KEYS = Keys()
 OWNED = frozenset({KEYS.queues, KEYS.wake, KEYS.epoch, KEYS.pending, KEYS.runs, KEYS.expiring, KEYS.engine_deaths})
 """Keys that may stay for good: the fleet owns them (see wire/keys.py)."""
 RQS_OWN = frozenset({"rq:queues", "rq:workers", f"rq:workers:{KEYS.rq_queue_name(MODEL)}"})
-"""RQ's lists of queues and workers; a worker that was killed stays in them until another one reports after its TTL of 30 s."""
+"""RQ's lists of queues and workers.
+
+A worker that was killed stays in them until another one reports after its TTL of 30 s.
+"""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""One schedule from beginning to end: start a fleet, let the faults befall it, heal it, wait, and check what was promised."""
+"""One schedule from start to end: start a fleet, cause the faults, heal it, wait, and check the promises."""
 
 from __future__ import annotations
 

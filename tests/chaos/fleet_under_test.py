@@ -1,4 +1,7 @@
-"""The fleet of one schedule: real processes, each with its own link to a real Redis, and a supervisor that restarts what exited."""
+"""The fleet of one schedule: real processes, and a supervisor that restarts what exited.
+
+Each process has its own link to a real Redis.
+"""
 
 from __future__ import annotations
 
@@ -288,10 +291,11 @@ class FleetUnderTest:
         schedule, pace = self.schedule, self.schedule.pace
         settings = {
             "REDIS_URL": self.network.url(name), "REDIS_SOCKET_TIMEOUT_S": 1,
-            "LEASES_BATCH_S": pace.batch_s, "LEASES_LEADER_S": pace.leader_s, "LEASES_HEARTBEAT_S": pace.heartbeat_s, "LEASES_DRAIN_S": 0.7,
-            "STUB_STEP_S": STEP_S, "STUB_MIN_TOKENS": MIN_TOKENS, "STUB_MAX_TOKENS": MAX_TOKENS, "STUB_MAX_NUM_SEQS": schedule.capacity,
-            "BATCH_SIZE": schedule.batch_size, "BATCH_TIMEOUT": 0.1, "LIMITS_MAX_WAITING_BATCHES": schedule.max_waiting_batches,
-            "LIMITS_RUN_WINDOW": 64,
+            "LEASES_BATCH_S": pace.batch_s, "LEASES_LEADER_S": pace.leader_s,
+            "LEASES_HEARTBEAT_S": pace.heartbeat_s, "LEASES_DRAIN_S": 0.7,
+            "STUB_STEP_S": STEP_S, "STUB_MIN_TOKENS": MIN_TOKENS, "STUB_MAX_TOKENS": MAX_TOKENS,
+            "STUB_MAX_NUM_SEQS": schedule.capacity, "BATCH_SIZE": schedule.batch_size, "BATCH_TIMEOUT": 0.1,
+            "LIMITS_MAX_WAITING_BATCHES": schedule.max_waiting_batches, "LIMITS_RUN_WINDOW": 64,
         }  # fmt: skip
         return {**self._environ_of_all(), **{f"BATCHFLEET_{key}": str(value) for key, value in settings.items()}}
 

@@ -1,10 +1,12 @@
-"""A network that really fails: every process of the fleet lives in a network namespace of its own, with a cable to a switch at which Redis is.
+"""A network that really fails: every process of the fleet has a network namespace of its own.
 
-A partition takes the process' end off the switch. Packets are lost from then on, and nobody is told: no reset, no refused connection, no carrier
-that goes away. The kernels at both ends send again and give up as they would between two machines.
+A cable leads from there to a switch, at which Redis is. A partition takes the process' end off the switch. Packets are
+lost from then on, and nobody is told: no reset, no refused connection, no carrier that goes away. The kernels at both
+ends send again and give up as they would between two machines.
 
-Nothing here has a name outside of this process. The namespaces last as long as a file descriptor or a process of the fleet, so that a driver that is
-killed leaves nothing behind, and fleets that run at the same time may all use the same addresses.
+Nothing here has a name outside of this process. The namespaces last as long as a file descriptor or a process of the
+fleet, so that a driver that is killed leaves nothing behind, and fleets that run at the same time may all use the same
+addresses.
 """
 
 from __future__ import annotations

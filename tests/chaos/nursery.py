@@ -121,7 +121,10 @@ class Nursery:
 
 
 def _serve(requests: Connection, others_end: Connection) -> None:
-    """The nursery's own life: one request at a time, a `Life` to begin or the pid of one that ended, until nobody is left to ask."""
+    """The nursery's own life: it serves one request at a time, until nobody is left to ask.
+
+    A request is a `Life` to begin, or the pid of one that ended.
+    """
     die_with(os.getppid())
     others_end.close()
     # What is here stays, and is not copied to the children by the marks of the collector.

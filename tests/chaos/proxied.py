@@ -1,4 +1,7 @@
-"""A network that can fail, without root: every process of the fleet reaches Redis through a TCP proxy of its own, which holds up or breaks."""
+"""A network that can fail, without root.
+
+Every process of the fleet reaches Redis through a TCP proxy of its own, which holds traffic up or breaks connections.
+"""
 
 from __future__ import annotations
 

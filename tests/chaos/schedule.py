@@ -116,7 +116,10 @@ MOST_TRIES = 200
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: `kind` befalls `target` at `at_s` seconds after the producers started, and is put right `lasts_s` seconds later."""
+    """One fault: `kind` befalls `target`, and is put right `lasts_s` seconds later.
+
+    It begins `at_s` seconds after the producers started.
+    """
 
     kind: str
     target: str

@@ -67,9 +67,11 @@ def test_20000_questions_while_the_fleet_grows_shrinks_and_loses_parts(fleet: Co
 
 
 def test_scaling_down_takes_less_than_the_grace_and_does_no_question_twice(fleet: Composed) -> None:
-    """Nothing is killed. Three of four workers are told to go with their engines full of questions that take seconds: each finishes what it has, ends
-    with code 0 by itself, and no question is given to a second worker, neither what they had nor what they gave back.
-    """  # noqa: D205 (one thought)
+    """Workers that are told to go finish what they have, and none is killed.
+
+    Three of four are told to go with their engines full of questions that take seconds. Each ends with code 0 by
+    itself, and no question is given to a second worker, neither what they had nor what they gave back.
+    """
     fleet.configure(CONFIG)
     fleet.environ["STUB_STEP_S"] = "0.06"
     fleet.up(workers=4)

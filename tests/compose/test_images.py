@@ -1,6 +1,6 @@
-"""What the two images are made of: no secret, nothing of the checkout but the packages, no root.
+"""The two images hold no secret and nothing of the checkout but the packages, and do not run as root.
 
-And what vLLM's image must have for ours.
+Also tested is what vLLM's image must have for ours.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tests.compose.composed import FILES, ROOT, Composed
 
 SECRET = "hunter2hunter2"  # noqa: S105 (that is the test)
 STAND_IN = "vllm/vllm-openai:stand-in"
-"""In the place of vLLM's own image, which is 10 GB.
+"""An image in the place of vLLM's own, which is 10 GB.
 
-Its entry point, folder, users and caches, and packages with the names of two of its own.
+It has the same entry point, folder, users and caches, and packages with the names of two of vLLM's.
 """
 PYTHON = os.environ.get("PYTHON_IMAGE", "")
 ARGUMENTS = ["--build-arg", f"PYTHON_IMAGE={PYTHON}"] if PYTHON else []
@@ -117,9 +117,9 @@ def test_both_images_run_the_same_command_and_none_as_root(images: list[str]) ->
 
 
 def test_no_image_holds_a_secret_or_a_file_that_is_only_ours(images: list[str]) -> None:
-    """Neither in its history nor in its files; and of the checkout, only the packages.
+    """The secret is neither in an image's history nor in its files.
 
-    No tests, no documents, no Git.
+    Of the checkout there are only the packages: no tests, no documents, no Git.
     """
     for image in images:
         assert SECRET not in docker("history", "--no-trunc", image).stdout
@@ -157,7 +157,10 @@ def test_the_gpu_image_leaves_the_packages_of_its_base_alone(images: list[str]) 
 
 
 def test_the_gpu_image_writes_to_its_cache_and_nowhere_else(images: list[str]) -> None:
-    """A new volume at /cache is the user's; models and compiled kernels go there, since it is the home, with Hugging Face's folder in it."""
+    """A new volume at /cache belongs to the user.
+
+    Models and compiled kernels go there, since it is the home, with Hugging Face's folder in it.
+    """
     script = (
         'touch /cache/here ~/there && mkdir -p "$HF_HOME" && echo "$HOME $HF_HOME $(whoami)"; touch /opt/batchfleet/no '
         "2>&1 || true"

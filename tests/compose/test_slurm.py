@@ -1,4 +1,4 @@
-"""The example for Slurm, with a stand-in for `srun` that starts what it is given on two nodes, which are this machine."""
+"""The example for Slurm, with a stand-in for `srun`, both of whose nodes are this machine."""
 
 from __future__ import annotations
 

@@ -28,7 +28,10 @@ CONFIG = {
     "eos_token_id": 1,
     "torch_dtype": "bfloat16",
 }
-"""As published with the model (Touvron et al. 2023, arXiv:2307.09288), but for the tokens' ids, which are those of the small tokenizer."""
+"""As published with the model (Touvron et al. 2023, arXiv:2307.09288), but for the tokens' ids.
+
+Those are the ids of the small tokenizer.
+"""
 
 
 def make(folder: Path) -> None:

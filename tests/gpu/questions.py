@@ -1,4 +1,7 @@
-"""`python -m tests.gpu.questions N`: N questions as JSON lines, whose answers have 16 to 64 tokens whatever the model says."""
+"""`python -m tests.gpu.questions N`: N questions as JSON lines, with answers of 16 to 64 tokens.
+
+The answers have that length whatever the model says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whatever is written into Redis is never executed, ends as a dead letter or is passed over, and the fleet keeps answering."""
+"""Whatever is written into Redis is never executed, and the fleet keeps answering.
+
+It ends as a dead letter or is passed over.
+"""
 
 from __future__ import annotations
 

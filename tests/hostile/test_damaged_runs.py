@@ -29,7 +29,10 @@ SLOW_STUB = {**QUICK, "BATCHFLEET_STUB_STEP_S": "0.005"}
 
 @pytest.fixture
 def asked(tmp_path: Path, redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The command that submits `tmp_path`'s questions as run `r`, in this process, which does not wait long for what does not come."""
+    """The command that submits `tmp_path`'s questions as run `r`.
+
+    It runs in this process, and does not wait long for what does not come.
+    """
     monkeypatch.setattr(run_module, "QUIET_S", 0.5)
     monkeypatch.setattr(run_module, "CHECK_S", 0.1)
     files = [str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl")]

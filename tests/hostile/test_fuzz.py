@@ -1,4 +1,7 @@
-"""Ten thousand damaged messages: the codec gives a message or MalformedMessageError, and a worker's intake a batch or a dead letter."""
+"""Ten thousand damaged messages, for the codec and for a worker's intake.
+
+The codec gives a message or MalformedMessageError, the intake a batch or a dead letter.
+"""
 
 from __future__ import annotations
 
@@ -69,9 +72,10 @@ INTERESTING = (
 
 
 VALUES: list[Any] = [
-    None, True, 0, -1, 1, 2**31, 2**32, 2**63, 2**64 - 1, -(2**63), 0.5, -0.0, math.nan, math.inf, 1e308, "", "x", "\x00", "../..", "a" * 5000,
-    b"", b"\xff",
-    [], {}, [[]], {"a": None}, {"": {}}, [{"role": "user", "content": "?"}], [None], msgpack.unpackb(b"\x91" * 200 + b"\xc0"),
+    None, True, 0, -1, 1, 2**31, 2**32, 2**63, 2**64 - 1, -(2**63), 0.5, -0.0, math.nan, math.inf, 1e308,
+    "", "x", "\x00", "../..", "a" * 5000, b"", b"\xff",
+    [], {}, [[]], {"a": None}, {"": {}}, [{"role": "user", "content": "?"}], [None],
+    msgpack.unpackb(b"\x91" * 200 + b"\xc0"),
 ]  # fmt: skip
 
 

@@ -86,7 +86,10 @@ class FaultyProxy:
 
 
 async def _read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    """Head and body of the first request; the head asks the server to close the connection after it, which tells us where its answer ends."""
+    """Head and body of the first request; the head now asks the server to close the connection after it.
+
+    That tells us where its answer ends.
+    """
     head = await reader.readuntil(b"\r\n\r\n")
     first, *fields = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
     kept = [field for field in fields if not field.lower().startswith(b"connection:")]

@@ -71,7 +71,10 @@ async def test_a_gpu_whose_worker_died_is_free_soon(
     redis_server: PrivateRedis,
     monkeypatch: Any,  # noqa: ANN401
 ) -> None:
-    """Keys end by the server's clock, too: a claim with an hour to live is cut to a lease, which a living worker would renew."""
+    """Keys also expire by the server's clock: a claim with an hour to live is cut to a lease.
+
+    A living worker would renew it.
+    """
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     client.set(KEYS.gpu("GPU-0"), "dead", px=HOUR_MS)
     options = SliceOptions(1, imagine("GPU-0"))

@@ -75,7 +75,7 @@ def a_runner(what: FileRun, answers: AnswersFile, server: PrivateRedis) -> Runne
 def test_what_may_not_be_on_disk_stays_in_redis(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
 ) -> None:
-    """Written is not safe: without the disk's word nothing is acknowledged, and the next attempt writes no line twice."""
+    """Until the disk confirms a line nothing is acknowledged, and the next attempt writes no line twice."""
     what = a_file_run(tmp_path, 20)
     Sender(client, KEYS, RUN, what.fingerprint, 20, ProducerOptions()).open()
     client.delete(KEYS.producer(RUN))
@@ -192,7 +192,10 @@ def test_answers_whose_file_was_removed_are_kept(
     tmp_path: Path,
     replaced: bool,  # noqa: FBT001 (a parameter of the test)
 ) -> None:
-    """By hand, or by an editor that saved it: what is written on would vanish with the producer, and the run would end well."""
+    """The file was removed by hand, or by an editor that saved it.
+
+    What is written after that would vanish with the producer, and the run would end well.
+    """
     what = a_file_run(tmp_path, 20)
     path = tmp_path / "answers.jsonl"
     with AnswersFile(path) as answers:
@@ -315,7 +318,10 @@ def test_a_full_window_is_not_knocked_at_with_every_record(
     outcomes: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Only an acknowledgement makes room; a megabyte of questions, packed and sent to be refused whenever a record comes, would help nobody."""
+    """Only an acknowledgement makes room.
+
+    A megabyte of questions, packed and sent to be refused whenever a record comes, would help nobody.
+    """
     acknowledged = []
     acknowledge = Collector.acknowledge
 

@@ -268,7 +268,7 @@ async def test_an_answer_can_be_begun(engines: Engines, kind: str) -> None:
 async def test_the_model_s_own_sampling_defaults_are_not_used(engines: Engines, kind: str) -> None:
     """Its generation_config asks for a temperature of 1.9.
 
-    But the second token that ends a text stands only there, and does end it.
+    The second token that ends a text stands only there, and does end it.
     """
     engine = await engines.get(kind)
 
@@ -573,7 +573,10 @@ async def failing(
     decide: Callable[[bytes], Fate],
     **changes: Any,  # noqa: ANN401
 ) -> AsyncIterator[tuple[OpenAIEngine, FaultyProxy]]:
-    """An engine that asks vLLM's server through a proxy, whose faults `decide` says, and loses patience after a second."""
+    """An engine that asks vLLM's server through a proxy, and loses patience after a second.
+
+    `decide` says what the proxy does wrong.
+    """
     impatient: dict[str, Any] = {
         "retry_total_s": 1.0,
         "first_pause_s": 0.05,
@@ -688,8 +691,8 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "nobody": (
         {"port": 9},
         (
-            r"no answer from http://127.0.0.1:9/v1 within 1 s .*: connection refused: nothing listens there; check server "
-            r"and port"
+            r"no answer from http://127.0.0.1:9/v1 within 1 s .*: connection refused: nothing listens there; "
+            r"check server and port"
         ),
     ),
 }

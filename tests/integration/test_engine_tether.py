@@ -1,4 +1,7 @@
-"""However a worker that owns a real vLLM engine ends, no process of the engine outlives it by more than five seconds, and no file of theirs."""
+"""However a worker that owns a real vLLM engine ends, nothing of the engine outlives it for long.
+
+No process of the engine does so by more than five seconds, and no file of theirs.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ from tests.eventually import until
 async def main():
     engine = VllmEngine(VllmOptions(sys.argv[1], "tiny", tiny_model.ENGINE_ARGUMENTS))
     await engine.start()
-    answers = [asyncio.create_task(engine.answer(a_question(params={"max_tokens": 500, "ignore_eos": True}))) for _ in range(1000)]
+    answers = [
+        asyncio.create_task(engine.answer(a_question(params={"max_tokens": 500, "ignore_eos": True})))
+        for _ in range(1000)
+    ]
     await until(engine.progress, *answers)
     print("busy", flush=True)
     await asyncio.gather(*answers)
@@ -43,7 +49,7 @@ if __name__ == "__main__":
 def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[subprocess.Popen[str], Path]]]:
     """Two processes with a busy engine each, and their temporary directories.
 
-    Started together, as booting takes long.
+    They are started together, as booting takes long.
     """
     folder = tmp_path_factory.mktemp("owners")
     script = folder / "owner.py"

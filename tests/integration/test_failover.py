@@ -1,4 +1,7 @@
-"""The server behind the address changes: what was a primary is a replica for a while, as when a proxy or a name in DNS has not followed yet."""
+"""The server behind the address changes: what was a primary is a replica for a while.
+
+That happens when a proxy or a name in DNS has not followed yet.
+"""
 
 from __future__ import annotations
 

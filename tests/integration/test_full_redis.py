@@ -74,7 +74,7 @@ def test_a_producer_collects_while_redis_is_full(
 ) -> None:
     """No question more is accepted, and every one that was gets its line meanwhile.
 
-    Small ones, of which a full Redis refuses none by their size.
+    The questions are small, so that a full Redis refuses none for its size.
     """
     questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     write(questions, 4000, metadata=300 * "x")
@@ -120,7 +120,10 @@ def test_a_run_whose_own_records_fill_redis_goes_on(
 
 
 def test_how_a_run_stands_can_be_read_of_a_full_redis(client: redis.Redis) -> None:
-    """It is what a producer makes of a Redis that is smaller than what may be pending, and no reason for `wait()` to give up."""
+    """A full Redis is no reason for `wait()` to give up.
+
+    A producer fills one that is smaller than what may be pending.
+    """
     Submitter(client, "run-1", 3).offer(3)
     client.config_set("maxmemory", used(client) // 2)
 

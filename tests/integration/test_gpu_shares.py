@@ -42,7 +42,7 @@ def test_a_run_by_itself_may_have_all_the_room(client: redis.Redis) -> None:
 
 
 def test_a_late_run_gets_the_room_that_comes_free(client: redis.Redis) -> None:
-    """The early one asks again at once, each time that one of its questions ends, and the late one only now and then."""
+    """The early run asks again each time that one of its questions ends, the late one only now and then."""
     early, late = Submitter(client, "early", 10_000, SMALL), Submitter(client, "late", 10_000, SMALL)
     fill(early)
     assert late.offer(CHUNK).outcome == "pending"

@@ -91,7 +91,10 @@ def test_a_question_that_nobody_would_carry_fails_at_once(client: redis.Redis) -
 
 @pytest.mark.parametrize("field", ["prompt", "messages", "metadata", "params"])
 def test_a_submission_is_bounded_in_bytes_wherever_they_are(field: str) -> None:
-    """A script keeps Redis to itself while it runs, and what takes longer than the time-out to send would be sent for ever."""
+    """What takes longer to send than the time-out would be sent again for ever.
+
+    A script also keeps Redis to itself while it runs.
+    """
     text = "x" * 300_000
     contents: dict[str, Any] = {
         "prompt": text,

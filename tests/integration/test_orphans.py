@@ -1,4 +1,7 @@
-"""Batches that are listed nowhere, because what they were listed in was damaged or deleted, are listed again, each once."""
+"""Batches that are no longer listed anywhere are listed again, each once.
+
+What they were listed in was damaged or deleted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""500 questions at vLLM's own server, which is killed in the middle, and started with the same key, another key, another model."""
+"""500 questions at vLLM's own server, which is killed in the middle.
+
+It is started again with the same key, another key, or another model.
+"""
 
 from __future__ import annotations
 

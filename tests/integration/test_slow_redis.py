@@ -77,7 +77,10 @@ async def a_worker(server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> Asy
 async def test_a_worker_begins_nothing_while_its_records_do_not_come_through(
     redis_server: PrivateRedis, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine that is faster than the way to Redis would fill its worker's memory with records, and keep questions from others."""
+    """An engine faster than the way to Redis would fill its worker's memory with records.
+
+    It would also keep questions from others.
+    """
     batches = 100
     hand_over(client, batches)
 
@@ -95,7 +98,10 @@ async def test_a_worker_begins_nothing_while_its_records_do_not_come_through(
 async def test_a_batch_is_kept_until_its_records_have_come_through(
     redis_server: PrivateRedis, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long that takes: taken back meanwhile, it would be answered again, and its living worker be counted as dead."""
+    """This holds however long the records take.
+
+    A batch taken back meanwhile would be answered again, and its living worker would be counted as dead.
+    """
     hand_over(client, 1)
 
     async with a_worker(redis_server, monkeypatch) as running:
@@ -129,7 +135,10 @@ def test_a_look_at_many_keys_takes_few_round_trips(client: redis.Redis) -> None:
 
 
 def test_the_first_read_of_giants_is_bounded_too(client: redis.Redis) -> None:
-    """A batcher that starts knows nothing of the questions that wait, and takes no more of them into its memory than later on."""
+    """A batcher that starts takes no more questions into its memory than later on.
+
+    It does not know yet how large the waiting questions are.
+    """
     encoded = encode_question(a_question(prompt="x" * 1_000_000))
     for _ in range(60):
         client.xadd(KEYS.questions("stub", 0), {"q": encoded})

@@ -128,7 +128,10 @@ def test_a_model_on_the_command_line_or_in_a_program_is_what_is_loaded(
 
 
 def test_a_killed_engine_costs_no_question_and_leaves_no_process(tmp_path: Path, config: Path) -> None:
-    """SIGKILL to EngineCore in the middle: the worker gives its work up and ends, its supervisor starts it again, the run completes."""
+    """EngineCore is killed with SIGKILL in the middle, and the run completes.
+
+    The worker gives its work up and ends, and its supervisor starts it again.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 1500)
     answers = tmp_path / "answers.jsonl"
     with Processes("", tmp_path) as fleet:

@@ -1,7 +1,7 @@
 """A tiny random Llama with weights and tokenizer, made offline.
 
-Real enough for every part of vLLM, small enough for two CPU cores. `python -m tests.integration.tiny_model DIRECTORY`
-writes it to DIRECTORY, with a chat template.
+It is real enough for every part of vLLM, and small enough for two CPU cores.
+`python -m tests.integration.tiny_model DIRECTORY` writes it to DIRECTORY, with a chat template.
 """
 
 from __future__ import annotations
@@ -88,7 +88,10 @@ def make(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> None:
 
 
 def make_adapter(folder: Path) -> None:
-    """Write a LoRA adapter for the model, of random weights large enough to change what it says, into `folder`, which exists."""
+    """Write a LoRA adapter for the model into `folder`, which exists.
+
+    Its random weights are large enough to change what the model says.
+    """
     torch = import_module("torch")
     generator = torch.Generator().manual_seed(1)
     weights = {}

@@ -1,4 +1,7 @@
-"""One typo must not cost an answers file: when the first hundred questions all fail alike, a run stops, and is as if it had not been."""
+"""When the first hundred questions all fail alike, a run stops, and is as if it had not been.
+
+One typo must not cost an answers file.
+"""
 
 from __future__ import annotations
 

@@ -45,7 +45,10 @@ def assert_conserved(url: str, run: str, answers: Path, ids: list[str], client: 
 
 
 def test_a_file_is_answered_by_one_command(tmp_path: Path) -> None:
-    """`batchfleet run` starts a fleet with its own Redis, answers every question once, reports, and leaves nothing behind."""
+    """`batchfleet run` answers every question once, reports, and leaves nothing behind.
+
+    It starts a fleet with its own Redis.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 500)
 
     done = batchfleet(
@@ -158,7 +161,7 @@ def test_worker_and_batcher_killed_at_once(tmp_path: Path, redis_server: Private
 def test_a_killed_producer_goes_on_where_it_stopped(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
 ) -> None:
-    """The same command again keeps every line that was there, asks nothing twice, and ends with one line per question."""
+    """The same command again keeps every line, asks nothing twice, and ends with one line per question."""
     ids = write_questions(tmp_path / "questions.jsonl", 600)
     answers = tmp_path / "answers.jsonl"
     with Processes(redis_server.url, tmp_path, SLOW_ENVIRON) as fleet:

@@ -93,7 +93,10 @@ def test_two_producers_end_at_about_the_same_time(
 def test_ten_questions_do_not_wait_behind_a_hundred_thousand(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
 ) -> None:
-    """Of the same priority: they go before what waits already, though stream, queue and engine are full of an earlier run's."""
+    """They go before questions of the same priority that wait already.
+
+    Stream, queue and engine are full of those, from an earlier run.
+    """
     # Slow steps: how long the batcher takes on a busy machine counts for little beside them.
     clock = {"STUB_STEP_S": "0.1", "STUB_MIN_TOKENS": "10", "STUB_MAX_TOKENS": "40", "STUB_MAX_NUM_SEQS": "32"}
     accept(client, "huge", [None] * 100_000)

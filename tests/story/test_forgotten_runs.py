@@ -25,7 +25,10 @@ SLOW = {"STUB_STEP_S": "0.02", "STUB_MAX_NUM_SEQS": "16"}
 def test_old_answers_do_not_get_into_a_new_file(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, place: str
 ) -> None:
-    """Wherever the questions of the forgotten run were, the file has the new ones' answers, each once, and verify says the same."""
+    """Wherever the forgotten run's questions were, the file has each of the new answers once.
+
+    `batchfleet verify` says the same.
+    """
     write_questions(tmp_path / "old.jsonl", 200, prefix="old")
     new = write_questions(tmp_path / "new.jsonl", 200, prefix="new")
     with Processes(redis_server.url, tmp_path) as fleet:

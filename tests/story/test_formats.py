@@ -200,7 +200,10 @@ def test_convert_writes_answers_once_more(tmp_path: Path) -> None:
 
 
 def test_a_configuration_of_distllm_is_a_whole_command(tmp_path: Path) -> None:
-    """Questions and output are where it says; the result is where its readers look, and the same command again finds everything answered."""
+    """The configuration says where the questions are and where the output goes.
+
+    The result is where its readers look, and the same command again finds everything answered.
+    """
     (tmp_path / "mc.json").write_text(
         json.dumps([{"question": f"{number}?", "answer": "B", "question_hash": f"h{number}"} for number in range(20)])
     )

@@ -59,7 +59,10 @@ def test_an_interrupted_submission_goes_on_with_the_command_that_it_names(
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """Shorter than pytest's: where a socket's path would be too long, the fleet goes elsewhere, and there would be nothing to see here."""
+    """A shorter path than pytest's.
+
+    Where a socket's path would be too long, the fleet goes elsewhere, and there would be nothing to see here.
+    """
     with tempfile.TemporaryDirectory(prefix="bf-test-") as made:
         yield Path(made)
 
@@ -91,7 +94,7 @@ def start_run(folder: Path, *, step_s: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_run_ends_soon_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
-    """By Ctrl-C or a lost connection.
+    """The run is interrupted by Ctrl-C or a lost connection.
 
     Answers that would take minutes are given up: with its queue gone, nobody could fetch them.
     """

@@ -53,7 +53,10 @@ def test_a_cancelled_run_ends_and_another_goes_on(tmp_path: Path, redis_server: 
 def test_a_cancelled_run_leaves_the_engine_without_waiting_for_a_heartbeat(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
 ) -> None:
-    """From the cancellation to the last record of a question that an engine had, both by Redis' clock, where heartbeats are 20 minutes apart."""
+    """The last question that an engine had gets its record long before the next heartbeat.
+
+    The time since the cancellation is measured by Redis' clock, and heartbeats are 20 minutes apart.
+    """
     heartbeat_s = 1200
     unwanted = accept(client, "unwanted", [None] * 200)
     entries: Any = client.xrange("batchfleet:questions:stub:0")
@@ -195,7 +198,10 @@ def test_a_question_past_its_deadline_is_not_generated(tmp_path: Path, redis_ser
 
 
 def test_a_run_ends_by_its_deadlines_without_any_worker(tmp_path: Path, redis_server: PrivateRedis) -> None:
-    """Whoever asked for answers within a second is told within a few that there are none, wherever the questions wait."""
+    """Whoever asked for answers within a second is soon told that there are none.
+
+    It takes a few seconds, wherever the questions wait.
+    """
     lines = [{"id": f"q{number}", "question": f"Number {number}?", "deadline_s": 1.0} for number in range(3000)]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with Processes(redis_server.url, tmp_path) as fleet:
@@ -265,7 +271,10 @@ def test_batches_hold_one_question_without_batching(tmp_path: Path, redis_server
 
 
 def test_what_is_no_question_is_put_aside(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
-    """Foreign entries and foreign bytes in a stream of questions become dead letters with a reason, and the fleet continues."""
+    """Foreign entries and bytes in a stream of questions become dead letters with a reason.
+
+    The fleet continues.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 30)
     client.sadd("batchfleet:queues", "stub:0")
     client.xadd("batchfleet:questions:stub:0", {"not": "ours"})

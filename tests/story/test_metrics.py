@@ -29,7 +29,10 @@ def scrape(address: str) -> dict[tuple[str, ...], float]:
 
 
 def test_the_figures_of_a_scrape_add_up(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
-    """400 questions, one refused: counters, histograms and gauges of batcher and worker say so, and every documented metric is there."""
+    """Counters, histograms and gauges of batcher and worker agree on 400 questions, one of them refused.
+
+    Every documented metric is there.
+    """
     write_questions(tmp_path / "questions.jsonl", 400)
     with Processes(redis_server.url, tmp_path, METRICS) as fleet:
         fleet.batcher()

@@ -15,7 +15,10 @@ from tests.processes import Processes, batchfleet, read_answers, wait_until, wri
 def test_a_limited_run_is_resumed_as_such_and_never_mixed_with_the_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same command resumes it; the whole file, another limit or a sample under the same answers file are refused, and nothing changes."""
+    """The same command resumes it, and whatever asks for other questions is refused.
+
+    The whole file, another limit or a sample under the same answers file changes nothing.
+    """
     questions, answers = tmp_path / "q.jsonl", tmp_path / "a.jsonl"
     ids = write_questions(questions, 20)
     command = ["run", str(questions), "-o", str(answers), "--engine", "stub"]

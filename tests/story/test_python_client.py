@@ -1,4 +1,7 @@
-"""The Python client, as programs use it: real Redis, real workers with the stub engine, and what goes wrong on the way."""
+"""The Python client, as programs use it, and what goes wrong on the way.
+
+Redis is real, and so are the workers, with the stub engine.
+"""
 
 from __future__ import annotations
 
@@ -166,7 +169,7 @@ def test_a_failure_is_raised_or_returned_as_the_caller_likes(redis_server: Priva
 def test_what_cannot_be_asked_is_an_error_at_once(redis_server: PrivateRedis) -> None:
     """Mistakes of the program, each with what to do.
 
-    One question for many, no question at all, bad names and numbers.
+    They are one question for many, no question at all, bad names and numbers.
     """
     with Fleet(redis_server.url) as fleet:
         with pytest.raises(TypeError, match=r"one question; use ask\(\)"):
@@ -350,7 +353,10 @@ async def test_asks_survive_a_redis_that_lost_everything(
 
 @pytest.mark.usefixtures("workers")
 def test_a_killed_program_is_gone_on_with(redis_server: PrivateRedis, tmp_path: Path) -> None:
-    """SIGKILL: `run` collects what was asked, the same questions under the same name continue, and only what was not handled comes again."""
+    """After SIGKILL, `run` collects what was asked, and only what was not handled comes again.
+
+    The same questions under the same name continue.
+    """
     program = Program(redis_server.url, tmp_path, ANSWERING)
     wait_until(lambda: len(program.lines()) > 500, "the first answers")
     program.end(signal.SIGKILL)

@@ -28,7 +28,10 @@ WORKERS = ("one", "two", "three")
 def test_a_question_that_kills_its_engine_is_found_and_its_neighbours_are_answered(
     tmp_path: Path, batch_size: str, culprits: list[str]
 ) -> None:
-    """Each ends as a failure with the evidence, after at most log2(in flight) + 2 deaths, however large the batches are."""
+    """Each ends as a failure with the evidence, after at most log2(in flight) + 2 deaths.
+
+    This holds however large the batches are.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 2000)
     text = (tmp_path / "questions.jsonl").read_text()
     for culprit in culprits:
@@ -83,7 +86,10 @@ def stopped_holder(client: redis.Redis, fleet: Processes, deaths: int) -> str | 
 def test_workers_killed_from_outside_cost_no_question_its_answer(
     tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
 ) -> None:
-    """Whoever holds it is killed four times in a row, twice of them while it runs alone, and still it is answered like all others."""
+    """A question whose worker is killed four times in a row is answered like all others.
+
+    Two of these times it runs alone.
+    """
     ids = write_questions(tmp_path / "questions.jsonl", 200)
     answers = tmp_path / "answers.jsonl"
     environ = {

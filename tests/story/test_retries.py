@@ -1,6 +1,6 @@
 """Failures that may pass are tried again, with pauses, until the question's time is up.
 
-By a real worker at a real server.
+A real worker asks a real server.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ MOST_S = 5.0
 
 
 async def test_what_may_pass_is_tried_again(tmp_path: Path, redis_server: PrivateRedis) -> None:
-    """One question fails once and is answered, one fails always and ends as a retryable failure, the others notice nothing."""
+    """One question fails once and is answered; another fails always and ends as a retryable failure.
+
+    The others notice nothing.
+    """
     moments: dict[str, list[float]] = defaultdict(list)
 
     def script(asked: Asked) -> Reply:

@@ -208,7 +208,10 @@ NOT_ON_THE_WAY = {
     "gpu_worker/gpus/slice_claim.lua",
     "gpu_worker/gpus/slice_release.lua",
 }
-"""Scripts that no question passes: what workers say of themselves which GPUs they own, what strangers wrote, and what is empty."""
+"""Scripts that no question passes.
+
+They are about what workers say of themselves, which GPUs they own, what strangers wrote, and what is empty.
+"""
 
 
 def test_the_list_of_attacks_is_that_of_the_tests() -> None:

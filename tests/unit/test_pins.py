@@ -18,7 +18,10 @@ WHERE = {
 
 @pytest.mark.parametrize("name", WHERE)
 def test_an_image_is_pinned_alike_everywhere(name: str) -> None:
-    """By a whole version for people and a digest for Docker, which may be changed in `.env` without touching a file of ours."""
+    """It is pinned by a whole version for people and a digest for Docker.
+
+    Both may be changed in `.env` without touching a file of ours.
+    """
     texts = [(ROOT / file).read_text() for file in WHERE[name]]
 
     named = {found for text in texts for found in re.findall(rf"{name}(?::-|=)([^}}\s]+)", text)}

@@ -135,7 +135,10 @@ def test_an_urgent_question_goes_although_the_backlog_fills_the_queue() -> None:
 
 
 def test_a_full_queue_is_looked_at_as_often_as_it_empties() -> None:
-    """When a quarter of it will be free: workers never wait, and slow ones do not cost a look every few milliseconds."""
+    """The next look comes when a quarter of it will be free, so workers never wait.
+
+    Slow workers do not cost a look every few milliseconds.
+    """
     assert look_again_s(64, taken=8, in_s=0.01) == pytest.approx(0.02)
     assert look_again_s(64, taken=64, in_s=0.01) == SOONEST_LOOK_S
     assert look_again_s(64, taken=1, in_s=0.04) == look_again_s(64, taken=0, in_s=5.0) == LATEST_LOOK_S

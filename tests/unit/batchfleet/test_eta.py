@@ -1,6 +1,6 @@
 """Rates and times left, of engines that answer one by one, in waves, in bursts, or in any order.
 
-What was measured, and nothing that is not so.
+What is told was measured, and nothing is told that is not so.
 """
 
 from __future__ import annotations
@@ -96,7 +96,11 @@ def ends_of(run: Run) -> list[float]:
 
 
 class Told(NamedTuple):
-    """One look: seconds since the start, answers by then, the rate and time left that were told, and the time that was left."""
+    """One look at a run: what was told then, and how much time was really left.
+
+    That is the seconds since the start, the answers by then, the rate and time left that were told, and the true time
+    left.
+    """
 
     at_s: float
     done: int
@@ -128,16 +132,17 @@ def windowed(ends: list[float], window_s: float) -> list[float]:
 RUNS: dict[Run, float] = {one_lock: 1.0, throttled: 10.0, all_equally_long: 8.5, mixed_lengths: 128 * 0.03}
 """Each with how long one answer may take from when it is begun, in seconds.
 
-Of the throttled server, with its period.
+That of the throttled server includes its period.
 """
 
 
 @pytest.mark.parametrize("run", RUNS)
 def test_what_is_told_is_off_by_no_more_than_the_run_itself_varies(run: Run) -> None:
-    """After half a minute: the rate is one that the run had, over some window of seconds, and the time left what is left at one of these.
+    """After half a minute, the rate is one that the run had over some window of seconds.
 
-    A window has four of the longest answers, and is as long as the shortest over which a rate is measured. On top of what the rates vary, an end may
-    be as far off as the longest answer takes: nobody knows whether it is the last one.
+    The time left is what is left at one of these rates. A window has four of the longest answers, and is as long as the
+    shortest over which a rate is measured. On top of what the rates vary, an end may be as far off as the longest
+    answer takes: nobody knows whether it is the last one.
     """
     ends = ends_of(run)
     rates = windowed(ends, max(SHORTEST_S, 4 * RUNS[run]))
@@ -154,7 +159,11 @@ def test_what_is_told_is_off_by_no_more_than_the_run_itself_varies(run: Run) -> 
 
 @pytest.mark.parametrize("run", RUNS)
 def test_no_number_is_told_that_the_count_refutes(run: Run) -> None:
-    """From the first look: no rate at which more would have come than did and is in flight, and some time left as long as there is work left."""
+    """This holds from the first look on.
+
+    At no rate that is told would more have come than did and is in flight, and some time is left as long as there is
+    work left.
+    """
     for one in told(ends_of(run)):
         assert one.rate * one.at_s <= one.done + IN_FLIGHT, one
         assert one.left_s is None or one.left_s > 0, one
@@ -162,9 +171,9 @@ def test_no_number_is_told_that_the_count_refutes(run: Run) -> None:
 
 
 def test_a_server_that_makes_one_answer_a_second_is_told_as_that() -> None:
-    """However many are asked at once, and although all of its answers are equally long.
+    """The rate is told as 1.0/s, and the time left as the seconds that are left.
 
-    1.0/s and the seconds that are left.
+    This holds however many are asked at once, and although all of its answers are equally long.
     """
     for one in told(ends_of(one_lock)):
         if one.done >= 12:

@@ -13,7 +13,7 @@ from producer.run_tally import RunTally
 
 
 def test_a_silence_does_not_count_the_boot(capsys: pytest.CaptureFixture[str]) -> None:
-    """An engine took two minutes to boot; five seconds later nobody is told that there was no answer for two minutes."""
+    """Five seconds after a boot of two minutes, nobody is told that there was no answer for two minutes."""
     now = [time.monotonic()]
     view = ProgressView(clock=lambda: now[0])
     fleet = SimpleNamespace(status=None)

@@ -1,6 +1,6 @@
 """Answers put together at random from what models write around an answer.
 
-Echoed options, few-shot transcripts, Markdown, LaTeX, refusals.
+That is echoed options, few-shot transcripts, Markdown, LaTeX, refusals.
 """
 
 from __future__ import annotations
@@ -204,7 +204,10 @@ def echoes(draw: st.DrawFn, asked: Asked) -> str:
 @settings(max_examples=EXAMPLES)
 @given(st.data())
 def test_an_answer_is_read_whatever_stands_around_it(data: st.DataObject) -> None:
-    """The option that is stated, not one that is only repeated, and not that of a question that the model went on to invent."""
+    """What is read is the option that is stated, not one that is only repeated.
+
+    Nor is it the answer to a question that the model went on to invent.
+    """
     asked = data.draw(questions())
     label, text = data.draw(st.sampled_from(list(zip(asked.options.labels, asked.options.texts, strict=True))))
     statement = data.draw(st.sampled_from(STATEMENTS)).format(label=label, text=text)
@@ -221,7 +224,10 @@ def test_an_answer_is_read_whatever_stands_around_it(data: st.DataObject) -> Non
 @settings(max_examples=EXAMPLES)
 @given(st.data())
 def test_what_is_only_repeated_is_no_answer(data: st.DataObject) -> None:
-    """Not an option, and not a refusal either: neither "right" in an option nor "cannot" in the question says anything about the answer."""
+    """It is neither an option nor a refusal.
+
+    Neither "right" in an option nor "cannot" in the question says anything about the answer.
+    """
     asked = data.draw(questions())
 
     found = choose(data.draw(echoes(asked)), asked.options, question=asked.text)

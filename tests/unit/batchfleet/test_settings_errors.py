@@ -46,8 +46,8 @@ def told(file: Path, text: str) -> list[str]:
         (
             "batch_timeout: -1",
             (
-                "F:1: model.generator_settings.batch_timeout: is -1; give a number, at least 0 and at most 3600 (default "
-                "0.5)"
+                "F:1: model.generator_settings.batch_timeout: is -1; "
+                "give a number, at least 0 and at most 3600 (default 0.5)"
             ),
         ),
         (

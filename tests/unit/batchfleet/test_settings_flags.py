@@ -13,7 +13,8 @@ from wire.errors import UsageError
 
 YAML = """
 model:
-  generator_settings: {hf_model_id: from-file, model: name-from-file, temperature: 0.5, port: 8000, vllm_args: {max_num_seqs: 8}}
+  generator_settings: {hf_model_id: from-file, model: name-from-file, temperature: 0.5, port: 8000,
+                       vllm_args: {max_num_seqs: 8}}
 """
 
 

@@ -27,8 +27,8 @@ def a_worker(name: str = "vm-d11fe266", **fields: Any) -> WorkerStatus:  # noqa:
     """One of a host with GPUs, in the middle of much work."""
     use = (GpuStatus("GPU-1", int(85.3 * GIB), int(140.4 * GIB), 100),)
     defaults: dict[str, Any] = {
-        "state": "running", "model": MODEL, "capacity": 384, "in_flight": 384, "answered": 123_456, "answers_per_s": 55.4, "tokens_per_s": 13_660.0,
-        "gpus": ("GPU-1",), "gpu_use": use,
+        "state": "running", "model": MODEL, "capacity": 384, "in_flight": 384, "answered": 123_456,
+        "answers_per_s": 55.4, "tokens_per_s": 13_660.0, "gpus": ("GPU-1",), "gpu_use": use,
     }  # fmt: skip
     return WorkerStatus(name, **{**defaults, **fields})
 
@@ -108,7 +108,10 @@ def test_headings_are_whole_words(width: int) -> None:
 
 
 def test_eighty_columns_have_room_for_what_says_most() -> None:
-    """With a model's name of 60 characters: what waits, what is in flight, the rates, how busy the GPU is and how full."""
+    """With a model's name of 60 characters, the figures that say most are still shown.
+
+    They are what waits, what is in flight, the rates, how busy the GPU is and how full.
+    """
     text = "\n".join(shown(a_fleet(), 80))
 
     for heading in ("model", "waiting", "longest", "answers", "tokens", "worker", "state", "busy", "memory"):
@@ -169,7 +172,10 @@ def test_a_state_is_told_in_whole_words() -> None:
 
 
 def test_of_many_workers_those_that_do_not_run_are_shown_first() -> None:
-    """As many as the terminal has lines for; the last line says how many more there are, and the advice stays in sight."""
+    """As many are shown as the terminal has lines for, and the advice stays in sight.
+
+    The last line says how many more there are.
+    """
     workers = [a_worker(f"vm-{number:02}", max_num_seqs=512) for number in range(40)]
     status = a_fleet(*workers, a_worker("vm-99", state="dead"))
     console = Console(width=100, height=24, file=io.StringIO(), force_terminal=True, color_system=None)

@@ -31,7 +31,10 @@ class Faulty(InFlight):
 
 
 async def test_a_bug_that_one_question_hits_ends_it_and_its_batch(caplog: object) -> None:
-    """It fails with what was raised, its neighbour is answered, and the batch is finished instead of being renewed for ever."""
+    """The question fails with what was raised, and its neighbour is answered.
+
+    The batch is finished instead of being renewed for ever.
+    """
     del caplog
     engine = StubEngine(StubOptions())
     publisher = Publisher(redis.asyncio.Redis(), RedisAddress("redis://nowhere"), Keys(), "stub", run_ttl_s=60)

@@ -264,7 +264,7 @@ async def test_a_server_that_fails_on_everything_is_waited_for() -> None:
 async def test_a_server_that_asks_for_time_gets_it() -> None:
     """Nothing is sent meanwhile, nothing counts against a question, and what waits here may go to others.
 
-    No matter how many are refused at once.
+    This holds however many are refused at once.
     """
     async with an_engine(in_turn(an_error(429, "slow down", headers={"retry-after": "3600"}))) as (engine, server):
         answers = [asyncio.create_task(engine.answer(a_question())) for _ in range(20)]
@@ -368,7 +368,10 @@ async def test_a_question_that_keeps_failing_at_a_full_server_ends(caplog: pytes
 
 
 async def test_a_server_that_keeps_crashing_convicts_nobody() -> None:
-    """More often than a question is tried: what is lost with it is no question's fault, though others were answered a moment before."""
+    """What is lost in a crash is no question's fault, though others were answered a moment before.
+
+    The server crashes more often than a question is tried.
+    """
 
     async def script(_: Asked) -> Reply:
         await asyncio.sleep(0.03)
@@ -412,8 +415,8 @@ async def test_a_form_that_the_server_does_not_take_is_refused() -> None:
             an_error(
                 400,
                 (
-                    "This model's maximum context length is 512 tokens. However, your prompt contains 600 input tokens, "
-                    "which"
+                    "This model's maximum context length is 512 tokens. "
+                    "However, your prompt contains 600 input tokens, which"
                 ),
             ),
             "prompt_too_long",
@@ -558,8 +561,8 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
         (
             an_error(404, "nothing here"),
             (
-                r"there is no OpenAI-compatible API at http://127.0.0.1:\d+/v1 \(HTTP 404: nothing here\): check server "
-                r"and port"
+                r"there is no OpenAI-compatible API at http://127.0.0.1:\d+/v1 \(HTTP 404: nothing here\): "
+                r"check server and port"
             ),
         ),
         (
@@ -569,8 +572,8 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
         (
             an_error(503, "starting"),
             (
-                r"no answer from http://127.0.0.1:\d+/v1 within 1 s \(server_startup_timeout\): HTTP 503: starting; check "
-                r"server and port"
+                r"no answer from http://127.0.0.1:\d+/v1 within 1 s \(server_startup_timeout\): "
+                r"HTTP 503: starting; check server and port"
             ),
         ),
     ],

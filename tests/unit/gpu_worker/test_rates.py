@@ -32,7 +32,10 @@ def idle(from_s: int, to_s: int, done: int = 0) -> list[tuple[float, int, bool]]
 
 
 def test_idle_time_before_a_run_is_no_part_of_its_rate() -> None:
-    """An engine that waited for 22 s, or an hour, and then makes 53 a second is seen to do so 8 s after its run began."""
+    """An engine that makes 53 a second is seen to do so 8 s after its run began.
+
+    Before that it waited for 22 s, or for an hour.
+    """
     ramp = [0, 2, 10, 36, 89, 142, 195, 248, 301]
     for waited_s in (22, 3600):
         run = [(float(waited_s + second), done, True) for second, done in enumerate(ramp)]

@@ -32,8 +32,8 @@ TOO_LONG = (
         ),
         (
             (
-                "This model's maximum context length is 512 tokens. However, your messages resulted in 600 tokens. Please "
-                "reduce"
+                "This model's maximum context length is 512 tokens. "
+                "However, your messages resulted in 600 tokens. Please reduce"
             ),
             TOO_LONG.format(600),
         ),
@@ -43,8 +43,8 @@ TOO_LONG = (
         ),
         (
             (
-                "This model's maximum context length is 512 tokens. However, your prompt contains 90000 characters (more "
-                "than 4608 characters, which"
+                "This model's maximum context length is 512 tokens. "
+                "However, your prompt contains 90000 characters (more than 4608 characters, which"
             ),
             "the prompt has 90000 characters, more than the model's 512 tokens (max_model_len) can hold",
         ),

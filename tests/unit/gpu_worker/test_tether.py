@@ -1,6 +1,6 @@
 """However a process ends, nothing that it started outlives it by more than five seconds.
 
-And nothing else is touched.
+Nothing else is touched.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ A_SESSION_LEADER = (
 )
 A_STUBBORN_CHILD = """
 stubborn = subprocess.Popen(
-    [sys.executable, '-c', 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)'],
+    [sys.executable, '-c', 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); '
+     'print(1, flush=True); time.sleep(600)'],
     stdout=subprocess.PIPE,
 )
 stubborn.stdout.readline()
@@ -55,7 +56,8 @@ pids.append(child)
 """
 A_GRANDCHILD = """
 middle = subprocess.Popen(
-    [sys.executable, '-c', "import subprocess, sys, time; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True); time.sleep(600)"],
+    [sys.executable, '-c', "import subprocess, sys, time; p = subprocess.Popen(['sleep', '600']); "
+     "print(p.pid, flush=True); time.sleep(600)"],
     stdout=subprocess.PIPE,
 )
 pids += [middle.pid, int(middle.stdout.readline())]
@@ -78,7 +80,7 @@ def alive(pid: int) -> bool:
 def wait_for_a_look(guard: int) -> None:
     """Return when the watchdog has begun to read /proc, and has ended: the kernel counts what it reads.
 
-    However busy the machine is.
+    It does so however busy the machine is.
     """
     before = read_by(guard)
     wait_until(lambda: read_by(guard) > before, "the watchdog looks")
@@ -127,9 +129,9 @@ def an_owner() -> Iterator[Callable[[str], tuple[subprocess.Popen[str], list[int
 def test_nothing_outlives_its_owner(
     an_owner: Callable[[str], tuple[subprocess.Popen[str], list[int]]], body: str, number: signal.Signals
 ) -> None:
-    """Children in sessions of their own, that ignore SIGTERM, that were forked only, and their children.
+    """The children are in sessions of their own, ignore SIGTERM, were only forked, or have children themselves.
 
-    Killed at once, before anyone could look.
+    The owner is killed at once, before anyone could look.
     """
     owner, pids = an_owner(body)
 

@@ -325,7 +325,10 @@ def test_the_name_says_the_format(name: str, format_: str, journal: str) -> None
 
 @pytest.mark.parametrize(("is_csv_safe", "expected"), [(False, "=1+1"), (True, "'=1+1")])
 def test_a_spreadsheet_finds_no_formulas_if_asked(tmp_path: Path, *, is_csv_safe: bool, expected: str) -> None:
-    """Cells are as they are by default; with --csv-safe, what begins as a formula does is text, and numbers stay numbers."""
+    """Cells are as they are by default.
+
+    With --csv-safe, what begins as a formula does is text, and numbers stay numbers.
+    """
     journal = written(tmp_path / "answers.jsonl", an_answer("-1", text="=1+1"))
     to = destination(tmp_path / "out.csv", is_csv_safe=is_csv_safe)
 

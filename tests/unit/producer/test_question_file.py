@@ -157,7 +157,10 @@ def test_a_tool_call_needs_no_content() -> None:
 
 def test_what_is_odd_but_harmless_is_accepted() -> None:
     """NUL, emoji, a number with an exponent beyond 64 bits, and integers that just fit."""
-    line = b'{"question": "a\\u0000b \\ud83d\\ude00", "params": {"extra_body": {"x": 1e300, "y": 18446744073709551615, "z": -9223372036854775808}}}'
+    line = (
+        b'{"question": "a\\u0000b \\ud83d\\ude00", '
+        b'"params": {"extra_body": {"x": 1e300, "y": 18446744073709551615, "z": -9223372036854775808}}}'
+    )
 
     question = asked(line)
 

@@ -66,8 +66,8 @@ common = {
 }
 counts = st.builds(Usage, prompt_tokens=st.integers(0, 10**6), completion_tokens=st.integers(0, 10**6))
 answers = st.builds(
-    Answer, **common, text=text, texts=st.none() | st.lists(text, max_size=3), finish_reason=names, usage=counts, model=names, params=objects,
-    details=st.none() | objects,
+    Answer, **common, text=text, texts=st.none() | st.lists(text, max_size=3), finish_reason=names, usage=counts,
+    model=names, params=objects, details=st.none() | objects,
 )  # fmt: skip
 details = st.builds(ErrorDetail, kind=names, message=text, retryable=st.booleans(), evidence=st.none() | objects)
 failures = st.builds(Failure, **common, error=details)

@@ -47,8 +47,8 @@ def test_what_redis_cannot_hold_is_refused() -> None:
         "OOM command not allowed when used memory > 'maxmemory'.",
         "OOM command not allowed when used memory > 'maxmemory'. script: 1f, on @user_script:3.",
         (
-            "ERR Error running script (call to f_1f): @user_script:3: @user_script: 3: -OOM command not allowed when used "
-            "memory > 'maxmemory'."
+            "ERR Error running script (call to f_1f): @user_script:3: @user_script: 3: "
+            "-OOM command not allowed when used memory > 'maxmemory'."
         ),
         "NOSCRIPT No matching script. Please use EVAL.",
         "READONLY You can't write against a read only replica.",
