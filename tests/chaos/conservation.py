@@ -111,7 +111,8 @@ def left_in_queues(client: redis.Redis, *, may_have_records: bool = False) -> li
     """What is still in any queue, registry, lease or stream, though every question has its record.
 
     Args:
-        may_have_records: Redis has lost its last writes, among them that a producer, which has ended, had everything; its records then wait for their TTL.
+        may_have_records: Redis has lost its last writes, among them that a producer, which has ended, had everything;
+            its records then wait for their TTL.
     """
     left = [
         f"{key} still exists"
