@@ -1,4 +1,7 @@
-"""What a worker has in its engine: questions that run each by itself, and the batches that they came in."""
+"""What a worker has in its engine: questions that run each by itself, and the batches that they came in.
+
+A batch whose lease was lost leaves it here: its questions are taken out of the engine, and nothing of it is ended.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from batchfleet.settings import schema_paths
+from batchfleet.settings import setting_names
 from batchfleet.settings.load import LoadedSettings, load_settings
 from wire.errors import UsageError
 
@@ -52,7 +52,7 @@ def _flags(arguments: argparse.Namespace) -> Iterator[tuple[str, object]]:
         if not (key and equals):
             msg = f"--set {text}: write it as KEY=VALUE"
             raise UsageError(msg)
-        if any(key.rpartition(".")[2] == secret[-1] for secret in schema_paths.SECRETS):
+        if any(key.rpartition(".")[2] == secret[-1] for secret in setting_names.SECRETS):
             msg = (
                 f"--set {key}: everybody on this machine can read a command line; set it in the configuration or the "
                 "environment"

@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and a terminal that is gone: the first asks to stop in order, the second stops at once."""
+"""Ctrl-C, SIGTERM and a terminal that is gone: the first asks to stop in order, the second stops at once.
+
+What is said then is in `resume_hint`.
+"""
 
 from __future__ import annotations
 

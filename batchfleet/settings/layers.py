@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from batchfleet.settings import distllm, schema_paths
-from batchfleet.settings.schema_paths import KeyPath
+from batchfleet.settings import distllm, setting_names
+from batchfleet.settings.setting_names import KeyPath
 from batchfleet.settings.yaml_lines import Block, Entry, NotOurYamlError, Raw, Where, parse, plain, repeated, shown
 
 SomeSection = TypeVar("SomeSection", bound=BaseModel)
@@ -51,13 +51,13 @@ class Layer:
     def put_block(self, section: KeyPath, block: Block) -> None:
         """Put everything in a block where it belongs, the block being what stands in `section`; () is the top."""
         for entry in block.entries:
-            path = schema_paths.place(section, entry.key)
+            path = setting_names.place(section, entry.key)
             if path is None and (*section, entry.key) in distllm.KNOWN:
                 self._put_foreign((*section, entry.key), entry)
             elif path is None:
-                advice = schema_paths.what_instead(section, entry.key, of_section=isinstance(entry.value, Block))
+                advice = setting_names.what_instead(section, entry.key, of_section=isinstance(entry.value, Block))
                 self.problems.append(Problem(entry.where, dotted((*section, entry.key)), f"unknown key; {advice}"))
-            elif path not in schema_paths.SECTIONS:
+            elif path not in setting_names.SECTIONS:
                 self.put(path, entry)
             elif isinstance(entry.value, Block):
                 self.put_block(path, entry.value)
@@ -85,7 +85,7 @@ class Layer:
     def put(self, path: KeyPath, entry: Entry) -> None:
         """Put one setting where it belongs."""
         try:
-            if path in schema_paths.MAPPINGS:
+            if path in setting_names.MAPPINGS:
                 self._put_mapping(path, entry)
             else:
                 self._note(path, GivenValue(_value(path, entry.value), entry.where))
@@ -107,7 +107,7 @@ class Layer:
                 Problem(
                     entry.where,
                     dotted(path),
-                    f"is {kind_of(value)}; give {schema_paths.expected(path)}, as KEY: VALUE lines below it",
+                    f"is {kind_of(value)}; give {setting_names.expected(path)}, as KEY: VALUE lines below it",
                 )
             )
 
@@ -124,13 +124,13 @@ def _value(path: KeyPath, value: object) -> object:
     Where a text is wanted, text stands for itself, or for nothing if it is `null` or `~`; a secret always stands for
     itself. Where a list would do as well (`stop`), text that begins like a list or with a quote is YAML.
     """
-    if not isinstance(value, Raw) or (str not in schema_paths.KINDS[path] and path not in schema_paths.SECRETS):
+    if not isinstance(value, Raw) or (str not in setting_names.KINDS[path] and path not in setting_names.SECRETS):
         return plain(value)
-    if path in schema_paths.SECRETS:
+    if path in setting_names.SECRETS:
         return value.text
     if value.text in _NOTHING:
         return None
-    return plain(value) if list in schema_paths.KINDS[path] and value.text.startswith(("[", '"', "'")) else value.text
+    return plain(value) if list in setting_names.KINDS[path] and value.text.startswith(("[", '"', "'")) else value.text
 
 
 _NOTHING = frozenset({"null", "~"})

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchfleet.settings import distllm, schema_paths
+from batchfleet.settings import distllm, setting_names
 from batchfleet.settings.layers import GivenValue, Layer, Problem, dotted, kind_of
 from batchfleet.settings.schema import Settings
-from batchfleet.settings.schema_paths import KeyPath
+from batchfleet.settings.setting_names import KeyPath
 from batchfleet.settings.validate import checked
 from batchfleet.settings.yaml_lines import MAX_TEXT_BYTES, Block, Entry, Raw, Where, as_block, parse, shown
 from wire.errors import UsageError
@@ -112,14 +112,14 @@ def _text_of(path: Path) -> str:
 
 def _from_environment(environ: Mapping[str, str]) -> Layer:
     layer = Layer()
-    ours = {name for name in environ if name.startswith(schema_paths.ENVIRONMENT_PREFIX)}
-    for name in sorted(ours - schema_paths.RESERVED_VARIABLES - schema_paths.ENVIRONMENT.keys()):
+    ours = {name for name in environ if name.startswith(setting_names.ENVIRONMENT_PREFIX)}
+    for name in sorted(ours - setting_names.RESERVED_VARIABLES - setting_names.ENVIRONMENT.keys()):
         layer.problems.append(
-            Problem(Where("environment"), shown(name), f"unknown variable; {schema_paths.nearest_variable(name)}")
+            Problem(Where("environment"), shown(name), f"unknown variable; {setting_names.nearest_variable(name)}")
         )
     # In the table's order, short names first: a short and a long one for the same setting give a warning, and the long
     # one counts.
-    for name, path in schema_paths.ENVIRONMENT.items():
+    for name, path in setting_names.ENVIRONMENT.items():
         if text := environ.get(name):
             layer.put(path, Entry(path[-1], Where(f"environment: {name}"), Raw(text)))
     return layer

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
-from batchfleet.settings import schema_paths
+from batchfleet.settings import setting_names
 from batchfleet.settings.schema import Settings
 from batchfleet.settings.yaml_lines import dump
 
@@ -45,7 +45,7 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
     Our own variables for settings are not handed on: they are in the file already, and would win over what our command
     line changed.
     """
-    kept = {name: value for name, value in environ.items() if name not in schema_paths.ENVIRONMENT}
+    kept = {name: value for name, value in environ.items() if name not in setting_names.ENVIRONMENT}
     # A file in the folder from which somebody asks, such as random.py, must never stand for a module.
     return kept | {"PYTHONSAFEPATH": "1"} | secret_environment(settings)
 
@@ -53,20 +53,20 @@ def child_environment(settings: Settings, environ: Mapping[str, str]) -> dict[st
 def secret_environment(settings: Settings) -> dict[str, str]:
     """What `to_file_text` leaves out, as environment variables."""
     found: dict[str, str] = {}
-    for path in schema_paths.SETTINGS:
+    for path in setting_names.SETTINGS:
         value: object = settings
         for name in path:
             value = getattr(value, name)
         if isinstance(value, dict):
             value = {name: item for name, item in value.items() if _holds_secret({name: item})}
         if _holds_secret(value):
-            found[schema_paths.variable(path)] = _as_variable(value)
+            found[setting_names.variable(path)] = _as_variable(value)
     return found
 
 
 def secret_texts(settings: Settings) -> Iterator[str]:
     """Every secret by itself, for whoever must mask them in other texts."""
-    for path in schema_paths.SETTINGS:
+    for path in setting_names.SETTINGS:
         value: object = settings
         for name in path:
             value = getattr(value, name)

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from batchfleet.settings import schema_paths
+from batchfleet.settings import setting_names
 from batchfleet.settings.layers import GivenValue, Problem, dotted, kind_of
 from batchfleet.settings.schema import Contradiction, Settings, number_text
-from batchfleet.settings.schema_paths import KeyPath
+from batchfleet.settings.setting_names import KeyPath
 from batchfleet.settings.yaml_lines import Where
 from wire.errors import UsageError
 
@@ -84,18 +84,18 @@ def _upwards(loc: Sequence[int | str]) -> Iterator[KeyPath]:
 def _wrong_value(path: KeyPath, value: object, detail: ErrorDetails) -> str:
     if detail["type"] in {"not_safe", "not_a_redis_url"}:
         return detail["msg"]
-    if path not in schema_paths.KINDS:
+    if path not in setting_names.KINDS:
         return f"{kind_of(value)} inside is nothing that YAML can hold; give numbers, texts, lists and mappings"
     return _unfit(path, value, detail)
 
 
 def _unfit(path: KeyPath, value: object, detail: ErrorDetails) -> str:
-    wanted = f"give {schema_paths.expected(path)}"
+    wanted = f"give {setting_names.expected(path)}"
     if "too_short" in detail["type"]:
         return f"is empty; {wanted}, or leave the key out"
     if "too_long" in detail["type"]:
         return f"is longer than {detail['ctx']['max_length']}; {wanted} no longer than that"
-    kinds = schema_paths.KINDS[path]
+    kinds = setting_names.KINDS[path]
     numbers = {int, float, bool} >= set(kinds)
     is_number = isinstance(value, bool | int | float)
     if numbers and isinstance(value, str) and re.fullmatch(r"[-+0-9._eE]{1,20}|true|false", value):

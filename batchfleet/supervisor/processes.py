@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent, and their supervision."""
+"""Child processes that never outlive their parent, and their supervision: restarts, back-off, giving up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`up`: a long-running fleet on this host until it is told to go, and changes its size on the way."""
+"""`up`: a long-running fleet on this host until it is told to go, and changes its size on the way.
+
+What a dead child means is for `local_fleet` to say, and how it is restarted for `processes`.
+"""
 
 from __future__ import annotations
 

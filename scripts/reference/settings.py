@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from batchfleet.settings import schema_paths
+from batchfleet.settings import setting_names
 from batchfleet.settings.schema import DAY_S, HOUR_S, KIB, MIB, number_text
-from batchfleet.settings.schema_paths import KeyPath
+from batchfleet.settings.setting_names import KeyPath
 
 HEAD = """\
 # Settings
@@ -59,8 +59,8 @@ def text() -> str:
     """The whole reference, as Markdown."""
     sections = [
         path
-        for path in schema_paths.FIELDS
-        if path in schema_paths.SECTIONS and any(setting[:-1] == path for setting in schema_paths.SETTINGS)
+        for path in setting_names.FIELDS
+        if path in setting_names.SECTIONS and any(setting[:-1] == path for setting in setting_names.SETTINGS)
     ]
     return "\n".join([HEAD, *("\n".join(_section(path)) for path in sections)])
 
@@ -70,33 +70,33 @@ def _section(section: KeyPath) -> Iterator[str]:
     yield f"{_about(section)}\n"
     yield "| setting | takes | default | what it is |"
     yield "|---|---|---|---|"
-    for path in schema_paths.SETTINGS:
+    for path in setting_names.SETTINGS:
         if path[:-1] == section:
-            secret = " **Secret.**" if path in schema_paths.SECRETS else ""
-            takes = schema_paths.expected(path).partition(" (default ")[0]
-            yield f"| `{path[-1]}` | {takes} | {_default(path)} | {schema_paths.FIELDS[path].description}{secret} |"
+            secret = " **Secret.**" if path in setting_names.SECRETS else ""
+            takes = setting_names.expected(path).partition(" (default ")[0]
+            yield f"| `{path[-1]}` | {takes} | {_default(path)} | {setting_names.FIELDS[path].description}{secret} |"
     yield (
-        f"\nEnvironment: `{schema_paths.variable((*section, 'KEY'))}`, such as "
-        f"`{schema_paths.variable(next(_inside(section)))}`{_short_variable(section)}.\n"
+        f"\nEnvironment: `{setting_names.variable((*section, 'KEY'))}`, such as "
+        f"`{setting_names.variable(next(_inside(section)))}`{_short_variable(section)}.\n"
     )
 
 
 def _inside(section: KeyPath) -> Iterator[KeyPath]:
-    return (path for path in schema_paths.SETTINGS if path[:-1] == section)
+    return (path for path in setting_names.SETTINGS if path[:-1] == section)
 
 
 def _about(section: KeyPath) -> str:
-    return " ".join((schema_paths.KINDS[section][0].__doc__ or "").split())
+    return " ".join((setting_names.KINDS[section][0].__doc__ or "").split())
 
 
 def _short_variable(section: KeyPath) -> str:
     first = next(_inside(section))
-    short = schema_paths.ENVIRONMENT_PREFIX + first[-1].upper()
-    return f" or shorter `{short}`" if schema_paths.ENVIRONMENT.get(short) == first else ""
+    short = setting_names.ENVIRONMENT_PREFIX + first[-1].upper()
+    return f" or shorter `{short}`" if setting_names.ENVIRONMENT.get(short) == first else ""
 
 
 def _default(path: KeyPath) -> str:
-    value = schema_paths.FIELDS[path].get_default(call_default_factory=True, validated_data={})
+    value = setting_names.FIELDS[path].get_default(call_default_factory=True, validated_data={})
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -15,7 +15,7 @@ from batchfleet.settings.schema import (
     Settings,
     StubSettings,
 )
-from batchfleet.settings.schema_paths import ENVIRONMENT, FIELDS, MAPPINGS, SECTIONS, SETTINGS, SHORT_NAMES, expected
+from batchfleet.settings.setting_names import ENVIRONMENT, FIELDS, MAPPINGS, SECTIONS, SETTINGS, SHORT_NAMES, expected
 
 
 def with_generator(**settings: object) -> Settings:

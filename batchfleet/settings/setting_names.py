@@ -1,6 +1,6 @@
-"""What the schema says about names: which settings there are, where a key belongs, what its value should be.
+"""Names of settings: keys, their short forms, environment variables, and what each takes.
 
-Nothing here is kept by hand.
+All of it is made from the schema; nothing here is kept by hand.
 """
 
 from __future__ import annotations
