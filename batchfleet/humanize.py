@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers and secrets as people read them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ HOUR_S = 3600
 DAY_S = 86_400
 GIB = 2**30
 SMALL = 10
+
+MASK = "********"
+"""In place of a secret."""
 
 
 def count(number: float) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from batchfleet.settings.mask import MASK
+from batchfleet.humanize import MASK
 
 FORMATS = ("text", "json")
 IDS = ("run", "batch", "request", "worker", "model")

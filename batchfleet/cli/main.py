@@ -1,135 +1,57 @@
-"""The `batchfleet` command."""
+"""The `batchfleet` command: its command line. What a command imports is imported once it is known to be meant."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import importlib
-import logging
-import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
-import redis.exceptions
-
-from batchfleet import logs
 from batchfleet.cli.flags import EXIT_CODES, shared_flags
-from batchfleet.cli.load_settings import load
 from batchfleet.cli.parser import Parser
-from batchfleet.settings.mask import secret_texts
-from batchfleet.settings.schema import Settings
-from batchfleet.supervisor.hosts import HostSilentError
-from batchfleet.supervisor.processes import ChildGaveUpError, ChildRefusedError
-from batchfleet.supervisor.state_folder import default_folder, with_running
 from batchfleet.terminal import guarded_streams
-from wire.errors import EngineDeadError, FleetError, LeaseLostError, QueueUnavailableError
 
-log = logging.getLogger(__name__)
-
-COMMANDS = {
-    "run": ("run", "submit", "convert"),
-    "score": ("score",),
-    "sweep": ("sweep",),
-    "up": ("up", "scale", "down"),
-    "services": ("batcher", "worker"),
-    "health": ("health",),
-    "status": ("status", "verify", "config"),
-    "control": ("cancel", "drain", "dead"),
-    "forget": ("forget",),
-    "tune": ("tune",),
+COMMANDS: dict[str, dict[str, str]] = {
+    "run": {
+        "run": "the whole fleet on this machine, for one file",
+        "submit": "ask a fleet that runs elsewhere",
+    },
+    "convert": {"convert": "write answers in another format"},
+    "score": {"score": "compare answers with the known answers"},
+    "sweep": {"sweep": "the same questions under several settings, and how these compare"},
+    "up": {
+        "up": "a long-running fleet on this host: Redis unless one is named, batchers and workers",
+        "scale": "change the number of workers of an `up`; those that go finish what they hold",
+        "down": "stop an `up`; what is queued stays queued",
+    },
+    "services": {"batcher": "serve: put questions into batches", "worker": "serve: answer batches"},
+    "health": {"health": "exit code 0 if the worker or batcher of this host does its work"},
+    "status": {
+        "status": "what the fleet is doing",
+        "verify": "the ledger of a run; exit code 3 if anything is missing or double",
+        "config": "print the settings that take effect, secrets masked",
+    },
+    "control": {
+        "cancel": "end a run: what has no record yet becomes a failure of kind `cancelled`",
+        "drain": "have a worker finish what it holds and end",
+        "dead": "what could not be read, with the reasons",
+    },
+    "forget": {"forget": "make Redis forget a run; the same command then asks what has no line"},
+    "tune": {"tune": "find the fastest settings for an engine, by trying"},
 }
-"""Module of `batchfleet.cli` -> its commands, in the order in which `--help` shows them."""
-
-
-BUG = 70
-"""Exit code for what nobody foresaw: EX_SOFTWARE of sysexits.h."""
-MOST_OF_A_BUG = 300
+"""Module of `batchfleet.cli` -> its commands and what they are for, in the order in which `--help` shows them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code. Errors go to stderr, one line each; data alone goes to stdout."""
+    argv = sys.argv[1:] if argv is None else argv
     with guarded_streams():
-        return _main(sys.argv[1:] if argv is None else argv)
+        arguments = command_parser(argv).parse_args(argv)
+        # Only now: it takes longer than `--help` does.
+        from batchfleet.cli.execute import execute  # noqa: PLC0415
 
-
-def _main(argv: Sequence[str]) -> int:
-    arguments = command_parser(argv).parse_args(argv)
-    # Not a default of the flag: argparse shares flags among commands, defaults included.
-    arguments.log_level = arguments.log_level or getattr(arguments, "usual_log_level", "warning")
-    secrets = logs.set_up(arguments.log_level, arguments.log_format)
-    try:
-        settings = _settings(arguments)
-        secrets.learn(secret_texts(settings))
-        return int(arguments.command(arguments, settings))
-    except (
-        EngineDeadError,
-        LeaseLostError,
-        ChildGaveUpError,
-        HostSilentError,
-        QueueUnavailableError,
-        redis.exceptions.ResponseError,
-    ) as error:
-        return _complain(error, 2 if isinstance(error, ChildRefusedError) else 3)
-    except FleetError as error:
-        return _complain(error, 2)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; closing quietly is what a filter does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except Exception as error:  # noqa: BLE001 (a bug, whatever it is: Python's own exit code for it, 1, means that questions failed)
-        return _complain(_bug(error, secrets, is_service=hasattr(arguments, "usual_log_level")), BUG)
-
-
-def _bug(error: Exception, secrets: logs.Secrets, *, is_service: bool) -> str:
-    """One line about an error that nobody foresaw.
-
-    Its traceback goes to the log of a service, and beside a command to a file of its own.
-    """
-    where = "above"
-    if is_service:
-        log.critical("unexpected %s", type(error).__name__, exc_info=error)
-    else:
-        text = secrets.masked("".join(traceback.format_exception(error)))
-        try:
-            # Only this user may read it: messages may quote questions.
-            with tempfile.NamedTemporaryFile(
-                "w", prefix="batchfleet-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
-            ) as file:
-                file.write(text)
-            where = file.name
-        except OSError:
-            print(text, file=sys.stderr)
-    said = secrets.masked(" ".join(str(error).split()))[:MOST_OF_A_BUG]
-    return (
-        f"unexpected {type(error).__name__}: {said} (a bug of batchfleet; its traceback is "
-        f"{where if where == 'above' else f'in {where}'})"
-    )
-
-
-def _complain(error: Exception | str, code: int) -> int:
-    try:
-        print(f"batchfleet: {error}", file=sys.stderr, flush=True)
-    except OSError:
-        # The disk that is full may be the log's as well. The exit code still tells; Python must not find the rest of
-        # the line when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    return code
-
-
-def _settings(arguments: argparse.Namespace) -> Settings:
-    loaded = load(arguments)
-    for warning in loaded.warnings:
-        print(f"batchfleet: warning: {warning}", file=sys.stderr)
-    if not getattr(arguments, "finds_fleet", False):
-        return loaded.settings
-    return with_running(
-        loaded.settings, Path(arguments.state) if getattr(arguments, "state", None) else default_folder(os.environ)
-    )
+        return execute(arguments)
 
 
 def command_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
@@ -143,9 +65,13 @@ def command_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     shared = shared_flags()
     name = argv[0] if argv else ""
-    wanted = [module for module, names in COMMANDS.items() if name in names]
-    for module in wanted or COMMANDS:
+    wanted = [module for module, names in COMMANDS.items() if argv is None or name in names]
+    for module in wanted:
         importlib.import_module(f"batchfleet.cli.{module}").add_commands(commands, shared)  # noqa: TID251 (only what is wanted)
+    if not wanted:
+        for names in COMMANDS.values():
+            for command, words in names.items():
+                commands.add_parser(command, help=words)
     if argv is not None and not wanted:
         _complain_of_word(name, parser)
     return parser

@@ -51,8 +51,6 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     )
     submit.set_defaults(command=_submit)
 
-    convert.add_commands(commands, shared)
-
 
 def _add_asking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("questions", nargs="*", metavar="QUESTIONS", help=question_flags.QUESTIONS)

@@ -7,8 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from batchfleet.humanize import count, duration, plural
-from batchfleet.settings.mask import MASK
+from batchfleet.humanize import MASK, count, duration, plural
 from batchfleet.terminal import folded_command
 from producer.run_tally import RunTally
 

@@ -12,11 +12,10 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
+from batchfleet.humanize import MASK
 from batchfleet.settings import setting_names
 from batchfleet.settings.schema import Settings
 from batchfleet.settings.yaml_lines import dump
-
-MASK = "********"
 
 _SECRET_WORDS = re.compile(
     r"(token|key|keys|password|passwords|passwd|passphrase|pwd|secret|secrets|credential|credentials)$"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from batchfleet.cli.main import COMMANDS, command_parser, main
-from batchfleet.settings.mask import MASK
+from batchfleet.humanize import MASK
 
 
 def test_a_mistyped_command_is_told_from_the_nearest_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +80,7 @@ def break_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         msg = "odd\nthings at redis://me:hidden-word@host"
         raise ZeroDivisionError(msg)
 
-    monkeypatch.setattr("batchfleet.cli.main._settings", fail)
+    monkeypatch.setattr("batchfleet.cli.execute._settings", fail)
     monkeypatch.setattr("tempfile.tempdir", str(folder))
 
 
@@ -138,6 +138,15 @@ def test_every_command_is_found_alone_as_among_all() -> None:
         for name in names:
             assert f"    {name} " in everything or f"    {name}\n" in everything
             assert name in command_parser([name]).format_usage() + command_parser([name]).format_help()
+
+
+def test_the_help_of_all_commands_imports_none_of_them() -> None:
+    """What it says of each is what the command's own parser says, so it need not be asked."""
+    subparsers = command_parser()._subparsers
+    assert subparsers is not None
+
+    said = {action.dest: action.help for action in subparsers._group_actions[0]._choices_actions}  # type: ignore[attr-defined]
+    assert said == {name: words for names in COMMANDS.values() for name, words in names.items()}
 
 
 def test_a_health_check_imports_no_engine_and_no_producer() -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from batchfleet import logs
-from batchfleet.settings.mask import MASK, secret_texts
+from batchfleet.humanize import MASK
+from batchfleet.settings.mask import secret_texts
 from batchfleet.settings.schema import Settings
 
 log = logging.getLogger("gpu_worker.test")

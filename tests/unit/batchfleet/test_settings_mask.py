@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from batchfleet.humanize import MASK
 from batchfleet.settings.load import load_settings
-from batchfleet.settings.mask import MASK, child_environment, secret_environment, show_settings, to_file_text
+from batchfleet.settings.mask import child_environment, secret_environment, show_settings, to_file_text
 from batchfleet.settings.schema import SAMPLING_FIELDS, Settings
 
 SECRETS = Settings.model_validate(
