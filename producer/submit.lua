@@ -104,7 +104,7 @@ if #bits > 0 then redis.call('BITFIELD', KEYS[2], unpack(bits)) end
 redis.call('HINCRBY', KEYS[5], 'questions', questions)
 redis.call('HINCRBY', KEYS[5], 'bytes', bytes)
 redis.call('HSET', KEYS[1], 'cursor', ARGV[3])
-if streams > 0 then redis.call('HSET', KEYS[1], 'stream', ARGV[11]) end
+if streams > 0 then redis.call('HSET', KEYS[1], 'stream', ARGV[12]) end
 if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'mark', ARGV[9]) end
 redis.call('HINCRBY', KEYS[1], 'accepted', questions + refused)
 redis.call('HINCRBY', KEYS[1], 'failed', refused)

@@ -148,7 +148,7 @@ class _AskedRun:
             answered=answered,
             failed=failed,
             is_cancelled="cancelled" in fields,
-            collected_by=self.holder.text().rpartition(":")[0],
+            collected_by=":".join(self.holder.text().split(":")[:2]),
             answers_per_s=round(answered / lasted_s, 3) if lasted_s > 0 else 0.0,
         )
 

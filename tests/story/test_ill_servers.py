@@ -21,6 +21,8 @@ from tests.unit.scripted_server import MODEL, Asked, Reply, ScriptedServer, a_te
 
 QUESTIONS = 300
 BEFORE = 100
+HELD_AT = 200
+"""So many are answered before something happens to the server, which so finds the run on its way."""
 SETTINGS = {
     "BATCHFLEET_LEASES_BATCH_S": "60",  # A busy machine is to let none lapse.
     "BATCHFLEET_BOOT_LOCAL": "false",
@@ -34,11 +36,29 @@ class Server(ScriptedServer):
 
     def __init__(self) -> None:
         super().__init__(self._answer)
-        self.fault: Reply | None = None
+        self._fault: Reply | None = None
+        self._is_held = True
         self.answered: list[str] = []
+
+    @property
+    def fault(self) -> Reply | None:
+        """What all are given from now on."""
+        return self._fault
+
+    @fault.setter
+    def fault(self, reply: Reply | None) -> None:
+        self._fault = reply
+        self._is_held = False
+
+    async def close(self) -> None:
+        """Go away, with what is open."""
+        self._is_held = False
+        await super().close()
 
     async def _answer(self, asked: Asked) -> Reply:
         await asyncio.sleep(0.01)
+        while self._is_held and len(self.answered) >= HELD_AT:
+            await asyncio.sleep(0.01)
         if self.fault is not None:
             return self.fault
         self.answered.append(asked.body["prompt"])

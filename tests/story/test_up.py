@@ -161,7 +161,7 @@ def test_a_drained_worker_stays_gone(machine: Processes, home: Home) -> None:
     assert len(left) == 1
     assert worker not in left
     assert f"{socket.gethostname()}: 2 workers" in grown.stderr
-    assert "starting it again" not in machine.log("up")
+    assert "restarting it" not in machine.log("up")
 
 
 def test_there_is_one_fleet_in_a_folder_and_down_stops_it(machine: Processes, home: Home) -> None:
@@ -242,7 +242,7 @@ def test_children_that_start_again_during_a_failover_wait_for_the_primary(
         client.replicaof("127.0.0.1", str(free_port()))
         for child in children(upped.pid):
             os.kill(child, signal.SIGKILL)
-        wait_until(lambda: fleet.log("up").count("starting it again") >= 2, "they are started again")
+        wait_until(lambda: fleet.log("up").count("restarting it") >= 2, "they are started again")
         logs = [state / "batcher-1.log", state / "worker-1.log"]
         wait_until(lambda: all("read-only replica" in log.read_text() for log in logs), "they meet a replica")
         assert upped.poll() is None

@@ -178,7 +178,7 @@ def test_no_engine_is_made_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     code, said = run(capsys, "run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "a.jsonl"))
 
     assert code == 2
-    assert "hf_model_id" in said
+    assert "which model shall answer?" in said
     assert "--engine stub" in said
 
 
