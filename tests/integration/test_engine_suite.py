@@ -29,7 +29,7 @@ from tests.integration import tiny_model
 from tests.integration.faulty_proxy import CUT, FORWARD, HOLD, Fate, FaultyProxy
 from tests.integration.tiny_model import MAX_MODEL_LEN
 from tests.integration.vllm_server import VllmServer
-from wire.errors import EngineBootError, EngineDeadError
+from wire.errors import EngineBootError
 from wire.messages import JsonObject, Question
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
@@ -578,7 +578,7 @@ async def failing(
     `decide` says what the proxy does wrong.
     """
     impatient: dict[str, Any] = {
-        "retry_total_s": 1.0,
+        "busy_s": 1.0,
         "first_pause_s": 0.05,
         "longest_pause_s": 0.2,
         "sampling_defaults": DEFAULTS,
@@ -599,12 +599,13 @@ FAULTS: dict[str, Fate] = {"429": 429, "500": 500, "503": 503, "connection lost"
 @pytest.mark.parametrize("name", FAULTS)
 async def test_a_fault_of_the_server_that_passes_is_not_noticed(engines: Engines, name: str) -> None:
     """Twice in a row, then the answer that there would have been at once."""
-    fates: list[Fate] = [FORWARD, FAULTS[name], FAULTS[name]]
+    fates: list[Fate] = [FAULTS[name], FAULTS[name]]
 
-    async with failing(engines, lambda _: fates.pop(), retry_total_s=60.0) as (engine, proxy):
+    async with failing(engines, lambda _: fates.pop() if fates else FORWARD) as (engine, proxy):
         completion = await completed(engine, asking())
 
-    assert proxy.asked == 3
+    # One of the two may have met the probe that tells whose fault it was.
+    assert proxy.asked >= 3
     assert completion == await completed(await engines.get("over HTTP"), asking())
 
 
@@ -653,29 +654,30 @@ async def test_a_question_at_which_the_server_keeps_failing_is_refused_alone(
 
 @pytest.mark.vllm
 async def test_a_server_that_goes_away_takes_no_question_with_it(engines: Engines) -> None:
-    """It is not the questions' fault: the engine is dead, and its worker gives them back."""
+    """It is not their fault: the engine waits for the server, and so do they, until the worker takes them back."""
     async with failing(engines, lambda _: HOLD) as (engine, proxy):
         answers = [asyncio.create_task(engine.answer(asking())) for _ in range(5)]
         await until(lambda: proxy.asked == 5, *answers)
 
         proxy.close()
 
+        await until(lambda: engine.state.kind == "waiting", *answers)
+        engine.check()
+        assert "connection refused: nothing listens there" in engine.state.reason
+        for answer in answers:
+            answer.cancel()
         outcomes = await asyncio.gather(*answers, return_exceptions=True)
-        assert {type(outcome) for outcome in outcomes} == {EngineDeadError}
-        print(outcomes[0])
-        assert "has answered nothing for" in str(outcomes[0])
-        with pytest.raises(EngineDeadError):
-            engine.check()
+        assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
 
 
 UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "wrong key": (
         {"api_key": "sk-wrong"},
-        r"http://127.0.0.1:\d+/v1 refuses the API key \(HTTP 401\): set model.generator_settings.api_key",
+        r"http://127.0.0.1:\d+/v1 refuses the API key \(HTTP 401\): .*; set model.generator_settings.api_key",
     ),
     "no key": (
         {"api_key": None},
-        r"http://127.0.0.1:\d+/v1 refuses the API key \(HTTP 401\): set model.generator_settings.api_key",
+        r"http://127.0.0.1:\d+/v1 refuses the API key \(HTTP 401\): .*; set model.generator_settings.api_key",
     ),
     "wrong model": (
         {"model": "tinny"},

@@ -17,7 +17,7 @@ from tests.integration import tiny_model
 from tests.integration.vllm_server import VllmServer
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(4 * 1200)]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(4 * 1200)]
 
 QUESTIONS = 500
 BEFORE = 50
