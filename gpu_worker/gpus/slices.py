@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import redis.asyncio
 
 from gpu_worker.gpus.devices import IMAGINARY, NO_GPUS, VISIBLE, Gpus, Links, find_gpus
+from gpu_worker.tasks import cancel_and_wait
 from wire.connection import RedisAddress, translated
 from wire.errors import EngineBootError, EngineDeadError, QueueUnavailableError, UsageError
 from wire.keys import Keys
@@ -172,8 +173,7 @@ class SliceClaim:
         try:
             yield gpus
         finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
+            await cancel_and_wait([renewing])
             await self._give_back(gpus)
 
     async def _wait_for_slice(self, stopping: asyncio.Event, stand_by: Callable[[str], None]) -> tuple[str, ...]:

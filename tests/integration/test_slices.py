@@ -113,6 +113,24 @@ async def test_a_lease_outlives_its_length_while_its_worker_lives(
         assert await aclient.mget([KEYS.gpu(gpu) for gpu in gpus]) == [b"one"] * 4
 
 
+async def test_a_cancellation_that_is_swallowed_keeps_nobody_from_giving_back(
+    aclient: redis.asyncio.Redis, redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11's `wait_for`, by which redis-py sends, swallows one that comes as it is done."""
+
+    async def stubborn(*_: object) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    worker = a_worker(aclient, redis_server, "one", SliceOptions(4, imagine(FOUR)))
+    monkeypatch.setattr(worker.claim, "_keep", stubborn)
+    async with asyncio.timeout(PATIENCE_S), worker.hold() as gpus:
+        await asyncio.sleep(0)  # It has begun.
+
+    assert await aclient.mget([KEYS.gpu(gpu) for gpu in gpus]) == [None] * 4
+
+
 async def test_who_finds_no_slice_waits_visibly_and_takes_the_first(
     aclient: redis.asyncio.Redis, redis_server: PrivateRedis
 ) -> None:
