@@ -75,7 +75,7 @@ def test_a_file_is_answered_by_vllm(tmp_path: Path, config: Path) -> None:
     ids = write_questions(tmp_path / "questions.jsonl", 100)
     with (tmp_path / "questions.jsonl").open("a") as file:
         file.write(json.dumps({"id": "long", "question": "word " * 2000}) + "\n")
-        file.write(json.dumps({"id": "typo", "question": "Why?", "params": {"temprature": 1}}) + "\n")
+        file.write(json.dumps({"id": "no token", "question": "Why?", "params": {"stop_token_ids": [99999]}}) + "\n")
         file.write(
             json.dumps({"id": "chat", "messages": [{"role": "user", "content": "Why?"}], "params": {"max_tokens": 5}})
             + "\n"
@@ -90,7 +90,7 @@ def test_a_file_is_answered_by_vllm(tmp_path: Path, config: Path) -> None:
     by_id = {line["id"]: line for line in read_answers(answers)}
     assert len(by_id) == len(ids) + 3
     failed = {name: line["error"]["kind"] for name, line in by_id.items() if line["status"] == "failed"}
-    assert failed == {"long": "prompt_too_long", "typo": "bad_parameter"}
+    assert failed == {"long": "prompt_too_long", "no token": "bad_parameter"}
     assert by_id["chat"]["usage"]["completion_tokens"] <= 5
     assert by_id["q1"]["params"]["temperature"] == 0.0
 
