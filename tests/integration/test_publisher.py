@@ -103,6 +103,10 @@ async def test_records_that_redis_lost_are_written_again_before_their_batch_ends
         await aclient.hset(KEYS.run("run-1"), mapping={"accepted": 2})
         # The third was never accepted: that it has no record is no reason to continue for ever.
         await aclient.set(KEYS.accepted("run-1"), b"\xc0")
+        # A server whose disk is slow answers first and writes its file up to 2 s later.
+        async with asyncio.timeout(PATIENCE_S):
+            while (await aclient.info("persistence"))["aof_buffer_length"]:
+                await asyncio.sleep(0.01)
         (log,) = Path(redis_server.url.removeprefix("unix://")).parent.rglob("*.aof")
         length = log.stat().st_size
         await writer.write(
