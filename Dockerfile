@@ -23,7 +23,9 @@ COPY batchfleet batchfleet
 RUN PYTHONPATH=/opt/batchfleet python3 -m pip install --no-cache-dir --no-deps --no-build-isolation --target /opt/batchfleet . && rm -rf /opt/batchfleet/bin
 
 FROM ${PYTHON_IMAGE} AS fleet
+# The folder exists, and is the user's, so that a new volume mounted there is the user's too.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp batchfleet \
+    && install -d -o 10001 -g 10001 -m 700 /var/lib/batchfleet \
     && python3 -c 'import site; open(site.getsitepackages()[0] + "/batchfleet.pth", "w").write("/opt/batchfleet\n")'
 COPY deploy/serve /usr/local/bin/
 COPY --from=packages /opt/batchfleet /opt/batchfleet

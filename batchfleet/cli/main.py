@@ -25,6 +25,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "scale": "change the number of workers of an `up`; those that go finish what they hold",
         "down": "stop an `up`; what is queued stays queued",
     },
+    "gateway": {"gateway": "serve: OpenAI's API in front of the queue, and a page to look at"},
     "services": {"batcher": "serve: put questions into batches", "worker": "serve: answer batches"},
     "health": {"health": "exit code 0 if the worker or batcher of this host does its work"},
     "status": {

@@ -22,12 +22,13 @@ def test_workers_reserve_all_gpus_and_the_stub_none(tmp_path: Path) -> None:
 
 
 def test_nothing_is_published_and_everything_is_locked_down(tmp_path: Path) -> None:
-    """No port, no root, no writable image, no capability."""
+    """No port but the gateway's, and that on loopback; no root, no writable image, no capability."""
     services = json.loads(Composed("x", tmp_path).compose("--profile", "*", "config", "--format", "json").stdout)[
         "services"
     ]
 
-    assert set(services) == {"redis", "batcher", "gpu-worker", "producer"}
+    assert set(services) == {"redis", "batcher", "gpu-worker", "producer", "gateway"}
+    assert [port["host_ip"] for port in services["gateway"].pop("ports")] == ["127.0.0.1"]
     for service in services.values():
         assert "ports" not in service
         assert service["read_only"]

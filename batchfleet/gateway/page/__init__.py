@@ -1,0 +1,7 @@
+"""`/`: the fleet at a glance, and `/metrics`."""
+
+from __future__ import annotations
+
+from starlette.routing import BaseRoute
+
+routes: list[BaseRoute] = []
