@@ -20,9 +20,11 @@ from batcher.options import BatcherOptions
 from batcher.packing import Demand, look_again_s, most_waiting, plan
 from batcher.stats import HandoverStats
 from batcher.stream_reader import StreamReader
-from wire.connection import RedisAddress, check_server, connect, translated
+from wire.address import RedisAddress
+from wire.connection import check_server, connect
 from wire.errors import LeaseLostError, QueueDamagedError, QueueUnavailableError
 from wire.keys import Keys
+from wire.redis_errors import translated
 from wire.retry import Backoff
 
 log = logging.getLogger(__name__)

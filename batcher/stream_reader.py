@@ -14,7 +14,7 @@ import redis
 
 from batcher.fair_queue import FairQueue
 from batcher.packing import Waiting
-from wire.connection import BLOCK_S
+from wire.address import BLOCK_S
 from wire.keys import Keys, parse_queue_member
 from wire.streams import Entry, entries_of
 

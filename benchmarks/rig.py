@@ -20,7 +20,8 @@ import redis
 
 from batchfleet.settings import to_options
 from batchfleet.settings.layers import with_changes
-from batchfleet.settings.schema import RedisSettings, Settings
+from batchfleet.settings.schema import Settings
+from batchfleet.settings.sections.redis_server import RedisSettings
 from batchfleet.status.read import read_status
 from batchfleet.supervisor.private_server import PrivateRedis
 from batchfleet.supervisor.processes import last_lines, spawn, stop_all

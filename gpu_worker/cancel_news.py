@@ -8,9 +8,10 @@ import logging
 
 import redis.asyncio
 
-from wire.connection import BLOCK_S, RedisAddress, translated
+from wire.address import BLOCK_S, RedisAddress
 from wire.errors import QueueUnavailableError
 from wire.keys import Keys
+from wire.redis_errors import translated
 from wire.streams import entries_of
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ import redis.asyncio
 import redis.exceptions
 
 from gpu_worker.options import WorkerOptions
+from wire.address import BLOCK_S
 from wire.codec import decode_batch, decode_question, identify_question
-from wire.connection import BLOCK_S
 from wire.dead_letters import DEAD_LETTER_TTL_S
 from wire.errors import MalformedMessageError, NewerMessageError
 from wire.failures import error_of

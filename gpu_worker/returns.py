@@ -9,8 +9,9 @@ from gpu_worker.claims import HeldBatch, Intake
 from gpu_worker.in_flight import InFlight
 from gpu_worker.publisher import Publisher
 from gpu_worker.tasks import cancel_and_wait
-from wire.connection import RedisAddress, translated
+from wire.address import RedisAddress
 from wire.errors import QueueUnavailableError
+from wire.redis_errors import translated
 from wire.retry import Backoff
 
 log = logging.getLogger(__name__)

@@ -23,10 +23,11 @@ from gpu_worker.reports.rq_identity import RqIdentity
 from gpu_worker.returns import Returns
 from gpu_worker.stop_signal import StopSignal
 from gpu_worker.tasks import cancel_and_wait
+from wire.address import RedisAddress
 from wire.clock import ServerClock
-from wire.connection import RedisAddress, translated
 from wire.errors import EngineDeadError, EngineUnusableError, QueueUnavailableError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 log = logging.getLogger(__name__)
 

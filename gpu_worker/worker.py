@@ -22,10 +22,12 @@ from gpu_worker.reports.rq_identity import RqIdentity
 from gpu_worker.service import Service
 from gpu_worker.stop_signal import StopSignal
 from gpu_worker.tasks import cancel_and_wait
+from wire.address import RedisAddress
 from wire.clock import ServerClock
-from wire.connection import RedisAddress, check_server, connect, connect_async, translated
+from wire.connection import check_server, connect, connect_async
 from wire.errors import EngineBootError, EngineDeadError, EngineUnusableError, QueueUnavailableError
 from wire.keys import Keys
+from wire.redis_errors import translated
 from wire.retry import Backoff
 
 log = logging.getLogger(__name__)

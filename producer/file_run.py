@@ -13,7 +13,7 @@ from producer.resume import FileRun, ResumeState
 from producer.run import RunLoop
 from producer.run_tally import RunTally
 from producer.submitter import NotFinishedError, RunPlan
-from wire.connection import RedisAddress
+from wire.address import RedisAddress
 from wire.errors import FleetError, NewerMessageError, QueueUnavailableError
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from producer.answers.answers_file import IDS_OF_ROWS, AnswersFile
+from producer.answers.answers_file import AnswersFile
+from producer.answers.sidecar import IDS_OF_ROWS
+from producer.questions.checked import Checked, ReadingLimits
 from producer.questions.duplicates import positions_answered
-from producer.questions.question_file import Checked, ReadingLimits, Source, Tick, read_checked, ticked
+from producer.questions.question_file import Source, Tick, read_checked, ticked
 from producer.questions.row_marks import RowMarks, first_difference
 from producer.run_tally import RunTally
 from wire.errors import UsageError

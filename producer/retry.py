@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from wire.connection import RedisAddress, translated
+from wire.address import RedisAddress
 from wire.errors import QueueUnavailableError
+from wire.redis_errors import translated
 from wire.retry import Backoff
 
 LOOK_S = 0.25

@@ -25,9 +25,11 @@ from producer.retry import RetryUntilAvailable, StoppedError
 from producer.sender import RunBusyError, RunState, Sender
 from producer.submitter import RunPlan, Submitter
 from producer.withdrawals import Withdrawals
-from wire.connection import RedisAddress, connect, translated
+from wire.address import RedisAddress
+from wire.connection import connect
 from wire.errors import FleetError, LeaseLostError, QueueUnavailableError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from producer.options import ProducerOptions
 from producer.questions.parser import Invalid, ParsedQuestion
 from wire.clock import ServerClock
 from wire.codec import damaged_run, encode_question, encode_record, run_counts
-from wire.connection import is_full
 from wire.errors import UsageError
 from wire.failures import error_of
 from wire.keys import Keys, queue_member
 from wire.messages import EPOCH, Failure, Question
+from wire.redis_errors import is_full
 from wire.scripts import load_script
 
 CHUNK_QUESTIONS = 256

@@ -16,7 +16,8 @@ from producer.options import ProducerOptions
 from producer.run import RunLoop
 from producer.sender import RunState
 from producer.submitter import JOIN_S, RunPlan
-from wire.connection import RedisAddress, check_server, connect
+from wire.address import RedisAddress
+from wire.connection import check_server, connect
 from wire.errors import FleetError
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import redis
 import redis.asyncio
 import redis.exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from wire.errors import FleetError, QueueDamagedError, QueueUnavailableError, QueueUnusableError
-from wire.keys import DEFAULT_NAMESPACE
+from wire.address import RedisAddress
+from wire.errors import QueueUnavailableError, QueueUnusableError
+from wire.redis_errors import translated
 
 OLDEST_REDIS = (6, 2)
 """BLMOVE, XTRIM MINID and exact WATCH on expiring keys came with Redis 6.2."""
@@ -24,56 +22,6 @@ MODES = {
     "cluster": "a cluster, and a fleet's scripts need all their keys in one place; use a single primary",
 }
 """How a server can run that is no place for a fleet."""
-
-BLOCK_S = 2.0
-"""Longest blocking wait in one command.
-
-Above the socket timeout, redis-py would take the silence for a dead connection and send again.
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class RedisAddress:
-    """Where Redis is and how to be let in.
-
-    Attributes:
-        url: `redis://`, `rediss://` or `unix://`; may carry a password, so it stays out of `repr`.
-        namespace: Prefix of all keys; fleets with different ones do not see each other.
-        socket_timeout_s: Longest silence in the middle of a command, in seconds; at least 1.5 times `BLOCK_S`.
-        ca_file, cert_file, key_file: For TLS; None for the system's authorities and no client certificate.
-    """
-
-    url: str = field(repr=False)
-    namespace: str = DEFAULT_NAMESPACE
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    socket_timeout_s: float = 5.0
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-
-    def options(self) -> dict[str, Any]:
-        options: dict[str, Any] = {
-            "socket_timeout": max(self.socket_timeout_s, BLOCK_S * 1.5),
-            "socket_connect_timeout": self.socket_timeout_s,
-            # Our own loops retry, with a back-off, and only what is safe to send twice.
-            "retry": Retry(NoBackoff(), 0),
-            # RESP3 changes the shape of stream replies.
-            "protocol": 2,
-        }
-        if self.username:
-            options["username"] = self.username
-        if self.password:
-            options["password"] = self.password
-        if self.url.startswith("rediss://"):
-            tls = {"ssl_ca_certs": self.ca_file, "ssl_certfile": self.cert_file, "ssl_keyfile": self.key_file}
-            options.update({name: value for name, value in tls.items() if value})
-        return options
-
-    def shown(self) -> str:
-        """The address without user and password, for messages."""
-        scheme, _, rest = self.url.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def connect(address: RedisAddress) -> redis.Redis:
@@ -164,141 +112,3 @@ def opened(address: RedisAddress, *, may_evict: bool = True) -> Iterator[redis.R
     with connect(address) as client, translated(address):
         check_server(client, address, may_evict=may_evict)
         yield client
-
-
-@contextlib.contextmanager
-def translated(address: RedisAddress) -> Iterator[None]:
-    """Turn redis-py's errors into ours. Everything that talks to Redis runs inside one of these."""
-    try:
-        yield
-    except redis.exceptions.AuthenticationError as error:
-        # redis-py calls it an authentication error as well when the server merely wants a password.
-        msg = (
-            f"Redis at {address.shown()} does not accept the user or password ({_words(error)}); set redis.password, "
-            "or the URL's"
-        )
-        raise QueueUnusableError(msg) from error
-    except redis.exceptions.NoPermissionError as error:
-        msg = f"Redis at {address.shown()} does not allow what a fleet needs: {_words(error)}"
-        raise QueueUnusableError(msg) from error
-    except redis.exceptions.InvalidResponse as error:
-        msg = (
-            f"what answers at {address.shown()} is no Redis ({_words(error)}): another service, such as HTTP or SSH, "
-            "has that port"
-        )
-        raise QueueUnusableError(msg) from error
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
-        if advice := _tls_advice(str(error)):
-            msg = f"Redis at {address.shown()}: TLS handshake failed ({_words(error)}); {advice}"
-            raise QueueUnusableError(msg) from error
-        msg = f"Redis at {address.shown()} does not answer: {_words(error)}{_without_certificate(address)}"
-        raise QueueUnavailableError(msg) from error
-    except RuntimeError as error:
-        # What uvloop says of a connection that broke while redis-py was just setting it up.
-        if "handler is closed" not in str(error):
-            raise
-        msg = f"Redis at {address.shown()} does not answer: the connection broke"
-        raise QueueUnavailableError(msg) from error
-    except redis.exceptions.ResponseError as error:
-        ours = _in_our_words(error, address)
-        if ours is None:
-            raise
-        raise ours from error
-
-
-TLS_ADVICE = {
-    "CERTIFICATE_VERIFY_FAILED": (
-        "set redis.tls_ca_file to what signed the server's certificate, and name the host as that does"
-    ),
-    "CERTIFICATE_REQUIRED": "the server wants a client certificate: set redis.tls_cert_file and redis.tls_key_file",
-    "HANDSHAKE_FAILURE": "the server may want another client certificate: see redis.tls_cert_file",
-    "UNKNOWN_CA": "the server does not trust our certificate: see redis.tls_cert_file",
-    "WRONG_VERSION_NUMBER": "nobody speaks TLS there: write redis:// instead of rediss://, or give the TLS port",
-}
-
-
-def _without_certificate(address: RedisAddress) -> str:
-    # In TLS 1.3 a server says so only after the handshake, and the end of the connection may overtake its word.
-    wants = address.url.startswith("rediss://") and not address.cert_file
-    return "; if it wants a client certificate, set redis.tls_cert_file and redis.tls_key_file" if wants else ""
-
-
-def _tls_advice(words: str) -> str:
-    return next((advice for sign, advice in TLS_ADVICE.items() if sign in words.upper().replace(" ", "_")), "")
-
-
-PASSING = (
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.ClusterDownError,
-    redis.exceptions.TryAgainError,
-    redis.exceptions.NoScriptError,
-)
-"""Time alone may mend it: a failover, or scripts that were flushed before they were called.
-
-redis-py takes the code off the text of these.
-"""
-PASSES = (
-    "LOADING",
-    "MASTERDOWN",
-    "MISCONF",
-    "READONLY",
-    "UNBLOCKED",
-    "TRYAGAIN",
-    "CLUSTERDOWN",
-    "NOREPLICAS",
-    "NOSCRIPT",
-    "BUSY ",
-)
-"""The same where there is no class, or the code stands in the middle, as of an error inside a script.
-
-MISCONF is also what a full disk under the append-only file gives.
-"""
-FORBIDDEN = ("NOPERM", "can't run this command", "can't access at least one of the keys")
-"""The user may not do it; the last two are Redis 6.2's words inside of a script."""
-DAMAGE = (
-    "WRONGTYPE",
-    "is not an integer",
-    "not a valid float",
-    "would overflow",
-    "attempt to ",
-    "exhausted the last possible ID",
-)
-"""A key holds what no fleet wrote there; `attempt to` is Lua's, of a script that calculates with it."""
-
-
-def is_full(error: redis.exceptions.ResponseError) -> bool:
-    """Whether Redis refused a write because its memory is full. What is taken off makes room."""
-    # Redis 6.2 says it of a script in the middle of a longer text, for which redis-py has no class.
-    return isinstance(error, redis.exceptions.OutOfMemoryError) or "-OOM " in str(error)
-
-
-def _in_our_words(error: redis.exceptions.ResponseError, address: RedisAddress) -> FleetError | None:
-    """None for what should not happen at all."""
-    words = _words(error)
-
-    def shows(signs: tuple[str, ...]) -> bool:
-        return any(sign in words for sign in signs)
-
-    if is_full(error):
-        return QueueUnavailableError(
-            f"Redis at {address.shown()} is out of memory; raise its maxmemory or lower limits.max_pending_bytes"
-        )
-    if "MISCONF" in words:
-        where = "where it keeps its data (TMPDIR, if `batchfleet run` started it)"
-        return QueueUnavailableError(f"Redis at {address.shown()} cannot write to its disk: make room {where}; {words}")
-    if shows(FORBIDDEN):
-        return QueueUnusableError(f"Redis at {address.shown()} does not allow what a fleet needs: {words}")
-    # Of a replica as well: who runs was let in by a primary, and there will be one again.
-    if isinstance(error, PASSING) or shows(PASSES):
-        return QueueUnavailableError(f"Redis at {address.shown()} cannot do it now: {words}")
-    if shows(DAMAGE):
-        then = "the leading batcher puts it among the dead letters (`batchfleet dead list`)"
-        return QueueDamagedError(
-            f"Redis at {address.shown()} holds something that no fleet wrote there ({words}); {then}"
-        )
-    return None
-
-
-def _words(error: Exception) -> str:
-    return str(error).rstrip(".") or type(error).__name__

@@ -9,9 +9,11 @@ import redis
 from batchfleet.admin.control import cancel_run
 from batchfleet.admin.forget import forget_run
 from batchfleet.runs.ledger import read_ledger
-from wire.connection import RedisAddress, connect, translated
+from wire.address import RedisAddress
+from wire.connection import connect
 from wire.errors import FleetError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 LONGEST_S = 10.0
 LOOK_S = 0.1

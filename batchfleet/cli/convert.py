@@ -19,10 +19,10 @@ from batchfleet.runs.deliver import about_run
 from batchfleet.runs.long_step import LongStep
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
-from producer.answers.answers_file import stored_about
 from producer.answers.destination import Destination, OutputFormat, destination
 from producer.answers.exporter import export
 from producer.answers.reader import opened_lines
+from producer.answers.sidecar import stored_about
 from producer.questions.question_file import check_questions, read_checked
 from producer.questions.sources import Source
 from wire.errors import UsageError

@@ -14,9 +14,10 @@ from batchfleet.settings.schema import Settings
 from batchfleet.supervisor.hosts import Host, find_host, known_hosts, scale_host, stop_hosts
 from batchfleet.supervisor.state_folder import default_folder
 from batchfleet.supervisor.up import MOST_WORKERS, UpPlan, grace_s, stay_up
-from wire.connection import connect, translated
+from wire.connection import connect
 from wire.errors import UsageError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 HEARING_S = 30.0
 """Beyond what workers may take to go: for the request to be heard, and for a machine that is busy."""

@@ -17,8 +17,9 @@ from producer.backlog import PendingQuestion
 from producer.bounded_queue import BoundedQueue
 from producer.sender import CHUNK_QUESTIONS
 from producer.stream_run import StreamRun
-from wire.connection import connect, translated
+from wire.connection import connect
 from wire.errors import QueueUnavailableError, UsageError
+from wire.redis_errors import translated
 
 STANDSTILL_S = 2.0
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
-from batchfleet.supervisor.local_fleet import LocalFleet, LocalPlan
+from batchfleet.supervisor.local_fleet import LocalFleet
+from batchfleet.supervisor.local_plan import LocalPlan
 from wire.errors import FleetError
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from batchfleet.admin.control import cancel_run
 from batchfleet.client.local_fleet_thread import LocalSupervisor
 from batchfleet.client.run_status import RunStatus, read_run
 from batchfleet.settings import to_options
+from batchfleet.settings.blocks import Raw
 from batchfleet.settings.load import load_settings
 from batchfleet.settings.schema import Settings
-from batchfleet.settings.yaml_lines import Raw
 from batchfleet.status.model import FleetStatus
 from batchfleet.status.read import read_status
 from batchfleet.status.served import served_models
@@ -28,9 +28,10 @@ from producer.backlog import PendingQuestion
 from producer.bounded_queue import BoundedQueue
 from producer.sender import RunState
 from producer.stream_run import StreamRun, with_window
-from wire.connection import check_server, connect, translated
+from wire.connection import check_server, connect
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 log = logging.getLogger("batchfleet")
 

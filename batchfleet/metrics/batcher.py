@@ -12,9 +12,11 @@ from batcher.batcher import Batcher
 from batchfleet.metrics import names
 from batchfleet.status.model import FleetStatus
 from batchfleet.status.read import read_status
-from wire.connection import RedisAddress, connect, translated
+from wire.address import RedisAddress
+from wire.connection import connect
 from wire.errors import FleetError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 
 class BatcherMetrics(Collector):

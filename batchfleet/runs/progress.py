@@ -28,7 +28,7 @@ from batchfleet.runs.progress_text import (
 from batchfleet.runs.status_poller import StatusPoller
 from batchfleet.runs.unserved import UnservedNotice
 from producer.run_tally import RunTally
-from wire.connection import RedisAddress
+from wire.address import RedisAddress
 
 FIRST_LINE_S = 5.0
 LONGEST_PAUSE_S = 60.0

@@ -23,7 +23,8 @@ from batchfleet.runs.unserved import UnservedNotice, ensure_served
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.status.served import served_models
-from batchfleet.supervisor.local_fleet import LocalFleet, LocalPlan
+from batchfleet.supervisor.local_fleet import LocalFleet
+from batchfleet.supervisor.local_plan import LocalPlan
 from batchfleet.supervisor.processes import ChildRefusedError
 from batchfleet.supervisor.services import collect_garbage_rarely
 from batchfleet.terminal import width_of
@@ -34,9 +35,11 @@ from producer.questions.stdin_spool import spool_path
 from producer.resume import FileRun, ResumeState, take_stock
 from producer.run import StuckError
 from producer.submitter import NotFinishedError
-from wire.connection import RedisAddress, connect, opened, translated
+from wire.address import RedisAddress
+from wire.connection import connect, opened
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 ALIKE = 100
 """If so many first questions fail for the same reason, it is hardly theirs."""

@@ -15,17 +15,18 @@ from batchfleet.runs.long_step import LongStep
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from gpu_worker.engines.vllm.arguments import read_template
-from producer.answers.answers_file import derives_ids_as_asked, stored_about
 from producer.answers.destination import Destination, OutputFormat, destination
 from producer.answers.exporter import ensure_writable
+from producer.answers.sidecar import derives_ids_as_asked, stored_about
+from producer.questions.checked import Checked
 from producer.questions.column_mapping import AS_IT_STANDS, Shape
 from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
-from producer.questions.question_file import Checked, Source, check_questions
+from producer.questions.question_file import Source, check_questions
 from producer.questions.selection import EVERYTHING, Selection
 from producer.questions.sources import InputFormat, find_files
 from producer.questions.stdin_spool import spool
 from producer.resume import FileRun
-from wire.connection import RedisAddress
+from wire.address import RedisAddress
 from wire.errors import EngineBootError, UsageError
 from wire.messages import JsonObject
 

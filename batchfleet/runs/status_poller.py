@@ -9,9 +9,11 @@ import redis
 
 from batchfleet.status.model import FleetStatus
 from batchfleet.status.read import read_status
-from wire.connection import RedisAddress, connect, translated
+from wire.address import RedisAddress
+from wire.connection import connect
 from wire.errors import FleetError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 EVERY_S = 1.0
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 from batchfleet.humanize import count, plural
 from batchfleet.status.model import FleetStatus
-from producer.questions.question_file import ModelUse
+from producer.questions.checked import ModelUse
 from producer.resume import FileRun
 from wire.errors import UsageError
 

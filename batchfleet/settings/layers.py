@@ -9,8 +9,9 @@ from typing import NamedTuple, TypeVar
 from pydantic import BaseModel
 
 from batchfleet.settings import distllm, setting_names
+from batchfleet.settings.blocks import Block, Entry, Raw, Where, repeated, shown
 from batchfleet.settings.setting_names import KeyPath
-from batchfleet.settings.yaml_lines import Block, Entry, NotOurYamlError, Raw, Where, parse, plain, repeated, shown
+from batchfleet.settings.yaml_lines import NotOurYamlError, parse, plain
 
 SomeSection = TypeVar("SomeSection", bound=BaseModel)
 

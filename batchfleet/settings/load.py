@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchfleet.settings import distllm, setting_names
+from batchfleet.settings.blocks import Block, Entry, Raw, Where, as_block, shown
 from batchfleet.settings.layers import GivenValue, Layer, Problem, dotted, kind_of
 from batchfleet.settings.schema import Settings
 from batchfleet.settings.setting_names import KeyPath
 from batchfleet.settings.validate import checked
-from batchfleet.settings.yaml_lines import MAX_TEXT_BYTES, Block, Entry, Raw, Where, as_block, parse, shown
+from batchfleet.settings.yaml_lines import MAX_TEXT_BYTES, parse
 from wire.errors import UsageError
 
 COMMAND_LINE = Where("command line")

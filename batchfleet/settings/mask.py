@@ -15,7 +15,7 @@ from pydantic import BaseModel, SecretStr
 from batchfleet.humanize import MASK
 from batchfleet.settings import setting_names
 from batchfleet.settings.schema import Settings
-from batchfleet.settings.yaml_lines import dump
+from batchfleet.settings.yaml_dialect import dump
 
 _SECRET_WORDS = re.compile(
     r"(token|key|keys|password|passwords|passwd|passphrase|pwd|secret|secrets|credential|credentials)$"

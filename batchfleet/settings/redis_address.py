@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from batchfleet.settings.schema import Settings
-from wire.connection import RedisAddress
+from wire.address import RedisAddress
 from wire.errors import UsageError
 
 

@@ -16,7 +16,8 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from batchfleet.settings import distllm
-from batchfleet.settings.schema import Settings, number_text
+from batchfleet.settings.schema import Settings
+from batchfleet.settings.sections.section import number_text
 
 KeyPath = tuple[str, ...]
 """Names from the outermost section to a key."""

@@ -13,7 +13,7 @@ from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.engines.vllm.arguments import VllmOptions
 from gpu_worker.options import WorkerOptions
 from producer.options import ProducerOptions
-from producer.questions.question_file import ReadingLimits
+from producer.questions.checked import ReadingLimits
 from wire.errors import UsageError
 
 if TYPE_CHECKING:

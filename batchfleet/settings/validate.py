@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from batchfleet.settings import setting_names
+from batchfleet.settings.blocks import Where
 from batchfleet.settings.layers import GivenValue, Problem, dotted, kind_of
-from batchfleet.settings.schema import Contradiction, Settings, number_text
+from batchfleet.settings.schema import Settings
+from batchfleet.settings.sections.section import Contradiction, number_text
 from batchfleet.settings.setting_names import KeyPath
-from batchfleet.settings.yaml_lines import Where
 from wire.errors import UsageError
 
 MAX_PROBLEMS = 30

@@ -8,34 +8,25 @@ repeated in an error: it may be a secret.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import yaml
 
+from batchfleet.settings.blocks import Block, Entry, Raw, Where, repeated, shown
+from batchfleet.settings.yaml_dialect import (
+    MAX_DEPTH,
+    MAX_NODES,
+    TAG,
+    TOO_DEEP,
+    TOO_MANY,
+    Loader,
+    TooMuchError,
+)
 from wire.errors import UsageError
 
 MAX_TEXT_BYTES = 1024 * 1024
-MAX_DEPTH = 32
 MAX_DIGITS = 40
-MAX_NODES = 20_000
-"""Most values in a text, counted after aliases are replaced by what they stand for."""
-
-_TAG = "tag:yaml.org,2002:"
-# What a plain word means: its kind, what it looks like, the characters that it may begin with.
-_PLAIN_WORDS = (
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF)$", "tTfFyYnNoO"),
-    (
-        "float",
-        r"^[-+]?(?:(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+)$",
-        "-+0123456789.",
-    ),
-    ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", "-+."),
-    ("int", r"^(?:[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F_]*[0-9a-fA-F])$", "-+0123456789"),
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("merge", r"^<<$", "<"),
-)
 
 
 class NotOurYamlError(UsageError):
@@ -48,43 +39,6 @@ class NotOurYamlError(UsageError):
     def __init__(self, where: Where, problem: str) -> None:
         super().__init__(f"{where}: {problem}")
         self.problem = problem
-
-
-class Where(NamedTuple):
-    """Where a setting was given: a file, the environment or the command line, and in a file its line, from 1."""
-
-    source: str
-    line: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.source}:{self.line}" if self.line else self.source
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One key with its value.
-
-    Attributes:
-        value: Plain data, a `Block`, or `Raw` text that becomes a value once it is known for which setting.
-    """
-
-    key: str
-    where: Where
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A mapping, in the order of the text; no key twice."""
-
-    entries: tuple[Entry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """A value as the environment and the command line give it: text."""
-
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +66,9 @@ def parse(text: str, source: str, *, lines: bool = True) -> Parsed:
             None, f"is larger than {MAX_TEXT_BYTES} bytes; settings never are, so check that this is the right file"
         )
     try:
-        loader = _Loader(text)
+        loader = Loader(text)
         root = loader.get_single_node()
-    except _TooMuchError as error:
+    except TooMuchError as error:
         raise reader.refused(error.line, error.problem) from None
     except yaml.MarkedYAMLError as error:
         raise reader.not_yaml(error) from None
@@ -142,63 +96,6 @@ def plain(value: object) -> object:
     return value
 
 
-def dump(data: object, *, one_line: bool = False) -> str:
-    """YAML that `parse` reads as the same data; keys in the order of the data."""
-    text: str = yaml.dump(
-        data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=one_line, width=2**31
-    )
-    return text
-
-
-class _TooMuchError(Exception):
-    def __init__(self, problem: str, line: int) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.line = line
-
-
-class _Loader(yaml.SafeLoader):
-    depth = 0
-    nodes = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        self.depth += 1
-        self.nodes += 1
-        line: int = self.line + 1
-        if self.depth > MAX_DEPTH:
-            raise _TooMuchError(_TOO_DEEP, line)
-        if self.nodes > 2 * MAX_NODES:  # Keys are nodes too.
-            raise _TooMuchError(_TOO_MANY, line)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: object) -> bool:
-        del data
-        return True
-
-    def represent_str(self, data: str) -> yaml.ScalarNode:
-        # PyYAML would write these line breaks as they are, and read them back as spaces.
-        return self.represent_scalar(
-            f"{_TAG}str", data, style='"' if re.search("[\x85\u2028\u2029\ufeff]", data) else None
-        )
-
-
-_Dumper.add_representer(str, _Dumper.represent_str)
-
-# Reader and writer agree on what needs quotes. Without the empty tables they would inherit PyYAML's words as well.
-_Loader.yaml_implicit_resolvers = {}
-_Dumper.yaml_implicit_resolvers = {}
-for _kind, _pattern, _first in _PLAIN_WORDS:
-    _Loader.add_implicit_resolver(_TAG + _kind, re.compile(_pattern), list(_first))
-    _Dumper.add_implicit_resolver(_TAG + _kind, re.compile(_pattern), list(_first))
-
-_TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep; settings never are"
-_TOO_MANY = f"holds more than {MAX_NODES} values, aliases included; settings never do"
-
-
 class _Reader:
     """Nodes to blocks. Holds what has been counted and noticed on the way."""
 
@@ -218,14 +115,14 @@ class _Reader:
     def value(self, node: yaml.Node, depth: int) -> object:
         self.count += 1
         if self.count > MAX_NODES:
-            raise self.refused(node, _TOO_MANY)
+            raise self.refused(node, TOO_MANY)
         if depth > MAX_DEPTH:  # An alias may stand for something that contains it.
-            raise self.refused(node, _TOO_DEEP)
-        if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
+            raise self.refused(node, TOO_DEEP)
+        if isinstance(node, yaml.MappingNode) and node.tag == f"{TAG}map":
             return self.block(node, depth)
-        if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
+        if isinstance(node, yaml.SequenceNode) and node.tag == f"{TAG}seq":
             return [self.value(item, depth + 1) for item in node.value]
-        if isinstance(node, yaml.ScalarNode) and node.tag.startswith(_TAG):
+        if isinstance(node, yaml.ScalarNode) and node.tag.startswith(TAG):
             return self.scalar(node)
         raise self.refused(node, "has a YAML tag, which settings do not know; a text that begins with ! needs quotes")
 
@@ -235,7 +132,7 @@ class _Reader:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise self.refused(key_node, "a key is a list or a mapping; keys are words")
             key = key_node.value
-            if key_node.tag == f"{_TAG}merge":
+            if key_node.tag == f"{TAG}merge":
                 raise self.refused(key_node, "merge keys (<<) are not supported; write the keys out")
             if key in kept:
                 first = kept.pop(key)[0]
@@ -246,7 +143,7 @@ class _Reader:
         )
 
     def scalar(self, node: yaml.ScalarNode) -> object:
-        kind = node.tag.removeprefix(_TAG)
+        kind = node.tag.removeprefix(TAG)
         word = node.value.lower().replace("_", "")
         try:
             match kind:
@@ -303,25 +200,3 @@ _PLAINER: Sequence[tuple[str, str]] = (
     ),
     ("second occurrence", "two anchors (&) of one name; name them apart, and put a text that begins with & in quotes"),
 )
-
-
-def shown(key: str) -> str:
-    """A key as a message may show it: short, and without what a forgotten space after a colon made part of it."""
-    word = re.match(r"[^:=\s]{1,60}", key)
-    cut = word.group() if word else "(no name)"
-    return cut if cut == key or not word else f"{cut}..."
-
-
-def repeated(where: Where, key: str, before: Where) -> str:
-    """The warning that a setting is given twice."""
-    return f"{where}: {key}: given at {before} already; what stands here counts, what stands there is ignored"
-
-
-def as_block(data: dict[Hashable, object], where: Where) -> Block:
-    """A block from plain data, everything of it from one place."""
-    return Block(
-        tuple(
-            Entry(str(key), where, as_block(value, where) if isinstance(value, dict) else value)
-            for key, value in data.items()
-        )
-    )

@@ -6,8 +6,10 @@ from typing import Any
 
 import redis
 
-from wire.connection import RedisAddress, connect, translated
+from wire.address import RedisAddress
+from wire.connection import connect
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 
 def served_models(address: RedisAddress) -> list[str]:

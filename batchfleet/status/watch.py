@@ -17,9 +17,11 @@ from batchfleet.status.advice import advise
 from batchfleet.status.model import FleetStatus
 from batchfleet.status.read import read_status
 from batchfleet.status.view import draw
-from wire.connection import RedisAddress, connect, translated
+from wire.address import RedisAddress
+from wire.connection import connect
 from wire.errors import QueueUnavailableError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 EVERY_S = 1.0
 PRINT_EVERY_S = 10.0

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,54 +19,20 @@ from typing import Self
 
 import redis
 
-from batchfleet.settings.mask import child_environment, to_file_text
-from batchfleet.settings.schema import Settings
 from batchfleet.status.workers import WorkerSnapshot, see_workers
+from batchfleet.supervisor.local_plan import STOP_S, LocalPlan, scratch_folder
 from batchfleet.supervisor.private_server import PrivateRedis
 from batchfleet.supervisor.processes import ChildGaveUpError, Supervised, keep_short, send_sigterm, spawn, stop_all
-from batchfleet.supervisor.state_folder import LONGEST_SOCKET_PATH, SOCKET
-from wire.connection import RedisAddress, connect
-from wire.errors import QueueUnavailableError, UsageError
+from wire.address import RedisAddress
+from wire.connection import connect
+from wire.errors import QueueUnavailableError
 from wire.keys import Keys
 
 log = logging.getLogger(__name__)
 
-STOP_S = 10.0
 LOOK_S = 0.05
 LOG_BYTES = 16 * 1024 * 1024
 """A process's log that grows beyond this begins anew, and the one before is kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class LocalPlan:
-    """What is to be started.
-
-    Attributes:
-        engine: `stub`, `vllm` or `openai`; None for what each worker finds in the configuration.
-        workers, batchers: How many of each.
-        redis_url: None for a private Redis.
-        config: Text of the configuration that all processes get, without secrets.
-        environ: Environment of all processes; secrets travel here and nowhere else.
-        log_level, log_format: For the processes' logs.
-        folder: Where the queue and the logs stay; None for a folder that is gone with the fleet.
-        grace_s: How long workers may take to end.
-    """
-
-    engine: str | None
-    workers: int
-    batchers: int
-    redis_url: str | None
-    config: str
-    environ: Mapping[str, str]
-    log_level: str = "info"
-    log_format: str = "text"
-    folder: Path | None = None
-    grace_s: float = STOP_S
-
-    @classmethod
-    def of(cls, settings: Settings, environ: Mapping[str, str], *, engine: str | None, workers: int) -> LocalPlan:
-        """One batcher and these workers, with everything else as the settings and our own environment say."""
-        return cls(engine, workers, 1, settings.redis.url, to_file_text(settings), child_environment(settings, environ))
 
 
 class LocalFleet:
@@ -75,7 +40,7 @@ class LocalFleet:
 
     def __init__(self, plan: LocalPlan) -> None:
         self._plan = plan
-        self.folder = plan.folder or _scratch_folder(for_socket=plan.redis_url is None)
+        self.folder = plan.folder or scratch_folder(for_socket=plan.redis_url is None)
         self._redis: PrivateRedis | None = None
         self._services: list[Supervised] = []
         self._workers: dict[int, Supervised] = {}
@@ -299,21 +264,6 @@ class LocalFleet:
             stop_all(redis_servers, 0 if at_once else STOP_S)
             if self._plan.folder is None:
                 shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _scratch_folder(*, for_socket: bool) -> Path:
-    """Only for this user: mkdtemp sees to it. A batch system's TMPDIR may be too long a path for a socket."""
-    try:
-        folder = Path(tempfile.gettempdir())
-        if for_socket and len(bytes(folder / "batchfleet-12345678" / SOCKET)) > LONGEST_SOCKET_PATH:
-            folder = Path("/tmp")  # noqa: S108 (for a folder of its own in it)
-        return Path(tempfile.mkdtemp(prefix="batchfleet-", dir=folder))
-    except OSError as error:
-        msg = (
-            f"no folder for temporary files ({error.strerror or error}); set TMPDIR to one that can be written to and "
-            "whose path is short"
-        )
-        raise UsageError(msg) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from gpu_worker.gpus.slices import SliceOptions
 from gpu_worker.worker import GpuWorker
-from wire.connection import RedisAddress
+from wire.address import RedisAddress
 
 
 def serve_batcher(settings: Settings) -> int:

@@ -19,11 +19,14 @@ from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.status.workers import WorkerSnapshot, see_workers
 from batchfleet.supervisor.hosts import STOP, HostReporter, Request
-from batchfleet.supervisor.local_fleet import LocalFleet, LocalPlan
+from batchfleet.supervisor.local_fleet import LocalFleet
+from batchfleet.supervisor.local_plan import LocalPlan
 from batchfleet.supervisor.state_folder import held
-from wire.connection import RedisAddress, connect, translated
+from wire.address import RedisAddress
+from wire.connection import connect
 from wire.errors import FleetError, QueueUnavailableError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,10 @@ from batchfleet.runs.signals import Interruption
 from batchfleet.runs.unserved import ensure_served
 from batchfleet.settings import to_options
 from batchfleet.settings.mask import to_file_text
-from batchfleet.settings.schema import SAMPLING_FIELDS, GeneratorSettings, ModelSettings, Settings, SweepSettings
-from batchfleet.supervisor.local_fleet import LocalFleet, LocalPlan
+from batchfleet.settings.schema import ModelSettings, Settings, SweepSettings
+from batchfleet.settings.sections.generator import SAMPLING_FIELDS, GeneratorSettings
+from batchfleet.supervisor.local_fleet import LocalFleet
+from batchfleet.supervisor.local_plan import LocalPlan
 from batchfleet.supervisor.processes import ChildGaveUpError
 from batchfleet.supervisor.services import collect_garbage_rarely
 from batchfleet.sweep.combinations import Combination, combinations

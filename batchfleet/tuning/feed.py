@@ -10,7 +10,8 @@ from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning import virtual_clock
 from gpu_worker.engines.engine import Engine
-from producer.questions.question_file import ParsedQuestion, ReadingLimits, Source, read_questions
+from producer.questions.checked import ReadingLimits
+from producer.questions.question_file import ParsedQuestion, Source, read_questions
 from wire.messages import Question
 
 Feed = Callable[[Engine, Sequence[Question]], Awaitable[None]]

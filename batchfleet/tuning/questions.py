@@ -12,7 +12,8 @@ from pathlib import Path
 
 import orjson
 
-from producer.questions.question_file import ParsedQuestion, ReadingLimits, Source, read_questions
+from producer.questions.checked import ReadingLimits
+from producer.questions.question_file import ParsedQuestion, Source, read_questions
 from wire.errors import UsageError
 
 MEDIAN_CHARS, SPREAD, SHORTEST, LONGEST = 222, 0.4, 73, 848

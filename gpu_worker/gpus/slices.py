@@ -19,9 +19,10 @@ import redis.asyncio
 
 from gpu_worker.gpus.devices import IMAGINARY, NO_GPUS, VISIBLE, Gpus, Links, find_gpus
 from gpu_worker.tasks import cancel_and_wait
-from wire.connection import RedisAddress, translated
+from wire.address import RedisAddress
 from wire.errors import EngineBootError, EngineDeadError, QueueUnavailableError, UsageError
 from wire.keys import Keys
+from wire.redis_errors import translated
 from wire.scripts import load_script
 
 log = logging.getLogger(__name__)

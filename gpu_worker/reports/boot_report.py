@@ -10,9 +10,10 @@ import redis.asyncio
 
 from gpu_worker.heartbeat import DRAIN, REPORT_LIVES_FOR_HEARTBEATS
 from gpu_worker.reports.report import Report
-from wire.connection import RedisAddress, translated
+from wire.address import RedisAddress
 from wire.errors import QueueUnavailableError
 from wire.keys import Keys
+from wire.redis_errors import translated
 from wire.scripts import load_script
 
 log = logging.getLogger(__name__)

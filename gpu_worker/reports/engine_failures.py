@@ -7,9 +7,10 @@ import logging
 
 import redis.asyncio
 
-from wire.connection import RedisAddress, translated
+from wire.address import RedisAddress
 from wire.errors import EngineBootError, EngineDeadError, EngineUnusableError, QueueUnavailableError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 log = logging.getLogger(__name__)
 

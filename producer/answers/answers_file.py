@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import itertools
@@ -16,15 +15,14 @@ from typing import Any, Self
 
 import orjson
 
+from producer.answers.answer_line import answer_line, id_and_status
+from producer.answers.sidecar import MAX_SIDECAR_BYTES, difference, parse_sidecar
 from producer.scratch_file import open_new
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
 
 BOM = b"\xef\xbb\xbf"
 """Byte order mark, as some editors put it before the first line."""
-IDS_OF_ROWS = "rows"
-"""In what is known of a run: ids that were derived are those of the rows, whatever form these were asked in."""
-_MOST_SIDECAR_BYTES = 1024 * 1024
 
 
 class OutputFullError(UsageError):
@@ -98,7 +96,7 @@ class AnswersFile:
         if stored is None:
             self._store(orjson.dumps({"run": run, "fingerprint": fingerprint, **about}) + b"\n")
         elif not is_ours:
-            msg = f"{self.path} holds answers of something else: {_difference(stored, run, fingerprint, changed_row)}. "
+            msg = f"{self.path} holds answers of something else: {difference(stored, run, fingerprint, changed_row)}. "
             msg += "Give what it was made of to resume it, or choose another -o"
             raise UsageError(msg)
 
@@ -126,7 +124,7 @@ class AnswersFile:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
-                found = _id_and_status(line.removeprefix(BOM))
+                found = id_and_status(line.removeprefix(BOM))
                 if found is None:
                     msg = f"{self.path}:{number}: not an answer line; mend or move the file, or choose another -o"
                     raise UsageError(msg)
@@ -138,7 +136,7 @@ class AnswersFile:
             found = (
                 number
                 for number, line in enumerate(lines, 1)
-                if (_id_and_status(line.removeprefix(BOM)) or ("",))[0] == request_id
+                if (id_and_status(line.removeprefix(BOM)) or ("",))[0] == request_id
             )
             return list(itertools.islice(found, 2))
 
@@ -241,7 +239,7 @@ class AnswersFile:
             raise UsageError(msg) from None
 
     def _stored(self) -> dict[str, Any] | None:
-        return _object(os.pread(self._lock, _MOST_SIDECAR_BYTES, 0))
+        return parse_sidecar(os.pread(self._lock, MAX_SIDECAR_BYTES, 0))
 
     def _end_torn_line(self) -> None:
         """A line without its end was being written when the machine or the disk gave out; its record is still in Redis.
@@ -257,119 +255,7 @@ class AnswersFile:
                 break
             end = start
         if end < size:
-            if _id_and_status(os.pread(self._file, size - end, end)):
+            if id_and_status(os.pread(self._file, size - end, end)):
                 os.write(self._file, b"\n")
             else:
                 os.ftruncate(self._file, end)
-
-
-def stored_about(path: Path) -> dict[str, Any]:
-    """What is known of the run that a file of answers, or a file that was made from one, is of; empty if nothing is."""
-    for sidecar in (f"{path}.run", f"{path}.journal.run"):
-        with contextlib.suppress(OSError), Path(sidecar).open("rb") as file:
-            return _object(file.read(_MOST_SIDECAR_BYTES)) or {}
-    return {}
-
-
-def derives_ids_as_asked(about: dict[str, Any]) -> bool:
-    """Whether an earlier version began the answers.
-
-    One that derived ids from what was asked, in the form in which it was asked.
-    """
-    return bool(about) and about.get("ids") != IDS_OF_ROWS and "asked as" in about.get("fingerprint", {})
-
-
-def _object(data: bytes) -> dict[str, Any] | None:
-    with contextlib.suppress(orjson.JSONDecodeError):
-        found = orjson.loads(data)
-        if isinstance(found, dict) and isinstance(found.get("fingerprint"), dict):
-            return found
-    return None
-
-
-def _difference(
-    stored: dict[str, Any], run: str, fingerprint: dict[str, str], changed_row: Callable[[dict[str, Any]], str]
-) -> str:
-    theirs = stored["fingerprint"]
-    changed = [name for name in {**fingerprint, **theirs} if theirs.get(name) != fingerprint.get(name)]
-    if not changed:
-        return f"run {stored.get('run')} then, {run} now"
-    if "questions" not in changed:
-        return "different: " + ", ".join(
-            f"{name} ({theirs.get(name, 'nothing')} then, {fingerprint.get(name, 'nothing')} now)" for name in changed
-        )
-    others = [name for name in changed if name not in ("questions", "count")]
-    return ", ".join(
-        [
-            *(
-                f"{name} ({theirs.get(name, 'nothing')} then, {fingerprint.get(name, 'nothing')} now)"
-                for name in others
-            ),
-            changed_row(stored),
-        ]
-    )
-
-
-ANSWER_FIELDS = {
-    "id": "the question's id",
-    "status": "`answered` or `failed`; an error is never in the place of an answer",
-    "text": "the answer; the first one if `n` asked for several",
-    "texts": "all answers, only if `n` asked for several",
-    "finish_reason": "as the engine names it: `stop`, `length`, ...",
-    "usage": (
-        "`prompt_tokens`, and `completion_tokens` of all texts together; of them `cached_tokens`, "
-        "`reasoning_tokens`, if the server says"
-    ),
-    "model": "the model that answered",
-    "params": "the sampling parameters that were really used, defaults included",
-    "details": (
-        "what else was asked for or came (log probabilities, `reasoning`, `tool_calls`, `refusal`, ...), "
-        "mostly "
-        "a list with one for each text"
-    ),
-    "error": "only if failed: `kind`, `message`, `retryable`, and for some kinds `evidence`",
-    "worker": "the worker that made the record; missing if no worker did",
-    "attempts": "how many workers were given the question; 0 if none was",
-    "latency_s": "seconds from submission to record, queueing included, on the clock of the Redis server",
-    "metadata": "the question's, untouched",
-}
-"""Field of an answer line -> what it holds, for people, in Markdown."""
-
-
-def _id_and_status(line: bytes) -> tuple[str, str] | None:
-    with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
-        fields = orjson.loads(line)
-        if isinstance(fields["id"], str):
-            return fields["id"], fields["status"]
-    return None
-
-
-def answer_line(record: Answer | Failure) -> bytes:
-    """A record as users see it, with the newline: `ANSWER_FIELDS`."""
-    line: dict[str, Any] = {"id": record.request_id, "status": record.status}
-    if isinstance(record, Answer):
-        line["text"] = record.text
-        if record.texts is not None:
-            line["texts"] = record.texts
-        line["finish_reason"] = record.finish_reason
-        # Of the last two, only what the engine counts.
-        line["usage"] = {
-            name: count for name in record.usage.__struct_fields__ if (count := getattr(record.usage, name)) is not None
-        }
-        line["model"] = record.model
-        line["params"] = record.params
-        if record.details is not None:
-            line["details"] = record.details
-    else:
-        error = record.error
-        line["error"] = {"kind": error.kind, "message": error.message, "retryable": error.retryable}
-        if error.evidence is not None:
-            line["error"]["evidence"] = error.evidence
-    if record.worker is not None:
-        line["worker"] = record.worker
-    line["attempts"] = record.attempts
-    if record.latency_s is not None:
-        line["latency_s"] = record.latency_s
-    if record.metadata is not None:
-        line["metadata"] = record.metadata
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

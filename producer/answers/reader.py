@@ -16,8 +16,9 @@ from typing import IO, Any, BinaryIO
 
 import orjson
 
-from producer.answers.answers_file import BOM, stored_about
+from producer.answers.answers_file import BOM
 from producer.answers.record_formats import record_of
+from producer.answers.sidecar import stored_about
 from producer.questions import compression
 from producer.questions.duplicates import IdTable, id_table
 from producer.questions.entries import Unreadable

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from producer.questions.fields import FIELDS, UnusableError, kind, no_such_column, short
+from producer.questions.fields import FIELDS, no_such_column
+from producer.questions.json_object import UnusableError, kind, short
 from wire.errors import UsageError
 
 if TYPE_CHECKING:

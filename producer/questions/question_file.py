@@ -8,21 +8,21 @@ how equal ids are found in `identity`.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import orjson
 
+from producer.questions.checked import MAX_PROBLEMS_SHOWN, Checked, ModelUse, ReadingLimits, place_of, problem_report
 from producer.questions.column_mapping import CONTENT_FIELDS
 from producer.questions.duplicates import DuplicateFinder, id_table
 from producer.questions.entries import Unreadable
 from producer.questions.formats import FileId, Form, find_form, identify, read_entries
 from producer.questions.parser import Invalid, ParsedQuestion, QuestionParser, canonical, invalid_id
-from producer.questions.row_marks import MarkTaker, RowMarks
+from producer.questions.row_marks import MarkTaker
 from producer.questions.sources import Source
 from wire.errors import UsageError
 
@@ -37,69 +37,13 @@ __all__ = [
     "read_questions",
 ]
 
-_MOST_PROBLEMS_SHOWN = 20
-_MOST_TIMES_SAID = 3
 _MOST_MODELS = 10_000
-_NOT_JSON = "it is not JSON"
-"""How a reason begins that says no more than that (`producer.questions.fields`)."""
 _LINE_BITS = 44
 _TICK_EVERY = 1000
 
 T = TypeVar("T")
 Tick = Callable[[int], None]
 """Hears how many questions or answers were gone through."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingLimits:
-    """What a file may ask of this machine.
-
-    Attributes:
-        max_question_bytes: Longest entry, in bytes as it stands in the file. Longer ones are passed over without being
-            held in memory.
-    """
-
-    max_question_bytes: int = 1024 * 1024
-
-
-class ModelUse(NamedTuple):
-    """Questions that name the same model, or none.
-
-    It holds how many they are, and where the first of them stands, such as `questions.jsonl:4`.
-    """
-
-    questions: int
-    first_place: str
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What one pass over the files found.
-
-    Attributes:
-        count: Questions that are asked of them, unusable ones included; their indices are 0 to count - 1.
-        positions: Where these are among all questions of the files, from 0; None if they are all.
-        invalid: How many of them are `Invalid` when read by `read_checked`, duplicates included.
-        fingerprint: What is asked, by which ids, in which order, as 32 hexadecimal digits. The same for the same
-            questions in another format.
-        total_bytes: Size of all questions that can be used, in bytes as they stand in the file.
-        forms: What each file is.
-        file_ids: Tell whether the files are still the ones that were checked.
-        duplicates: Index of a question whose id belongs to another -> the place of that other, in words.
-        models: The models that questions name, up to `_MOST_MODELS`; empty text for those that name none.
-        marks: By which a row that has changed since is found.
-    """
-
-    count: int
-    invalid: int
-    fingerprint: str
-    total_bytes: int
-    forms: tuple[Form, ...]
-    file_ids: tuple[FileId, ...]
-    duplicates: Mapping[int, str]
-    marks: RowMarks
-    models: Mapping[str, ModelUse] = field(default_factory=dict)
-    positions: Collection[int] | None = None
 
 
 def read_questions(source: Source, limits: ReadingLimits) -> Iterator[ParsedQuestion | Invalid]:
@@ -143,7 +87,7 @@ def check_questions(
             usable = isinstance(question, ParsedQuestion)
             if isinstance(question, Invalid):
                 invalid += 1
-                if len(first_problems) < _MOST_PROBLEMS_SHOWN:
+                if len(first_problems) < MAX_PROBLEMS_SHOWN:
                     first_problems.append(question)
             elif (model := question.model or "") in uses or len(uses) < _MOST_MODELS:
                 uses[model] = uses.get(model, 0) + 1
@@ -165,8 +109,8 @@ def check_questions(
         first_problems += [
             _as_invalid(duplicate.index, duplicate.line, taken[duplicate.index]) for duplicate in good_duplicates
         ]
-        raise UsageError(_report(source, forms, first_problems, invalid, count))
-    models = {name: ModelUse(uses[name], _place(source, forms, first)) for name, first in firsts.items()}
+        raise UsageError(problem_report(source, forms, first_problems, invalid, count))
+    models = {name: ModelUse(uses[name], place_of(source, forms, first)) for name, first in firsts.items()}
     return Checked(
         count,
         invalid,
@@ -285,39 +229,6 @@ def _as_invalid(index: int, packed: int, keeper: str) -> Invalid:
     file, line = _spot(packed)
     reason = f"its id is already that of {keeper}; give each question an id of its own, or none"
     return Invalid(index, line, invalid_id(line, file), reason, file)
-
-
-def _report(source: Source, forms: Sequence[Form], problems: list[Invalid], invalid: int, count: int) -> str:
-    """Tell what is wrong with the files: one sentence, then a line for each of the first problems.
-
-    The same words come a few times at most.
-    """
-    shown = list[Invalid]()
-    said = Counter[str]()
-    for problem in sorted(problems, key=lambda problem: (problem.file, problem.line))[:_MOST_PROBLEMS_SHOWN]:
-        said[problem.reason] += 1
-        if said[problem.reason] <= _MOST_TIMES_SAID:
-            shown.append(problem)
-    lines = [f"{source}: {invalid} of {count} questions cannot be used"]
-    lines += [f"{_place(source, forms, problem)}: {problem.reason}" for problem in shown]
-    if invalid > len(shown):
-        lines.append(f"... and {invalid - len(shown)} more")
-    if all(reason.startswith(_NOT_JSON) for reason in said):
-        lines.append('A question is a line such as {"question": "Why?"}; other kinds of files are in docs/formats.md.')
-    file = "file" if len(source.files) == 1 else "files"
-    instead = (
-        ", or let --skip-invalid turn these into failure records"
-        if invalid < count
-        else ", or the flags that say how to read it"
-    )
-    lines.append(f"Nothing was submitted. Correct the {file}{instead}.")
-    return "\n".join(lines)
-
-
-def _place(source: Source, forms: Sequence[Form], question: ParsedQuestion | Invalid) -> str:
-    """Where it stands: `questions.jsonl:4`, `questions.parquet: row 4`."""
-    place = forms[question.file].place
-    return f"{source.files[question.file]}:{'' if place == 'line' else f' {place} '}{question.line}"
 
 
 def _ensure_unchanged(source: Source, file_ids: Sequence[FileId]) -> None:

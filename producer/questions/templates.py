@@ -17,7 +17,8 @@ from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefine
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from producer.questions.fields import UnusableError, listed, no_such_column, short
+from producer.questions.fields import listed, no_such_column
+from producer.questions.json_object import UnusableError, short
 from wire.errors import UsageError
 
 MAX_TEMPLATE_BYTES = 1024 * 1024

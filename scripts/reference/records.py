@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from producer.answers.answers_file import ANSWER_FIELDS
+from producer.answers.answer_line import ANSWER_FIELDS
 from producer.questions.fields import FIELDS
 from wire.failures import KINDS
 from wire.parameters import PARAMETERS, SPELLINGS, Parameter, Reach

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from batchfleet.settings import setting_names
-from batchfleet.settings.schema import DAY_S, HOUR_S, KIB, MIB, number_text
+from batchfleet.settings.sections.section import DAY_S, HOUR_S, KIB, MIB, number_text
 from batchfleet.settings.setting_names import KeyPath
 
 HEAD = """\

@@ -16,8 +16,8 @@ from gpu_worker.gpus.slices import SliceClaim, SliceOptions
 from gpu_worker.heartbeat import Leases
 from tests.integration.test_fences import KEYS, OPTIONS, batch_jobs, claim_one
 from tests.processes import wait_until
+from wire.address import RedisAddress
 from wire.clock import ServerClock
-from wire.connection import RedisAddress
 
 HOUR_MS = 3_600_000
 

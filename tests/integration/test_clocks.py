@@ -17,8 +17,8 @@ from gpu_worker.options import WorkerOptions
 from gpu_worker.worker import GpuWorker
 from producer.options import ProducerOptions
 from producer.sender import Sender
+from wire.address import RedisAddress
 from wire.clock import ServerClock
-from wire.connection import RedisAddress
 from wire.keys import Keys
 
 KEYS = Keys()

@@ -22,16 +22,17 @@ from producer.collector import Collector
 from producer.file_run import Runner
 from producer.file_source import FileSource
 from producer.options import ProducerOptions
+from producer.questions.checked import ReadingLimits
 from producer.questions.parser import Invalid, ParsedQuestion
-from producer.questions.question_file import ReadingLimits, check_questions, read_checked
+from producer.questions.question_file import check_questions, read_checked
 from producer.questions.sources import Source
 from producer.resume import FileRun, take_stock
 from producer.run_tally import RunTally
 from producer.sender import CHUNK_BYTES, CHUNK_QUESTIONS, Sender, Sent
 from tests.builders import an_answer, epoch_of
 from tests.processes import read_answers, write_questions
+from wire.address import RedisAddress
 from wire.codec import encode_record
-from wire.connection import RedisAddress
 from wire.errors import LeaseLostError, UsageError
 from wire.keys import Keys
 from wire.scripts import load_script

@@ -27,9 +27,9 @@ from producer.questions.parser import ParsedQuestion
 from producer.sender import Sender
 from tests.builders import a_question, an_answer, epoch_of
 from tests.processes import PATIENCE_S, wait_until
+from wire.address import RedisAddress
 from wire.clock import ServerClock
 from wire.codec import decode_batch, encode_question
-from wire.connection import RedisAddress
 from wire.errors import LeaseLostError, UsageError
 from wire.keys import SUSPECT_AFTER_DEATHS, Keys
 

@@ -17,8 +17,8 @@ from gpu_worker.claims import HeldBatch
 from gpu_worker.publisher import Publisher, RunEpoch
 from tests.builders import a_question, an_answer
 from tests.processes import PATIENCE_S
+from wire.address import RedisAddress
 from wire.codec import encode_record
-from wire.connection import RedisAddress
 from wire.errors import QueueUnavailableError
 from wire.keys import Keys
 from wire.scripts import load_script

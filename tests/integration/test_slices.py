@@ -25,7 +25,7 @@ from gpu_worker.gpus.devices import GpuUse, Links, imagine
 from gpu_worker.gpus.slices import SliceClaim, SliceOptions
 from gpu_worker.reports.health import health_problem
 from tests.processes import PATIENCE_S, Processes, wait_until
-from wire.connection import RedisAddress
+from wire.address import RedisAddress
 from wire.errors import EngineBootError, EngineDeadError
 from wire.keys import Keys
 

@@ -24,8 +24,8 @@ from gpu_worker.worker import GpuWorker
 from tests.builders import a_question
 from tests.eventually import until
 from tests.submissions import Submitter
+from wire.address import RedisAddress
 from wire.codec import encode_question
-from wire.connection import RedisAddress
 from wire.keys import Keys
 
 KEYS = Keys()

@@ -32,8 +32,9 @@ from producer.collector import Collector
 from producer.options import ProducerOptions
 from producer.sender import Sender
 from tests.builders import a_question, an_answer
+from wire.address import RedisAddress
 from wire.codec import encode_question, encode_record
-from wire.connection import RedisAddress, connect_async
+from wire.connection import connect_async
 from wire.errors import NewerMessageError
 from wire.keys import Keys, queue_member
 from wire.messages import WIRE_VERSION, Question

@@ -14,8 +14,9 @@ from pathlib import Path
 import pyarrow.parquet
 
 from batchfleet.supervisor.private_server import PrivateRedis
+from producer.questions.checked import ReadingLimits
 from producer.questions.column_mapping import Shape
-from producer.questions.question_file import ReadingLimits, Source, check_questions, read_questions
+from producer.questions.question_file import Source, check_questions, read_questions
 from tests.processes import ROOT, Processes, batchfleet, lines_in, read_answers, wait_until
 
 SLOW = {"STUB_STEP_S": "0.05", "STUB_MIN_TOKENS": "5", "STUB_MAX_TOKENS": "25", "STUB_MAX_NUM_SEQS": "16"}

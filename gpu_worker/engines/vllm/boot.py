@@ -15,7 +15,8 @@ from pydantic import JsonValue
 
 from gpu_worker.engines.vllm import library, tether
 from gpu_worker.engines.vllm.arguments import Serving, VllmOptions, argument_problems, engine_arguments
-from gpu_worker.engines.vllm.boot_advice import BootContext, explain, last_words, plain
+from gpu_worker.engines.vllm.boot_advice import BootContext
+from gpu_worker.engines.vllm.boot_failure import explain, last_words, plain
 from gpu_worker.engines.vllm.output_tee import OutputTee
 from gpu_worker.engines.vllm.watchdog import Process
 from wire.errors import EngineBootError

@@ -15,7 +15,7 @@ from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, configured_par
 from gpu_worker.engines.vllm import library, tether
 from gpu_worker.engines.vllm.arguments import Serving, VllmOptions, serving_of
 from gpu_worker.engines.vllm.boot import Booted, boot
-from gpu_worker.engines.vllm.boot_advice import last_words, plain
+from gpu_worker.engines.vllm.boot_failure import last_words, plain
 from gpu_worker.engines.vllm.requests import Request, Requests, completion_of
 from wire.errors import EngineBootError, EngineDeadError
 from wire.messages import JsonObject, Question

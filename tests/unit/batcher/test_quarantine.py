@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import pytest
 
-from batcher.maintenance.quarantine import Judgement, Suspect, admit, divide, judge, seen_together
+from batcher.maintenance.suspects import Judgement, Suspect, admit, divide, judge, seen_together
 from tests.builders import a_question
 from wire.messages import Question
 

@@ -5,16 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from batchfleet.settings.schema import (
-    GeneratorSettings,
-    LeaseSettings,
-    LimitSettings,
-    ModelSettings,
-    ProcessingSettings,
-    RedisSettings,
-    Settings,
-    StubSettings,
-)
+from batchfleet.settings.schema import ModelSettings, ProcessingSettings, Settings, StubSettings
+from batchfleet.settings.sections.generator import GeneratorSettings
+from batchfleet.settings.sections.limits import LeaseSettings, LimitSettings
+from batchfleet.settings.sections.redis_server import RedisSettings
 from batchfleet.settings.setting_names import ENVIRONMENT, FIELDS, MAPPINGS, SECTIONS, SETTINGS, SHORT_NAMES, expected
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from batchfleet.humanize import MASK
 from batchfleet.settings.load import load_settings
 from batchfleet.settings.mask import child_environment, secret_environment, show_settings, to_file_text
-from batchfleet.settings.schema import SAMPLING_FIELDS, Settings
+from batchfleet.settings.schema import Settings
+from batchfleet.settings.sections.generator import SAMPLING_FIELDS
 
 SECRETS = Settings.model_validate(
     {

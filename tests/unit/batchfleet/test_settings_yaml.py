@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchfleet.settings.yaml_lines import MAX_DEPTH, MAX_NODES, NotOurYamlError, dump, parse, plain
+from batchfleet.settings.yaml_dialect import MAX_DEPTH, MAX_NODES, dump
+from batchfleet.settings.yaml_lines import NotOurYamlError, parse, plain
 
 
 def read(text: str) -> object:

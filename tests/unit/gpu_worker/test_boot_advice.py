@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpu_worker.engines.vllm.boot_advice import LAST_LINES, BootContext, advice, explain
+from gpu_worker.engines.vllm.boot_advice import BootContext, advice
+from gpu_worker.engines.vllm.boot_failure import LAST_LINES, explain
 
 CONTEXT = BootContext(
     "org/model",

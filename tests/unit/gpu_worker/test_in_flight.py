@@ -14,8 +14,8 @@ from gpu_worker.publisher import Publisher
 from gpu_worker.reports.report import Report
 from tests.builders import a_question
 from tests.eventually import until
+from wire.address import RedisAddress
 from wire.clock import ServerClock
-from wire.connection import RedisAddress
 from wire.keys import Keys
 from wire.messages import Failure, Question
 

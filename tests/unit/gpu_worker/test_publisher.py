@@ -10,7 +10,7 @@ import redis.asyncio
 
 from gpu_worker.publisher import Publisher, RunEpoch
 from tests.builders import an_answer
-from wire.connection import RedisAddress
+from wire.address import RedisAddress
 from wire.keys import Keys
 
 

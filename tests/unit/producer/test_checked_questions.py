@@ -14,15 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.questions import duplicates
-from producer.questions.question_file import (
-    Checked,
-    Invalid,
-    ParsedQuestion,
-    ReadingLimits,
-    check_questions,
-    read_checked,
-    read_questions,
-)
+from producer.questions.checked import Checked, ReadingLimits
+from producer.questions.question_file import Invalid, ParsedQuestion, check_questions, read_checked, read_questions
 from tests.builders import a_source
 from wire.errors import UsageError
 from wire.parameters import RESERVED

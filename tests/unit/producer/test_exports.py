@@ -23,14 +23,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.answers import exporter
-from producer.answers.answers_file import ANSWER_FIELDS, AnswersFile, answer_line
+from producer.answers.answer_line import ANSWER_FIELDS, answer_line
+from producer.answers.answers_file import AnswersFile
 from producer.answers.columns import COLUMNS, row_of
 from producer.answers.destination import Destination, destination
 from producer.answers.exporter import ensure_writable, export
 from producer.questions import stdin_spool
+from producer.questions.checked import ReadingLimits
 from producer.questions.compression import zstd_for
 from producer.questions.parser import Invalid, ParsedQuestion
-from producer.questions.question_file import ReadingLimits, read_questions
+from producer.questions.question_file import read_questions
 from tests.builders import a_source, an_answer
 from wire.errors import UsageError
 from wire.messages import Answer, ErrorDetail, Failure, Usage

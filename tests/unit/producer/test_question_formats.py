@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.questions import json_array
+from producer.questions.checked import ReadingLimits
 from producer.questions.entries import Unreadable
 from producer.questions.formats import read_entries
 from producer.questions.json_array import array_entries
-from producer.questions.question_file import Invalid, ParsedQuestion, ReadingLimits, read_questions
+from producer.questions.question_file import Invalid, ParsedQuestion, read_questions
 from tests.builders import a_source
 from wire.errors import UsageError
 

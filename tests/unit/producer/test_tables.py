@@ -22,9 +22,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producer.questions.checked import ReadingLimits
 from producer.questions.compression import zstd_for
 from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
-from producer.questions.question_file import ParsedQuestion, ReadingLimits, Source, check_questions, read_checked
+from producer.questions.question_file import ParsedQuestion, Source, check_questions, read_checked
 from producer.questions.sources import find_files
 from tests.builders import a_source
 from wire.errors import UsageError

@@ -10,8 +10,10 @@ import redis.asyncio
 from redis._parsers.base import BaseParser
 from redis.exceptions import DataError, ResponseError
 
-from wire.connection import RedisAddress, connect, connect_async, translated
+from wire.address import RedisAddress
+from wire.connection import connect, connect_async
 from wire.errors import QueueUnavailableError, QueueUnusableError
+from wire.redis_errors import translated
 
 URL = "redis://localhost:1"
 

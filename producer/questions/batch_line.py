@@ -1,0 +1,91 @@
+"""A line of an OpenAI batch file -> a question in our own form."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from producer.questions.column_mapping import CONTENT_FIELDS
+from producer.questions.json_object import UnusableError, kind, short, shown
+
+_BATCH_FIELDS = ("custom_id", "method", "url", "body")
+
+_BESIDE_BODY = ("priority", "deadline_s", "metadata")
+
+_BATCH_CONTENT = {"/v1/chat/completions": "messages", "/v1/completions": "prompt"}
+
+
+def unknown_field(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    advice = (
+        f"did you mean `{near[0]}`?" if near else "sampling parameters go into `params`, what is yours into `metadata`"
+    )
+    return f"`{short(name)}` is not a field of a question; {advice}"
+
+
+def in_own_form(fields: dict[str, Any]) -> dict[str, Any]:
+    """Turn a line of an OpenAI batch file into our form; leave anything else as it is."""
+    if not fields.keys().isdisjoint(CONTENT_FIELDS):
+        return fields
+    if (stranger := _known_stranger(fields)) is not None:
+        raise UnusableError(stranger)
+    if fields.keys().isdisjoint(("custom_id", "body")):
+        return fields
+    own = {name: value for name, value in fields.items() if name not in _BATCH_FIELDS}
+    if unknown := [name for name in own if name not in _BESIDE_BODY]:
+        raise UnusableError(unknown_field(unknown[0], (*_BATCH_FIELDS, *_BESIDE_BODY)))
+    content_field, body = _content_of_batch_line(fields)
+    if body.get("stream"):
+        msg = "`body.stream` is on, but answers arrive whole; leave it out"
+        raise UnusableError(msg)
+    if "metadata" in body and "metadata" in own:
+        msg = "`metadata` is both in `body` and beside it; keep one of them"
+        raise UnusableError(msg)
+    moved = {name: body.get(name) for name in (content_field, "model", "metadata") if name in body}
+    params = {name: value for name, value in body.items() if name not in moved and name != "stream"}
+    return {**own, **moved, "id": fields.get("custom_id"), "params": params}
+
+
+def _content_of_batch_line(fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Check what is outside of the body.
+
+    Returns:
+        The name of the field in the body that holds the question, and the body.
+    """
+    method, url, body = fields.get("method", "POST"), fields.get("url"), fields.get("body")
+    if method != "POST":
+        msg = f"`method` is {shown(method)}; only POST can be asked"
+        raise UnusableError(msg)
+    if url is None and isinstance(body, dict):
+        # Together and Novita leave it out: one endpoint fits what is asked.
+        url = next((url for url, name in _BATCH_CONTENT.items() if name in body), next(iter(_BATCH_CONTENT)))
+    if not isinstance(url, str) or url not in _BATCH_CONTENT:
+        msg = f"`url` is {shown(url)}; only {' and '.join(_BATCH_CONTENT)} can be asked"
+        raise UnusableError(msg)
+    if not isinstance(body, dict):
+        msg = f"`body` is {kind(body)}, not an object with `model` and `{_BATCH_CONTENT[url]}`"
+        raise UnusableError(msg)
+    if body.get(_BATCH_CONTENT[url]) is None:
+        msg = f"`body` asks nothing; {url} wants `{_BATCH_CONTENT[url]}` in it"
+        raise UnusableError(msg)
+    return _BATCH_CONTENT[url], body
+
+
+def _known_stranger(fields: dict[str, Any]) -> str | None:
+    """What a line is that is no question of ours and well known elsewhere, and what to make of it.
+
+    None for any other.
+    """
+    params = fields.get("params")
+    if "custom_id" in fields and isinstance(params, dict) and "messages" in params:
+        own = (
+            '{"id": ..., "messages": ..., "params": {"max_tokens": ...}}, with `system` as the first message and '
+            "`stop_sequences` as `stop`"
+        )
+        return f"it is a line of an Anthropic message batch (`custom_id`, `params`); write {own}"
+    if {"role", "content"} <= fields.keys():
+        return (
+            'it is one message of a chat, not a question; write {"messages": [...]} around those that belong together'
+        )
+    return None
