@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from batchfleet.client.answers import Answer, Failure, Usage
     from batchfleet.client.async_fleet import AsyncFleet
     from batchfleet.client.async_run import AsyncRun
-    from batchfleet.client.errors import Errors, QuestionFailedError
     from batchfleet.client.fleet import Fleet
+    from batchfleet.client.question_errors import Errors, QuestionFailedError
     from batchfleet.client.questions import Question, QuestionLike
-    from batchfleet.client.run import Run
+    from batchfleet.client.run_handle import Run
     from batchfleet.client.run_status import RunStatus
     from batchfleet.status.model import FleetStatus
     from producer.sender import RunBusyError
@@ -32,18 +32,18 @@ _HOMES = {
     "Answer": "batchfleet.client.answers",
     "AsyncFleet": "batchfleet.client.async_fleet",
     "AsyncRun": "batchfleet.client.async_run",
-    "Errors": "batchfleet.client.errors",
+    "Errors": "batchfleet.client.question_errors",
     "Failure": "batchfleet.client.answers",
     "Fleet": "batchfleet.client.fleet",
     "FleetError": "wire.errors",
     "FleetStatus": "batchfleet.status.model",
     "LeaseLostError": "wire.errors",
     "Question": "batchfleet.client.questions",
-    "QuestionFailedError": "batchfleet.client.errors",
+    "QuestionFailedError": "batchfleet.client.question_errors",
     "QuestionLike": "batchfleet.client.questions",
     "QueueUnavailableError": "wire.errors",
     "QueueUnusableError": "wire.errors",
-    "Run": "batchfleet.client.run",
+    "Run": "batchfleet.client.run_handle",
     "RunBusyError": "producer.sender",
     "RunStatus": "batchfleet.client.run_status",
     "Usage": "batchfleet.client.answers",

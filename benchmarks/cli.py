@@ -16,7 +16,7 @@ from batchfleet.settings.load import load_settings
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning.machine import describe_machine, in_words
 from batchfleet.tuning.table_report import Report
-from benchmarks import batching, engine, latency, profile, queue_comparison, scale, throughput
+from benchmarks import batch_sizes, engine_share, latency, profile, queue_comparison, scale, throughput
 from benchmarks.peers.environments import PEERS
 from wire.errors import FleetError, UsageError
 
@@ -27,7 +27,7 @@ BENCHES: dict[str, tuple[Any, str]] = {
     ),
     "queue": (queue_comparison, "the whole path, beside other queues with one question per job, in one run"),
     "batching": (
-        batching,
+        batch_sizes,
         (
             "batch sizes against each other, against the engine alone and against other ways to feed it, on the stub's "
             "step clock"
@@ -38,7 +38,7 @@ BENCHES: dict[str, tuple[Any, str]] = {
         "how many workers one Redis and one batcher keep busy, and what gives out first; workers are simulated",
     ),
     "latency": (latency, "what a fleet adds to one question, idle and under load, and where"),
-    "engine": (engine, "a fleet with vLLM against vLLM by itself; needs vLLM and a --config that names a model"),
+    "engine": (engine_share, "a fleet with vLLM against vLLM by itself; needs vLLM and a --config that names a model"),
     "profile": (profile, "where the CPU time of a question goes"),
 }
 HELP: dict[str, str] = {

@@ -11,7 +11,7 @@ from typing import Any
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning.helper import BenchFailedError
-from batchfleet.tuning.questions import make_questions
+from batchfleet.tuning.sample_questions import make_questions
 from batchfleet.tuning.table_report import Cell, Report, Table, middle, percentile
 from benchmarks import latency_under_load
 from benchmarks.rig import Rig, for_bench

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning.helper import BenchFailedError
-from batchfleet.tuning.questions import make_questions
+from batchfleet.tuning.sample_questions import make_questions
 from batchfleet.tuning.table_report import Cell, Table, percentile
 from benchmarks.rig import Rig, for_bench
 from producer.collector import Collector

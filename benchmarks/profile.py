@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batchfleet.settings.schema import Settings
-from batchfleet.tuning.questions import write_questions
+from batchfleet.tuning.sample_questions import write_questions
 from batchfleet.tuning.table_report import Cell, Report, Table
 from benchmarks.redis_stats import CommandCount
 from benchmarks.resources import cpu_s

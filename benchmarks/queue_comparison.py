@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import median
 
 from batchfleet.settings.schema import Settings
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.tuning.helper import BenchFailedError, Helper
-from batchfleet.tuning.questions import write_questions
+from batchfleet.tuning.sample_questions import write_questions
 from batchfleet.tuning.table_report import Cell, Report, Table, from_to, middle
 from benchmarks import throughput
 from benchmarks.chart import Bars
@@ -162,7 +162,7 @@ def measure_peer(peer: Peer, versions: dict[str, tuple[str, str]]) -> Measuremen
     """
     with tempfile.TemporaryDirectory(prefix="batchfleet-bench-") as name:
         folder = Path(name)
-        server = PrivateRedis(folder)
+        server = EmbeddedServer(folder)
         server.start()
         assert server.process is not None  # noqa: S101 (it was just started)
         try:

@@ -23,7 +23,7 @@ from batchfleet.settings.layers import with_changes
 from batchfleet.settings.schema import Settings
 from batchfleet.settings.sections.redis_server import RedisSettings
 from batchfleet.status.read import read_status
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import last_lines, spawn, stop_all
 from batchfleet.tuning.helper import BenchFailedError, Helper, config_in, environment, write_config
 from wire.keys import Keys
@@ -74,7 +74,7 @@ class Rig:
         self._simulate_in = simulate_in
         # Short, for the socket; only for this user: mkdtemp sees to it.
         self.folder = Path(tempfile.mkdtemp(prefix="batchfleet-bench-"))
-        self._redis = PrivateRedis(self.folder)
+        self._redis = EmbeddedServer(self.folder)
         self.url = self._redis.url
         self.keys = Keys(settings.redis.namespace)
         self.client = redis.Redis.from_url(self.url, protocol=2)

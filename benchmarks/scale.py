@@ -12,7 +12,7 @@ from statistics import mean, median
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning import feed
 from batchfleet.tuning.helper import BenchFailedError
-from batchfleet.tuning.questions import write_questions
+from batchfleet.tuning.sample_questions import write_questions
 from batchfleet.tuning.table_report import Cell, Report, Table, from_to, middle
 from benchmarks.chart import Lines
 from benchmarks.redis_stats import CommandCount

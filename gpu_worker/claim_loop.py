@@ -9,7 +9,7 @@ from gpu_worker.claims import Intake
 from gpu_worker.engines.engine import Engine
 from gpu_worker.in_flight import InFlight
 from gpu_worker.publisher import Publisher
-from gpu_worker.reports.report import Report
+from gpu_worker.reports.worker_report import Report
 from wire.address import RedisAddress
 from wire.errors import QueueUnavailableError
 from wire.redis_errors import translated

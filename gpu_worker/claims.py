@@ -14,10 +14,9 @@ import redis.exceptions
 from gpu_worker.options import WorkerOptions
 from wire.address import BLOCK_S
 from wire.codec import decode_batch, decode_question, identify_question
-from wire.dead_letters import DEAD_LETTER_TTL_S
 from wire.errors import MalformedMessageError, NewerMessageError
 from wire.failures import error_of
-from wire.keys import RQ_JOB_PREFIX, SUSPECT_AFTER_DEATHS, Keys
+from wire.keys import DEAD_LETTER_TTL_S, RQ_JOB_PREFIX, SUSPECT_AFTER_DEATHS, Keys
 from wire.messages import WIRE_VERSION, Answer, Failure, Question
 from wire.question_state import ask_states, read_states
 from wire.scripts import load_script

@@ -8,7 +8,6 @@ import logging
 
 import redis.asyncio
 
-from gpu_worker.answering import RetryPolicy
 from gpu_worker.cancel_news import News
 from gpu_worker.claim_loop import ClaimLoop
 from gpu_worker.claims import Intake
@@ -17,9 +16,10 @@ from gpu_worker.gpus.devices import Gpus
 from gpu_worker.heartbeat import Leases, Progress
 from gpu_worker.in_flight import InFlight
 from gpu_worker.options import WorkerOptions
+from gpu_worker.outcome import RetryPolicy
 from gpu_worker.publisher import Publisher
-from gpu_worker.reports.report import Report
 from gpu_worker.reports.rq_identity import RqIdentity
+from gpu_worker.reports.worker_report import Report
 from gpu_worker.returns import Returns
 from gpu_worker.stop_signal import StopSignal
 from gpu_worker.tasks import cancel_and_wait

@@ -17,8 +17,8 @@ from gpu_worker.gpus.slices import SliceClaim, SliceOptions
 from gpu_worker.options import WorkerOptions, default_capacity
 from gpu_worker.reports.boot_report import Announcement
 from gpu_worker.reports.engine_failures import record_engine_failure
-from gpu_worker.reports.report import Report
 from gpu_worker.reports.rq_identity import RqIdentity
+from gpu_worker.reports.worker_report import Report
 from gpu_worker.service import Service
 from gpu_worker.stop_signal import StopSignal
 from gpu_worker.tasks import cancel_and_wait

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from producer.bounded_queue import BoundedQueue
-from producer.questions.parser import Invalid, ParsedQuestion, size_of
+from producer.questions.question_parser import Invalid, ParsedQuestion, size_of
 from producer.sender import RunState
 from wire.errors import FleetError
 from wire.messages import Answer, Failure

@@ -10,7 +10,7 @@ from producer.answers.sink import Received
 from producer.file_source import FileSource
 from producer.options import ProducerOptions
 from producer.resume import FileRun, ResumeState
-from producer.run import RunLoop
+from producer.run_loop import RunLoop
 from producer.run_tally import RunTally
 from producer.submitter import NotFinishedError, RunPlan
 from wire.address import RedisAddress

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from producer.backlog import Chunk
 from producer.questions.duplicates import count_before, is_set
-from producer.questions.parser import Invalid, ParsedQuestion, size_of
 from producer.questions.question_file import read_checked
+from producer.questions.question_parser import Invalid, ParsedQuestion, size_of
 from producer.resume import FileRun, ResumeState
 from producer.sender import RunState
 from wire.errors import UsageError

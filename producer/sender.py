@@ -15,7 +15,7 @@ import redis
 
 from producer.claim_token import describe, has_ended, new_token
 from producer.options import ProducerOptions
-from producer.questions.parser import Invalid, ParsedQuestion
+from producer.questions.question_parser import Invalid, ParsedQuestion
 from wire.clock import ServerClock
 from wire.codec import damaged_run, encode_question, encode_record, run_counts
 from wire.errors import UsageError

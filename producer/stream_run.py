@@ -13,7 +13,7 @@ from producer.answers.sink import Sink
 from producer.backlog import Backlog, PendingQuestion
 from producer.bounded_queue import BoundedQueue
 from producer.options import ProducerOptions
-from producer.run import RunLoop
+from producer.run_loop import RunLoop
 from producer.sender import RunState
 from producer.submitter import JOIN_S, RunPlan
 from wire.address import RedisAddress

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from producer.backlog import QuestionSource
 from producer.options import ProducerOptions
-from producer.retry import RetryUntilAvailable, StoppedError
+from producer.redis_outage import RetryUntilAvailable, StoppedError
 from producer.sender import CHUNK_BYTES, CHUNK_QUESTIONS, RunState, Sender
 from wire.errors import FleetError
 from wire.retry import Backoff

@@ -15,7 +15,7 @@ import redis
 import redis.asyncio
 from hypothesis import settings
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
 from tests.isolation import isolate
 
@@ -44,11 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def redis_server() -> Iterator[PrivateRedis]:
+def redis_server() -> Iterator[EmbeddedServer]:
     """A redis-server with its append-only file, of this test alone."""
     # Not tmp_path: the path of a socket has to be short.
     folder = Path(tempfile.mkdtemp(prefix="bf-test-"))
-    server = PrivateRedis(folder)
+    server = EmbeddedServer(folder)
     server.start()
     yield server
     assert server.process is not None
@@ -57,14 +57,14 @@ def redis_server() -> Iterator[PrivateRedis]:
 
 
 @pytest.fixture
-def client(redis_server: PrivateRedis) -> Iterator[redis.Redis]:
+def client(redis_server: EmbeddedServer) -> Iterator[redis.Redis]:
     """A client of that server."""
     with redis.Redis.from_url(redis_server.url, protocol=2) as connected:
         yield connected
 
 
 @pytest.fixture
-async def aclient(redis_server: PrivateRedis) -> AsyncIterator[redis.asyncio.Redis]:
+async def aclient(redis_server: EmbeddedServer) -> AsyncIterator[redis.asyncio.Redis]:
     """An asyncio client of the test's server."""
     connected = redis.asyncio.Redis.from_url(redis_server.url, protocol=2)
     yield connected

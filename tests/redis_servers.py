@@ -15,12 +15,12 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from batchfleet.supervisor.private_server import PrivateRedis, find_server
+from batchfleet.supervisor.embedded_server import EmbeddedServer, find_server
 from batchfleet.supervisor.processes import spawn, stop_all
 from tests.processes import PATIENCE_S, wait_until
 
 
-class Server(PrivateRedis):
+class Server(EmbeddedServer):
     """A redis-server with further options; it is up when its socket answers at all, be it that we may not come in."""
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -107,7 +107,7 @@ def behind_proxy(folder: Path, certificates: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def behind_tls(server: PrivateRedis, certificates: Path) -> Iterator[str]:
+def behind_tls(server: EmbeddedServer, certificates: Path) -> Iterator[str]:
     """The server behind TLS that wants a client certificate; gives its URL."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / "server.pem", certificates / "server.key")

@@ -11,7 +11,7 @@ from typing import Any
 import redis
 
 from producer.options import ProducerOptions
-from producer.questions.parser import ParsedQuestion
+from producer.questions.question_parser import ParsedQuestion
 from producer.sender import CHUNK_QUESTIONS, Sender, Sent
 from wire.codec import decode_record
 from wire.keys import Keys

@@ -43,6 +43,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DEAD_LETTER_TTL_S = 30 * 86_400
+"""How long dead letters, and what was moved aside, are kept after the last one."""
 DEFAULT_NAMESPACE = "batchfleet"
 
 _TYPES = {

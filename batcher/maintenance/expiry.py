@@ -14,14 +14,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import redis
-from redis.commands.core import Script
 
 from batcher.leadership import Leadership
+from batcher.maintenance.deadline_marks import DeadlineMarks
 from batcher.maintenance.unwanted import Unwanted, failure_of
 from batcher.stream_reader import QueueId
 from wire.codec import decode_batch, decode_question, encode_batch, encode_record, whole_number
 from wire.errors import MalformedMessageError
-from wire.keys import RQ_JOB_PREFIX, Keys, parse_queue_member, parse_run_member, queue_member
+from wire.keys import RQ_JOB_PREFIX, Keys, parse_run_member
 from wire.messages import ErrorDetail, Question
 
 log = logging.getLogger(__name__)
@@ -33,23 +33,6 @@ BATCHES_AT_ONCE = 16
 REST_FACTOR = 20
 """Going through streams for deadlines may take one part in this many of the batcher's time."""
 LEASED_AGAIN_S = 10.0
-
-# Both begin with a write that takes no memory, because Redis refuses a script for want of memory only at a first write
-# that does.
-# KEYS[1] zset expiring; ARGV: each MODEL:P through which a walk goes
-_BEGIN = """
-redis.call('ZREM', KEYS[1], '')
-for _, name in ipairs(ARGV) do redis.call('ZADD', KEYS[1], 'inf', name) end
-"""
-
-# A walk has seen all that was marked before it, unless somebody marked an earlier deadline meanwhile.
-# KEYS[1] zset expiring; ARGV[1] MODEL:P, ARGV[2] the earliest deadline that was found, or ''
-_MARK = """
-redis.call('ZREM', KEYS[1], '')
-if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= 'inf' and ARGV[2] == '' then return 0 end
-if ARGV[2] == '' then return redis.call('ZREM', KEYS[1], ARGV[1]) end
-return redis.call('ZADD', KEYS[1], 'LT', ARGV[2], ARGV[1])
-"""
 
 _Ended = tuple[Question, int, ErrorDetail]
 """A question, the size of its encoding, and why it ends."""
@@ -76,8 +59,7 @@ class ExpirySweep:
         self._run_ttl_s = int(run_ttl_s)
         self._forget = forget
         self._end_questions = leadership.fenced("batcher.maintenance", "end", "publish")
-        self._begin: Script = client.register_script(_BEGIN)
-        self._mark: Script = client.register_script(_MARK)
+        self._marks = DeadlineMarks(client, keys)
         self._largest_bytes = AT_ONCE_BYTES // 32
         self.restart()
 
@@ -86,8 +68,7 @@ class ExpirySweep:
         self._walk: Iterator[None] | None = None
         # With when they were cancelled: the same questions, submitted again, are a run of the same id.
         self._walked: set[tuple[tuple[str, str], bytes]] = set()
-        self._all_due = True
-        self._rested_at = 0.0
+        self._marks.restart()
 
     def look(self, queues: Collection[QueueId]) -> None:
         """See whether anything is to be ended; `go_on` then does it."""
@@ -100,7 +81,7 @@ class ExpirySweep:
             members, marked, clock = pipe.execute()
         now = clock[0] + clock[1] / 1e6
         cancelled = self._not_over(members)
-        due = self._due(marked, now)
+        due = self._marks.due(marked, now)
         if not cancelled and not due:
             return
         new = cancelled.items() - self._walked
@@ -126,20 +107,6 @@ class ExpirySweep:
                 self._walk = None
         return self._walk is not None
 
-    def _due(self, marked: Sequence[tuple[bytes, float]], now: float) -> list[QueueId]:
-        """Queues in which a deadline has passed, or whose marks a leader before us may have left half way."""
-        if not self._all_due and time.monotonic() < self._rested_at:
-            return []
-        due = []
-        for member, earliest in marked:
-            queue = parse_queue_member(member.decode("utf-8", "replace"))
-            if queue is None:
-                self._client.zrem(self._keys.expiring, member)
-            elif earliest <= now or self._all_due:
-                due.append(queue)
-        self._all_due = False
-        return due
-
     def _through(
         self, streams: Sequence[QueueId], models: Collection[str], unwanted: Unwanted, due: Sequence[QueueId]
     ) -> Iterator[None]:
@@ -147,7 +114,7 @@ class ExpirySweep:
         began = time.monotonic()
         earliest: dict[QueueId, float] = {}
         if due:
-            self._begin(keys=[self._keys.expiring], args=[queue_member(*queue) for queue in due])
+            self._marks.begin(due)
         ended = 0
         for queue in streams:
             for count in self._through_stream(queue, unwanted, earliest):
@@ -161,8 +128,8 @@ class ExpirySweep:
         for model in {model for model, _ in due}:
             self._note_leased(model, unwanted.now, earliest)
         for queue in due:
-            self._mark(keys=[self._keys.expiring], args=[queue_member(*queue), earliest.get(queue, "")])
-        self._rested_at = time.monotonic() + REST_FACTOR * (time.monotonic() - began)
+            self._marks.mark(queue, earliest.get(queue))
+        self._marks.rest(REST_FACTOR * (time.monotonic() - began))
         if ended:
             log.info("ended %d queued questions of cancelled runs or past their deadline", ended)
 

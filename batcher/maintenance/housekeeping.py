@@ -22,8 +22,7 @@ from batcher.maintenance.queue_cleanup import Tidying
 from batcher.maintenance.reaper import Reaper
 from batcher.options import BatcherOptions
 from batcher.stream_reader import QueueId, StreamReader, Unreadable
-from wire.dead_letters import DEAD_LETTER_TTL_S
-from wire.keys import Keys
+from wire.keys import DEAD_LETTER_TTL_S, Keys
 
 log = logging.getLogger(__name__)
 

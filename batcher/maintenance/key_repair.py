@@ -18,8 +18,7 @@ import redis
 from redis.client import Pipeline
 
 from wire.codec import NUMBER
-from wire.dead_letters import DEAD_LETTER_TTL_S
-from wire.keys import RQ_SETS, Keys
+from wire.keys import DEAD_LETTER_TTL_S, RQ_SETS, Keys
 from wire.messages import EPOCH
 from wire.scripts import load_script
 from wire.streams import leaves_no_room

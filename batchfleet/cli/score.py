@@ -15,8 +15,8 @@ import orjson
 
 from batchfleet.cli import question_flags
 from batchfleet.cli.flags import EXIT_CODES, Commands, Shared, add_json
-from batchfleet.scoring.report import as_dict, as_text
 from batchfleet.scoring.score import NO_GROUP, Score, ScoredQuestion, ScoringPlan, score
+from batchfleet.scoring.score_report import as_dict, as_text
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from producer.questions.sources import find_files

@@ -12,10 +12,10 @@ from typing import Any, Literal, Self, overload
 
 from batchfleet.client.answers import Answer, Failure
 from batchfleet.client.async_run import AsyncRun, Signal
-from batchfleet.client.errors import Errors, check_errors, raise_if_failed
 from batchfleet.client.fleet import LocalEngine, local_session
 from batchfleet.client.live_run import LiveRun, check_many, feed, generate_id
 from batchfleet.client.order import Numbering
+from batchfleet.client.question_errors import Errors, check_errors, raise_if_failed
 from batchfleet.client.questions import QuestionLike, names_model
 from batchfleet.client.session import ConfigLike, Session, checked_run_id, reaching_settings
 from batchfleet.client.single_questions import SingleQuestions

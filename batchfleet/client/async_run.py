@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Literal, Self, overload
 
 from batchfleet.client.answers import Answer, Failure
-from batchfleet.client.errors import Errors, check_errors, raise_if_failed
 from batchfleet.client.live_run import LiveRun
-from batchfleet.client.run import FIRST_LOOK_S, LONGEST_LOOK_S, not_in_time
+from batchfleet.client.question_errors import Errors, check_errors, raise_if_failed
+from batchfleet.client.run_handle import FIRST_LOOK_S, LONGEST_LOOK_S, not_in_time
 from batchfleet.client.run_status import RunStatus
 from batchfleet.client.session import Session
 

@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import Any, Literal, Self, overload
 
 from batchfleet.client.answers import Answer, Failure
-from batchfleet.client.errors import Errors, check_errors, raise_if_failed
 from batchfleet.client.live_run import LiveRun, check_many, feed, generate_id
 from batchfleet.client.local_fleet_thread import LocalSupervisor
+from batchfleet.client.question_errors import Errors, check_errors, raise_if_failed
 from batchfleet.client.questions import QuestionLike
-from batchfleet.client.run import Run
+from batchfleet.client.run_handle import Run
 from batchfleet.client.session import ConfigLike, Session, checked_run_id, reaching_settings, read_settings
 from batchfleet.client.single_questions import SingleQuestions
 from batchfleet.status.model import FleetStatus

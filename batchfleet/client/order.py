@@ -16,7 +16,7 @@ from batchfleet.client.known_ids import KnownIds
 from batchfleet.client.questions import QuestionLike, as_asked
 from batchfleet.client.session import Session
 from producer.backlog import PendingQuestion
-from producer.questions.parser import Invalid, ParsedQuestion, canonical, invalid_id
+from producer.questions.question_parser import Invalid, ParsedQuestion, canonical, invalid_id
 from wire.errors import UsageError
 
 

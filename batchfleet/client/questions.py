@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from producer.questions.entries import too_long
-from producer.questions.parser import Invalid, ParsedQuestion, QuestionParser, invalid_id
+from producer.questions.question_parser import Invalid, ParsedQuestion, QuestionParser, invalid_id
 
 
 @dataclass(frozen=True, slots=True)

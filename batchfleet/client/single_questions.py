@@ -14,7 +14,7 @@ from batchfleet.client.results import Result, Waiters
 from batchfleet.client.session import ASK_PREFIX, Session, new_run_id
 from producer.backlog import PendingQuestion
 from producer.bounded_queue import BoundedQueue
-from producer.questions.parser import ParsedQuestion
+from producer.questions.question_parser import ParsedQuestion
 from wire.errors import FleetError
 
 MOST_IN_A_RUN = 100_000

@@ -33,7 +33,7 @@ from producer.file_run import AllFailAlikeError, RunCancelledError, Runner
 from producer.options import ProducerOptions
 from producer.questions.stdin_spool import spool_path
 from producer.resume import FileRun, ResumeState, take_stock
-from producer.run import StuckError
+from producer.run_loop import StuckError
 from producer.submitter import NotFinishedError
 from wire.address import RedisAddress
 from wire.connection import connect, opened

@@ -11,7 +11,7 @@ from typing import Any
 
 from batchfleet.scoring.normalize import folded, normal
 from batchfleet.scoring.numbers import Number, numbers_in
-from producer.questions.parser import ParsedQuestion
+from producer.questions.question_parser import ParsedQuestion
 
 MOST_OPTIONS = 26
 _LETTERS_WITHOUT_OPTIONS = 10

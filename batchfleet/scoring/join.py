@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from producer.answers.reader import Questions, opened_lines
-from producer.questions.parser import Invalid, ParsedQuestion
+from producer.questions.question_parser import Invalid, ParsedQuestion
 from wire.errors import UsageError
 
 

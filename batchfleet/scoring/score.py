@@ -17,8 +17,8 @@ from batchfleet.scoring.numbers import Number, agree
 from batchfleet.scoring.result import RULES_VERSION, Extraction
 from batchfleet.scoring.tally import Outcome, Pair, ScoreTally
 from producer.questions.checked import ReadingLimits
-from producer.questions.parser import Invalid
 from producer.questions.question_file import Source, check_questions, read_checked, read_questions
+from producer.questions.question_parser import Invalid
 from wire.errors import UsageError
 
 MOST_GROUPS = 10_000

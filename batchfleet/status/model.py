@@ -58,7 +58,7 @@ class GpuStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """What a worker last said of itself; see `gpu_worker.reports.report`.
+    """What a worker last said of itself; see `gpu_worker.reports.worker_report`.
 
     A worker that was killed is shown until its report lapses. `wire_version`: the newest that it reads; 0 if it does
     not say.

@@ -20,8 +20,8 @@ from typing import Self
 import redis
 
 from batchfleet.status.workers import WorkerSnapshot, see_workers
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.local_plan import STOP_S, LocalPlan, scratch_folder
-from batchfleet.supervisor.private_server import PrivateRedis
 from batchfleet.supervisor.processes import ChildGaveUpError, Supervised, keep_short, send_sigterm, spawn, stop_all
 from wire.address import RedisAddress
 from wire.connection import connect
@@ -41,7 +41,7 @@ class LocalFleet:
     def __init__(self, plan: LocalPlan) -> None:
         self._plan = plan
         self.folder = plan.folder or scratch_folder(for_socket=plan.redis_url is None)
-        self._redis: PrivateRedis | None = None
+        self._redis: EmbeddedServer | None = None
         self._services: list[Supervised] = []
         self._workers: dict[int, Supervised] = {}
         self._leaving: dict[int, _Leaving] = {}
@@ -204,7 +204,7 @@ class LocalFleet:
     def _start(self) -> None:
         plan = self._plan
         if plan.redis_url is None:
-            self._redis = PrivateRedis(self.folder)
+            self._redis = EmbeddedServer(self.folder)
             self.redis_url = self._redis.url
             self._services.append(Supervised("redis-server", self._start_redis, self.folder / "redis.log"))
         (self.folder / "fleet.yaml").write_text(plan.config, encoding="utf-8")

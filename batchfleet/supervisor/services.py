@@ -8,9 +8,9 @@ import os
 import signal
 
 from batcher.batcher import Batcher
-from batchfleet.metrics.batcher import BatcherMetrics
+from batchfleet.metrics.batcher_metrics import BatcherMetrics
 from batchfleet.metrics.exposition import expose
-from batchfleet.metrics.worker import WorkerMetrics
+from batchfleet.metrics.worker_metrics import WorkerMetrics
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from gpu_worker.gpus.slices import SliceOptions

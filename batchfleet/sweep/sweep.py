@@ -30,7 +30,7 @@ from batchfleet.sweep.comparison import Accuracy, Comparison, Row, count_answers
 from producer.answers.answers_file import AnswersFile
 from producer.file_run import RunCancelledError, Runner
 from producer.resume import FileRun, take_stock
-from producer.run import StuckError
+from producer.run_loop import StuckError
 from producer.submitter import NotFinishedError
 from wire.errors import UsageError
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from batchfleet.supervisor.private_server import find_server
+from batchfleet.supervisor.embedded_server import find_server
 
 _PACKAGES = ("batchfleet", "redis", "hiredis", "rq", "msgpack", "pydantic", "orjson", "uvloop")
 

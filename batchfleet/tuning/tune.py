@@ -19,7 +19,7 @@ from typing import Any, Self
 from batchfleet.settings.layers import with_changes
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning.helper import BenchFailedError, Helper, environment, write_config
-from batchfleet.tuning.questions import write_questions
+from batchfleet.tuning.sample_questions import write_questions
 from batchfleet.tuning.search import USUAL_FACTOR, OutOfTimeError, Setting, Tried, grid, search
 from batchfleet.tuning.table_report import Report, Table
 

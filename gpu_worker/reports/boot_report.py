@@ -9,7 +9,7 @@ from collections.abc import Callable
 import redis.asyncio
 
 from gpu_worker.heartbeat import DRAIN, REPORT_LIVES_FOR_HEARTBEATS
-from gpu_worker.reports.report import Report
+from gpu_worker.reports.worker_report import Report
 from wire.address import RedisAddress
 from wire.errors import QueueUnavailableError
 from wire.keys import Keys

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from producer.answers.reader import Answered
-from producer.questions.parser import ParsedQuestion
+from producer.questions.question_parser import ParsedQuestion
 
 _BESIDE_MESSAGE = frozenset({"finish_reasons", "stop_reasons", "logprobs", "prompt_logprobs"})
 """Details of an answer that OpenAI has elsewhere, or not at all; all others are fields of the message."""

@@ -23,7 +23,7 @@ from producer.questions import compression
 from producer.questions.duplicates import IdTable, id_table
 from producer.questions.entries import Unreadable
 from producer.questions.formats import Form, find_form, read_entries
-from producer.questions.parser import Invalid, ParsedQuestion, former_id, position_in
+from producer.questions.question_parser import Invalid, ParsedQuestion, former_id, position_in
 from wire.errors import UsageError
 
 Questions = Callable[[], Iterator[ParsedQuestion | Invalid]]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from producer.answers.reader import Answered
-from producer.questions.parser import Invalid, ParsedQuestion
+from producer.questions.question_parser import Invalid, ParsedQuestion
 
 
 def result_of(answered: Answered) -> dict[str, Any]:

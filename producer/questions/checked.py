@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from producer.questions.formats import FileId, Form
-from producer.questions.parser import Invalid, ParsedQuestion
+from producer.questions.question_parser import Invalid, ParsedQuestion
 from producer.questions.row_marks import RowMarks
 from producer.questions.sources import Source
 

@@ -2,8 +2,8 @@
 
 They are read twice: `check_questions` goes through all of them before anything is sent, so that a slip in the last line
 costs no GPU time, and `read_checked` then gives the questions one by one. Neither holds a file in memory. Which files
-are meant is in `sources`, how a file is cut into entries in `formats`, what an entry may say in `shaping` and `asking`,
-how equal ids are found in `identity`.
+are meant is in `sources`, how a file is cut into entries in `formats`, what an entry may say in `column_mapping` and
+`question_parser`, how equal ids are found in `duplicates`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from producer.questions.column_mapping import CONTENT_FIELDS
 from producer.questions.duplicates import DuplicateFinder, id_table
 from producer.questions.entries import Unreadable
 from producer.questions.formats import FileId, Form, find_form, identify, read_entries
-from producer.questions.parser import Invalid, ParsedQuestion, QuestionParser, canonical, invalid_id
+from producer.questions.question_parser import Invalid, ParsedQuestion, QuestionParser, canonical, invalid_id
 from producer.questions.row_marks import MarkTaker
 from producer.questions.sources import Source
 from wire.errors import UsageError

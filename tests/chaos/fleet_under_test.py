@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import redis
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.chaos.network import Network, network_of
 from tests.chaos.nursery import Child, Life, Nursery
 from tests.chaos.schedule import BATCHERS, LASTING, PRODUCERS, REDIS, UPS, WORKERS, Schedule
@@ -88,7 +88,7 @@ class Member:
         self.start_at = time.monotonic() + (0.0 if self.name in REDIS else RESTART_AFTER_S)
 
 
-class PlacedRedis(PrivateRedis):
+class PlacedRedis(EmbeddedServer):
     """The Redis of the fleet, where its network wants it; its socket is there as well, for whoever looks on."""
 
     def place(self, network: Network) -> None:

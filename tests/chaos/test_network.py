@@ -14,7 +14,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
 from tests.chaos.fleet_under_test import PlacedRedis
 from tests.chaos.namespaces import enter, why_no_namespaces
@@ -28,7 +28,7 @@ NOTHING_S = 0.3
 class Cut:
     """Two processes' ways to one Redis, which can be cut, and a way around them."""
 
-    def __init__(self, network: Network, server: PrivateRedis) -> None:
+    def __init__(self, network: Network, server: EmbeddedServer) -> None:
         self.network = network
         self.around = redis.Redis.from_url(server.url, protocol=2)
         self._pools = {name: ThreadPoolExecutor(1, initializer=self._move, initargs=(name,)) for name in ("one", "two")}

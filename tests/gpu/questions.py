@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from batchfleet.tuning.questions import make_questions
+from batchfleet.tuning.sample_questions import make_questions
 
 for number, text in enumerate(make_questions(int(sys.argv[1]), seed=1)):
     params = {"max_tokens": 16 + number % 49, "min_tokens": 16 + number % 49, "ignore_eos": True}

@@ -16,7 +16,7 @@ import redis
 
 from batchfleet.admin.dead_letters import DeadLetters
 from batchfleet.cli.main import main
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
 from tests.hostile.attacks import ATTACKS, KEYS, TYPES, Attack
 from tests.processes import Processes, read_answers, wait_until, write_questions
@@ -59,7 +59,7 @@ class Target:
         return all(process.poll() is None for process in self.fleet.started.values())
 
 
-def fleet_in(folder: Path, server: PrivateRedis) -> Processes:
+def fleet_in(folder: Path, server: EmbeddedServer) -> Processes:
     """Processes in which importing what attacks name leaves the marker."""
     return Processes(server.url, folder, {**QUICK, "HOSTILE_MARKER": str(folder / MARKER)})
 
@@ -68,7 +68,7 @@ def fleet_in(folder: Path, server: PrivateRedis) -> Processes:
 def target() -> Iterator[Target]:
     """One fleet for all attacks."""
     folder = Path(tempfile.mkdtemp(prefix="bf-test-"))
-    server = PrivateRedis(folder)
+    server = EmbeddedServer(folder)
     server.start()
     with (
         redis.Redis.from_url(server.url, protocol=2) as client,

@@ -16,8 +16,8 @@ import pytest
 import redis
 
 from batchfleet.cli.main import main
-from batchfleet.supervisor.private_server import PrivateRedis
-from producer import run as run_module
+from batchfleet.supervisor.embedded_server import EmbeddedServer
+from producer import run_loop as run_module
 from tests.builders import an_answer, epoch_of
 from tests.hostile.attacks import KEYS, STREAM, last_entry, packed, wrong
 from tests.processes import Processes, lines_in, read_answers, wait_until, write_questions
@@ -28,7 +28,7 @@ SLOW_STUB = {**QUICK, "BATCHFLEET_STUB_STEP_S": "0.005"}
 
 
 @pytest.fixture
-def asked(tmp_path: Path, redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def asked(tmp_path: Path, redis_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command that submits `tmp_path`'s questions as run `r`.
 
     It runs in this process, and does not wait long for what does not come.
@@ -86,7 +86,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_run_whose_keys_are_damaged_ends_with_a_line_for_each_question(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, damage: str
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis, damage: str
 ) -> None:
     """Its producer asks again what has no line; nothing is lost and nothing doubled."""
     ids = write_questions(tmp_path / "questions.jsonl", 300)
@@ -105,7 +105,7 @@ def test_a_run_whose_keys_are_damaged_ends_with_a_line_for_each_question(
 
 
 def test_an_unreadable_question_whose_place_is_known_ends_as_a_failure(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, asked: list[str]
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis, asked: list[str]
 ) -> None:
     """Its run does not wait for it, and its bytes are kept among the dead letters."""
     ids = write_questions(tmp_path / "questions.jsonl", 5)
@@ -152,7 +152,7 @@ def take_a_question(client: redis.Redis) -> None:
 @pytest.mark.parametrize("take", [take_a_batch, take_a_question])
 def test_a_producer_does_not_wait_for_what_is_nowhere(
     tmp_path: Path,
-    redis_server: PrivateRedis,
+    redis_server: EmbeddedServer,
     client: redis.Redis,
     asked: list[str],
     capsys: pytest.CaptureFixture[str],
@@ -180,7 +180,7 @@ def test_a_producer_does_not_wait_for_what_is_nowhere(
 
 def test_records_that_somebody_took_are_noticed(
     tmp_path: Path,
-    redis_server: PrivateRedis,
+    redis_server: EmbeddedServer,
     client: redis.Redis,
     asked: list[str],
     capsys: pytest.CaptureFixture[str],
@@ -205,7 +205,7 @@ def test_records_that_somebody_took_are_noticed(
 
 def test_dead_letters_are_tried_again_or_say_why_not(
     tmp_path: Path,
-    redis_server: PrivateRedis,
+    redis_server: EmbeddedServer,
     client: redis.Redis,
     asked: list[str],
     capsys: pytest.CaptureFixture[str],

@@ -18,7 +18,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from gpu_worker.claims import Intake
 from gpu_worker.options import WorkerOptions
 from tests.builders import a_question, an_answer
@@ -151,7 +151,7 @@ def test_the_codec_gives_a_message_or_says_that_there_is_none() -> None:
 
 
 async def test_a_workers_intake_takes_what_is_good_and_puts_aside_the_rest(
-    redis_server: PrivateRedis, client: redis.Redis
+    redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """Thousands of damaged jobs: each is claimed or a dead letter, and a good one behind them is still found."""
     good = encode_batch([encode_question(a_question("the good one"))])

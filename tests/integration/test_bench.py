@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from batchfleet.tuning.questions import LONGEST, MEDIAN_CHARS, SHORTEST, make_questions
+from batchfleet.tuning.sample_questions import LONGEST, MEDIAN_CHARS, SHORTEST, make_questions
 from batchfleet.tuning.table_report import Table, percentile
 from benchmarks.stage_trace import STAGES
 from tests.integration import tiny_model

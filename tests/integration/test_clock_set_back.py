@@ -9,8 +9,8 @@ import redis
 import redis.asyncio
 
 from batcher.maintenance.reaper import Reaper
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.hosts import HostReporter
-from batchfleet.supervisor.private_server import PrivateRedis
 from gpu_worker.gpus.devices import imagine
 from gpu_worker.gpus.slices import SliceClaim, SliceOptions
 from gpu_worker.heartbeat import Leases
@@ -68,7 +68,7 @@ async def test_workers_and_hosts_that_died_are_forgotten(client: redis.Redis, ac
 async def test_a_gpu_whose_worker_died_is_free_soon(
     client: redis.Redis,
     aclient: redis.asyncio.Redis,
-    redis_server: PrivateRedis,
+    redis_server: EmbeddedServer,
     monkeypatch: Any,  # noqa: ANN401
 ) -> None:
     """Keys also expire by the server's clock: a claim with an hour to live is cut to a lease.

@@ -10,7 +10,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.heartbeat import Leases
 from gpu_worker.options import WorkerOptions
@@ -62,7 +62,9 @@ def test_a_clock_that_is_set_during_a_run_changes_no_deadline(
     assert is_right(sender.clock)
 
 
-async def test_a_worker_learns_the_time_before_its_first_batch(redis_server: PrivateRedis, client: redis.Redis) -> None:
+async def test_a_worker_learns_the_time_before_its_first_batch(
+    redis_server: EmbeddedServer, client: redis.Redis
+) -> None:
     """Or questions would expire whose deadline is far."""
     worker = GpuWorker(RedisAddress(redis_server.url), StubEngine(StubOptions()), WorkerOptions())
 
@@ -71,7 +73,7 @@ async def test_a_worker_learns_the_time_before_its_first_batch(redis_server: Pri
     assert is_right(worker._clock)
 
 
-async def test_a_worker_learns_the_time_with_every_heartbeat(redis_server: PrivateRedis) -> None:
+async def test_a_worker_learns_the_time_with_every_heartbeat(redis_server: EmbeddedServer) -> None:
     """Clocks are put right and wrong while it runs."""
     clock = ServerClock()
     async with redis.asyncio.Redis.from_url(redis_server.url, protocol=2) as aclient:

@@ -16,15 +16,15 @@ import orjson
 import pytest
 import redis
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from producer.answers.answers_file import AnswersFile, OutputFullError
 from producer.collector import Collector
 from producer.file_run import Runner
 from producer.file_source import FileSource
 from producer.options import ProducerOptions
 from producer.questions.checked import ReadingLimits
-from producer.questions.parser import Invalid, ParsedQuestion
 from producer.questions.question_file import check_questions, read_checked
+from producer.questions.question_parser import Invalid, ParsedQuestion
 from producer.questions.sources import Source
 from producer.resume import FileRun, take_stock
 from producer.run_tally import RunTally
@@ -68,13 +68,13 @@ def answer_all(client: redis.Redis, what: FileRun) -> None:
     client.register_script(load_script("wire", "publish"))(keys=keys, args=[RUN, 60, epoch, *records])
 
 
-def a_runner(what: FileRun, answers: AnswersFile, server: PrivateRedis) -> Runner:
+def a_runner(what: FileRun, answers: AnswersFile, server: EmbeddedServer) -> Runner:
     """A producer that continues with what is there."""
     return Runner(what, take_stock(what, answers), answers, RedisAddress(server.url), ProducerOptions())
 
 
 def test_what_may_not_be_on_disk_stays_in_redis(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """Until the disk confirms a line nothing is acknowledged, and the next attempt writes no line twice."""
     what = a_file_run(tmp_path, 20)
@@ -241,12 +241,12 @@ class Recording(Sender):
 def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What became of the submissions of the test's producer."""
     monkeypatch.setattr(Recording, "outcomes", [])
-    monkeypatch.setattr("producer.run.Sender", Recording)
+    monkeypatch.setattr("producer.run_loop.Sender", Recording)
     return Recording.outcomes
 
 
 def run_with_workers(
-    what: FileRun, server: PrivateRedis, client: redis.Redis, options: ProducerOptions, at_once: int
+    what: FileRun, server: EmbeddedServer, client: redis.Redis, options: ProducerOptions, at_once: int
 ) -> list[str]:
     """Run it beside workers that answer so many questions while the producer turns once.
 
@@ -283,7 +283,7 @@ def run_with_workers(
 
 def test_a_lost_reply_does_not_have_the_file_read_again(
     tmp_path: Path,
-    redis_server: PrivateRedis,
+    redis_server: EmbeddedServer,
     client: redis.Redis,
     outcomes: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -314,7 +314,7 @@ def test_a_lost_reply_does_not_have_the_file_read_again(
 
 def test_a_full_window_is_not_knocked_at_with_every_record(
     tmp_path: Path,
-    redis_server: PrivateRedis,
+    redis_server: EmbeddedServer,
     client: redis.Redis,
     outcomes: list[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -8,14 +8,14 @@ import pytest
 import redis
 
 from batchfleet.cli.main import main
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import write_questions
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
 def test_an_evicting_policy_is_refused_at_start(
     client: redis.Redis,
-    redis_server: PrivateRedis,
+    redis_server: EmbeddedServer,
     tmp_path: Path,
     policy: str,
     capsys: pytest.CaptureFixture[str],

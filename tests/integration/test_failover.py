@@ -10,7 +10,7 @@ from pathlib import Path
 
 import redis
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import Processes, lines_in, read_answers, wait_until, write_questions
 from tests.redis_servers import free_port
 
@@ -18,7 +18,7 @@ A_MOMENT_S = 3.0
 
 
 def test_a_primary_that_is_a_replica_for_a_moment_ends_nobody(
-    redis_server: PrivateRedis, client: redis.Redis, tmp_path: Path
+    redis_server: EmbeddedServer, client: redis.Redis, tmp_path: Path
 ) -> None:
     """An engine takes minutes to boot, and a run may be a night old.
 

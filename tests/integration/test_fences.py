@@ -17,13 +17,13 @@ from batcher.leadership import Leadership
 from batcher.maintenance.reaper import Reaper
 from batcher.packing import Waiting
 from batchfleet.runs.ledger import read_ledger
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from gpu_worker.claims import HeldBatch, Intake
 from gpu_worker.heartbeat import Leases
 from gpu_worker.options import WorkerOptions
 from gpu_worker.publisher import Publisher
 from producer.options import ProducerOptions
-from producer.questions.parser import ParsedQuestion
+from producer.questions.question_parser import ParsedQuestion
 from producer.sender import Sender
 from tests.builders import a_question, an_answer, epoch_of
 from tests.processes import PATIENCE_S, wait_until
@@ -161,7 +161,7 @@ async def let_lapse(client: redis.Redis) -> None:
             await asyncio.sleep(0.01)
 
 
-def publisher(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> Publisher:
+def publisher(aclient: redis.asyncio.Redis, redis_server: EmbeddedServer) -> Publisher:
     """A worker's way to write records."""
     return Publisher(aclient, RedisAddress(redis_server.url), KEYS, "stub", run_ttl_s=60)
 
@@ -202,7 +202,7 @@ async def test_a_clock_that_is_set_at_the_server_takes_no_batch_from_a_living_wo
 
 
 async def test_a_worker_that_lost_its_lease_cannot_end_the_batch(
-    client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+    client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
 ) -> None:
     """The zombie's finish is refused, and the batch stays the other's."""
     zombie = await claim_one(client, aclient, "zombie")
@@ -236,7 +236,7 @@ async def test_a_worker_that_lost_its_lease_can_neither_renew_nor_return_it(
 
 
 async def test_a_lapsed_batch_is_nobodys_until_it_is_claimed(
-    client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+    client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
 ) -> None:
     """Its old worker may wake up before the next one has it; it can do nothing with the batch then either."""
     zombie = await claim_one(client, aclient, "zombie")
@@ -301,7 +301,7 @@ def accept_two(client: redis.Redis) -> None:
 
 
 async def test_the_first_record_of_a_question_wins(
-    client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+    client: redis.Redis, aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
 ) -> None:
     """The second is counted, not shown, and the ledger stays true."""
     accept_two(client)

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from batchfleet.client.run_status import read_run
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import Processes, lines_in, read_answers, wait_until
 from tests.submissions import Submitter
 from wire.keys import Keys
@@ -28,7 +28,7 @@ def used(client: redis.Redis) -> int:
     return int(found["used_memory"])
 
 
-def test_a_full_redis_empties_itself(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_a_full_redis_empties_itself(tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis) -> None:
     """A producer fills it up to its maxmemory.
 
     A batcher and a worker that come then answer all, and the producer continues as there is room.
@@ -70,7 +70,7 @@ def accepted(client: redis.Redis) -> int:
 
 
 def test_a_producer_collects_while_redis_is_full(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """No question more is accepted, and every one that was gets its line meanwhile.
 
@@ -97,7 +97,7 @@ def test_a_producer_collects_while_redis_is_full(
 
 
 def test_a_run_whose_own_records_fill_redis_goes_on(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """They are more than fits, and are collected: that makes the room for the rest."""
     questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"

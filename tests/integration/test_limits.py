@@ -11,7 +11,7 @@ import redis
 from producer.backlog import Backlog, PendingQuestion
 from producer.bounded_queue import BoundedQueue
 from producer.options import ProducerOptions
-from producer.questions.parser import ParsedQuestion
+from producer.questions.question_parser import ParsedQuestion
 from producer.sender import CHUNK_BYTES, CHUNK_QUESTIONS, Sender
 from tests.submissions import KEYS, Submitter
 from wire.codec import decode_record

@@ -16,7 +16,7 @@ import redis.asyncio
 from batcher.maintenance.key_repair import Mender
 from batcher.maintenance.orphans import Orphans
 from batcher.maintenance.reaper import Reaper
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from gpu_worker.heartbeat import Leases
 from tests.hostile.attacks import wrong
 from tests.integration.test_fences import KEYS, OPTIONS, claim_one, hand_over, intake, leadership, put_question
@@ -137,7 +137,7 @@ async def test_a_job_that_is_just_claimed_given_back_or_newer_is_no_orphan(
 
 @pytest.mark.parametrize("damaged", ["leases", "queue"])
 def test_a_fleet_answers_all_though_lists_are_damaged_and_the_worker_is_killed(
-    redis_server: PrivateRedis, client: redis.Redis, tmp_path: Path, damaged: str
+    redis_server: EmbeddedServer, client: redis.Redis, tmp_path: Path, damaged: str
 ) -> None:
     """Its worker dies before its next heartbeat can put anything right.
 

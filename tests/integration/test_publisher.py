@@ -12,7 +12,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from gpu_worker.claims import HeldBatch
 from gpu_worker.publisher import Publisher, RunEpoch
 from tests.builders import a_question, an_answer
@@ -42,7 +42,7 @@ class RefusedOnce(Publisher):
         await super().write(by_run)
 
 
-async def test_a_batch_outlives_records_that_redis_refuses(redis_server: PrivateRedis, client: redis.Redis) -> None:
+async def test_a_batch_outlives_records_that_redis_refuses(redis_server: EmbeddedServer, client: redis.Redis) -> None:
     """The batch is all that is left of its questions until their records are written; then it ends."""
     client.hset("rq:job:b1", mapping={"lease_token": "t"})
     client.hset(KEYS.run("run-1"), "accepted", 1)
@@ -89,7 +89,7 @@ def test_any_number_of_records_is_written_in_one_call(client: redis.Redis) -> No
 
 
 async def test_records_that_redis_lost_are_written_again_before_their_batch_ends(
-    redis_server: PrivateRedis, caplog: pytest.LogCaptureFixture
+    redis_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Redis is killed before its last writes are in its file.
 

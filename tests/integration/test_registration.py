@@ -6,7 +6,7 @@ import pytest
 import redis
 from rq import Worker
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
 from gpu_worker.reports.rq_identity import RqIdentity
 from wire.keys import Keys
@@ -23,7 +23,7 @@ def test_a_worker_is_registered_when_it_first_reports(client: redis.Redis) -> No
     assert Worker.all(connection=client) == []
 
 
-def test_an_identity_can_be_made_while_redis_is_away(redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_an_identity_can_be_made_while_redis_is_away(redis_server: EmbeddedServer, client: redis.Redis) -> None:
     """An engine that has just booted must not end for that: only the report fails, and the next one succeeds."""
     assert redis_server.process is not None
     stop_all([redis_server.process], grace_s=5)

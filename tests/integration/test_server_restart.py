@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.integration import tiny_model
 from tests.integration.vllm_server import VllmServer
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
@@ -91,7 +91,7 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path, redis_server: PrivateRedis, servers: Servers) -> Iterator[Run]:
+def run(tmp_path: Path, redis_server: EmbeddedServer, servers: Servers) -> Iterator[Run]:
     """Not begun; the server boots."""
     servers.start("one", "tiny")
     run = Run(tmp_path, redis_server.url, servers.port)

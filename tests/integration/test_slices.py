@@ -20,7 +20,7 @@ import redis
 import redis.asyncio
 
 from batchfleet.status.read import read_status
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from gpu_worker.gpus.devices import GpuUse, Links, imagine
 from gpu_worker.gpus.slices import SliceClaim, SliceOptions
 from gpu_worker.reports.health import health_problem
@@ -42,7 +42,7 @@ def same_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def aclient(redis_server: PrivateRedis) -> AsyncIterator[redis.asyncio.Redis]:
+async def aclient(redis_server: EmbeddedServer) -> AsyncIterator[redis.asyncio.Redis]:
     """An asynchronous client of the test's Redis."""
     async with redis.asyncio.Redis.from_url(redis_server.url, protocol=2) as connected:
         yield connected
@@ -78,7 +78,7 @@ class Worker:
 
 
 def a_worker(
-    aclient: redis.asyncio.Redis, server: PrivateRedis, name: str, options: SliceOptions, lease_s: float = 0.3
+    aclient: redis.asyncio.Redis, server: EmbeddedServer, name: str, options: SliceOptions, lease_s: float = 0.3
 ) -> Worker:
     """One that renews every 50 ms."""
     address = RedisAddress(server.url)
@@ -93,7 +93,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def test_slices_are_disjoint_and_visible_to_cuda(
-    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+    aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
 ) -> None:
     """Each worker has its own GPUs, those that NVLink joins; the engine will see these only."""
     options = SliceOptions(2, imagine(f"{FOUR};GPU-0-GPU-3"))
@@ -105,7 +105,7 @@ async def test_slices_are_disjoint_and_visible_to_cuda(
 
 
 async def test_a_lease_outlives_its_length_while_its_worker_lives(
-    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+    aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
 ) -> None:
     """An engine may take minutes to boot; its GPUs stay its worker's."""
     async with a_worker(aclient, redis_server, "one", SliceOptions(4, imagine(FOUR)), lease_s=0.2).hold() as gpus:
@@ -114,7 +114,7 @@ async def test_a_lease_outlives_its_length_while_its_worker_lives(
 
 
 async def test_a_cancellation_that_is_swallowed_keeps_nobody_from_giving_back(
-    aclient: redis.asyncio.Redis, redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch
+    aclient: redis.asyncio.Redis, redis_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python 3.11's `wait_for`, by which redis-py sends, swallows one that comes as it is done."""
 
@@ -132,7 +132,7 @@ async def test_a_cancellation_that_is_swallowed_keeps_nobody_from_giving_back(
 
 
 async def test_who_finds_no_slice_waits_visibly_and_takes_the_first(
-    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+    aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
 ) -> None:
     """All or none: one free GPU of two is left alone. It says what it waits for, once, and that it waits no more."""
     options = SliceOptions(2, imagine("GPU-0,GPU-1,GPU-2"))
@@ -152,7 +152,7 @@ async def test_who_finds_no_slice_waits_visibly_and_takes_the_first(
 
 
 async def test_a_lapsed_lease_is_taken_over_only_once_the_gpu_is_empty(
-    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+    aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
 ) -> None:
     """A worker that is cut off from Redis loses its lease, but its engine is still on the GPUs."""
     gpus = OccupiedGpus(("GPU-0", "GPU-1"), {"GPU-1"})
@@ -170,7 +170,7 @@ async def test_a_lapsed_lease_is_taken_over_only_once_the_gpu_is_empty(
 
 
 async def test_of_many_workers_at_once_no_two_get_the_same(
-    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+    aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
 ) -> None:
     """Five workers of two GPUs start together on eight: four have disjoint slices at once, the fifth stands by."""
     options = SliceOptions(2, imagine(EIGHT))
@@ -192,7 +192,7 @@ async def test_of_many_workers_at_once_no_two_get_the_same(
 
 
 async def test_who_is_told_to_stop_while_it_waits_holds_nothing(
-    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+    aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
 ) -> None:
     """Scaling down reaches a worker in standby too, at once."""
     options = SliceOptions(1, imagine("GPU-0"))
@@ -205,7 +205,7 @@ async def test_who_is_told_to_stop_while_it_waits_holds_nothing(
 
 
 async def test_a_worker_hears_that_another_has_its_gpus(
-    aclient: redis.asyncio.Redis, redis_server: PrivateRedis
+    aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
 ) -> None:
     """And leaves the other's lease alone when it goes."""
     worker = a_worker(aclient, redis_server, "one", SliceOptions(1, imagine("GPU-0")))
@@ -216,7 +216,7 @@ async def test_a_worker_hears_that_another_has_its_gpus(
     assert await aclient.get(KEYS.gpu("GPU-0")) == b"two"
 
 
-async def test_a_slice_that_can_never_be_is_refused(aclient: redis.asyncio.Redis, redis_server: PrivateRedis) -> None:
+async def test_a_slice_that_can_never_be_is_refused(aclient: redis.asyncio.Redis, redis_server: EmbeddedServer) -> None:
     """Waiting would not help; both numbers are named."""
     options = SliceOptions(16, imagine(EIGHT), "tensor_parallel_size 8 x pipeline_parallel_size 2")
     with pytest.raises(
@@ -235,7 +235,7 @@ def workers_by_state(client: redis.Redis) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_a_killed_workers_gpus_go_to_the_one_that_waits(
-    redis_server: PrivateRedis, client: redis.Redis, tmp_path: Path
+    redis_server: EmbeddedServer, client: redis.Redis, tmp_path: Path
 ) -> None:
     """Whole processes: two hold the four GPUs, the third stands by and says so; one is killed.
 
@@ -265,7 +265,7 @@ def test_a_killed_workers_gpus_go_to_the_one_that_waits(
         assert not client.keys("batchfleet:gpu:*")
 
 
-def test_a_worker_that_needs_too_many_gpus_says_so_and_ends(redis_server: PrivateRedis, tmp_path: Path) -> None:
+def test_a_worker_that_needs_too_many_gpus_says_so_and_ends(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     """One line, both numbers, exit code 2: nothing that restarting it would mend."""
     with Processes(
         redis_server.url, tmp_path, {"BATCHFLEET_GPUS": EIGHT, VLLM_ARGS: "{tensor_parallel_size: 9}"}

@@ -16,7 +16,7 @@ from batcher.leadership import Leadership
 from batcher.maintenance.key_repair import Mender
 from batcher.packing import Waiting
 from batcher.stream_reader import READ_BYTES, StreamReader
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.options import WorkerOptions
 from gpu_worker.publisher import Publisher, RunEpoch
@@ -57,7 +57,7 @@ def hand_over(client: redis.Redis, batches: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def a_worker(server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncio.Task[None]]:
+async def a_worker(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[asyncio.Task[None]]:
     """A worker whose records do not come through, with an engine whose answers cost nothing."""
     monkeypatch.setattr(Stalled, "let_through", asyncio.Event())
     monkeypatch.setattr("gpu_worker.service.Publisher", Stalled)
@@ -75,7 +75,7 @@ async def a_worker(server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> Asy
 
 
 async def test_a_worker_begins_nothing_while_its_records_do_not_come_through(
-    redis_server: PrivateRedis, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    redis_server: EmbeddedServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An engine faster than the way to Redis would fill its worker's memory with records.
 
@@ -96,7 +96,7 @@ async def test_a_worker_begins_nothing_while_its_records_do_not_come_through(
 
 
 async def test_a_batch_is_kept_until_its_records_have_come_through(
-    redis_server: PrivateRedis, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    redis_server: EmbeddedServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This holds however long the records take.
 

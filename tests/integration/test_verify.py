@@ -6,12 +6,12 @@ import pytest
 import redis
 
 from batchfleet.cli.main import main
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.submissions import KEYS, Submitter
 
 
 def test_what_is_still_on_its_way_is_not_missing(
-    client: redis.Redis, redis_server: PrivateRedis, capsys: pytest.CaptureFixture[str]
+    client: redis.Redis, redis_server: EmbeddedServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Queued questions are not answered yet; once they are nowhere, they are missing.
 
@@ -29,7 +29,7 @@ def test_what_is_still_on_its_way_is_not_missing(
     assert codes == [3, 3]
 
 
-def test_no_dead_letters_is_said(redis_server: PrivateRedis, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_dead_letters_is_said(redis_server: EmbeddedServer, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty screen might mean that it did not look."""
     assert main(["dead", "list", "--redis", redis_server.url]) == 0
 

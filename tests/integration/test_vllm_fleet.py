@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from batchfleet import AsyncFleet, Fleet, QuestionFailedError
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import spawn
 from tests.integration.tiny_model import ENGINE_ARGUMENTS, ON_A_GPU, cached
 from tests.processes import ROOT, TREES, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
@@ -195,7 +195,7 @@ def test_a_killed_worker_leaves_no_engine_behind(tmp_path: Path, config: Path) -
         wait_until(lambda: not alive(everything), "no process is left")
 
 
-async def test_the_python_client_asks_vllm(tmp_path: Path, config: Path, redis_server: PrivateRedis) -> None:
+async def test_the_python_client_asks_vllm(tmp_path: Path, config: Path, redis_server: EmbeddedServer) -> None:
     """Blocking and under asyncio, many at once; a bad question is a failure, and one that is given up does no harm."""
     with Processes(redis_server.url, tmp_path) as fleet:
         fleet.batcher()
@@ -227,7 +227,7 @@ async def test_the_python_client_asks_vllm(tmp_path: Path, config: Path, redis_s
 
 @pytest.mark.slow
 @pytest.mark.timeout(2700)
-def test_a_question_that_kills_its_engine_is_found(tmp_path: Path, config: Path, redis_server: PrivateRedis) -> None:
+def test_a_question_that_kills_its_engine_is_found(tmp_path: Path, config: Path, redis_server: EmbeddedServer) -> None:
     """EngineCore dies whenever it is given the marker.
 
     The question ends as `engine_killed`, and its neighbours are answered.

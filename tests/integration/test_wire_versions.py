@@ -24,7 +24,7 @@ from batchfleet.status.advice import advise, waiting_for_newer
 from batchfleet.status.model import WorkerStatus
 from batchfleet.status.read import read_status
 from batchfleet.status.view import draw
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from gpu_worker.claims import HeldBatch, Intake
 from gpu_worker.options import WorkerOptions
 from gpu_worker.publisher import Publisher
@@ -44,7 +44,7 @@ NEXT = WIRE_VERSION + 1
 
 
 @pytest.fixture
-async def aclient(redis_server: PrivateRedis) -> AsyncIterator[redis.asyncio.Redis]:
+async def aclient(redis_server: EmbeddedServer) -> AsyncIterator[redis.asyncio.Redis]:
     """The asyncio client that a worker has."""
     async with connect_async(RedisAddress(redis_server.url)) as connected:
         yield connected

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 FENCES = "tests/integration/test_fences.py::"
 DELIVERY = "tests/integration/test_delivery.py::"
 CLOCKS = "tests/integration/test_clocks.py::"
-ANSWERING = "tests/unit/gpu_worker/test_answering.py::"
+ANSWERING = "tests/unit/gpu_worker/test_outcome.py::"
 FILE = "tests/story/test_answering_a_file.py::"
 LIFECYCLE = "tests/story/test_lifecycle.py::"
 
@@ -61,7 +61,7 @@ MUTATIONS = (
         f"{FENCES}test_a_submission_sent_twice_is_accepted_once",
     ),
     Mutation(
-        "records are acknowledged before their lines are on disk", "conservation", "producer/run.py",
+        "records are acknowledged before their lines are on disk", "conservation", "producer/settlement.py",
         "handled = self._sink.settle(self._collector.seen)", "handled = self._collector.seen",
         f"{DELIVERY}test_what_may_not_be_on_disk_stays_in_redis",
     ),
@@ -178,12 +178,12 @@ MUTATIONS = (
         "tests/unit/wire/test_codec.py::test_a_job_that_names_another_function_is_refused",
     ),
     Mutation(
-        "a dead engine is a failure of the question", "no false answers", "gpu_worker/answering.py",
+        "a dead engine is a failure of the question", "no false answers", "gpu_worker/outcome.py",
         "    except (EngineDeadError, EngineUnusableError):\n        raise\n", "",
         f"{ANSWERING}test_a_dead_engine_is_no_record_at_all",
     ),
     Mutation(
-        "a failure that may pass is not tried again", "no false answers", "gpu_worker/answering.py",
+        "a failure that may pass is not tried again", "no false answers", "gpu_worker/outcome.py",
         "reversed(range(patience.tries))", "reversed(range(1))",
         f"{ANSWERING}test_a_failure_that_may_pass_is_tried_again",
     ),
@@ -223,12 +223,12 @@ MUTATIONS = (
         f"{CLOCKS}test_a_worker_learns_the_time_with_every_heartbeat",
     ),
     Mutation(
-        "one question is convicted on little evidence", "isolation", "batcher/maintenance/quarantine.py",
+        "one question is convicted on little evidence", "isolation", "batcher/maintenance/suspects.py",
         "DEATHS_ALONE = 3", "DEATHS_ALONE = 1",
         "tests/unit/batcher/test_quarantine.py::test_an_innocent_question_survives_four_workers_killed_from_outside",
     ),
     Mutation(
-        "suspects are not divided", "isolation", "batcher/maintenance/quarantine.py",
+        "suspects are not divided", "isolation", "batcher/maintenance/suspects.py",
         "    size = -(-len(questions) // PARTS)\n", "    size = max(1, len(questions) - 1)\n",
         "tests/unit/batcher/test_quarantine.py::test_the_culprit_is_found_within_the_promised_deaths",
     ),
@@ -238,7 +238,7 @@ MUTATIONS = (
         f"{FENCES}test_a_batch_whose_engines_die_becomes_suspect",
     ),
     Mutation(
-        "a hanging question never times out", "isolation", "gpu_worker/answering.py",
+        "a hanging question never times out", "isolation", "gpu_worker/outcome.py",
         "asyncio.timeout(patience.timeout_s)", "asyncio.timeout(60)",
         f"{ANSWERING}test_a_question_without_end_times_out",
     ),

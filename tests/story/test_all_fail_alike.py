@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import Processes, batchfleet, lines_in, read_answers, write_questions
 
 QUESTIONS = 300
@@ -47,7 +47,7 @@ def test_keep_going_asks_them_all(tmp_path: Path) -> None:
     assert lines_in(answers) == QUESTIONS
 
 
-def test_a_submission_stops_and_its_name_can_be_used_again(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_a_submission_stops_and_its_name_can_be_used_again(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """Also for corrected questions, in the same answers file.
 
     Redis has forgotten what was asked, and no old failure comes back.

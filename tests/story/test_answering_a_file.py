@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from rq import Queue, Worker
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 SLOW_ENVIRON = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BATCHFLEET_STUB_MAX_TOKENS": "25"}
@@ -91,7 +91,7 @@ def test_a_failed_question_is_not_an_answer_and_its_neighbours_are_answered(tmp_
 
 
 def test_a_killed_worker_costs_nothing_but_time(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """SIGKILL with batches in flight: another worker has them within 10 s, and every question is answered once."""
     ids = write_questions(tmp_path / "questions.jsonl", 600)
@@ -117,7 +117,7 @@ def test_a_killed_worker_costs_nothing_but_time(
 
 
 def test_a_killed_batcher_is_replaced_by_its_standby(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """Within 10 s of the kill the standby leads and hands over what waited; nothing is handed over twice."""
     ids = write_questions(tmp_path / "questions.jsonl", 3000)
@@ -140,7 +140,7 @@ def test_a_killed_batcher_is_replaced_by_its_standby(
         assert_conserved(redis_server.url, "kill-batcher", answers, ids, client)
 
 
-def test_worker_and_batcher_killed_at_once(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_worker_and_batcher_killed_at_once(tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis) -> None:
     """The standby leads and takes back the dead worker's batches."""
     ids = write_questions(tmp_path / "questions.jsonl", 800)
     answers = tmp_path / "answers.jsonl"
@@ -159,7 +159,7 @@ def test_worker_and_batcher_killed_at_once(tmp_path: Path, redis_server: Private
 
 
 def test_a_killed_producer_goes_on_where_it_stopped(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """The same command again keeps every line, asks nothing twice, and ends with one line per question."""
     ids = write_questions(tmp_path / "questions.jsonl", 600)
@@ -195,7 +195,7 @@ def test_a_torn_last_line_is_mended(tmp_path: Path) -> None:
 
 
 def test_a_stopped_worker_finishes_or_gives_back_within_its_grace(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """SIGTERM: no lease has to lapse, no question is begun twice by another unless it was given back."""
     ids = write_questions(tmp_path / "questions.jsonl", 400)
@@ -214,7 +214,7 @@ def test_a_stopped_worker_finishes_or_gives_back_within_its_grace(
     assert {line["attempts"] for line in read_answers(answers)} == {1}
 
 
-def test_a_batch_is_no_barrier(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_a_batch_is_no_barrier(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """While one question goes on and on, its own batch and all batches behind it are answered by the same worker."""
     write_questions(tmp_path / "questions.jsonl", 400)
     answers = tmp_path / "answers.jsonl"
@@ -228,7 +228,7 @@ def test_a_batch_is_no_barrier(tmp_path: Path, redis_server: PrivateRedis) -> No
 
 
 def test_rq_tools_see_the_queue_and_the_workers(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """RQ carries the batches: its own listings show them while a run is on."""
     write_questions(tmp_path / "questions.jsonl", 2000)
@@ -245,7 +245,9 @@ def test_rq_tools_see_the_queue_and_the_workers(
         ] * 2
 
 
-def test_nothing_without_owner_or_ttl_is_left(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_nothing_without_owner_or_ttl_is_left(
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
+) -> None:
     """After a run and the end of all programs, what stays is bounded in number or has a TTL."""
     write_questions(tmp_path / "questions.jsonl", 200)
     with Processes(redis_server.url, tmp_path) as fleet:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import redis
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 from tests.submissions import accept, answered
 
@@ -15,7 +15,7 @@ SMALL = {"BATCHFLEET_LIMITS_MAX_PENDING_QUESTIONS": "500", "BATCHFLEET_LIMITS_RU
 
 
 def test_a_producer_that_finds_no_room_waits_says_so_and_goes_on(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """With the figures and the names of the settings; when there is room again everything is answered."""
     ids = write_questions(tmp_path / "questions.jsonl", 2000)
@@ -33,7 +33,7 @@ def test_a_producer_that_finds_no_room_waits_says_so_and_goes_on(
 
 
 def test_submit_no_wait_ends_when_the_fleet_is_full(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """Exit code 3, what is full, and what to do; the same command resumes the run when there is room."""
     ids = write_questions(tmp_path / "questions.jsonl", 100)
@@ -66,7 +66,7 @@ def test_submit_no_wait_ends_when_the_fleet_is_full(
 
 
 def test_two_producers_end_at_about_the_same_time(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """Each with as many questions, and room for a fraction of them: neither lives on the other's account."""
     count = 4000
@@ -91,7 +91,7 @@ def test_two_producers_end_at_about_the_same_time(
 
 
 def test_ten_questions_do_not_wait_behind_a_hundred_thousand(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """They go before questions of the same priority that wait already.
 
@@ -116,7 +116,7 @@ def test_ten_questions_do_not_wait_behind_a_hundred_thousand(
     assert meanwhile < waiting
 
 
-def test_a_late_small_run_is_not_starved_by_a_huge_early_one(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_a_late_small_run_is_not_starved_by_a_huge_early_one(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """It ends while the early one still has most of its questions before it."""
     write_questions(tmp_path / "huge.jsonl", 20_000)
     write_questions(tmp_path / "small.jsonl", 50, prefix="s")

@@ -27,7 +27,7 @@ import redis
 
 from batchfleet.status.model import FleetStatus
 from batchfleet.status.read import read_status
-from batchfleet.supervisor.private_server import SERVER_VARIABLE, PrivateRedis
+from batchfleet.supervisor.embedded_server import SERVER_VARIABLE, EmbeddedServer
 from batchfleet.supervisor.processes import spawn, stop_all
 from batchfleet.supervisor.state_folder import default_folder, redis_url
 from tests.documented import PAGES, ROOT, Shown, commands_of
@@ -287,7 +287,7 @@ def served() -> Iterator[int]:
 
 
 @pytest.fixture
-def reader(redis_server: PrivateRedis, served: int) -> Iterator[Reader]:
+def reader(redis_server: EmbeddedServer, served: int) -> Iterator[Reader]:
     """With the files that the pages speak of; everything is stopped afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="bf-docs-"))
     (folder / "examples").symlink_to(ROOT / "examples")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import redis
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import Processes, lines_in, read_answers, wait_until, write_questions
 
 SLOW = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BATCHFLEET_STUB_MAX_TOKENS": "25"}
 
 
 def test_flushall_in_the_middle_is_told_and_costs_no_question(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """What has no line is asked again; what has one is not, and nothing is there twice."""
     ids = write_questions(tmp_path / "questions.jsonl", 1200)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.builders import a_question, an_answer
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 from wire.codec import encode_record
@@ -23,7 +23,7 @@ SLOW = {"STUB_STEP_S": "0.02", "STUB_MAX_NUM_SEQS": "16"}
 
 @pytest.mark.parametrize("place", ["queue", "engine"])
 def test_old_answers_do_not_get_into_a_new_file(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, place: str
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis, place: str
 ) -> None:
     """Wherever the forgotten run's questions were, the file has each of the new answers once.
 

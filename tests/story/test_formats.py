@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from producer.questions.checked import ReadingLimits
 from producer.questions.column_mapping import Shape
 from producer.questions.question_file import Source, check_questions, read_questions
@@ -127,7 +127,7 @@ def test_a_filter_that_is_stopped_says_how_to_go_on(tmp_path: Path) -> None:
     assert f"-o {kept} --engine stub --run run-" in " ".join(err.replace("\\", "").split())
 
 
-def test_standard_input_survives_a_kill(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_standard_input_survives_a_kill(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """A producer that is killed continues from the questions that it kept.
 
     Nothing is asked twice, and nothing is left beside the answers.

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.eventually import until
 from tests.processes import Processes, batchfleet, lines_in, read_answers, write_questions
 from tests.unit.scripted_server import MODEL, Asked, Reply, ScriptedServer, a_text, an_error
@@ -96,7 +96,7 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path, redis_server: PrivateRedis, server: Server) -> Run:
+def run(tmp_path: Path, redis_server: EmbeddedServer, server: Server) -> Run:
     """Not started yet."""
     return Run(tmp_path, redis_server.url, server)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import spawn
 from tests.processes import PATIENCE_S, ROOT, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
@@ -23,7 +23,7 @@ SLOW = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BA
 
 
 def test_an_interrupted_submission_goes_on_with_the_command_that_it_names(
-    tmp_path: Path, redis_server: PrivateRedis
+    tmp_path: Path, redis_server: EmbeddedServer
 ) -> None:
     """It says how many are where, exits with 130, and the fleet continues meanwhile."""
     ids = write_questions(tmp_path / "questions.jsonl", 1200)

@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 from tests.submissions import Submitter, accept, answered
 from wire.codec import decode_question
@@ -24,7 +24,7 @@ def status(url: str) -> dict[str, Any]:
     return found
 
 
-def test_a_cancelled_run_ends_and_another_goes_on(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_a_cancelled_run_ends_and_another_goes_on(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """Queued questions and those in the engine end as `cancelled`, and the other run does not notice."""
     write_questions(tmp_path / "unwanted.jsonl", 2000)
     ids = write_questions(tmp_path / "wanted.jsonl", 100, prefix="w")
@@ -51,7 +51,7 @@ def test_a_cancelled_run_ends_and_another_goes_on(tmp_path: Path, redis_server: 
 
 
 def test_a_cancelled_run_leaves_the_engine_without_waiting_for_a_heartbeat(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """The last question that an engine had gets its record long before the next heartbeat.
 
@@ -94,7 +94,7 @@ def test_a_cancelled_run_leaves_the_engine_without_waiting_for_a_heartbeat(
 
 
 def test_a_drained_worker_finishes_what_it_holds_and_ends(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """Nothing is generated twice, and the other worker does the rest."""
     write_questions(tmp_path / "questions.jsonl", 600)
@@ -116,7 +116,7 @@ def test_a_drained_worker_finishes_what_it_holds_and_ends(
 
 
 def test_100_000_queued_questions_are_cancelled_at_once(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """Without any worker; and the batcher keeps leading and handing over meanwhile."""
     accept(client, "unwanted", [None] * 100_000)
@@ -137,7 +137,7 @@ def test_100_000_queued_questions_are_cancelled_at_once(
 
 
 def test_urgent_questions_overtake_a_backlog_of_100_000(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """They are answered before what waits in RQ's queue, which is full of others, as is the engine."""
     accept(client, "backlog", [None] * 100_000)
@@ -160,7 +160,7 @@ def test_urgent_questions_overtake_a_backlog_of_100_000(
     assert meanwhile < 64 * 16
 
 
-def test_an_urgent_question_overtakes_the_backlog(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_an_urgent_question_overtakes_the_backlog(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """It waits for a place in the engine, not for thousands of others, through the commands that a person gives."""
     write_questions(tmp_path / "backlog.jsonl", 5000)
     (tmp_path / "urgent.jsonl").write_text('{"id": "now", "question": "Is it urgent?", "priority": 9}\n')
@@ -176,7 +176,7 @@ def test_an_urgent_question_overtakes_the_backlog(tmp_path: Path, redis_server: 
         fleet.kill("backlog")
 
 
-def test_a_question_past_its_deadline_is_not_generated(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_a_question_past_its_deadline_is_not_generated(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """It ends as `expired`; the others are answered."""
     lines = [
         {"id": f"q{number}", "question": f"Number {number}?", **({"deadline_s": 0.05} if number % 2 else {})}
@@ -197,7 +197,7 @@ def test_a_question_past_its_deadline_is_not_generated(tmp_path: Path, redis_ser
     assert outcome == {f"q{number}": "expired" if number % 2 else "answered" for number in range(20)}
 
 
-def test_a_run_ends_by_its_deadlines_without_any_worker(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_a_run_ends_by_its_deadlines_without_any_worker(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """Whoever asked for answers within a second is soon told that there are none.
 
     It takes a few seconds, wherever the questions wait.
@@ -214,7 +214,7 @@ def test_a_run_ends_by_its_deadlines_without_any_worker(tmp_path: Path, redis_se
 
 
 def test_a_run_that_is_submitted_again_is_generated_once(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """While it is queued, while it runs, and when it is done.
 
@@ -242,7 +242,7 @@ def test_a_run_that_is_submitted_again_is_generated_once(
     assert client.hmget(run, "accepted", "answered", "regenerated") == [b"400", b"400", b"0"]
 
 
-def test_each_model_has_its_queue_and_its_workers(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_each_model_has_its_queue_and_its_workers(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """Questions name the model; a worker answers for its own only."""
     lines = [
         {"id": f"q{number}", "question": f"Number {number}?", "model": "left" if number % 2 else "right"}
@@ -259,7 +259,7 @@ def test_each_model_has_its_queue_and_its_workers(tmp_path: Path, redis_server: 
     assert answered_by == {f"q{number}": "left" if number % 2 else "right" for number in range(60)}
 
 
-def test_batches_hold_one_question_without_batching(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_batches_hold_one_question_without_batching(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """`enable_batching: false` takes effect."""
     write_questions(tmp_path / "questions.jsonl", 30)
     with Processes(redis_server.url, tmp_path, {"BATCHFLEET_ENABLE_BATCHING": "false"}) as fleet:
@@ -270,7 +270,7 @@ def test_batches_hold_one_question_without_batching(tmp_path: Path, redis_server
         wait_until(lambda: status(redis_server.url)["batchers"][0]["batches"] == 30, "30 batches", 5)
 
 
-def test_what_is_no_question_is_put_aside(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_what_is_no_question_is_put_aside(tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis) -> None:
     """Foreign entries and bytes in a stream of questions become dead letters with a reason.
 
     The fleet continues.

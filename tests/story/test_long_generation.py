@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import Processes, read_answers, write_questions
 
 STEP_S = 0.05
@@ -36,7 +36,7 @@ def load() -> Iterator[None]:
 )
 @pytest.mark.usefixtures("load")
 def test_a_generation_of_many_leases_is_never_taken_over(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis, lease_s: float, leases: int
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis, lease_s: float, leases: int
 ) -> None:
     """Under load, and stopped again and again for less than the lease.
 

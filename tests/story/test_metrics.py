@@ -10,7 +10,7 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchfleet.metrics import names
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from gpu_worker.options import default_capacity
 from tests.processes import PATIENCE_S, Processes, batchfleet, wait_until, write_questions
 
@@ -28,7 +28,7 @@ def scrape(address: str) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_the_figures_of_a_scrape_add_up(tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_the_figures_of_a_scrape_add_up(tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis) -> None:
     """Counters, histograms and gauges of batcher and worker agree on 400 questions, one of them refused.
 
     Every documented metric is there.

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from batchfleet.cli.main import main
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import Processes, batchfleet, read_answers, wait_until, write_questions
 
 
@@ -40,7 +40,7 @@ def test_a_limited_run_is_resumed_as_such_and_never_mixed_with_the_whole(
 
 
 def test_a_priority_is_that_of_questions_that_bring_none(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """Nothing else about them changes: the run is the same one, and can be resumed with another priority."""
     questions = tmp_path / "q.jsonl"

@@ -36,7 +36,7 @@ from batchfleet import (
     RunBusyError,
     UsageError,
 )
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import spawn
 from producer.stream_run import StreamRun
 from tests.processes import PATIENCE_S, ROOT, Processes, wait_until
@@ -45,7 +45,7 @@ SLOW_ENVIRON = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": 
 
 
 @pytest.fixture
-def workers(redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis) -> Iterator[Processes]:
+def workers(redis_server: EmbeddedServer, tmp_path: Path, client: redis.Redis) -> Iterator[Processes]:
     """A batcher and a fast worker, which has reported."""
     with Processes(redis_server.url, tmp_path) as processes:
         processes.batcher()
@@ -93,7 +93,7 @@ with Fleet(model="stub") as fleet:
 
 
 @pytest.mark.usefixtures("workers")
-def test_questions_of_every_form_are_answered(redis_server: PrivateRedis) -> None:
+def test_questions_of_every_form_are_answered(redis_server: EmbeddedServer) -> None:
     """Texts, dicts as lines have them, chat messages and Question values.
 
     Ids, metadata and parameters come back with the answer.
@@ -127,7 +127,7 @@ def test_questions_of_every_form_are_answered(redis_server: PrivateRedis) -> Non
     assert answers["line"].as_dict()["status"] == "answered"
 
 
-def test_a_failure_is_raised_or_returned_as_the_caller_likes(redis_server: PrivateRedis, tmp_path: Path) -> None:
+def test_a_failure_is_raised_or_returned_as_the_caller_likes(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     """It is never an answer. Raised, it carries its record, and what was not taken yet can still be taken."""
     with (
         Processes(redis_server.url, tmp_path, {"BATCHFLEET_STUB_REFUSE_ON": "bad"}) as processes,
@@ -166,7 +166,7 @@ def test_a_failure_is_raised_or_returned_as_the_caller_likes(redis_server: Priva
 
 
 @pytest.mark.usefixtures("workers")
-def test_what_cannot_be_asked_is_an_error_at_once(redis_server: PrivateRedis) -> None:
+def test_what_cannot_be_asked_is_an_error_at_once(redis_server: EmbeddedServer) -> None:
     """Mistakes of the program, each with what to do.
 
     They are one question for many, no question at all, bad names and numbers.
@@ -189,7 +189,7 @@ def test_what_cannot_be_asked_is_an_error_at_once(redis_server: PrivateRedis) ->
 
 
 @pytest.mark.usefixtures("workers")
-def test_an_error_in_the_generator_reaches_the_caller(redis_server: PrivateRedis) -> None:
+def test_an_error_in_the_generator_reaches_the_caller(redis_server: EmbeddedServer) -> None:
     """As it was raised, and the run can be resumed once it is mended."""
 
     def questions(*, broken: bool) -> Iterator[dict[str, Any]]:
@@ -211,7 +211,7 @@ def test_an_error_in_the_generator_reaches_the_caller(redis_server: PrivateRedis
 
 
 @pytest.mark.usefixtures("workers")
-def test_a_generator_is_gone_through_no_further_than_the_window(redis_server: PrivateRedis) -> None:
+def test_a_generator_is_gone_through_no_further_than_the_window(redis_server: EmbeddedServer) -> None:
     """One without end is fine: what was taken plus the window, plus what is on its way, is all that was ever made."""
     made = 0
 
@@ -230,7 +230,7 @@ def test_a_generator_is_gone_through_no_further_than_the_window(redis_server: Pr
 
 
 @pytest.mark.usefixtures("workers")
-def test_a_generator_may_wait_for_answers_of_its_own(redis_server: PrivateRedis) -> None:
+def test_a_generator_may_wait_for_answers_of_its_own(redis_server: EmbeddedServer) -> None:
     """Each question is made of the answer to the one before; nothing waits for a chunk to fill."""
     came = threading.Semaphore(3)
     asked = 0
@@ -251,7 +251,7 @@ def test_a_generator_may_wait_for_answers_of_its_own(redis_server: PrivateRedis)
 
 
 def test_a_killed_worker_costs_nothing_but_time(
-    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+    redis_server: EmbeddedServer, tmp_path: Path, client: redis.Redis
 ) -> None:
     """SIGKILL during `answer`: another worker has what it held, and every answer comes once."""
     taken: Counter[str] = Counter()
@@ -273,7 +273,7 @@ def test_a_killed_worker_costs_nothing_but_time(
     assert (status.answered, status.failed, status.delivered, status.is_done) == (600, 0, 600, True)
 
 
-def test_a_redis_that_is_killed_and_comes_back_loses_nothing(redis_server: PrivateRedis, workers: Processes) -> None:
+def test_a_redis_that_is_killed_and_comes_back_loses_nothing(redis_server: EmbeddedServer, workers: Processes) -> None:
     """The client waits, asks where it was, and continues."""
     taken: Counter[str] = Counter()
     with Fleet(redis_server.url, model="stub") as fleet:
@@ -293,7 +293,7 @@ SLOW_WORKER = {name.removeprefix("BATCHFLEET_"): value for name, value in SLOW_E
 
 
 def test_a_redis_that_lost_everything_costs_time_and_no_answer(
-    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+    redis_server: EmbeddedServer, tmp_path: Path, client: redis.Redis
 ) -> None:
     """All questions were accepted, and are forgotten.
 
@@ -313,7 +313,7 @@ def test_a_redis_that_lost_everything_costs_time_and_no_answer(
 
 
 def test_who_only_collects_is_told_that_redis_lost_the_run(
-    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+    redis_server: EmbeddedServer, tmp_path: Path, client: redis.Redis
 ) -> None:
     """The questions are nowhere any more; an end like any other would pass for all answers."""
     with Processes(redis_server.url, tmp_path) as processes, Fleet(redis_server.url, model="stub") as fleet:
@@ -331,7 +331,7 @@ def test_who_only_collects_is_told_that_redis_lost_the_run(
 
 
 async def test_asks_survive_a_redis_that_lost_everything(
-    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+    redis_server: EmbeddedServer, tmp_path: Path, client: redis.Redis
 ) -> None:
     """Whoever awaits an answer holds the question.
 
@@ -352,7 +352,7 @@ async def test_asks_survive_a_redis_that_lost_everything(
 
 
 @pytest.mark.usefixtures("workers")
-def test_a_killed_program_is_gone_on_with(redis_server: PrivateRedis, tmp_path: Path) -> None:
+def test_a_killed_program_is_gone_on_with(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     """After SIGKILL, `run` collects what was asked, and only what was not handled comes again.
 
     The same questions under the same name continue.
@@ -376,7 +376,7 @@ def test_a_killed_program_is_gone_on_with(redis_server: PrivateRedis, tmp_path: 
 @pytest.mark.usefixtures("workers")
 @pytest.mark.usefixtures("workers")
 def test_a_killed_program_that_asked_leaves_nothing_for_ever(
-    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+    redis_server: EmbeddedServer, tmp_path: Path, client: redis.Redis
 ) -> None:
     """What was asked is answered for nobody; every key of the run has an end, and nothing counts as pending."""
     code = """
@@ -406,7 +406,7 @@ print("asked", flush=True)
 
 
 @pytest.mark.usefixtures("workers")
-def test_waiting_outlasts_a_redis_that_is_away(redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_waiting_outlasts_a_redis_that_is_away(redis_server: EmbeddedServer, client: redis.Redis) -> None:
     """`wait` continues where it was, as the rest of the client does; a limit of its own still holds."""
     with Fleet(redis_server.url, model="stub") as fleet:
         run = fleet.submit(numbered(200))
@@ -425,7 +425,7 @@ def test_waiting_outlasts_a_redis_that_is_away(redis_server: PrivateRedis, clien
 
 
 @pytest.mark.usefixtures("workers")
-def test_ctrl_c_says_how_to_go_on(redis_server: PrivateRedis, tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     """The program ends at once, names the run, and every answer that it has not handled is there for the next."""
     program = Program(redis_server.url, tmp_path, "import logging\nlogging.basicConfig()\n" + ANSWERING)
     wait_until(lambda: len(program.lines()) > 200, "the first answers")
@@ -444,7 +444,7 @@ def test_ctrl_c_says_how_to_go_on(redis_server: PrivateRedis, tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("workers")
-def test_a_run_is_resumed_with_its_own_questions_only(redis_server: PrivateRedis, tmp_path: Path) -> None:
+def test_a_run_is_resumed_with_its_own_questions_only(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     """Other questions, fewer, another model, or the run of a file: each is refused, and says why."""
     (tmp_path / "questions.jsonl").write_text('{"id": "q1", "question": "Of a file?"}\n')
     changed = [*numbered(99), {"id": "q99", "question": "Something else?"}]
@@ -470,7 +470,7 @@ def test_a_run_is_resumed_with_its_own_questions_only(redis_server: PrivateRedis
             fleet.run("files").results()
 
 
-def test_a_run_has_one_collector(redis_server: PrivateRedis, tmp_path: Path) -> None:
+def test_a_run_has_one_collector(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     """While a living process has it, another is told so; in the same client, the later call takes it over."""
     program = Program(redis_server.url, tmp_path, ANSWERING)
     with Fleet(redis_server.url, model="stub", config={"limits.run_window": 500}) as fleet:
@@ -493,7 +493,7 @@ def fleet_knows(fleet: Fleet, run: str) -> bool:
         return False
 
 
-def test_a_cancelled_run_ends(redis_server: PrivateRedis, tmp_path: Path) -> None:
+def test_a_cancelled_run_ends(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     """What waits fails as cancelled, nothing more is asked, and other runs are answered."""
     made = 0
 
@@ -526,7 +526,7 @@ def test_a_cancelled_run_ends(redis_server: PrivateRedis, tmp_path: Path) -> Non
     assert status.is_done
 
 
-def test_a_full_fleet_makes_the_client_wait(redis_server: PrivateRedis, tmp_path: Path) -> None:
+def test_a_full_fleet_makes_the_client_wait(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     """It says why, and gives up only where a time-out was asked for."""
     bounds = {"limits.max_pending_questions": 100, "limits.run_window": 60}
     with (
@@ -550,7 +550,7 @@ def test_a_full_fleet_makes_the_client_wait(redis_server: PrivateRedis, tmp_path
 
 
 @pytest.mark.usefixtures("workers")
-def test_waiting_for_a_run_whose_window_is_full_is_an_error(redis_server: PrivateRedis) -> None:
+def test_waiting_for_a_run_whose_window_is_full_is_an_error(redis_server: EmbeddedServer) -> None:
     """It would wait for ever; taking the results resumes it. One that fits is waited for."""
     with Fleet(redis_server.url) as fleet:
         run = fleet.submit(numbered(2000), window=300)
@@ -562,7 +562,7 @@ def test_waiting_for_a_run_whose_window_is_full_is_an_error(redis_server: Privat
 
 
 async def test_thousands_of_asks_share_a_run_and_two_connections(
-    redis_server: PrivateRedis, workers: Processes, client: redis.Redis
+    redis_server: EmbeddedServer, workers: Processes, client: redis.Redis
 ) -> None:
     """Each gets its own answer; they travel together."""
     async with AsyncFleet(redis_server.url) as fleet:
@@ -582,7 +582,7 @@ async def test_thousands_of_asks_share_a_run_and_two_connections(
 
 
 async def test_a_cancelled_ask_is_taken_out_of_the_engine(
-    redis_server: PrivateRedis, tmp_path: Path, client: redis.Redis
+    redis_server: EmbeddedServer, tmp_path: Path, client: redis.Redis
 ) -> None:
     """Whether it runs, waits in a batch or was never sent: no GPU works for nobody. Its neighbours are answered."""
     # An answer takes 50 s here, four at a time: not to wait for.
@@ -620,7 +620,7 @@ async def test_a_cancelled_ask_is_taken_out_of_the_engine(
 
 @pytest.mark.usefixtures("workers")
 async def test_asks_go_on_in_a_new_run_when_theirs_is_full(
-    redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch, client: redis.Redis
+    redis_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, client: redis.Redis
 ) -> None:
     """So that no ledger grows without end."""
     monkeypatch.setattr("batchfleet.client.single_questions.MOST_IN_A_RUN", 100)
@@ -639,7 +639,9 @@ def streams_in_memory() -> int:
 
 
 @pytest.mark.usefixtures("workers")
-async def test_nothing_stays_of_runs_that_are_over(redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nothing_stays_of_runs_that_are_over(
+    redis_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A service asks for months; what it has asked must not fill its memory."""
     monkeypatch.setattr("batchfleet.client.single_questions.MOST_IN_A_RUN", 5)
     async with AsyncFleet(redis_server.url) as fleet:
@@ -665,7 +667,7 @@ async def test_nothing_stays_of_asks_while_redis_is_away() -> None:
 
 
 @pytest.mark.usefixtures("workers")
-async def test_questions_may_come_from_an_asynchronous_generator(redis_server: PrivateRedis) -> None:
+async def test_questions_may_come_from_an_asynchronous_generator(redis_server: EmbeddedServer) -> None:
     """It is gone through on the loop, no further than the window.
 
     Several runs continue at once, beside single questions.
@@ -695,7 +697,7 @@ async def test_questions_may_come_from_an_asynchronous_generator(redis_server: P
 
 
 @pytest.mark.usefixtures("workers")
-async def test_the_blocking_client_works_where_a_loop_runs(redis_server: PrivateRedis) -> None:
+async def test_the_blocking_client_works_where_a_loop_runs(redis_server: EmbeddedServer) -> None:
     """As in a notebook, whose cells run on a loop."""
     assert asyncio.get_running_loop().is_running()
 
@@ -705,7 +707,7 @@ async def test_the_blocking_client_works_where_a_loop_runs(redis_server: Private
 
 
 @pytest.mark.usefixtures("workers")
-async def test_an_asynchronous_run_is_a_handle_too(redis_server: PrivateRedis) -> None:
+async def test_an_asynchronous_run_is_a_handle_too(redis_server: EmbeddedServer) -> None:
     """Wait, status, results, cancel, and found again by its name."""
     async with AsyncFleet(redis_server.url) as fleet:
         run = await fleet.submit(numbered(60), run="handle")
@@ -756,7 +758,7 @@ def test_a_local_fleet_that_cannot_start_says_why() -> None:
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_run(redis_server: PrivateRedis, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_run(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     """200 000 questions of 2 kB each, 400 MB in all.
 
     The program that asks them stays within 40 MB of what it had after the first 20 000.

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import PATIENCE_S, ROOT, Processes
 
 
@@ -19,7 +19,7 @@ def programs() -> list[str]:
     return ["\n".join(line[4:] for line in block.splitlines()) for block in blocks if "batchfleet" in block]
 
 
-def test_every_program_on_the_page_runs(redis_server: PrivateRedis, tmp_path: Path) -> None:
+def test_every_program_on_the_page_runs(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     """Each ends well and says nothing on stderr, with only the address of Redis changed."""
     found = programs()
     assert len(found) == len([code for code in found if "import" in code]) >= 8

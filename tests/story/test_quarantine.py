@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import Processes, batchfleet, read_answers, wait_until, write_questions
 
 SHORT_LEASES = {
@@ -84,7 +84,7 @@ def stopped_holder(client: redis.Redis, fleet: Processes, deaths: int) -> str | 
 
 
 def test_workers_killed_from_outside_cost_no_question_its_answer(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """A question whose worker is killed four times in a row is answered like all others.
 
@@ -143,7 +143,7 @@ def test_a_hanging_question_times_out_and_its_neighbours_are_answered(tmp_path: 
 
 
 def test_a_worker_whose_engine_stalls_gives_its_work_up(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """Alive is not enough: without progress it loses its work, and another answers it."""
     write_questions(tmp_path / "questions.jsonl", 40)

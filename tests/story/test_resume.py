@@ -15,9 +15,9 @@ import redis
 from batchfleet.runs.run_request import RunRequest, prepare
 from batchfleet.settings import to_options
 from batchfleet.settings.load import load_settings
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
-from producer import run as run_module
+from producer import run_loop as run_module
 from producer.answers.answers_file import AnswersFile
 from producer.file_run import Runner
 from producer.resume import take_stock
@@ -25,7 +25,7 @@ from producer.run_tally import RunTally
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 
 
-def test_a_run_id_that_was_used_for_something_else_is_refused(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_a_run_id_that_was_used_for_something_else_is_refused(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """Also with another answers file: what Redis knows of the run is compared, and what differs is named."""
     write_questions(tmp_path / "questions.jsonl", 3)
     write_questions(tmp_path / "others.jsonl", 3, prefix="o")
@@ -74,7 +74,7 @@ def test_another_template_under_the_same_file_name_is_another_run(tmp_path: Path
     assert "template (" in changed.stderr
 
 
-def test_sampling_that_the_producer_sets_is_used(tmp_path: Path, redis_server: PrivateRedis) -> None:
+def test_sampling_that_the_producer_sets_is_used(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """What it does not set is the workers' to say, and what a question brings itself wins over both."""
     lines = [{"id": "plain", "question": "Why?"}, {"id": "own", "question": "Why?", "params": {"max_tokens": 9}}]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -96,7 +96,7 @@ def test_sampling_that_the_producer_sets_is_used(tmp_path: Path, redis_server: P
 
 
 def test_a_redis_that_goes_before_the_last_settle_does_not_spoil_a_complete_run(
-    tmp_path: Path, redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, redis_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every line is on disk; that Redis could not be told so is no failure of the run."""
     monkeypatch.setattr(run_module, "LAST_SETTLE_S", 0.2)
@@ -125,7 +125,7 @@ def test_a_redis_that_goes_before_the_last_settle_does_not_spoil_a_complete_run(
 
 
 def test_a_producer_waits_for_a_redis_that_is_away_says_so_and_stops_in_the_end(
-    tmp_path: Path, redis_server: PrivateRedis
+    tmp_path: Path, redis_server: EmbeddedServer
 ) -> None:
     """After `redis.patience_s`, with exit code 3; the same command resumes the run once Redis is back."""
     ids = write_questions(tmp_path / "questions.jsonl", 400)
@@ -148,7 +148,7 @@ def test_a_producer_waits_for_a_redis_that_is_away_says_so_and_stops_in_the_end(
 
 
 def test_a_cancelled_run_says_how_to_ask_the_rest(
-    tmp_path: Path, redis_server: PrivateRedis, client: redis.Redis
+    tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
     """Its window was smaller than the file, so that some was never accepted: exit code 3, and what to do."""
     write_questions(tmp_path / "questions.jsonl", 300)

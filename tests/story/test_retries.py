@@ -12,14 +12,14 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import Processes, read_answers
 from tests.unit.scripted_server import MODEL, Asked, Reply, ScriptedServer, a_text, an_error
 
 MOST_S = 5.0
 
 
-async def test_what_may_pass_is_tried_again(tmp_path: Path, redis_server: PrivateRedis) -> None:
+async def test_what_may_pass_is_tried_again(tmp_path: Path, redis_server: EmbeddedServer) -> None:
     """One question fails once and is answered; another fails always and ends as a retryable failure.
 
     The others notice nothing.

@@ -13,7 +13,7 @@ import pytest
 
 from batchfleet.cli.main import main
 from producer.file_run import Runner
-from producer.run import StuckError
+from producer.run_loop import StuckError
 from producer.run_tally import RunTally
 from tests.processes import PATIENCE_S, ROOT, batchfleet, lines_in, read_answers, wait_until, write_questions
 

@@ -12,7 +12,7 @@ import pytest
 from batchfleet.cli.main import main
 from batchfleet.runs.unserved import LONGEST_REPEAT_S, REPEAT_S, UnservedNotice
 from batchfleet.status.model import FleetStatus, QueueStatus, WorkerStatus
-from batchfleet.supervisor.private_server import PrivateRedis
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from producer.questions.checked import ReadingLimits
 from producer.questions.question_file import check_questions
 from producer.resume import FileRun
@@ -58,7 +58,7 @@ def test_served_as_asks_every_question_of_the_model_at_hand(tmp_path: Path) -> N
 
 
 def test_submit_says_at_once_what_nobody_serves_even_if_it_is_to_be_quiet(
-    tmp_path: Path, redis_server: PrivateRedis
+    tmp_path: Path, redis_server: EmbeddedServer
 ) -> None:
     """What has a worker is answered meanwhile."""
     questions, answers = a_file(tmp_path), tmp_path / "answers.jsonl"

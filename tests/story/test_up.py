@@ -20,8 +20,8 @@ import pytest
 import redis
 
 from batchfleet.status.workers import see_workers
+from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.hosts import HostReporter, known_hosts
-from batchfleet.supervisor.private_server import PrivateRedis
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 from tests.redis_servers import free_port
 from wire.keys import Keys
@@ -228,7 +228,7 @@ def children(parent: int) -> list[int]:
 
 
 def test_children_that_start_again_during_a_failover_wait_for_the_primary(
-    redis_server: PrivateRedis, client: redis.Redis, tmp_path: Path
+    redis_server: EmbeddedServer, client: redis.Redis, tmp_path: Path
 ) -> None:
     """A batcher and a worker are killed while Redis is a replica.
 
@@ -255,7 +255,7 @@ def test_children_that_start_again_during_a_failover_wait_for_the_primary(
     assert len(read_answers(tmp_path / "answers.jsonl")) == len(ids)
 
 
-def test_requests_that_no_fleet_makes_are_passed_over(redis_server: PrivateRedis, client: redis.Redis) -> None:
+def test_requests_that_no_fleet_makes_are_passed_over(redis_server: EmbeddedServer, client: redis.Redis) -> None:
     """A number of 5 000 digits is none, and no reason for `up` to end with all that it looks after."""
     del redis_server
     host = HostReporter(client, Keys(), 1.0)

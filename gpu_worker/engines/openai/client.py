@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import httpx2 as httpx
 
 from gpu_worker.engines.openai.faults import Fault, connection_problem, reply_fault, status_fault
-from gpu_worker.engines.openai.requests import Request
+from gpu_worker.engines.openai.request_body import Request
 from wire.errors import EngineBootError
 from wire.messages import JsonObject
 

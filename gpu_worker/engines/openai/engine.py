@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from gpu_worker.engines.engine import Completion, EngineState, Refusal
 from gpu_worker.engines.openai.admission import Admission, Ticket
-from gpu_worker.engines.openai.boot import served_by
 from gpu_worker.engines.openai.client import FaultError, Server, base_url_of
 from gpu_worker.engines.openai.faults import Blame, Fault, given_up, refused, unsupported
-from gpu_worker.engines.openai.requests import Request, Served, complete_defaults, request_for
+from gpu_worker.engines.openai.request_body import Request, Served, complete_defaults, request_for
 from gpu_worker.engines.openai.responses import completion_of
+from gpu_worker.engines.openai.server_start import served_by
 from gpu_worker.engines.openai.window import START, RequestWindow
 from gpu_worker.engines.refusals import prompt_too_long, unknown_adapter
 from gpu_worker.engines.sampling_params import configured_params

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 
 from gpu_worker.engines.engine import Refusal
-from gpu_worker.engines.openai.retry import retry_after_s
+from gpu_worker.engines.openai.retry_after import retry_after_s
 from gpu_worker.engines.refusals import is_about_model, refusal_of, unknown_adapter
 from wire.failures import Kind
 from wire.messages import JsonObject

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from gpu_worker.engines.engine import Completion
-from gpu_worker.engines.openai.requests import Request, Served
+from gpu_worker.engines.openai.request_body import Request, Served
 from wire.codec import MAX_INTEGER, sendable
 from wire.messages import JsonObject, Usage
 

@@ -8,7 +8,7 @@ from batchfleet.client.known_ids import KnownIds
 from batchfleet.client.order import Numbering
 from batchfleet.client.session import Session
 from batchfleet.settings.load import load_settings
-from producer.questions.parser import Invalid, ParsedQuestion
+from producer.questions.question_parser import Invalid, ParsedQuestion
 from wire.errors import UsageError
 
 

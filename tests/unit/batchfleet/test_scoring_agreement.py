@@ -16,7 +16,7 @@ from batchfleet.scoring.answer_keys import ChoiceKey, Key, NumberKey, Options
 from batchfleet.scoring.numbers import Number
 from batchfleet.scoring.result import Extraction
 from batchfleet.scoring.score import extract
-from producer.questions.parser import ParsedQuestion, QuestionParser
+from producer.questions.question_parser import ParsedQuestion, QuestionParser
 
 HERE = Path(__file__).parents[1]
 EXAMPLES = HERE.parents[1] / "examples" / "science.jsonl"

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from batchfleet.scoring.answer_keys import key_of
-from producer.questions.parser import ParsedQuestion, QuestionParser
+from producer.questions.question_parser import ParsedQuestion, QuestionParser
 
 OPTIONS = ["joule", "watt", "newton"]
 

@@ -6,12 +6,12 @@ import asyncio
 
 import redis.asyncio
 
-from gpu_worker.answering import RetryPolicy
 from gpu_worker.claims import HeldBatch
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.in_flight import InFlight
+from gpu_worker.outcome import RetryPolicy
 from gpu_worker.publisher import Publisher
-from gpu_worker.reports.report import Report
+from gpu_worker.reports.worker_report import Report
 from tests.builders import a_question
 from tests.eventually import until
 from wire.address import RedisAddress

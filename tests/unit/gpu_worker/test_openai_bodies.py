@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_worker.engines.engine import Completion, Refusal
-from gpu_worker.engines.openai.requests import Request, Served, complete_defaults, request_for
+from gpu_worker.engines.openai.request_body import Request, Served, complete_defaults, request_for
 from gpu_worker.engines.openai.responses import completion_of
 from tests.builders import a_question, an_answer
 from wire.codec import validation_error

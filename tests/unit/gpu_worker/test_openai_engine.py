@@ -22,7 +22,7 @@ from gpu_worker.engines.openai import client
 from gpu_worker.engines.openai.client import base_url_of
 from gpu_worker.engines.openai.engine import OpenAIEngine, OpenAIOptions
 from gpu_worker.engines.openai.faults import connection_problem
-from gpu_worker.engines.openai.retry import LONGEST_WAIT_S, retry_after_s
+from gpu_worker.engines.openai.retry_after import LONGEST_WAIT_S, retry_after_s
 from tests.builders import a_question
 from tests.eventually import until
 from tests.unit.scripted_server import DROPPED, MODEL, Asked, Reply, Script, ScriptedServer, a_text, an_error

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import pytest
 
 from gpu_worker.reports.rates import Rates, RateSample
-from gpu_worker.reports.report import Report
+from gpu_worker.reports.worker_report import Report
 from tests.builders import an_answer
 from wire.messages import Usage
 

@@ -8,7 +8,7 @@ from batcher.options import BatchLimits
 from batcher.packing import Waiting
 from batcher.stats import HandoverStats
 from gpu_worker.reports.counters import MOST_KINDS, Counts
-from gpu_worker.reports.report import Report
+from gpu_worker.reports.worker_report import Report
 from tests.builders import an_answer
 from wire.histogram import Histogram
 from wire.messages import WIRE_VERSION, ErrorDetail, Failure

@@ -7,10 +7,10 @@ import itertools
 
 import pytest
 
-from gpu_worker.answering import RetryPolicy, answer
 from gpu_worker.engines.engine import Completion, Refusal
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.options import WorkerOptions
+from gpu_worker.outcome import RetryPolicy, answer
 from tests.builders import a_question
 from tests.unit.stepped_time import run_stepped
 from wire.clock import ServerClock

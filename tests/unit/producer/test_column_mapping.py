@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producer.questions.column_mapping import Shape
-from producer.questions.parser import Invalid, ParsedQuestion, QuestionParser
+from producer.questions.question_parser import Invalid, ParsedQuestion, QuestionParser
 from producer.questions.templates import PromptTemplate
 from wire.errors import UsageError
 

@@ -31,8 +31,8 @@ from producer.answers.exporter import ensure_writable, export
 from producer.questions import stdin_spool
 from producer.questions.checked import ReadingLimits
 from producer.questions.compression import zstd_for
-from producer.questions.parser import Invalid, ParsedQuestion
 from producer.questions.question_file import read_questions
+from producer.questions.question_parser import Invalid, ParsedQuestion
 from tests.builders import a_source, an_answer
 from wire.errors import UsageError
 from wire.messages import Answer, ErrorDetail, Failure, Usage

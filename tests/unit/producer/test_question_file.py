@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.questions.parser import Invalid, ParsedQuestion, QuestionParser
+from producer.questions.question_parser import Invalid, ParsedQuestion, QuestionParser
 from wire.messages import Question
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

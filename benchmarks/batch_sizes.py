@@ -14,7 +14,7 @@ from statistics import mean, median
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning import feed
 from batchfleet.tuning.helper import BenchFailedError
-from batchfleet.tuning.questions import write_questions
+from batchfleet.tuning.sample_questions import write_questions
 from batchfleet.tuning.table_report import Report, Table, from_to, middle
 from benchmarks.chart import Lines
 from benchmarks.rig import Rig, for_bench

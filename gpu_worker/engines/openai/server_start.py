@@ -10,7 +10,7 @@ from collections.abc import Callable
 from gpu_worker.engines.engine import EngineState
 from gpu_worker.engines.openai.client import FaultError, Server
 from gpu_worker.engines.openai.faults import MISSING, Blame, Fault, unusable_because
-from gpu_worker.engines.openai.requests import Served
+from gpu_worker.engines.openai.request_body import Served
 from wire.errors import EngineBootError, nearest
 from wire.messages import JsonObject
 

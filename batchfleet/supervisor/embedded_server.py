@@ -52,7 +52,7 @@ def find_server() -> str:
     raise UsageError(msg + "else install one, or give --redis URL")
 
 
-class PrivateRedis:
+class EmbeddedServer:
     """Keeps its data, with an append-only file, in `folder`; restarted on the same folder, it has everything again.
 
     Args:

@@ -15,7 +15,7 @@ import orjson
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning.helper import BenchFailedError, Helper, environment, write_config
-from batchfleet.tuning.questions import make_questions, texts_of
+from batchfleet.tuning.sample_questions import make_questions, texts_of
 from batchfleet.tuning.table_report import Report, Table, from_to, middle
 from benchmarks.chart import Lines
 from benchmarks.rig import Rig, for_bench

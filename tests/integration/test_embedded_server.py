@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from batchfleet.supervisor.private_server import SERVER_VARIABLE, PrivateRedis, find_server
+from batchfleet.supervisor.embedded_server import SERVER_VARIABLE, EmbeddedServer, find_server
 from wire.errors import QueueUnusableError, UsageError
 
 
@@ -66,7 +66,7 @@ def test_a_queue_that_another_server_has_written_is_named_as_such(monkeypatch: p
     script = f'#!/bin/sh\nwhile [ $# -gt 0 ]; do [ "$1" = --logfile ] && LOG=$2; shift; done\n{says}\n'
     monkeypatch.setenv(SERVER_VARIABLE, str(a_program(folder / "server", script)))
 
-    server = PrivateRedis(folder)
+    server = EmbeddedServer(folder)
     with pytest.raises(
         QueueUnusableError,
         match=f"cannot read the queue in {folder} .Can't handle RDB format version 99., .* {SERVER_VARIABLE}",

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Literal, Self, overload
 
 from batchfleet.client.answers import Answer, Failure
-from batchfleet.client.errors import Errors, check_errors, raise_if_failed
 from batchfleet.client.live_run import LiveRun
+from batchfleet.client.question_errors import Errors, check_errors, raise_if_failed
 from batchfleet.client.run_status import RunStatus
 
 FIRST_LOOK_S = 0.02

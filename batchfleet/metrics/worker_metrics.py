@@ -8,7 +8,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from batchfleet.metrics import names
-from gpu_worker.reports.report import Report
+from gpu_worker.reports.worker_report import Report
 
 STATES = ("booting", "standby", "running", "waiting", "draining", "dead", "unusable")
 

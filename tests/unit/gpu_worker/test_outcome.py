@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gpu_worker.answering import RetryPolicy, answer
 from gpu_worker.engines.engine import Completion, Refusal
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.heartbeat import Progress
+from gpu_worker.outcome import RetryPolicy, answer
 from tests.builders import a_question
 from wire.clock import ServerClock
 from wire.codec import decode_record, encode_record

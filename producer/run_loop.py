@@ -21,8 +21,9 @@ from producer.backlog import QuestionSource
 from producer.collector import Collector
 from producer.locate import whereabouts
 from producer.options import ProducerOptions
-from producer.retry import RetryUntilAvailable, StoppedError
+from producer.redis_outage import RetryUntilAvailable, StoppedError
 from producer.sender import RunBusyError, RunState, Sender
+from producer.settlement import Settlement
 from producer.submitter import RunPlan, Submitter
 from producer.withdrawals import Withdrawals
 from wire.address import RedisAddress
@@ -94,9 +95,8 @@ class RunLoop:
         self._error: BaseException | None = None
         self._is_open = False
         self._ended = False
-        self._acknowledged = b""
-        self._unsettled = 0
-        self._settle_at = self._renew_at = self._check_at = self._quiet_since = 0.0
+        self._settlement = Settlement(self._collector, sink, options.lease_s / 3)
+        self._settle_at = self._check_at = self._quiet_since = 0.0
         self._looked_stuck = False
 
     def open(self) -> RunState:
@@ -158,8 +158,7 @@ class RunLoop:
         """Let another producer have the run. What was accepted is still answered."""
         # What happened is more telling than that its aftermath failed too.
         with contextlib.suppress(FleetError, redis.RedisError, OSError), translated(self._address):
-            self._acknowledge()
-            self.withdrawals.tell()
+            self._settle()
             self._collector.release()
         self._client.close()
 
@@ -216,7 +215,7 @@ class RunLoop:
                 raise StoppedError
             if self._sink.has_room(WAIT_S):
                 self._receive()
-            if time.monotonic() >= self._settle_at or self._unsettled >= SETTLE_RECORDS:
+            if time.monotonic() >= self._settle_at or self._settlement.open_records >= SETTLE_RECORDS:
                 self._retry.persist(self._settle, self._look_around)
         self._end(None)
         self._settle_at_last()
@@ -238,37 +237,19 @@ class RunLoop:
             self._sink.put(new)
             for _, record in new:
                 self.withdrawals.end(record.index)
-        self._unsettled += len(entries)
+        self._settlement.open_records += len(entries)
 
     def _restart(self) -> None:
         """Read again from the oldest record that Redis has: it may have lost the news that some were handled."""
         self._submitter.read_again = False
         self._collector.restart()
-        self._acknowledged = b""
+        self._settlement.restart()
 
     def _settle(self) -> None:
-        self._acknowledge()
+        if self._settlement.settle():
+            self._submitter.room_came()
         self.withdrawals.tell()
         self._settle_at = time.monotonic() + WAIT_S
-
-    def _acknowledge(self) -> None:
-        """Let Redis drop what was handled, and renew our claim to the run.
-
-        Raises:
-            LeaseLostError: Another producer has taken the run over.
-        """
-        handled = self._sink.settle(self._collector.seen)
-        self._unsettled = 0
-        now = time.monotonic()
-        if handled == self._acknowledged and now < self._renew_at:
-            return
-        if handled:
-            self._collector.handled(handled)
-        self._collector.acknowledge()
-        self._renew_at = now + self._options.lease_s / 3
-        if handled != self._acknowledged:
-            self._acknowledged = handled
-            self._submitter.room_came()
 
     def _settle_at_last(self) -> None:
         """Let Redis forget the records, now that all are there.
