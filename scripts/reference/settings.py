@@ -14,7 +14,7 @@ from batchfleet.settings.setting_names import KeyPath
 HEAD = """\
 # Settings
 
-<!-- Written by `.venv/bin/python -m scripts.reference.settings >docs/configuration.md`. Edit scripts/reference/settings.py or batchfleet/settings/schema.py instead. -->
+<!-- Written by `.venv/bin/python -m scripts.reference.settings >docs/configuration.md`. Edit scripts/reference/settings.py or batchfleet/settings/sections/ instead. -->
 
 A setting can be given in four places. Each wins over those before it:
 
