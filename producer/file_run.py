@@ -149,10 +149,15 @@ class Runner:
             LeaseLostError: Another producer has taken the run over.
         """
         if self.tally.on_disk < self.tally.questions:
-            self._ask()
+            try:
+                self._ask()
+            except Exception as error:
+                self._answers.conclude(is_complete=isinstance(error, RunCancelledError))
+                raise
         else:
             # Whoever wrote the last line may have died before telling Redis.
             self._loop.forget_delivered()
+        self._answers.conclude(is_complete=True)
         self.tally.ended = time.monotonic()
         self._observe(self.tally)
         return self.tally

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from producer.answers.answers_file import AnswersFile
@@ -26,6 +26,9 @@ class FileRun:
         default_model: For questions that name none.
         fingerprint: What was asked, of which model, with which parameters, each part by itself so that a difference can
             be named.
+        begun_with: The fingerprint that the answers file has, where failed questions are asked again with other
+            parameters; empty for the same.
+        command: The command that asks this, to be kept for those that come back to it; empty if nobody will.
     """
 
     run: str
@@ -34,6 +37,8 @@ class FileRun:
     reading: ReadingLimits
     default_model: str
     fingerprint: dict[str, str]
+    begun_with: dict[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,9 @@ def take_stock(what: FileRun, answers: AnswersFile, tick: Tick = lambda _: None)
     about = {
         "ids": "as asked" if what.questions.shape.ids_as_asked else IDS_OF_ROWS,
         "marks": what.checked.marks.as_json(),
+        **({"command": what.command} if what.command else {}),
     }
-    answers.claim(what.run, what.fingerprint, about, lambda stored: _changed_row(what, stored))
+    answers.claim(what.run, what.begun_with or what.fingerprint, about, lambda stored: _changed_row(what, stored))
     tally = RunTally(what.checked.count)
     if not answers.size():
         return ResumeState(bytearray((what.checked.count + 7) // 8), tally)

@@ -7,8 +7,11 @@ from typing import Any
 import redis
 
 from batchfleet.runs.ledger import no_run
+from wire.address import RedisAddress
+from wire.connection import connect
 from wire.errors import UsageError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 # KEYS[1] string run:ID:producer, KEYS[2] hash run:ID, KEYS[3] zset runs, KEYS[4] set cancelled, then the other keys of
 #     the run; ARGV[1] run id.
@@ -25,6 +28,18 @@ local there = redis.call('UNLINK', KEYS[2])
 for i = 5, #KEYS do there = there + redis.call('UNLINK', KEYS[i]) end
 return {math.min(there, 1)}
 """
+
+
+def forget_if_there(address: RedisAddress, run: str) -> None:
+    """Delete all keys of a run, if Redis has it.
+
+    Raises:
+        UsageError: A producer collects it.
+    """
+    keys = Keys(address.namespace)
+    with translated(address), connect(address) as client:
+        if client.exists(keys.run(run)):
+            forget_run(client, keys, run)
 
 
 def forget_run(client: redis.Redis, keys: Keys, run: str) -> None:

@@ -17,6 +17,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "run": "the whole fleet on this machine, for one file",
         "submit": "ask a fleet that runs elsewhere",
     },
+    "retry": {"retry": "ask again what failed, with the command that asked it"},
     "convert": {"convert": "write answers in another format"},
     "score": {"score": "compare answers with the known answers"},
     "sweep": {"sweep": "the same questions under several settings, and how these compare"},

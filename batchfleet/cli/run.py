@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import sys
 from pathlib import Path
 
+from batchfleet.admin.forget import forget_if_there
 from batchfleet.admin.take_back import take_back
 from batchfleet.cli import convert, question_flags
 from batchfleet.cli.flags import (
@@ -21,6 +23,7 @@ from batchfleet.cli.flags import (
     positive,
     priority,
 )
+from batchfleet.cli.kept_command import kept_command
 from batchfleet.cli.standard_output import STDOUT, deliver, instead
 from batchfleet.runs import run_file
 from batchfleet.runs.resume_hint import command_again
@@ -28,6 +31,7 @@ from batchfleet.runs.run_request import RunRequest
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from wire.errors import UsageError
+from wire.failures import KINDS
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
@@ -79,9 +83,41 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-going", action="store_true", help=f"ask the others too if the first {run_file.ALIKE} all fail alike"
     )
+    _add_coming_back(parser)
     question_flags.add_flags(parser)
     add_json(parser, "print the summary as one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary on stderr")
+
+
+def _add_coming_back(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("coming back to answers", "See docs/runs.md.")
+    group.add_argument(
+        "--retry",
+        action="store_true",
+        help="ask again what failed and is retryable; its line stays until there is another",
+    )
+    group.add_argument(
+        "--kind",
+        metavar="A,B",
+        type=_kinds,
+        help="with --retry, ask these kinds of failures again instead, or `all` (docs/records.md lists them)",
+    )
+
+
+def _kinds(text: str) -> frozenset[str]:
+    kinds = frozenset(KINDS) if text == "all" else frozenset(name.strip() for name in text.split(",") if name.strip())
+    if unknown := sorted(kinds.difference(KINDS)):
+        near = difflib.get_close_matches(unknown[0], KINDS, 1)
+        msg = f"there is no kind of failure {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        raise argparse.ArgumentTypeError(msg)
+    return kinds
+
+
+def _retried(arguments: argparse.Namespace) -> frozenset[str] | None:
+    if arguments.kind is not None and not arguments.retry:
+        msg = "--kind says what --retry asks again; give --retry as well"
+        raise UsageError(msg)
+    return (arguments.kind or frozenset()) if arguments.retry else None
 
 
 def _run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -107,6 +143,9 @@ def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -
         skip_invalid=arguments.skip_invalid,
         keep_going=arguments.keep_going,
         take_back=take_back,
+        forget=forget_if_there,
+        retry=_retried(arguments),
+        command=kept_command(argv[1:], arguments),
         wait_for_room=not getattr(arguments, "no_wait", False),
         quiet=arguments.quiet,
         as_json=arguments.json,

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import redis
@@ -16,6 +17,7 @@ from batchfleet.runs.ledger import Ledger, read_ledger
 from batchfleet.runs.long_step import LongStep
 from batchfleet.runs.progress import ProgressView
 from batchfleet.runs.resume_hint import how_to_correct, how_to_go_on, to_do
+from batchfleet.runs.retry import opened_retry
 from batchfleet.runs.run_request import STDIN, RunRequest, prepare
 from batchfleet.runs.signals import Interruption
 from batchfleet.runs.summary import Outcome
@@ -51,6 +53,23 @@ def run_file(asking: RunRequest, settings: Settings, engine: str, workers: int) 
     Returns:
         The exit code: 0 every question answered, 1 some failed, 3 not finished, 130 interrupted.
     """
+    return _to_the_end(lambda: _run(asking, settings, engine, workers))
+
+
+def submit_file(asking: RunRequest, settings: Settings) -> int:
+    """`batchfleet submit`: one file, to a fleet that runs elsewhere. Returns the exit code, as `run_file`."""
+    return _to_the_end(lambda: _submit(asking, settings))
+
+
+def _to_the_end(attempt: Callable[[], int | None]) -> int:
+    """Failed questions are asked again once every question has its line, which may take an attempt of its own."""
+    code = None
+    while code is None:
+        code = attempt()
+    return code
+
+
+def _run(asking: RunRequest, settings: Settings, engine: str, workers: int) -> int | None:
     model = to_options.model_name(settings, engine)
     served = {model}
     if settings.redis.url:
@@ -62,8 +81,9 @@ def run_file(asking: RunRequest, settings: Settings, engine: str, workers: int) 
     with (
         AnswersFile(asking.to.journal, follows_link=asking.to.journal == asking.to.path) as answers,
         Interruption() as interruption,
+        opened_retry(what, answers, asking) as retry,
     ):
-        stock = _stock_of(what, answers, asking, interruption)
+        stock = retry.reopened(_stock_of(what, answers, asking, interruption), interruption)
         if stock.is_complete:
             # Not worth booting an engine for.
             return _report(asking, what, Outcome(what.run, what.default_model, stock.tally), interruption)
@@ -72,10 +92,11 @@ def run_file(asking: RunRequest, settings: Settings, engine: str, workers: int) 
             address = to_options.redis_address(settings, url=fleet.redis_url)
             fleet.wait_until_serving(address, view.say, interruption.check)
             options = _producer_options(asking, settings)
-            runner = Runner(what, stock, answers, address, options, observe=view.show, check_fleet=fleet.check)
+            retry.begin(address)
+            runner = Runner(what, stock, retry.target, address, options, observe=view.show, check_fleet=fleet.check)
             # A private queue ends with its fleet.
             kept_s = None if settings.redis.url is None else options.run_ttl_s
-            return _ask(runner, what, asking, address, view, interruption, kept_s)
+            return retry.code_of(_ask(runner, what, asking, address, view, interruption, kept_s))
 
 
 def _producer_options(asking: RunRequest, settings: Settings) -> ProducerOptions:
@@ -85,8 +106,7 @@ def _producer_options(asking: RunRequest, settings: Settings) -> ProducerOptions
     )
 
 
-def submit_file(asking: RunRequest, settings: Settings) -> int:
-    """`batchfleet submit`: one file, to a fleet that runs elsewhere. Returns the exit code, as `run_file`."""
+def _submit(asking: RunRequest, settings: Settings) -> int | None:
     address = to_options.redis_address(settings)
     with opened(address, may_evict=False):
         pass
@@ -96,14 +116,16 @@ def submit_file(asking: RunRequest, settings: Settings) -> int:
     with (
         AnswersFile(asking.to.journal, follows_link=asking.to.journal == asking.to.path) as answers,
         Interruption() as interruption,
+        opened_retry(what, answers, asking) as retry,
     ):
-        stock = _stock_of(what, answers, asking, interruption)
+        stock = retry.reopened(_stock_of(what, answers, asking, interruption), interruption)
         with ProgressView(quiet=asking.quiet) as view:
             if not stock.is_complete:
                 view.notice_unserved(UnservedNotice(what, served_models(address), time.monotonic()))
             options = _producer_options(asking, settings)
-            runner = Runner(what, stock, answers, address, options, observe=view.show)
-            return _ask(runner, what, asking, address, view, interruption, options.run_ttl_s)
+            retry.begin(address)
+            runner = Runner(what, stock, retry.target, address, options, observe=view.show)
+            return retry.code_of(_ask(runner, what, asking, address, view, interruption, options.run_ttl_s))
 
 
 def _stock_of(what: FileRun, answers: AnswersFile, asking: RunRequest, interruption: Interruption) -> ResumeState:

@@ -50,7 +50,10 @@ class RunRequest:
         is_piped: The answers go on to standard output, and the file goes.
         take_back: Makes Redis forget a run, given where it is, its id and how long a run is kept; returns whether it is
             gone.
+        forget: Makes Redis forget a run that nobody collects, given where it is and its id.
         priority: Of the questions that bring none.
+        retry: The kinds of failures that are asked again, empty for all that are retryable; None to ask none of them.
+        command: The command that was given, as it may be kept beside the answers.
         again: The command that was given, for whoever stops it and wants to continue.
     """
 
@@ -63,6 +66,9 @@ class RunRequest:
     quiet: bool = False
     as_json: bool = False
     take_back: Callable[[RedisAddress, str, float], bool] = lambda *_: False
+    forget: Callable[[RedisAddress, str], None] = lambda *_: None
+    retry: frozenset[str] | None = None
+    command: tuple[str, ...] = ()
     again: str = "the same command"
     priority: int = 0
     shape: Shape = AS_IT_STANDS
@@ -112,7 +118,16 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
         asking.run
         or f"run-{hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()}"
     )
-    return FileRun(run, source, checked, limits, model, fingerprint)
+    return _as_begun(FileRun(run, source, checked, limits, model, fingerprint, command=asking.command), asking)
+
+
+def _as_begun(what: FileRun, asking: RunRequest) -> FileRun:
+    """What is asked again belongs to the run that it failed in, also if other parameters are to help it."""
+    about = stored_about(asking.to.journal)
+    parameters = about.get("fingerprint", {}).get("parameters")
+    if asking.retry is None or parameters in (None, what.fingerprint["parameters"]):
+        return what
+    return replace(what, run=str(about.get("run")), begun_with={**what.fingerprint, "parameters": parameters})
 
 
 def _files(asking: RunRequest, settings: Settings) -> tuple[Path, ...]:

@@ -35,11 +35,12 @@ ANSWER_FIELDS = {
 """Field of an answer line -> what it holds, for people, in Markdown."""
 
 
-def id_and_status(line: bytes) -> tuple[str, str] | None:
-    with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
-        fields = orjson.loads(line)
-        if isinstance(fields["id"], str):
-            return fields["id"], fields["status"]
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None if it is no answer line."""
+    with contextlib.suppress(orjson.JSONDecodeError):
+        found = orjson.loads(line)
+        if isinstance(found, dict) and isinstance(found.get("id"), str) and "status" in found:
+            return found
     return None
 
 

@@ -8,16 +8,16 @@ import itertools
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import orjson
 
-from producer.answers.answer_line import answer_line, id_and_status
+from producer.answers.answer_line import answer_line, parse_line
 from producer.answers.sidecar import MAX_SIDECAR_BYTES, difference, parse_sidecar
-from producer.scratch_file import open_new
+from producer.scratch_file import open_new, sync_folder, write_beside
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
 
@@ -47,12 +47,13 @@ class AnswersFile:
 
     def __init__(self, path: Path, *, follows_link: bool = True) -> None:
         self.path = path
-        self._sidecar = path.with_name(path.name + ".run")
+        self.sidecar = path.with_name(path.name + ".run")
+        self._replaced: list[int] = []
         self._file = self._opened(path, os.O_APPEND | (0 if follows_link else os.O_NOFOLLOW))
         try:
             # Both: one file may have several names, each with a sidecar of its own.
             self._hold(self._file)
-            self._lock = self._opened(self._sidecar, os.O_NOFOLLOW)
+            self._lock = self._opened(self.sidecar, os.O_NOFOLLOW)
             self._hold(self._lock)
         except BaseException:
             os.close(self._file)
@@ -65,8 +66,8 @@ class AnswersFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # Closing the descriptor releases the lock.
-        os.close(self._file)
-        os.close(self._lock)
+        for file in (self._file, self._lock, *self._replaced):
+            os.close(file)
 
     def claim(
         self, run: str, fingerprint: dict[str, str], about: dict[str, Any], changed_row: Callable[[dict[str, Any]], str]
@@ -80,7 +81,7 @@ class AnswersFile:
         Raises:
             UsageError: It holds answers of another run, or of this run made of something else; or the disk is full.
         """
-        stored = self._stored()
+        stored = self.stored()
         is_ours = stored is not None and (stored.get("run"), stored.get("fingerprint")) == (run, fingerprint)
         if is_ours:
             self._end_torn_line()
@@ -89,7 +90,7 @@ class AnswersFile:
             stored = None
         elif stored is None:
             msg = (
-                f"{self.path} has lines already, and no {self._sidecar.name} says of which run; move it away, or "
+                f"{self.path} has lines already, and no {self.sidecar.name} says of which run; move it away, or "
                 "choose another -o"
             )
             raise UsageError(msg)
@@ -108,27 +109,63 @@ class AnswersFile:
                 os.pwrite(self._lock, what[written:], written)
             os.fsync(self._lock)
         except OSError as error:
-            msg = f"cannot write to {self._sidecar}: {error.strerror}; make room and give the same command again"
+            msg = f"cannot write to {self.sidecar}: {error.strerror}; make room and give the same command again"
             raise OutputFullError(msg) from None
+
+    def forget_run(self) -> None:
+        """Let it be of no run."""
+        os.ftruncate(self._lock, 0)
 
     def size(self) -> int:
         """Bytes in the file."""
         return os.fstat(self._file).st_size
 
     def ids(self) -> Iterator[tuple[str, bool]]:
-        """The request ids in the file, in its order, each with whether it was answered.
+        """The request ids in the file, in its order, each with whether it was answered."""
+        return ((fields["id"], fields["status"] == "answered") for _, _, fields in self.lines())
+
+    def lines(self) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
+        """All lines: the byte at which each begins, how it stands there, and what it says.
 
         Blank lines, as editors leave them, are none.
+
+        Raises:
+            UsageError: One is no answer line.
         """
+        start = 0
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                found = id_and_status(line.removeprefix(BOM))
-                if found is None:
+                fields = parse_line(line.removeprefix(BOM)) if line.strip() else None
+                if fields is not None:
+                    yield start, line, fields
+                elif line.strip():
                     msg = f"{self.path}:{number}: not an answer line; mend or move the file, or choose another -o"
                     raise UsageError(msg)
-                yield found[0], found[1] == "answered"
+                start += len(line)
+
+    def replace_lines(self, lines: Iterable[bytes]) -> None:
+        """Put other lines in the place of all that are there, in one step.
+
+        Raises:
+            OutputFullError: The disk is full, or fails; all is as it was.
+        """
+        # Through a link: it is the file behind it that holds the answers.
+        path = self.path.resolve()
+        try:
+            scratch = write_beside(path, lines, os.fstat(self._file).st_mode)
+            held = self._opened(scratch, os.O_APPEND | os.O_NOFOLLOW)
+            self._hold(held)
+            scratch.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            msg = f"cannot write to {self.path}: {error.strerror}; make room and give the same command again"
+            raise OutputFullError(msg) from None
+        # The lock on the file that had the name goes with this process: who has opened that must not get it.
+        self._replaced.append(self._file)
+        self._file = held
+
+    def conclude(self, *, is_complete: bool) -> None:
+        """No more is written for now; `is_complete`: nor ever will be. There is nothing to do: all is in its place."""
 
     def lines_of(self, request_id: str) -> list[int]:
         """The numbers of the lines that bear an id; two at most."""
@@ -136,7 +173,7 @@ class AnswersFile:
             found = (
                 number
                 for number, line in enumerate(lines, 1)
-                if (id_and_status(line.removeprefix(BOM)) or ("",))[0] == request_id
+                if (parse_line(line.removeprefix(BOM)) or {}).get("id") == request_id
             )
             return list(itertools.islice(found, 2))
 
@@ -206,8 +243,8 @@ class AnswersFile:
                 ours.seek(0)
                 shutil.copyfileobj(ours, file)
                 os.fsync(file.fileno())
-            if not self._sidecar.exists():
-                with open_new(self._sidecar) as file:
+            if not self.sidecar.exists():
+                with open_new(self.sidecar) as file:
                     file.write(os.pread(self._lock, os.fstat(self._lock).st_size, 0))
         except OSError as error:
             return f"{what}, and they could not be kept ({error.strerror})"
@@ -238,7 +275,8 @@ class AnswersFile:
             msg = f"another batchfleet process is writing {self.path}; wait for it, or choose another -o"
             raise UsageError(msg) from None
 
-    def _stored(self) -> dict[str, Any] | None:
+    def stored(self) -> dict[str, Any] | None:
+        """What is known of the run that the file is of; None if nothing is."""
         return parse_sidecar(os.pread(self._lock, MAX_SIDECAR_BYTES, 0))
 
     def _end_torn_line(self) -> None:
@@ -255,7 +293,7 @@ class AnswersFile:
                 break
             end = start
         if end < size:
-            if id_and_status(os.pread(self._file, size - end, end)):
+            if parse_line(os.pread(self._file, size - end, end)):
                 os.write(self._file, b"\n")
             else:
                 os.ftruncate(self._file, end)
