@@ -64,7 +64,8 @@ class ClaimLoop:
         while not self._stopping.is_set():
             # Before the look at what is in flight: what changes from now on ends the waiting below.
             self._changed.clear()
-            if self._has_enough():
+            full = self._report.in_flight >= self._report.capacity or self._publisher.is_behind
+            if full or self._engine.state.kind != "ready" or (self._isolating.is_set() and self._report.in_flight > 0):
                 await self._changed.wait()
                 continue
             try:
@@ -72,7 +73,14 @@ class ClaimLoop:
                     if self._isolating.is_set():
                         await self._take_isolated()
                         continue
-                    await self._take_waiting()
+                    room = min(self._report.max_num_seqs, self._report.capacity) - self._report.in_flight
+                    batches = await self._intake.claim(room)
+                    for batch in batches:
+                        self._in_flight.begin(batch)
+                    if not batches and room > 0:
+                        await self._wait_for_batch()
+                    elif not batches:
+                        await self._changed.wait()
                 backoff.reset()
             except QueueUnavailableError as error:
                 pause_s = backoff.next_s()
@@ -87,20 +95,6 @@ class ClaimLoop:
             self._changed.set()
         else:
             self._isolating.clear()
-
-    def _has_enough(self) -> bool:
-        full = self._report.in_flight >= self._report.capacity or self._publisher.is_behind
-        return full or self._engine.state.kind != "ready" or (self._isolating.is_set() and self._report.in_flight > 0)
-
-    async def _take_waiting(self) -> None:
-        room = min(self._report.max_num_seqs, self._report.capacity) - self._report.in_flight
-        batches = await self._intake.claim(room)
-        for batch in batches:
-            self._in_flight.begin(batch)
-        if not batches and room > 0:
-            await self._wait_for_batch()
-        elif not batches:
-            await self._changed.wait()
 
     async def _take_isolated(self) -> None:
         """Take one batch that may kill the engine, now that nothing else is in it."""

@@ -128,7 +128,14 @@ class Publisher:
             if (left_s := not_before - time.monotonic()) > 0 and len(self._records) < AT_ONCE and self._more_comes():
                 await asyncio.sleep(left_s)
             not_before = time.monotonic() + GATHER_S
-            records = self._take()
+            # What goes in one call: at least one record, if there is any.
+            was_behind = self.is_behind
+            count = _how_many(self._records)
+            taken, self._records = self._records[:count], self._records[count:]
+            self._bytes -= sum(written.size for written in taken)
+            if was_behind and not self.is_behind:
+                self._tell_caught_up()
+            records = taken
             # A batch may end only after its last record; those are still to come if not all records fit.
             self._ending, self._finished = ([], self._finished) if self._records else (self._finished, [])
             await self._write_until_done(records, self._ending)
@@ -136,16 +143,6 @@ class Publisher:
             if not self._records and not self._finished:
                 self._something.clear()
                 self._nothing.set()
-
-    def _take(self) -> list[Written]:
-        """What goes in one call: at least one record, if there is any."""
-        was_behind = self.is_behind
-        count = _how_many(self._records)
-        taken, self._records = self._records[:count], self._records[count:]
-        self._bytes -= sum(written.size for written in taken)
-        if was_behind and not self.is_behind:
-            self._tell_caught_up()
-        return taken
 
     def _stir(self) -> None:
         self._nothing.clear()

@@ -71,7 +71,8 @@ class RunTally:
                 self.latencies.append(record.latency_s)
             self.answered += 1
             self.finish_reasons[record.finish_reason] += 1
-            self.empty += _is_empty(record)
+            # Whether there is neither a text nor what a model may give in place of one.
+            self.empty += not any(record.texts or [record.text]) and INSTEAD_OF_TEXT.isdisjoint(record.details or ())
             self.prompt_tokens += record.usage.prompt_tokens
             self.completion_tokens += record.usage.completion_tokens
         else:
@@ -84,8 +85,3 @@ class RunTally:
         self.failed -= sum(self.kinds.values())
         self.answered -= sum(self.finish_reasons.values())
         self.on_disk = self.resumed
-
-
-def _is_empty(answer: Answer) -> bool:
-    """Whether there is neither a text nor what a model may give in place of one."""
-    return not any(answer.texts or [answer.text]) and INSTEAD_OF_TEXT.isdisjoint(answer.details or ())

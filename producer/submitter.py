@@ -153,7 +153,10 @@ class Submitter:
             self._room.wait(self._pause.next_s())
             self._room.clear()
         elif self._source.is_over:
-            self._say_all_is_sent()
+            if not self.all_sent.is_set():
+                if self._plan.questions == OPEN_END:
+                    self._retry.persist(lambda: self._sender.end(self._source.position))
+                self.all_sent.set()
             if outcome == "nothing":
                 # Until the last record has come: Redis may lose what it has accepted.
                 self._again.wait(WAIT_S)
@@ -184,9 +187,3 @@ class Submitter:
         self.no_room = sent.outcome == "window"
         self._say(self._plan.full_window if self.no_room else sent.detail)
         return sent.outcome
-
-    def _say_all_is_sent(self) -> None:
-        if not self.all_sent.is_set():
-            if self._plan.questions == OPEN_END:
-                self._retry.persist(lambda: self._sender.end(self._source.position))
-            self.all_sent.set()

@@ -76,7 +76,11 @@ class Mender:
         # The dead letters first: whatever else is moved aside needs a letter there.
         self._look_at([self._keys.dead.encode()])
         self._look_at(dict.fromkeys([*names, *(name.encode() for name in RQ_SETS)]))
-        self._look_at_queues()
+        members: Any = self._client.srandmember(self._keys.queues, AT_ONCE)
+        streams = [self._keys.questions_prefix.encode() + member for member in members]
+        gone = self._forget_queues(keys=[self._keys.queues, *streams], args=members) if members else 0
+        if gone:
+            log.warning("dropped %d names in %s that are no streams of questions", gone, self._keys.queues)
 
     def search(self) -> None:
         """Look at all keys."""
@@ -120,13 +124,6 @@ class Mender:
                     raise value
             elif wrong := wrong_in(name, value):
                 self._move(name, wrong, "")
-
-    def _look_at_queues(self) -> None:
-        members: Any = self._client.srandmember(self._keys.queues, AT_ONCE)
-        streams = [self._keys.questions_prefix.encode() + member for member in members]
-        gone = self._forget_queues(keys=[self._keys.queues, *streams], args=members) if members else 0
-        if gone:
-            log.warning("dropped %d names in %s that are no streams of questions", gone, self._keys.queues)
 
     def _look(self, name: str) -> _Look | None:
         """How to ask for what is in a key, and how to tell what is wrong with it; None where anything may be in it."""

@@ -73,21 +73,18 @@ class AsyncRun:
         while True:
             # What was taken before is handled now: `take` says so, and it comes before any wait.
             self._live.outbox.acknowledge()
-            await self._until_ready(timeout_s)
+            outbox = self._live.outbox
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while not outbox.is_ready:
+                        await self._changed.wait()
+            except TimeoutError:
+                msg = f"no answer within {timeout_s:g} s; the run continues"
+                raise TimeoutError(msg) from None
             result = self._live.outbox.take(0)
             if result is None:
                 return
             yield raise_if_failed(result, errors)
-
-    async def _until_ready(self, timeout_s: float | None) -> None:
-        outbox = self._live.outbox
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not outbox.is_ready:
-                    await self._changed.wait()
-        except TimeoutError:
-            msg = f"no answer within {timeout_s:g} s; the run continues"
-            raise TimeoutError(msg) from None
 
     async def wait(self, timeout_s: float | None = None) -> RunStatus:
         """As `Run.wait`."""

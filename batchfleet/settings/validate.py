@@ -35,7 +35,13 @@ def checked(given: Mapping[KeyPath, GivenValue], problems: Sequence[Problem] = (
     """
     found = list(problems)
     try:
-        settings = Settings.model_validate(_nested(given))
+        root: dict[str, Any] = {}
+        for path, (value, _) in given.items():
+            section = root
+            for name in path[:-1]:
+                section = section.setdefault(name, {})
+            section[path[-1]] = value
+        settings = Settings.model_validate(root)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         found += _wrong_values(details, given)
@@ -45,16 +51,6 @@ def checked(given: Mapping[KeyPath, GivenValue], problems: Sequence[Problem] = (
     if found:
         raise UsageError(_told(found)) from None
     return settings
-
-
-def _nested(given: Mapping[KeyPath, GivenValue]) -> dict[str, object]:
-    root: dict[str, Any] = {}
-    for path, (value, _) in given.items():
-        section = root
-        for name in path[:-1]:
-            section = section.setdefault(name, {})
-        section[path[-1]] = value
-    return root
 
 
 def _told(problems: Sequence[Problem]) -> str:

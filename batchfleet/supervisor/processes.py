@@ -91,24 +91,21 @@ class Supervised:
         if code is None:
             return
         if self._restart_at is None:
-            self._plan_restart(code)
+            if time.monotonic() - self._started > STEADY_S:
+                self._failures = 0
+            self._failures += 1
+            if code == NO_USE or self._failures > MOST_FAILURES:
+                times = f", {self._failures} times in a row" if self._failures > 1 else ""
+                msg = f"{self.name} {_ending(code)}{times}:\n{last_lines(self.log_file)}"
+                raise ChildRefusedError(msg) if code == NO_USE else ChildGaveUpError(msg)
+            wait_s = pause_s(self._failures, first_s=FIRST_BACKOFF_S, longest_s=LONGEST_BACKOFF_S)
+            log.warning("%s %s; restarting it in %.1f s", self.name, _ending(code), wait_s)
+            self._restart_at = time.monotonic() + wait_s
         elif time.monotonic() >= self._restart_at:
             self._restart_at = None
             self._started = time.monotonic()
             self.restarts += 1
             self.process = self._start()
-
-    def _plan_restart(self, code: int) -> None:
-        if time.monotonic() - self._started > STEADY_S:
-            self._failures = 0
-        self._failures += 1
-        if code == NO_USE or self._failures > MOST_FAILURES:
-            times = f", {self._failures} times in a row" if self._failures > 1 else ""
-            msg = f"{self.name} {_ending(code)}{times}:\n{last_lines(self.log_file)}"
-            raise ChildRefusedError(msg) if code == NO_USE else ChildGaveUpError(msg)
-        wait_s = pause_s(self._failures, first_s=FIRST_BACKOFF_S, longest_s=LONGEST_BACKOFF_S)
-        log.warning("%s %s; restarting it in %.1f s", self.name, _ending(code), wait_s)
-        self._restart_at = time.monotonic() + wait_s
 
 
 def send_sigterm(processes: Sequence[subprocess.Popen[bytes]]) -> None:

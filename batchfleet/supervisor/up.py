@@ -118,7 +118,11 @@ class _Keeper:
             while self._fleet.leaving:
                 time.sleep(LOOK_S)
                 self._look(client, post)
-            self._take_leave(post)
+            try:
+                with translated(self._address):
+                    post.leave()
+            except FleetError as error:
+                log.info("deregistration failed: %s", error)
 
     def _look(self, client: redis.Redis, post: HostReporter) -> None:
         self._fleet.check()
@@ -165,13 +169,6 @@ class _Keeper:
         if said != self._said:
             log.info("%s", said)
             self._said = said
-
-    def _take_leave(self, post: HostReporter) -> None:
-        try:
-            with translated(self._address):
-                post.leave()
-        except FleetError as error:
-            log.info("deregistration failed: %s", error)
 
 
 def _stop_on_signals(stopping: threading.Event, fleet: LocalFleet) -> None:

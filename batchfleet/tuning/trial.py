@@ -78,7 +78,10 @@ class Trial:
         """Answers/s and tokens/s of `window_s` seconds with a full engine; whatever is in flight then is dropped."""
         feeding_task = asyncio.create_task(self._feed())
         try:
-            await self._until_turned_over(MOST_WARM_UP * window_s)
+            deadline = time.monotonic() + (MOST_WARM_UP * window_s)
+            while self._seen.answered + self._seen.refused < self._capacity and time.monotonic() < deadline:
+                self._engine.check()
+                await asyncio.sleep(0.05)
             before, began = (self._seen.answered, self._seen.tokens), time.monotonic()
             await asyncio.sleep(window_s)
             took_s = time.monotonic() - began
@@ -119,12 +122,6 @@ class Trial:
         else:
             self._seen.refused += 1
             self._seen.refusal = outcome.message
-
-    async def _until_turned_over(self, most_s: float) -> None:
-        deadline = time.monotonic() + most_s
-        while self._seen.answered + self._seen.refused < self._capacity and time.monotonic() < deadline:
-            self._engine.check()
-            await asyncio.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ def tune(plan: TuningPlan, settings: Settings, say: Callable[[str], None]) -> Tu
             raise BenchFailedError(msg)
         notes, tables = [_verdict(start, found, tried)], [_table("Tried", found, tried)]
         if plan.exhaustive:
-            whole = _measure_all(start, found, engines)
+            engines.unhurried()
+            whole = Tried({setting: engines.measure(setting) for setting in grid(start, found)})
             notes.append(_compare(found, tried, whole, engines))
             tables.append(_table("Every combination", found, whole))
     parameters = {"engine": plan.engine, "budget_s": plan.budget_s, "window_s": plan.window_s}
@@ -171,9 +172,6 @@ class Engines:
                 self._engine, self._size = None, -1
                 return 0.0
             self._size = setting.max_num_seqs
-        return self._rate(setting)
-
-    def _rate(self, setting: Setting) -> float:
         if self._engine is None:
             return 0.0
         if self._cold:
@@ -216,11 +214,6 @@ class Engines:
         size = int(self._engine.wait_until_ready()["max_num_seqs"])
         self._boot_s = time.monotonic() - began
         return size
-
-
-def _measure_all(start: Setting, found: Setting, engines: Engines) -> Tried:
-    engines.unhurried()
-    return Tried({setting: engines.measure(setting) for setting in grid(start, found)})
 
 
 def _compare(found: Setting, tried: Tried, whole: Tried, engines: Engines) -> str:

@@ -166,17 +166,14 @@ class StubEngine:
         try:
             await sequence.finished
         except asyncio.CancelledError:
-            self._take_out(sequence)
+            if sequence.last_step is None:
+                self._queued.remove(sequence)
+            elif sequence.last_step == NEVER:
+                self._hanging -= 1
+            elif sequence in (running := self._running.get(sequence.last_step, set())):
+                running.remove(sequence)
+                self._moving -= 1
             raise
-
-    def _take_out(self, sequence: _Sequence) -> None:
-        if sequence.last_step is None:
-            self._queued.remove(sequence)
-        elif sequence.last_step == NEVER:
-            self._hanging -= 1
-        elif sequence in (running := self._running.get(sequence.last_step, set())):
-            running.remove(sequence)
-            self._moving -= 1
 
     async def _step_for_ever(self) -> None:
         """Schedule, run, hand out: as a real engine's core does, with sleep for the work."""
@@ -192,7 +189,12 @@ class StubEngine:
             # Steps keep to the clock: a late wake-up is made up for, as a GPU would not wait for the host either.
             next_step = max(next_step + self._options.step_s, loop.time())
             await asyncio.sleep(next_step - loop.time())
-            self._hand_out()
+            self._step += 1
+            self._progress += self._moving
+            for sequence in self._running.pop(self._step, ()):
+                self._moving -= 1
+                if not sequence.finished.done():
+                    sequence.finished.set_result(None)
 
     def _admit(self, sequence: _Sequence) -> None:
         if sequence.tokens == NEVER:
@@ -203,11 +205,3 @@ class StubEngine:
         sequence.last_step = self._step + max(1, sequence.tokens)
         self._running[sequence.last_step].add(sequence)
         self._moving += 1
-
-    def _hand_out(self) -> None:
-        self._step += 1
-        self._progress += self._moving
-        for sequence in self._running.pop(self._step, ()):
-            self._moving -= 1
-            if not sequence.finished.done():
-                sequence.finished.set_result(None)

@@ -39,7 +39,9 @@ class Announcement:
         while True:
             try:
                 with translated(self._address):
-                    asked = await self._make(report)
+                    fields = [part for pair in report.fields().items() for part in pair]
+                    ttl_ms = int(1000 * self._heartbeat_s * REPORT_LIVES_FOR_HEARTBEATS)
+                    asked = await self._announce(keys=self._keys, args=[self._worker, ttl_ms, *fields])
             except QueueUnavailableError as error:
                 log.warning("not reported: %s", error)
             else:
@@ -58,8 +60,3 @@ class Announcement:
                     await self._client.delete(*self._keys[1:])
         except (TimeoutError, QueueUnavailableError) as error:
             log.info("deregistration failed: %s", error or "timeout")
-
-    async def _make(self, report: Report) -> object:
-        fields = [part for pair in report.fields().items() for part in pair]
-        ttl_ms = int(1000 * self._heartbeat_s * REPORT_LIVES_FOR_HEARTBEATS)
-        return await self._announce(keys=self._keys, args=[self._worker, ttl_ms, *fields])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -22,7 +22,7 @@ from producer.answers.sidecar import stored_about
 from producer.questions import compression
 from producer.questions.duplicates import IdTable, id_table
 from producer.questions.entries import Unreadable
-from producer.questions.formats import Form, find_form, read_entries
+from producer.questions.formats import find_form, read_entries
 from producer.questions.question_parser import Invalid, ParsedQuestion, former_id, position_in
 from wire.errors import UsageError
 
@@ -65,21 +65,17 @@ def opened_lines(path: Path) -> Iterator[AnswerLines]:
         yield AnswerLines(path, path)
         return
     with tempfile.NamedTemporaryFile(prefix="batchfleet-answers-") as file:
-        _unpack(path, form, file)
+        try:
+            for number, entry in read_entries(path, MOST_ANSWER_BYTES, form):
+                place = f"{path}, {form.place} {number}"
+                if isinstance(entry, Unreadable):
+                    msg = f"{place}: {entry.reason}"
+                    raise UsageError(msg)
+                file.write(_normal(entry, place)[0])
+            file.flush()
+        except OSError as error:
+            raise _no_room(path, error) from None
         yield AnswerLines(path, Path(file.name))
-
-
-def _unpack(path: Path, form: Form, file: IO[bytes]) -> None:
-    try:
-        for number, entry in read_entries(path, MOST_ANSWER_BYTES, form):
-            place = f"{path}, {form.place} {number}"
-            if isinstance(entry, Unreadable):
-                msg = f"{place}: {entry.reason}"
-                raise UsageError(msg)
-            file.write(_normal(entry, place)[0])
-        file.flush()
-    except OSError as error:
-        raise _no_room(path, error) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +109,9 @@ class AnswerLines:
         """
         with id_table() as by_id, id_table() as by_index:
             for question in questions():
-                for request_id in _ids_of(question):
+                # Its id, and the one that an earlier version derived.
+                former = former_id(question) if isinstance(question, ParsedQuestion) else None
+                for request_id in {question.request_id, former or question.request_id}:
                     by_id.add(request_id, _QUESTION, question.index)
             for start, _, _, fields in self._located():
                 by_id.add(fields["id"], _LINE, start)
@@ -206,12 +204,6 @@ def _place_lines(by_id: IdTable, by_index: IdTable) -> Strays:
             if len(starts) > 1:
                 strays.repeated_id = request_id if strays.repeated_id is None else strays.repeated_id
     return strays
-
-
-def _ids_of(question: ParsedQuestion | Invalid) -> set[str]:
-    """Its id, and the one that an earlier version derived."""
-    former = former_id(question) if isinstance(question, ParsedQuestion) else None
-    return {question.request_id, former or question.request_id}
 
 
 def _normal(line: bytes, place: str) -> tuple[bytes, dict[str, Any]]:

@@ -28,24 +28,18 @@ def record_of(fields: object) -> dict[str, Any] | None:
     if isinstance(fields.get("custom_id"), str) and ("response" in fields or "error" in fields):
         return _from_openai(fields)
     if "error_kind" in fields or "prompt_tokens" in fields:
-        fields = _from_row(fields)
+        # The reverse of `columns.row_of`. In CSV an empty cell is nothing; only an answer's own texts are then empty
+        # ones.
+        flat = {name: _from_cell(fields.get(name), kind) for name, kind in COLUMNS.items()}
+        tokens = {name: flat.pop(name) or 0 for name in ("prompt_tokens", "completion_tokens")}
+        error = {name: flat.pop(f"error_{name}") for name in ("kind", "message", "retryable", "evidence")}
+        if flat["status"] == "failed":
+            flat["error"] = {name: value for name, value in error.items() if value is not None}
+        else:
+            flat |= {name: flat[name] or "" for name in ("text", "finish_reason", "model")}
+            flat["usage"] = tokens
+        fields = {name: value for name, value in flat.items() if value is not None}
     return fields if isinstance(fields.get("id"), str) and fields.get("status") in ("answered", "failed") else None
-
-
-def _from_row(row: dict[str, Any]) -> dict[str, Any]:
-    """The reverse of `columns.row_of`.
-
-    In CSV an empty cell is nothing; only an answer's own texts are then empty ones.
-    """
-    flat = {name: _from_cell(row.get(name), kind) for name, kind in COLUMNS.items()}
-    tokens = {name: flat.pop(name) or 0 for name in ("prompt_tokens", "completion_tokens")}
-    error = {name: flat.pop(f"error_{name}") for name in ("kind", "message", "retryable", "evidence")}
-    if flat["status"] == "failed":
-        flat["error"] = {name: value for name, value in error.items() if value is not None}
-    else:
-        flat |= {name: flat[name] or "" for name in ("text", "finish_reason", "model")}
-        flat["usage"] = tokens
-    return {name: value for name, value in flat.items() if value is not None}
 
 
 def _from_cell(value: Any, kind: ColumnType) -> Any:  # noqa: ANN401 (JSON)

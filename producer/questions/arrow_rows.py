@@ -51,20 +51,16 @@ def arrow_columns(path: Path, kind: Kind) -> tuple[str, ...]:
             missing.
     """
     if kind != "parquet":
-        _ensure_batches_fit(path, kind)
+        pyarrow = pyarrow_for(path)
+        with pyarrow.memory_map(str(path)) as source:
+            for number, sizes in enumerate(batch_sizes(pyarrow, source, is_file=kind == "arrow file"), 1):
+                _ensure_fits(f"{path}: batch {number}", *sizes, "batches")
     with _opened(path, kind) as (schema, _):
         names: list[str] = schema.names
         if twice := next((name for name in names if names.count(name) > 1), None):
             msg = f"{path}: two columns are named {twice!r}; give each a name of its own"
             raise UsageError(msg)
         return tuple(names)
-
-
-def _ensure_batches_fit(path: Path, kind: Kind) -> None:
-    pyarrow = pyarrow_for(path)
-    with pyarrow.memory_map(str(path)) as source:
-        for number, sizes in enumerate(batch_sizes(pyarrow, source, is_file=kind == "arrow file"), 1):
-            _ensure_fits(f"{path}: batch {number}", *sizes, "batches")
 
 
 def _ensure_fits(place: str, packed: int, unpacked: int, parts: str) -> None:

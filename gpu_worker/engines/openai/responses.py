@@ -38,7 +38,15 @@ def completion_of(response: Json, request: Request, served: Served) -> Completio
     details = _extras(messages, [reasoning for _, reasoning in read])
     reasons: list[JsonValue] = [str(choice.get("finish_reason") or "unknown") for choice in choices]
     details.update(_asked_for(response, choices, reasons, request))
-    usage = _usage(response.get("usage"))
+    counts = _object(response.get("usage"))
+    cached = _object(counts.get("prompt_tokens_details")).get("cached_tokens")
+    reasoning = _object(counts.get("completion_tokens_details")).get("reasoning_tokens")
+    usage = Usage(
+        prompt_tokens=_count(counts.get("prompt_tokens")) or 0,
+        completion_tokens=_count(counts.get("completion_tokens")) or 0,
+        cached_tokens=_count(cached),
+        reasoning_tokens=_count(reasoning),
+    )
     return Completion(texts, str(reasons[0]), usage, _params_used(request.params, usage, served), details or None)
 
 
@@ -105,18 +113,6 @@ def _params_used(params: JsonObject, usage: Usage, served: Served) -> JsonObject
         return params
     room = max(1, served.max_model_len - usage.prompt_tokens)
     return params if asked <= room else {**params, "max_tokens": room}
-
-
-def _usage(usage: Json) -> Usage:
-    counts = _object(usage)
-    cached = _object(counts.get("prompt_tokens_details")).get("cached_tokens")
-    reasoning = _object(counts.get("completion_tokens_details")).get("reasoning_tokens")
-    return Usage(
-        prompt_tokens=_count(counts.get("prompt_tokens")) or 0,
-        completion_tokens=_count(counts.get("completion_tokens")) or 0,
-        cached_tokens=_count(cached),
-        reasoning_tokens=_count(reasoning),
-    )
 
 
 def _count(value: Json) -> int | None:

@@ -66,7 +66,12 @@ class RequestWindow:
         if self._ceiling is None or self.size < self._ceiling:
             self._grow(1, now)
         elif self._answers >= self._patience * self.size and self.size < self._maximum:
-            self._raise_ceiling(now)
+            if self._step > 1:
+                # The step before held: the server takes more than it did.
+                self._patience = SHORTEST_PATIENCE
+            self._ceiling = min((self._ceiling or self.size) + self._step, self._maximum)
+            self._step *= 2
+            self._grow(1, now)
 
     def refused(self, now: float, *, sent_at: float, open_then: int) -> None:
         """A request was refused as one too many; the arguments are those of `answered`."""
@@ -84,14 +89,6 @@ class RequestWindow:
         """To be called about every second: answers may take minutes, refusals do not."""
         if is_full and self._ceiling is None and now - self._grown_at >= QUIET_S:
             self._grow(max(1, int(self.size * QUIET_GROWTH)), now)
-
-    def _raise_ceiling(self, now: float) -> None:
-        if self._step > 1:
-            # The step before held: the server takes more than it did.
-            self._patience = SHORTEST_PATIENCE
-        self._ceiling = min((self._ceiling or self.size) + self._step, self._maximum)
-        self._step *= 2
-        self._grow(1, now)
 
     def _grow(self, by: int, now: float) -> None:
         size = min(self.size + by, self._maximum if self._ceiling is None else self._ceiling)

@@ -96,11 +96,12 @@ async def _built(options: VllmOptions, serving: Serving, output: OutputTee, over
                 raise _TooLongError
             await asyncio.wait({building}, timeout=min(PROGRESS_EVERY_S, left_s))
             if not building.done():
+                lines = last_words(_lines(output))
                 log.info(
                     "vLLM still starting, %.0f of at most %g s: %s",
                     time.monotonic() - started,
                     options.startup_timeout_s,
-                    _heard(output),
+                    lines[-1][:200] if lines else "nothing heard yet",
                 )
     finally:
         building.cancel()
@@ -155,11 +156,6 @@ async def _clean_up(older: set[Process], output: OutputTee, over: threading.Even
     # Once more: it may just have been about to start one.
     await asyncio.to_thread(end)
     await asyncio.to_thread(output.settle, SETTLE_S)
-
-
-def _heard(output: OutputTee) -> str:
-    lines = last_words(_lines(output))
-    return lines[-1][:200] if lines else "nothing heard yet"
 
 
 def _too_long(options: VllmOptions, heard: list[str]) -> str:

@@ -69,17 +69,14 @@ class OutputTee:
     def _pass_on(self, source: int, target: int) -> None:
         # Ends by itself when the last process that holds the other end is gone.
         while data := os.read(source, _CHUNK_BYTES):
-            self._remember(data)
+            with self._lock:
+                *whole, self._unfinished = (self._unfinished + data).split(b"\n")
+                # A process that never ends its line must not fill our memory.
+                self._unfinished = self._unfinished[-_CHUNK_BYTES:]
+                self._lines.extend(line.decode(errors="replace").rstrip("\r") for line in whole)
             _write(target, data)
         os.close(source)
         os.close(target)
-
-    def _remember(self, data: bytes) -> None:
-        with self._lock:
-            *whole, self._unfinished = (self._unfinished + data).split(b"\n")
-            # A process that never ends its line must not fill our memory.
-            self._unfinished = self._unfinished[-_CHUNK_BYTES:]
-            self._lines.extend(line.decode(errors="replace").rstrip("\r") for line in whole)
 
 
 def _flush() -> None:
