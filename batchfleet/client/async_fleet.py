@@ -97,15 +97,6 @@ class AsyncFleet:
         question: QuestionLike,
         *,
         params: Mapping[str, Any] = _NONE,
-        errors: Literal["return"],
-        timeout_s: float | None = None,
-    ) -> Answer | Failure: ...
-    @overload
-    async def ask(
-        self,
-        question: QuestionLike,
-        *,
-        params: Mapping[str, Any] = _NONE,
         errors: Errors,
         timeout_s: float | None = None,
     ) -> Answer | Failure: ...
@@ -153,11 +144,6 @@ class AsyncFleet:
         self, questions: Questions, *, run: str | None = None, params: Mapping[str, Any] = _NONE,
         errors: Literal["raise"] = "raise", timeout_s: float | None = None, window: int | None = None,
     ) -> AsyncIterator[Answer]: ...  # fmt: skip
-    @overload
-    def answer(
-        self, questions: Questions, *, run: str | None = None, params: Mapping[str, Any] = _NONE,
-        errors: Literal["return"], timeout_s: float | None = None, window: int | None = None,
-    ) -> AsyncIterator[Answer | Failure]: ...  # fmt: skip
     @overload
     def answer(
         self, questions: Questions, *, run: str | None = None, params: Mapping[str, Any] = _NONE,

@@ -59,10 +59,6 @@ class AsyncRun:
         self, *, errors: Literal["raise"] = "raise", timeout_s: float | None = None
     ) -> AsyncIterator[Answer]: ...
     @overload
-    def results(
-        self, *, errors: Literal["return"], timeout_s: float | None = None
-    ) -> AsyncIterator[Answer | Failure]: ...
-    @overload
     def results(self, *, errors: Errors, timeout_s: float | None = None) -> AsyncIterator[Answer | Failure]: ...
     async def results(
         self, *, errors: Errors = "raise", timeout_s: float | None = None

@@ -116,15 +116,6 @@ class Fleet:
         question: QuestionLike,
         *,
         params: Mapping[str, Any] = _NONE,
-        errors: Literal["return"],
-        timeout_s: float | None = None,
-    ) -> Answer | Failure: ...
-    @overload
-    def ask(
-        self,
-        question: QuestionLike,
-        *,
-        params: Mapping[str, Any] = _NONE,
         errors: Errors,
         timeout_s: float | None = None,
     ) -> Answer | Failure: ...
@@ -165,11 +156,6 @@ class Fleet:
         self, questions: Iterable[QuestionLike], *, run: str | None = None, params: Mapping[str, Any] = _NONE,
         errors: Literal["raise"] = "raise", timeout_s: float | None = None, window: int | None = None,
     ) -> Iterator[Answer]: ...  # fmt: skip
-    @overload
-    def answer(
-        self, questions: Iterable[QuestionLike], *, run: str | None = None, params: Mapping[str, Any] = _NONE,
-        errors: Literal["return"], timeout_s: float | None = None, window: int | None = None,
-    ) -> Iterator[Answer | Failure]: ...  # fmt: skip
     @overload
     def answer(
         self, questions: Iterable[QuestionLike], *, run: str | None = None, params: Mapping[str, Any] = _NONE,
