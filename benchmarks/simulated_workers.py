@@ -18,6 +18,7 @@ from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.supervisor.services import collect_garbage_rarely
 from batchfleet.tuning import helper
+from gpu_worker.engines.build import build_engine
 from gpu_worker.worker import GpuWorker
 
 
@@ -35,7 +36,9 @@ def main() -> int:
 
 async def _serve(settings: Settings, count: int) -> None:
     address, options = to_options.redis_address(settings), to_options.worker_options(settings)
-    workers = [GpuWorker(address, to_options.build_engine(settings, "stub"), options) for _ in range(count)]
+    workers = [
+        GpuWorker(address, build_engine(to_options.engine_options(settings, "stub")), options) for _ in range(count)
+    ]
 
     def stop() -> None:
         for worker in workers:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from batcher.options import BatcherOptions, BatchLimits
 from batchfleet.settings.redis_address import redis_address as redis_address  # noqa: PLC0414 (callers find all of this here)
 from batchfleet.settings.schema import Settings
-from gpu_worker.engines.stub import StubEngine, StubOptions
+from gpu_worker.engines.build import EngineOptions
+from gpu_worker.engines.openai.options import OpenAIOptions
+from gpu_worker.engines.stub import StubOptions
 from gpu_worker.engines.vllm.arguments import VllmOptions
 from gpu_worker.options import WorkerOptions
 from producer.options import ProducerOptions
 from producer.questions.checked import ReadingLimits
 from wire.errors import UsageError
-
-if TYPE_CHECKING:
-    from gpu_worker.engines.engine import Engine
 
 STUB_MODEL = "stub"
 
@@ -126,37 +124,33 @@ def model_name(settings: Settings, engine: str) -> str:
     return name
 
 
-def build_engine(settings: Settings, kind: str) -> Engine:
-    """Make the engine, not yet started.
+def engine_options(settings: Settings, kind: str) -> EngineOptions:
+    """What the engine is told.
 
-    Imports what it needs only here, so that the stub runs where vLLM is not installed.
+    Raises:
+        UsageError: Nothing says which model, or which server.
     """
-    generator = settings.model.generator_settings
-    defaults = generator.sampling_defaults
     model = model_name(settings, kind)
+    if kind == "vllm":
+        return vllm_options(settings, model)
+    generator = settings.model.generator_settings
     if kind == "stub":
-        stub = settings.stub
-        return StubEngine(
-            StubOptions(
-                model=model,
-                max_num_seqs=stub.max_num_seqs,
-                step_s=stub.step_s,
-                min_tokens=stub.min_tokens,
-                max_tokens=stub.max_tokens,
-                sampling_defaults=defaults,
-                refuse_on=stub.refuse_on,
-                crash_on=stub.crash_on,
-                hang_on=stub.hang_on,
-            )
-        )
-    return _vllm(settings, model) if kind == "vllm" else _openai(settings, model)
-
-
-def _vllm(settings: Settings, model: str) -> Engine:
-    # Imported only where it is used: it looks for vLLM, which is not installed everywhere.
-    from gpu_worker.engines.vllm.engine import VllmEngine  # noqa: PLC0415
-
-    return VllmEngine(vllm_options(settings, model))
+        return StubOptions(model=model, sampling_defaults=generator.sampling_defaults, **settings.stub.model_dump())
+    if generator.server is None and generator.port is None:
+        msg = "engine openai needs to know its server: give --server URL, or set model.generator_settings.server"
+        raise UsageError(msg)
+    return OpenAIOptions(
+        server=generator.server or "127.0.0.1",
+        port=generator.port,
+        api_key=generator.api_key.get_secret_value() if generator.api_key else None,
+        model=model,
+        sampling_defaults=generator.sampling_defaults,
+        max_in_flight=settings.capacity or 64,
+        request_timeout_s=settings.limits.question_timeout_s,
+        tries=settings.limits.max_attempts,
+        stall_s=settings.leases.stall_s,
+        startup_timeout_s=generator.server_startup_timeout,
+    )
 
 
 def vllm_options(settings: Settings, model: str) -> VllmOptions:
@@ -176,30 +170,6 @@ def vllm_options(settings: Settings, model: str) -> VllmOptions:
         sampling_defaults=generator.sampling_defaults,
         chat_template=generator.chat_template,
         startup_timeout_s=generator.server_startup_timeout,
-    )
-
-
-def _openai(settings: Settings, model: str) -> Engine:
-    # Only here: the client library takes half a second to import.
-    from gpu_worker.engines.openai.engine import OpenAIEngine, OpenAIOptions  # noqa: PLC0415
-
-    generator = settings.model.generator_settings
-    if generator.server is None and generator.port is None:
-        msg = "engine openai needs to know its server: give --server URL, or set model.generator_settings.server"
-        raise UsageError(msg)
-    return OpenAIEngine(
-        OpenAIOptions(
-            server=generator.server or "127.0.0.1",
-            port=generator.port,
-            api_key=generator.api_key.get_secret_value() if generator.api_key else None,
-            model=model,
-            sampling_defaults=generator.sampling_defaults,
-            max_in_flight=settings.capacity or 64,
-            request_timeout_s=settings.limits.question_timeout_s,
-            tries=settings.limits.max_attempts,
-            stall_s=settings.leases.stall_s,
-            startup_timeout_s=generator.server_startup_timeout,
-        )
     )
 
 

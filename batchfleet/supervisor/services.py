@@ -13,6 +13,7 @@ from batchfleet.metrics.exposition import expose
 from batchfleet.metrics.worker_metrics import WorkerMetrics
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
+from gpu_worker.engines.build import build_engine
 from gpu_worker.gpus.slices import SliceOptions
 from gpu_worker.worker import GpuWorker
 from wire.address import RedisAddress
@@ -41,7 +42,9 @@ def serve_worker(settings: Settings, engine: str | None) -> int:
 
 async def _serve(address: RedisAddress, settings: Settings, kind: str) -> None:
     gpus = SliceOptions.of(kind, settings.model.generator_settings.vllm_args, os.environ)
-    worker = GpuWorker(address, to_options.build_engine(settings, kind), to_options.worker_options(settings), gpus)
+    worker = GpuWorker(
+        address, build_engine(to_options.engine_options(settings, kind)), to_options.worker_options(settings), gpus
+    )
     worker.report.metrics = expose(WorkerMetrics(worker.report), settings.metrics)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

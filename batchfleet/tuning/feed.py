@@ -9,6 +9,7 @@ from pathlib import Path
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning import virtual_clock
+from gpu_worker.engines.build import build_engine
 from gpu_worker.engines.engine import Engine
 from producer.questions.checked import ReadingLimits
 from producer.questions.question_file import ParsedQuestion, Source, read_questions
@@ -89,7 +90,7 @@ def stub_takes_s(feed: Feed, questions: Sequence[Question], settings: Settings) 
 
 
 async def _takes_s(feed: Feed, questions: Sequence[Question], settings: Settings) -> float:
-    engine = to_options.build_engine(settings, "stub")
+    engine = build_engine(to_options.engine_options(settings, "stub"))
     await engine.start()
     began = asyncio.get_running_loop().time()
     await feed(engine, questions)

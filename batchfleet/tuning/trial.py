@@ -14,6 +14,7 @@ from pathlib import Path
 
 from batchfleet.settings import to_options
 from batchfleet.tuning import feed, helper
+from gpu_worker.engines.build import build_engine
 from gpu_worker.engines.engine import Completion, Engine
 from wire.messages import Question
 
@@ -31,7 +32,7 @@ def main() -> int:
     parser.add_argument("--config", required=True)
     arguments = parser.parse_args()
     settings = helper.load(arguments.config)
-    engine = to_options.build_engine(settings, arguments.engine)
+    engine = build_engine(to_options.engine_options(settings, arguments.engine))
     questions = feed.read_all(arguments.questions, engine.model)
     with asyncio.Runner(loop_factory=to_options.event_loop()) as runner:
         runner.run(_serve(engine, questions))

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpu_worker.engines.engine import Completion, Refusal
-from gpu_worker.engines.openai.engine import OpenAIEngine, OpenAIOptions
+from gpu_worker.engines.openai.engine import OpenAIEngine
+from gpu_worker.engines.openai.options import OpenAIOptions
 from tests.builders import a_question
 from tests.unit.scripted_server import MODEL, Asked, Reply, ScriptedServer, a_text, an_error
 from wire.errors import EngineUnusableError

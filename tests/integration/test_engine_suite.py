@@ -17,7 +17,8 @@ import pytest
 import pytest_asyncio
 
 from gpu_worker.engines.engine import Completion, Engine, Refusal
-from gpu_worker.engines.openai.engine import OpenAIEngine, OpenAIOptions
+from gpu_worker.engines.openai.engine import OpenAIEngine
+from gpu_worker.engines.openai.options import OpenAIOptions
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.engines.vllm import library
 from gpu_worker.engines.vllm.arguments import Serving

@@ -20,8 +20,9 @@ import pytest
 from gpu_worker.engines.engine import Completion, Refusal
 from gpu_worker.engines.openai import client
 from gpu_worker.engines.openai.client import base_url_of
-from gpu_worker.engines.openai.engine import OpenAIEngine, OpenAIOptions
+from gpu_worker.engines.openai.engine import OpenAIEngine
 from gpu_worker.engines.openai.faults import connection_problem
+from gpu_worker.engines.openai.options import OpenAIOptions
 from gpu_worker.engines.openai.retry_after import LONGEST_WAIT_S, retry_after_s
 from tests.builders import a_question
 from tests.eventually import until
