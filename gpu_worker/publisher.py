@@ -131,11 +131,10 @@ class Publisher:
             # What goes in one call: at least one record, if there is any.
             was_behind = self.is_behind
             count = _how_many(self._records)
-            taken, self._records = self._records[:count], self._records[count:]
-            self._bytes -= sum(written.size for written in taken)
+            records, self._records = self._records[:count], self._records[count:]
+            self._bytes -= sum(written.size for written in records)
             if was_behind and not self.is_behind:
                 self._tell_caught_up()
-            records = taken
             # A batch may end only after its last record; those are still to come if not all records fit.
             self._ending, self._finished = ([], self._finished) if self._records else (self._finished, [])
             await self._write_until_done(records, self._ending)
