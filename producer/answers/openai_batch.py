@@ -16,11 +16,12 @@ _BESIDE_MESSAGE = frozenset({"finish_reasons", "stop_reasons", "logprobs", "prom
 """Details of an answer that OpenAI has elsewhere, or not at all; all others are fields of the message."""
 
 
-def batch_line(answered: Answered, created: int) -> dict[str, Any]:
+def batch_line(answered: Answered, created: int, *, is_chat: bool | None = None) -> dict[str, Any]:
     """The line, as an object.
 
     Args:
         created: Unix time in seconds that the completion is to bear.
+        is_chat: Whether it answers chat messages; None to tell by the question, and chat where that is not known.
     """
     fields = answered.fields
     tag = blake2b(fields["id"].encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
@@ -28,7 +29,8 @@ def batch_line(answered: Answered, created: int) -> dict[str, Any]:
     if fields["status"] == "failed":
         line["error"] = {"code": fields["error"]["kind"], "message": fields["error"]["message"]}
     else:
-        is_chat = not isinstance(answered.asked, ParsedQuestion) or answered.asked.messages is not None
+        if is_chat is None:
+            is_chat = not isinstance(answered.asked, ParsedQuestion) or answered.asked.messages is not None
         body = _completion(fields, tag, created, is_chat=is_chat)
         line["response"] = {"status_code": 200, "request_id": f"req_{tag}", "body": body}
     return line

@@ -44,6 +44,8 @@ _TICK_EVERY = 1000
 T = TypeVar("T")
 Tick = Callable[[int], None]
 """Hears how many questions or answers were gone through."""
+Inspect = Callable[[int, bytes | Unreadable], None]
+"""Shown an entry as it stands in its file, with the number of its line."""
 
 
 def read_questions(source: Source, limits: ReadingLimits) -> Iterator[ParsedQuestion | Invalid]:
@@ -57,7 +59,12 @@ def read_questions(source: Source, limits: ReadingLimits) -> Iterator[ParsedQues
 
 
 def check_questions(
-    source: Source, limits: ReadingLimits, *, skip_invalid: bool = False, tick: Tick = lambda _: None
+    source: Source,
+    limits: ReadingLimits,
+    *,
+    skip_invalid: bool = False,
+    tick: Tick = lambda _: None,
+    inspect: Inspect = lambda *_: None,
 ) -> Checked:
     """Go through all the files.
 
@@ -66,6 +73,7 @@ def check_questions(
         limits: Must be the same in `read_checked`.
         skip_invalid: Only count the questions that cannot be used.
         tick: Called with the number of questions so far, now and then.
+        inspect: Shown each entry before it is read; what it raises ends the reading.
 
     Raises:
         UsageError: A file cannot be read, has not the columns it should, or changed meanwhile; there is no question, or
@@ -83,7 +91,7 @@ def check_questions(
     marks = MarkTaker()
     with id_table() as table:
         ids = DuplicateFinder(table)
-        for question, size in ticked(_read(source, limits, forms, positions), tick):
+        for question, size in ticked(_read(source, limits, forms, positions, inspect), tick):
             usable = isinstance(question, ParsedQuestion)
             if isinstance(question, Invalid):
                 invalid += 1
@@ -185,7 +193,11 @@ def _entries(
 
 
 def _read(
-    source: Source, limits: ReadingLimits, forms: Sequence[Form], positions: Collection[int] | None
+    source: Source,
+    limits: ReadingLimits,
+    forms: Sequence[Form],
+    positions: Collection[int] | None,
+    inspect: Inspect = lambda *_: None,
 ) -> Iterator[tuple[ParsedQuestion | Invalid, int]]:
     """Questions, each with its size in bytes; 0 if it could not be read at all."""
     askers = [QuestionParser(number, source.shape, form.columns is not None) for number, form in enumerate(forms)]
@@ -196,6 +208,7 @@ def _read(
                 break
             if position not in positions:
                 continue
+        inspect(line, entry)
         if isinstance(entry, Unreadable):
             yield Invalid(index, line, invalid_id(line, number), entry.reason, number), 0
         else:
