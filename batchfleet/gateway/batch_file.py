@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from producer.questions.checked import Checked, ReadingLimits
 from producer.questions.duplicates import MOST_DUPLICATES
 from producer.questions.entries import Unreadable
-from producer.questions.fields import UnusableError, request_id_of
+from producer.questions.fields import request_id_of
 from producer.questions.formats import Form, read_entries
-from producer.questions.question_file import Checked, ReadingLimits, Source, check_questions, read_checked
+from producer.questions.json_object import UnusableError
+from producer.questions.question_file import check_questions, read_checked
+from producer.questions.sources import Source
 from wire.errors import UsageError
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions")

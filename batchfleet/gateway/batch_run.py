@@ -25,14 +25,16 @@ from batchfleet.status.served import served_models
 from producer.answers.answers_file import AnswersFile, OutputFullError
 from producer.file_run import RunCancelledError, Runner
 from producer.options import ProducerOptions
-from producer.questions.question_file import ReadingLimits
+from producer.questions.checked import ReadingLimits
 from producer.resume import FileRun, ResumeState, take_stock
-from producer.run import StuckError
+from producer.run_loop import StuckError
 from producer.run_tally import RunTally
 from producer.submitter import NotFinishedError
-from wire.connection import RedisAddress, connect, translated
+from wire.address import RedisAddress
+from wire.connection import connect
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys
+from wire.redis_errors import translated
 from wire.retry import Backoff
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchfleet.gateway.batch_file import ENDPOINTS, MOST_PROBLEMS, check_batch_file
-from producer.questions.question_file import ReadingLimits
+from producer.questions.checked import ReadingLimits
 
 CHAT = ENDPOINTS[0]
 
@@ -85,8 +85,8 @@ def test_what_is_packed_is_never_unpacked(tmp_path: Path) -> None:
 
 def test_a_fault_of_one_request_fails_that_request_alone(tmp_path: Path) -> None:
     """A parameter that nobody knows, no messages, a stream: the batch goes on without them, as OpenAI's does."""
-    bad = [{"max_tokens": "many"}, {"messages": []}, {"stream": True}]
-    body = {"model": "stub", "messages": [{"role": "user", "content": "Why?"}]}
+    bad: list[dict[str, Any]] = [{"max_tokens": "many"}, {"messages": []}, {"stream": True}]
+    body: dict[str, Any] = {"model": "stub", "messages": [{"role": "user", "content": "Why?"}]}
     lines = [a_line(f"r{number}", body={**body, **more}) for number, more in enumerate(bad)]
     (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in [*lines, a_line("good")]))
 

@@ -1,0 +1,249 @@
+"""The official SDK, unmodified, in front of a gateway with a fleet behind it: files and batches as OpenAI has them."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from batchfleet.supervisor.embedded_server import EmbeddedServer
+from batchfleet.supervisor.processes import stop_all
+from tests.gateways import (
+    CHAT,
+    a_request,
+    as_file,
+    begin,
+    ids_in,
+    lines_of,
+    start_gateway,
+    wait_for_end,
+    wait_for_gateway,
+)
+from tests.processes import Processes, batchfleet, wait_until
+
+FAST_RECOVERY = {
+    "BATCHFLEET_LEASES_HEARTBEAT_S": "0.2",
+    "BATCHFLEET_LEASES_LEADER_S": "1",
+    "BATCHFLEET_LEASES_BATCH_S": "2",
+}
+
+
+@dataclass
+class Gateway:
+    """What a test needs of the fleet that all of them share."""
+
+    url: str
+    redis_url: str
+    data: Path
+    client: openai.OpenAI
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    """A gateway with a stub behind it that refuses what says `refuse-me` and never ends what says `hang-me`."""
+    folder = Path(tempfile.mkdtemp(prefix="bf-gateway-"))
+    server = EmbeddedServer(folder)
+    server.start()
+    with Processes(server.url, folder) as fleet:
+        fleet.batcher()
+        fleet.worker(STUB_REFUSE_ON="refuse-me", STUB_HANG_ON="hang-me", LEASES_STALL_S="3600", LEASES_BATCH_S="3600")
+        url = start_gateway(fleet, folder / "data")
+        yield Gateway(url, server.url, folder / "data", openai.OpenAI(base_url=url, api_key="none"))
+    assert server.process is not None
+    stop_all([server.process], grace_s=5)
+    shutil.rmtree(folder)
+
+
+def test_a_batch_goes_from_upload_to_download(gateway: Gateway) -> None:
+    """Every custom_id once: answers in the output, failures with a status in the error file; the ledger agrees."""
+    client = gateway.client
+    good = [a_request(f"r{number}", f"Question {number}", max_tokens=5) for number in range(20)]
+    bad = [a_request("r20", "refuse-me"), a_request("r21", max_tokens="many"), a_request("r22", stream=True)]
+
+    file = client.files.create(file=("../in.jsonl", as_file(good + bad)), purpose="batch")
+    made = client.batches.create(
+        input_file_id=file.id, endpoint=CHAT, completion_window="24h", metadata={"project": "sky"}
+    )
+    assert (made.status, made.errors, made.expires_at) == ("validating", None, made.created_at + 86_400)
+    batch = wait_for_end(client, made.id)
+
+    assert batch.status == "completed", batch
+    assert batch.request_counts is not None
+    assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (23, 20, 3)
+    assert batch.metadata == {"project": "sky"}
+    assert batch.in_progress_at is not None
+    assert batch.finalizing_at is not None
+    assert batch.completed_at is not None
+    output, errors = lines_of(client, batch.output_file_id), lines_of(client, batch.error_file_id)
+    assert ids_in(output) == [f"r{number}" for number in range(20)]
+    assert ids_in(errors) == ["r20", "r21", "r22"]
+    assert {line["response"]["status_code"] for line in errors} == {400}
+    bodies = [line["response"]["body"] for line in output]
+    assert {(body["object"], body["choices"][0]["message"]["role"]) for body in bodies} == {
+        ("chat.completion", "assistant")
+    }
+    assert batch.usage is not None
+    assert batch.usage.output_tokens == sum(body["usage"]["completion_tokens"] for body in bodies) > 0
+    assert batch.usage.total_tokens == sum(body["usage"]["total_tokens"] for body in bodies)
+    verified = batchfleet("verify", batch.id, "--redis", gateway.redis_url)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+    output_id = str(batch.output_file_id)
+    assert client.files.retrieve(output_id).bytes == len(client.files.content(output_id).content)
+    assert made.id in [one.id for one in client.batches.list(limit=1)]
+    assert client.files.delete(file.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.files.retrieve(file.id)
+
+
+async def test_the_async_client_and_uploads_in_parts(gateway: Gateway, tmp_path: Path) -> None:
+    """Completions instead of chat; the file comes in several parts."""
+    lines = [
+        {
+            "custom_id": f"c{number}",
+            "method": "POST",
+            "url": "/v1/completions",
+            "body": {"model": "stub", "prompt": "Once"},
+        }
+        for number in range(50)
+    ]
+    (tmp_path / "in.jsonl").write_bytes(as_file(lines))
+    async with openai.AsyncOpenAI(base_url=gateway.url, api_key="none") as client:
+        upload = await client.uploads.upload_file_chunked(
+            file=tmp_path / "in.jsonl", mime_type="application/jsonl", purpose="batch", part_size=1000
+        )
+        assert upload.file is not None
+        batch = await client.batches.create(
+            input_file_id=upload.file.id, endpoint="/v1/completions", completion_window="24h"
+        )
+        ended = wait_for_end(gateway.client, batch.id)
+        content = await client.files.content(str(ended.output_file_id))
+        newest = [one.id async for one in client.batches.list(limit=1)]
+
+    assert content.text.count('"text_completion"') == 50
+    assert batch.id in newest
+
+
+def test_a_bad_file_fails_with_codes_and_line_numbers(gateway: Gateway) -> None:
+    """As OpenAI lists them; and so does a model that no worker serves."""
+    client = gateway.client
+    mixed = begin(client, as_file([a_request("a"), a_request("a")]) + b"{oops\n")
+    unserved = begin(client, as_file([{**a_request("a"), "body": {"model": "gpt-4o", "messages": []}}]))
+    empty = begin(client, b"\n")
+
+    found = []
+    for made in (mixed, unserved, empty):
+        batch = wait_for_end(client, made.id)
+        assert batch.errors is not None
+        found.append((batch.status, [(error.code, error.line) for error in batch.errors.data or []]))
+
+    assert found == [
+        ("failed", [("duplicate_custom_id", 2), ("invalid_json_line", 3)]),
+        ("failed", [("model_not_found", 1)]),
+        ("failed", [("empty_file", None)]),
+    ]
+
+
+def test_what_is_asked_wrongly_is_refused_at_once(gateway: Gateway) -> None:
+    """Each with a status and parameter of OpenAI's, and nothing begins."""
+    client = gateway.client
+    file = client.files.create(file=("a", b"{}"), purpose="batch")
+    other = client.files.create(file=("a", b"{}"), purpose="user_data")
+    good: dict[str, Any] = {"input_file_id": file.id, "endpoint": CHAT, "completion_window": "24h"}
+    wrong: list[tuple[dict[str, Any], int, str]] = [
+        ({"input_file_id": "file-../../etc/passwd"}, 404, "input_file_id"),
+        ({"input_file_id": other.id}, 400, "input_file_id"),
+        ({"endpoint": "/v1/audio"}, 400, "endpoint"),
+        ({"completion_window": "soon"}, 400, "completion_window"),
+        ({"completion_window": "9999999d"}, 400, "completion_window"),
+        ({"metadata": {"a": 1}}, 400, "metadata"),
+        ({"metadata": {str(number): "" for number in range(17)}}, 400, "metadata"),
+        ({"extra_body": {"odd": 1}}, 400, "odd"),
+    ]
+    before = client.batches.list(limit=100).data
+    for change, status, param in wrong:
+        with pytest.raises(openai.APIStatusError) as raised:
+            client.batches.create(**{**good, **change})
+        assert (raised.value.status_code, raised.value.param) == (status, param)
+    with pytest.raises(openai.NotFoundError):
+        client.batches.retrieve("batch_" + "0" * 32)
+    assert client.batches.list(limit=100).data == before
+
+
+def test_a_batch_that_is_cancelled_or_expires_keeps_what_is_done(gateway: Gateway) -> None:
+    """Finished lines can be read while it runs; afterwards every custom_id is in one of its files, once."""
+    client = gateway.client
+    content = as_file([a_request(f"r{number}", max_tokens=3) for number in range(5)] + [a_request("r5", "hang-me")])
+    batches = [begin(client, content), begin(client, content)]
+    for batch in batches:
+        wait_until(lambda batch=batch: done(client, batch.id) == 5, "what can be answered is")  # type: ignore[misc]
+        running = client.batches.retrieve(batch.id)
+        assert ids_in(lines_of(client, running.output_file_id)) == [f"r{number}" for number in range(5)]
+        with pytest.raises(openai.BadRequestError, match="needs this file"):
+            client.files.delete(running.input_file_id)
+
+    assert client.batches.cancel(batches[0].id).status == "cancelling"
+    with closing(sqlite3.connect(gateway.data / "gateway.sqlite")) as database, database:
+        # Its window ends now.
+        database.execute("UPDATE batches SET expires_at = 1 WHERE id = ?", (batches[1].id,))
+
+    for batch, status, code in ((batches[0], "cancelled", "batch_cancelled"), (batches[1], "expired", "batch_expired")):
+        ended = wait_for_end(client, batch.id)
+        assert ended.status == status
+        output, errors = lines_of(client, ended.output_file_id), lines_of(client, ended.error_file_id)
+        assert ids_in(output) == [f"r{number}" for number in range(5)]
+        assert [(line["custom_id"], line["response"], line["error"]["code"]) for line in errors] == [("r5", None, code)]
+        with pytest.raises(openai.ConflictError):
+            client.batches.cancel(batch.id)
+
+
+def done(client: openai.OpenAI, batch_id: str) -> int:
+    """Requests of it that were answered."""
+    counts = client.batches.retrieve(batch_id).request_counts
+    return counts.completed if counts else 0
+
+
+def test_kills_change_nothing_of_a_batch(redis_server: EmbeddedServer, tmp_path: Path) -> None:
+    """Kill -9 of gateway, worker, batcher and Redis in the middle: the same id completes, with every custom_id once."""
+    content = as_file(a_request(f"r{number}", f"Question {number}") for number in range(400))
+    slow = {"STUB_STEP_S": "0.05", "STUB_MIN_TOKENS": "10", "STUB_MAX_TOKENS": "20", "STUB_MAX_NUM_SEQS": "16"}
+    with Processes(redis_server.url, tmp_path, FAST_RECOVERY) as fleet:
+        fleet.batcher()
+        fleet.worker(**slow)
+        url = start_gateway(fleet, tmp_path / "data")
+        client = openai.OpenAI(base_url=url, api_key="none")
+        batch = begin(client, content)
+
+        def at_least(number: int) -> None:
+            wait_until(lambda: done(client, batch.id) >= number, f"{number} are answered")
+
+        at_least(20)
+        fleet.kill("gateway")
+        port = url.removesuffix("/v1").rpartition(":")[2]
+        fleet.start("gateway", "gateway", "--listen", f"127.0.0.1:{port}", "--data", str(tmp_path / "data"))
+        wait_for_gateway(fleet, int(port))
+        at_least(60)
+        fleet.kill("worker")
+        fleet.worker(**slow)
+        at_least(100)
+        fleet.kill("batcher")
+        fleet.batcher()
+        at_least(140)
+        assert redis_server.process is not None
+        redis_server.process.send_signal(signal.SIGKILL)
+        redis_server.process.wait()
+        redis_server.start()
+        ended = wait_for_end(client, batch.id)
+
+        assert ended.status == "completed"
+        assert ids_in(lines_of(client, ended.output_file_id)) == [f"r{number}" for number in range(400)]
+        assert ended.error_file_id is None
