@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -37,8 +37,8 @@ class Question:
     metadata: Mapping[str, Any] | None = None
 
 
-QuestionLike = str | Mapping[str, Any] | Question
-"""A prompt, the fields of a line of a questions file (`docs/records.md`), or a `Question`."""
+QuestionLike = str | Mapping[str, Any] | Question | ParsedQuestion
+"""A prompt, the fields of a line of a questions file (`docs/records.md`), a `Question`, or one that was checked."""
 
 _ASKER = QuestionParser()
 _FIELDS = ("prompt", "messages", "id", "model", "params", "priority", "deadline_s", "metadata")
@@ -56,6 +56,8 @@ def as_asked(question: QuestionLike, index: int, params: Mapping[str, Any], max_
     Raises:
         TypeError: It is nothing that can be asked. That is a mistake of the program, not of the question.
     """
+    if isinstance(question, ParsedQuestion):
+        return replace(question, index=index, line=index + 1)
     fields = _fields_of(question)
     if params:
         _add_params(fields, params)
@@ -78,10 +80,10 @@ def names_model(question: QuestionLike) -> bool:
     if isinstance(question, Mapping):
         body = question.get("body")
         return bool(question.get("model") or (isinstance(body, Mapping) and body.get("model")))
-    return isinstance(question, Question) and bool(question.model)
+    return isinstance(question, Question | ParsedQuestion) and bool(question.model)
 
 
-def _fields_of(question: QuestionLike) -> dict[str, Any]:
+def _fields_of(question: str | Mapping[str, Any] | Question) -> dict[str, Any]:
     if isinstance(question, str):
         return {"prompt": question}
     if isinstance(question, Question):

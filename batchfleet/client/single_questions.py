@@ -36,6 +36,12 @@ class SingleQuestions:
         """Whether there is a run that takes questions."""
         return self._current is not None and self._current.has_room
 
+    @property
+    def waiting_for(self) -> str:
+        """Why questions are not being accepted now, in words; empty if they are."""
+        run = self._current
+        return "" if run is None else run.waiting_for
+
     def prepare(self) -> None:
         """Open a run for the next questions.
 
@@ -95,6 +101,10 @@ class _AskRun:
     @property
     def has_room(self) -> bool:
         return self._left > 0 and not self._waiters.is_finished
+
+    @property
+    def waiting_for(self) -> str:
+        return self._stream.waiting_for
 
     @property
     def waits(self) -> bool:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ExceptionHandler
 
 from batchfleet.gateway.replies import JsonReply
-from wire.errors import QueueUnavailableError
+from wire.errors import FleetError, QueueUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,11 @@ async def _away(_request: Request, error: Exception) -> Response:
     return ApiError(503, words, code="queue_unavailable", headers={"Retry-After": str(AWAY_S)}).response()
 
 
+async def _fleet_error(_request: Request, error: Exception) -> Response:
+    log.error("a request failed: %s", error)
+    return ApiError(503, "The fleet cannot take this now; the gateway's log says why.", code="fleet_error").response()
+
+
 async def _bug(_request: Request, _error: Exception) -> Response:
     # Starlette raises it once more after this, and uvicorn logs it; the client learns nothing of how we are made.
     return ApiError(500, "A bug of the gateway; its log has more.", code="internal_error").response()
@@ -94,6 +99,7 @@ HANDLERS: dict[type[Exception] | int, ExceptionHandler] = {
     ApiError: _api_error,
     HTTPException: _framework_error,
     QueueUnavailableError: _away,
+    FleetError: _fleet_error,
     redis.exceptions.ConnectionError: _away,
     redis.exceptions.TimeoutError: _away,
     Exception: _bug,

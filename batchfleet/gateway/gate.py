@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import secrets
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -48,9 +49,10 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        send = _with_id(scope, send)
         body = _Body(self, self._limits, scope, receive)
         try:
-            scope.setdefault("state", {})["owner"] = self._owner(scope)
+            scope["state"]["owner"] = self._owner(scope)
             self._check_room(scope)
             body.check_announced()
         except ApiError as error:
@@ -82,6 +84,20 @@ class Gate:
         if self.open_requests >= most and scope["path"].startswith(WITH_KEY):
             msg = f"This gateway is answering {most} requests already, the most it takes. Try again soon."
             raise too_many(msg, BUSY_S)
+
+
+def _with_id(scope: Scope, send: Send) -> Send:
+    """Gives a request an id, `request.state.request_id`, which OpenAI's SDK shows people from the header."""
+    request_id = f"req_{secrets.token_hex(12)}"
+    scope.setdefault("state", {})["request_id"] = request_id
+    header = (b"x-request-id", request_id.encode())
+
+    async def send_with_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), header]
+        await send(message)
+
+    return send_with_id
 
 
 class _Body:
