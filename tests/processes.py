@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,6 +76,16 @@ class Processes:
 
     def worker(self, name: str = "worker", **environ: str) -> subprocess.Popen[bytes]:
         return self.start(name, "worker", "--engine", "stub", **environ)
+
+    def gateway(self, *flags: str, name: str = "gateway", **environ: str) -> str:
+        """Start a gateway on a free port, and wait until it listens; returns its address, such as http://127.0.0.1:1."""
+        arguments = ["gateway", "--listen", "127.0.0.1:0", "--data", str(self.folder / "gateway-data"), *flags]
+        process = self.start(name, *arguments, **environ)
+        listens = re.compile(r"listening on (\S+)/v1")
+        wait_until(lambda: process.poll() is not None or listens.search(self.log(name)), f"{name} listens")
+        found = listens.search(self.log(name))
+        assert found, f"{name} ended:\n{self.log(name)}"
+        return found[1]
 
     def submit(
         self, questions: Path, answers: Path, *options: str, name: str = "producer", **environ: str

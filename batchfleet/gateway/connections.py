@@ -12,7 +12,8 @@ import socket
 from typing import Any, cast
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from batchfleet.gateway.limits import GatewayLimits
 
@@ -54,6 +55,7 @@ class Connection(HttpToolsProtocol):
         self._silence: asyncio.TimerHandle | None = None
         self._stuck: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))
@@ -66,6 +68,7 @@ class Connection(HttpToolsProtocol):
         self.group.count -= 1
         self._stop_waiting()
         self._stop_clock()
+        self._tell_it_is_gone()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -126,10 +129,26 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
             self._start_clock()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _tell_it_is_gone(self) -> None:
+        """Uvicorn tells only the request that came last, and others of this connection may wait before that."""
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
     def _start_clock(self) -> None:
         """Something is to be taken by the client, and it has so long for it."""
         if self._stuck is None:
-            self._stuck = self.loop.call_later(self.group.limits.body_timeout_s, self.transport.abort)
+            self._stuck = self.loop.call_later(self.group.limits.body_timeout_s, self._hang_up)
+
+    def _hang_up(self) -> None:
+        # First, as writing to what is closed is an error.
+        self._tell_it_is_gone()
+        self.transport.abort()
 
     def _stop_clock(self) -> None:
         if self._stuck is not None:

@@ -14,7 +14,7 @@ from batchfleet.client.single_questions import SingleQuestions
 from batchfleet.gateway.errors import ApiError, too_many
 from batchfleet.gateway.models import ServedModel
 from batchfleet.gateway.options import GatewayOptions
-from producer.questions.parser import ParsedQuestion
+from producer.questions.question_parser import ParsedQuestion
 
 FULL_S = 2.0
 """So long a queue without room is passed over: answers that come make some all the time, and runs share it."""

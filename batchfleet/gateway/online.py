@@ -17,7 +17,7 @@ from batchfleet.client.answers import Answer, Failure
 from batchfleet.gateway.errors import ApiError
 from batchfleet.gateway.fleet_questions import FleetQuestions
 from batchfleet.gateway.models import Models
-from batchfleet.gateway.online_reply import completion, error_of, events
+from batchfleet.gateway.online_reply import completion, events, failure_error
 from batchfleet.gateway.online_request import CONTENT, parse_request
 from batchfleet.gateway.options import GatewayOptions
 from batchfleet.gateway.replies import JsonReply
@@ -51,7 +51,7 @@ async def answer(request: Request) -> Response:
     answers = [result for result in results if isinstance(result, Answer)]
     for result in results:
         if isinstance(result, Failure):
-            raise error_of(result)
+            raise failure_error(result)
     body = completion(request.state.request_id, int(time.time()), asked.questions, answers)
     if not asked.stream:
         return JsonReply(body)

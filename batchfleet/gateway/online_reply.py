@@ -14,7 +14,7 @@ from batchfleet.gateway.errors import ApiError, too_many
 from batchfleet.gateway.online_request import refused
 from producer.answers.openai_batch import batch_line
 from producer.answers.reader import Answered
-from producer.questions.parser import ParsedQuestion
+from producer.questions.question_parser import ParsedQuestion
 
 _NEVER_AGAIN = {"x-should-retry": "false"}
 """OpenAI's SDK tries again after any status from 500 on, unless it is told not to: a question that kills engines
@@ -35,7 +35,7 @@ _STATUS = {
 BUSY_S = 5.0
 
 
-def error_of(failure: Failure) -> ApiError:
+def failure_error(failure: Failure) -> ApiError:
     """What a client is told of a question that has no answer."""
     if failure.kind == "server_busy":
         return too_many(failure.message, BUSY_S)

@@ -15,13 +15,13 @@ import orjson
 
 from batchfleet.client.questions import as_asked
 from batchfleet.gateway.errors import ApiError
-from producer.questions.parser import Invalid, ParsedQuestion
+from producer.questions.question_parser import Invalid, ParsedQuestion
 
 CONTENT = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input"}
 """Endpoint -> the field that is asked."""
 MOST_PROMPTS = 2048
 _STREAM_OPTIONS = {"include_usage", "include_obfuscation"}
-_PARAMETER = re.compile(r"(unknown )?parameter '([^']+)'")
+_PARAMETER = re.compile(r"(unknown )?(?:parameter )?'([a-z_]+)'")
 
 
 @dataclass(frozen=True, slots=True)

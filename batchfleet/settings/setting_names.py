@@ -23,10 +23,17 @@ KeyPath = tuple[str, ...]
 """Names from the outermost section to a key."""
 
 ENVIRONMENT_PREFIX = "BATCHFLEET_"
-RESERVED_VARIABLES = frozenset({"BATCHFLEET_GPUS", "BATCHFLEET_REDIS_SERVER"})
+RESERVED_VARIABLES = frozenset(
+    {
+        "BATCHFLEET_GATEWAY_KEYS",
+        "BATCHFLEET_GATEWAY_TLS_PASSWORD",
+        "BATCHFLEET_GPUS",
+        "BATCHFLEET_REDIS_SERVER",
+    }
+)
 """Variables with our prefix that are no settings.
 
-Which GPUs a worker may claim is a fact of its container, and no file names a program to start.
+Which GPUs a worker may claim is a fact of its container, no file names a program to start, and a gateway has flags.
 """
 
 _GENERATOR: KeyPath = ("model", "generator_settings")
