@@ -111,7 +111,9 @@ def _changed_row(what: FileRun, stored: dict[str, Any]) -> str:
     if last > first:
         return f"one of the questions {first} to {last} is not what it was{counts}"
     found = next(
-        question for question in read_checked(what.questions, what.reading, what.checked) if question.index == first - 1
+        question
+        for question in read_checked(what.questions, what.reading, what.checked)
+        if question.index == (first - 1) * what.checked.samples
     )
     place = f"{what.questions.files[found.file]}, {what.checked.forms[found.file].place} {found.line}"
     return f"question {first} ({place}, id {found.request_id!r}) is not what it was{counts}"

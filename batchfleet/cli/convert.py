@@ -38,6 +38,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--ordered", action="store_true", help="in the end, put the answers in the order of the questions"
     )
     parser.add_argument(
+        "--samples-as",
+        choices=("lines", "list"),
+        default="lines",
+        help="what --samples becomes: a line each, or a line for each question with the list of them (default: lines)",
+    )
+    parser.add_argument(
         "--csv-safe", action="store_true", help="in CSV and TSV, put ' before what a spreadsheet takes for a formula"
     )
 
@@ -69,10 +75,16 @@ def _convert(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _converted(arguments: argparse.Namespace, settings: Settings, shown: str) -> int:
     answers, output = Path(arguments.answers), Path(arguments.output)
-    to = destination(output, arguments.format, is_ordered=arguments.ordered, is_csv_safe=arguments.csv_safe)
+    to = destination(
+        output,
+        arguments.format,
+        is_ordered=arguments.ordered,
+        is_csv_safe=arguments.csv_safe,
+        is_listed=arguments.samples_as == "list",
+    )
     _ensure_expendable(to, answers, arguments.questions)
-    if arguments.ordered and not arguments.questions:
-        msg = "--ordered needs the order: give --questions as well"
+    if to.is_ordered and not arguments.questions:
+        msg = f"--{'ordered' if arguments.ordered else 'samples-as list'} needs the order: give --questions as well"
         raise UsageError(msg)
     with opened_lines(answers) as lines:
         counts = Counter(answered.fields["status"] for answered in lines.as_they_came())

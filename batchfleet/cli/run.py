@@ -77,6 +77,13 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
         metavar="0-9",
         help="of questions that bring none; higher goes first (default: 0)",
     )
+    parser.add_argument(
+        "--samples",
+        type=positive,
+        default=0,
+        metavar="K",
+        help="ask each question K times, with K seeds; the same command with a larger K asks only what is missing",
+    )
     add_settings(parser)
     add_served_as(parser)
     parser.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
@@ -152,6 +159,7 @@ def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -
         again=command_again(argv),
         is_piped=is_piped,
         priority=arguments.priority,
+        samples=arguments.samples,
         shape=question_flags.shape(arguments),
         served_as=arguments.served_as,
         selection=question_flags.selection(arguments),
@@ -160,6 +168,7 @@ def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -
         output_format=arguments.format,
         is_ordered=arguments.ordered,
         is_csv_safe=arguments.csv_safe,
+        is_listed=arguments.samples_as == "list",
     )
 
 

@@ -108,9 +108,13 @@ def _score(arguments: argparse.Namespace, settings: Settings) -> int:
 
 def _exit_code(result: Score) -> int:
     """As for the run that gave the answers: whether they are right is a finding, not a failure."""
-    if any(tally.outcomes["unanswered"] for tally in result.tallies):
+    if any(tally.outcomes["unanswered"] for tally in result.tallies) or any(one.missing for one in result.samples):
         return 3
-    return 1 if any(tally.outcomes["failed"] for tally in result.tallies) else 0
+    return (
+        1
+        if any(tally.outcomes["failed"] for tally in result.tallies) or any(one.failed for one in result.samples)
+        else 0
+    )
 
 
 def _ensure_apart(outputs: list[Path], inputs: list[Path]) -> None:

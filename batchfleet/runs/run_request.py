@@ -17,11 +17,13 @@ from batchfleet.settings.schema import Settings
 from gpu_worker.engines.vllm.arguments import read_template
 from producer.answers.destination import Destination, OutputFormat, destination
 from producer.answers.exporter import ensure_writable
-from producer.answers.sidecar import derives_ids_as_asked, stored_about
-from producer.questions.checked import Checked
+from producer.answers.sidecar import SAMPLES, derives_ids_as_asked, stored_about
+from producer.questions.checked import Checked, ReadingLimits
 from producer.questions.column_mapping import AS_IT_STANDS, Shape
 from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
-from producer.questions.question_file import Source, check_questions
+from producer.questions.question_file import Source, check_questions, read_questions
+from producer.questions.question_parser import ParsedQuestion
+from producer.questions.samples import MOST_SAMPLES, Samples
 from producer.questions.selection import EVERYTHING, Selection
 from producer.questions.sources import InputFormat, find_files
 from producer.questions.stdin_spool import spool
@@ -54,6 +56,7 @@ class RunRequest:
         priority: Of the questions that bring none.
         retry: The kinds of failures that are asked again, empty for all that are retryable; None to ask none of them.
         command: The command that was given, as it may be kept beside the answers.
+        samples: How often each question is asked; 0 for once, with whatever seed it brings.
         again: The command that was given, for whoever stops it and wants to continue.
     """
 
@@ -71,6 +74,7 @@ class RunRequest:
     command: tuple[str, ...] = ()
     again: str = "the same command"
     priority: int = 0
+    samples: int = 0
     shape: Shape = AS_IT_STANDS
     selection: Selection = EVERYTHING
     input_format: InputFormat = "auto"
@@ -78,13 +82,20 @@ class RunRequest:
     output_format: OutputFormat | None = None
     is_ordered: bool = False
     is_csv_safe: bool = False
+    is_listed: bool = False
     is_piped: bool = False
     served_as: str | None = None
 
     @property
     def to(self) -> Destination:
         """Where the answers go."""
-        return destination(self.answers, self.output_format, is_ordered=self.is_ordered, is_csv_safe=self.is_csv_safe)
+        return destination(
+            self.answers,
+            self.output_format,
+            is_ordered=self.is_ordered,
+            is_csv_safe=self.is_csv_safe,
+            is_listed=self.is_listed,
+        )
 
 
 def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonObject) -> FileRun:
@@ -101,12 +112,14 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
     # An answers file that an earlier version began goes on with the ids that are in it.
     as_before = derives_ids_as_asked(stored_about(asking.to.journal))
     shape = replace(asking.shape, ignores_models=asking.served_as is not None, ids_as_asked=as_before)
-    source = Source(_files(asking, settings), shape, asking.input_format, asking.selection, asking.csv_style)
+    samples = _samples(asking.samples, sampling)
+    source = Source(_files(asking, settings), shape, asking.input_format, asking.selection, asking.csv_style, samples)
     if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
         msg = f"{asking.answers} holds the questions; choose another -o"
         raise UsageError(msg)
     with LongStep("checking the questions", "rows", "nothing was submitted", quiet=asking.quiet) as step:
         checked = check_questions(source, limits, skip_invalid=asking.skip_invalid, tick=step)
+    _ensure_samples_differ(source, limits, sampling)
     fingerprint = fingerprint_of(checked, settings, model, sampling)
     if described := shape.described():
         # What it makes of the questions is in their own fingerprint already; here it is named, so that a difference can
@@ -114,6 +127,8 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
         fingerprint["asked as"] = described
     if asking.selection != EVERYTHING:
         fingerprint["limited to"] = str(asking.selection)
+    if samples.count:
+        fingerprint[SAMPLES] = str(samples.count)
     run = (
         asking.run
         or f"run-{hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()}"
@@ -128,6 +143,34 @@ def _as_begun(what: FileRun, asking: RunRequest) -> FileRun:
     if asking.retry is None or parameters in (None, what.fingerprint["parameters"]):
         return what
     return replace(what, run=str(about.get("run")), begun_with={**what.fingerprint, "parameters": parameters})
+
+
+def _samples(count: int, sampling: JsonObject) -> Samples:
+    seed = sampling.get("seed")
+    first_seed = seed if isinstance(seed, int) else 0
+    if count > MOST_SAMPLES or first_seed > 2**63 - MOST_SAMPLES:
+        msg = f"--samples {count}: at most {MOST_SAMPLES} are asked of a question, with seeds of at most 64 bits"
+        raise UsageError(msg)
+    return Samples(count, first_seed)
+
+
+def _ensure_samples_differ(source: Source, limits: ReadingLimits, sampling: JsonObject) -> None:
+    """Greedy decoding gives the same text whatever the seed.
+
+    Raises:
+        UsageError: The first question that can be asked is asked at temperature 0.
+    """
+    if source.samples.count < 2:  # noqa: PLR2004 (one is no repetition)
+        return
+    usable = (question for question in read_questions(source, limits) if isinstance(question, ParsedQuestion))
+    first = next(usable, None)
+    temperature = first.params.get("temperature", sampling.get("temperature")) if first else None
+    if temperature == 0:
+        msg = (
+            f"--samples {source.samples.count}: at temperature 0 all samples of a question are the same text; "
+            "give --temperature, such as 0.7"
+        )
+        raise UsageError(msg)
 
 
 def _files(asking: RunRequest, settings: Settings) -> tuple[Path, ...]:
@@ -146,7 +189,7 @@ def fingerprint_of(checked: Checked, settings: Settings, model: str, sampling: J
     template = generator.chat_template or generator.vllm_args.get("chat_template")
     return {
         "questions": checked.fingerprint,
-        "count": str(checked.count),
+        "count": str(checked.rows),
         "model": model,
         "parameters": json.dumps(sampling, sort_keys=True) if sampling else "the workers' own",
         "template": hashlib.blake2b(_template_text(template).encode(), digest_size=8).hexdigest()

@@ -26,7 +26,7 @@ def ensure_served(what: FileRun, served: Collection[str]) -> None:
         UsageError: Questions ask for another one.
     """
     if unserved := _unserved(asked_models(what), served):
-        msg = f"{_words(unserved, what.checked.count)}, but this run serves {_names(served)}; {_instead(served)}"
+        msg = f"{_words(unserved, what.checked.rows)}, but this run serves {_names(served)}; {_instead(served)}"
         raise UsageError(msg)
 
 
@@ -49,7 +49,7 @@ class UnservedNotice:
     """
 
     def __init__(self, what: FileRun, served: Collection[str], now_s: float) -> None:
-        self._asked, self._questions = asked_models(what), what.checked.count
+        self._asked, self._questions = asked_models(what), what.checked.rows
         self._repeat_s = REPEAT_S
         self._next_s = now_s + REPEAT_S
         if unserved := _unserved(self._asked, served):

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from producer.answers.reader import Questions, opened_lines
+from producer.answers.reader import Answered, Questions, opened_lines
 from producer.questions.question_parser import Invalid, ParsedQuestion
 from wire.errors import UsageError
 
@@ -21,11 +20,11 @@ class Joined:
     """A question and what became of it.
 
     Attributes:
-        answers: What its line says, for each answers file; None where it has none.
+        answers: Its line, or those of its samples, for each answers file; none where it has none.
     """
 
     asked: ParsedQuestion | Invalid
-    answers: tuple[dict[str, Any] | None, ...]
+    answers: tuple[tuple[Answered, ...], ...]
 
 
 def join(files: Sequence[Path], questions: Questions) -> Iterator[Joined]:
@@ -41,11 +40,9 @@ def join(files: Sequence[Path], questions: Questions) -> Iterator[Joined]:
             msg = f"{files[heads.index(None)]}: there is no answer in it"
             raise UsageError(msg)
         for asked in questions():
-            found: list[dict[str, Any] | None] = []
-            for number, head in enumerate(heads):
-                if head is not None and head.index == asked.index:
-                    found.append(head.fields)
+            found = [list[Answered]() for _ in files]
+            for number, own in enumerate(found):
+                while (head := heads[number]) is not None and head.index == asked.index:
+                    own.append(head)
                     heads[number] = next(lines[number], None)
-                else:
-                    found.append(None)
-            yield Joined(asked, tuple(found))
+            yield Joined(asked, tuple(map(tuple, found)))

@@ -15,7 +15,9 @@ from batchfleet.scoring.join import Joined, join
 from batchfleet.scoring.number import calculate
 from batchfleet.scoring.numbers import Number, agree
 from batchfleet.scoring.result import RULES_VERSION, Extraction
-from batchfleet.scoring.tally import Outcome, Pair, ScoreTally
+from batchfleet.scoring.samples import SampleTally, majority
+from batchfleet.scoring.tally import Pair, Scored, ScoreTally
+from producer.answers.reader import Answered
 from producer.questions.checked import ReadingLimits
 from producer.questions.question_file import Source, check_questions, read_checked, read_questions
 from producer.questions.question_parser import Invalid
@@ -41,25 +43,6 @@ class ScoringPlan:
     limits: ReadingLimits
     tolerance: float = 0.0
     by: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One answer, scored.
-
-    Attributes:
-        value: What was extracted, as text; None if nothing was.
-        rule: Of docs/scoring.md; empty where there was no text.
-        why: Why nothing was extracted, or the kind of the failure.
-    """
-
-    outcome: Outcome
-    value: str | None = None
-    rule: str = ""
-    why: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"outcome": self.outcome, "value": self.value, "rule": self.rule or None, "why": self.why or None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +81,7 @@ class Score:
     Attributes:
         tallies, groups: For each file; groups in the order in which they were met.
         pairs: Every two files, as `itertools.combinations` has them.
+        samples: For each file; of nothing where questions were asked once.
         without_key: Questions that say no right answer, or in no form that can be compared. They are not in any tally.
         kinds: Of the keys, `choice` and `number`.
     """
@@ -105,6 +89,7 @@ class Score:
     tallies: list[ScoreTally]
     groups: list[dict[str, ScoreTally]]
     pairs: list[Pair]
+    samples: list[SampleTally] = field(default_factory=list)
     without_key: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
 
@@ -121,6 +106,7 @@ def score(plan: ScoringPlan, see: Callable[[ScoredQuestion], None] = lambda _: N
         [ScoreTally() for _ in range(count)],
         [{} for _ in range(count)],
         [Pair() for _ in combinations(range(count), 2)],
+        [SampleTally() for _ in range(count)],
     )
     for joined in join(plan.answers, lambda: read_checked(plan.key, plan.limits, checked)):
         line = _line(joined, plan)
@@ -177,13 +163,19 @@ def _line(joined: Joined, plan: ScoringPlan) -> ScoredQuestion | None:
     if key is None and not isinstance(asked, Invalid):
         return None
     question = "" if isinstance(asked, Invalid) else text_of(asked)
-    scored = tuple(_scored(answer, key, question, plan.tolerance) for answer in joined.answers)
+    scored = tuple(_scored_of(lines, key, question, plan.tolerance) for lines in joined.answers)
     return ScoredQuestion(asked.request_id, key, _group(joined, plan.by) if plan.by else "", scored)
 
 
-def _scored(answer: dict[str, Any] | None, key: Key | None, question: str, tolerance: float) -> Scored:
-    if answer is None:
+def _scored_of(lines: Sequence[Answered], key: Key | None, question: str, tolerance: float) -> Scored:
+    """The one answer to a question, or what most of its samples say."""
+    if not lines:
         return Scored("unanswered")
+    found = [_scored(line.fields, key, question, tolerance) for line in lines]
+    return majority(found) if lines[-1].sample else found[0]
+
+
+def _scored(answer: dict[str, Any], key: Key | None, question: str, tolerance: float) -> Scored:
     if answer["status"] == "failed" or key is None:
         error = answer.get("error")
         return Scored("failed", why=str(error.get("kind", "")) if isinstance(error, dict) else "")
@@ -203,6 +195,7 @@ def _count(line: ScoredQuestion, result: Score, plan: ScoringPlan) -> None:
     if line.key is not None:
         result.kinds["choice" if isinstance(line.key, ChoiceKey) else "number"] += 1
     for number, one in enumerate(line.scored):
+        result.samples[number].count(one.samples)
         for tally in _tallies(line, number, result, plan):
             tally.outcomes[one.outcome] += 1
             if one.outcome == "unclear":

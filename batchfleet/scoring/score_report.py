@@ -9,6 +9,7 @@ from typing import Any
 
 from batchfleet.humanize import count
 from batchfleet.scoring.result import RULES_VERSION
+from batchfleet.scoring.samples import SampleTally
 from batchfleet.scoring.score import Score
 from batchfleet.scoring.statistics import holm
 from batchfleet.scoring.tally import Pair, ScoreTally
@@ -27,8 +28,10 @@ _PAIRS_HEAD = ("compared", "points", "95 % interval", "right only here", "only t
 
 def as_dict(score: Score, files: Sequence[Path], by: str | None) -> dict[str, Any]:
     entries: list[dict[str, Any]] = []
-    for file, tally, groups in zip(files, score.tallies, score.groups, strict=True):
+    for file, tally, groups, samples in zip(files, score.tallies, score.groups, score.samples, strict=True):
         entry = {"answers": str(file), **tally.as_dict()}
+        if samples.each:
+            entry["samples"] = samples.as_dict(tally.outcomes["right"])
         if by:
             entry["groups"] = {name: groups[name].as_dict() for name in sorted(groups)}
         entries.append(entry)
@@ -58,6 +61,8 @@ def as_text(score: Score, files: Sequence[Path], by: str | None) -> str:
                 f"{file}: unclear: "
                 + ", ".join(f"{count(number)} {_UNCLEAR.get(why, why)}" for why, number in tally.unclear.most_common())
             )
+    for file, tally, samples in zip(files, score.tallies, score.samples, strict=True):
+        lines += _sample_lines(file, tally, samples) if samples.each else []
     if score.pairs:
         rows = [
             list(_PAIRS_HEAD),
@@ -70,6 +75,17 @@ def as_text(score: Score, files: Sequence[Path], by: str | None) -> str:
             f"{score.without_key} questions have no known answer that could be compared; they are not counted above"
         )
     return "\n".join([*lines, f"read by version {RULES_VERSION} of the rules (docs/scoring.md)"])
+
+
+def _sample_lines(file: Path, tally: ScoreTally, samples: SampleTally) -> list[str]:
+    rows = [[f"{file}: {count(samples.each)} samples of each question", "share", "95 % interval"]]
+    shares = {f"  one of {count(k)} is right (pass@{k})": found for k, found in samples.pass_at().items()}
+    low, high = tally.as_dict()["interval_95"]
+    shares["  most of them are right (majority vote, as above)"] = (tally.accuracy, low, high)
+    rows += [[name, f"{share:.1%}", f"{low:.1%} to {high:.1%}"] for name, (share, low, high) in shares.items()]
+    short = {"samples that failed": samples.failed, "samples without a line": samples.missing}
+    notes = [f"  {what}, so not right: {count(number)}" for what, number in short.items() if number]
+    return ["", *_table(rows), *notes, ""]
 
 
 def _row(name: str, tally: ScoreTally) -> list[str]:

@@ -11,8 +11,8 @@ Z_95 = 1.959963984540054
 _EXACT_UP_TO = 1000
 
 
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of Wilson (1927) for a share; (0, 1) if there is nothing to go by."""
+def wilson(right: float, total: int) -> tuple[float, float]:
+    """The 95 % interval of Wilson (1927) for a share, or a mean of shares; (0, 1) without any."""
     if not total:
         return 0.0, 1.0
     share, square = right / total, Z_95 * Z_95

@@ -11,6 +11,28 @@ from batchfleet.scoring.statistics import mcnemar, paired_difference, wilson
 Outcome = Literal["right", "wrong", "unclear", "failed", "unanswered"]
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One answer, scored; or what most samples of a question say.
+
+    Attributes:
+        value: What was extracted, as text; None if nothing was.
+        rule: Of docs/scoring.md; empty where there was no text.
+        why: Why nothing was extracted, or the kind of the failure.
+        samples: Of the question, in their order; empty if it was asked once.
+    """
+
+    outcome: Outcome
+    value: str | None = None
+    rule: str = ""
+    why: str = ""
+    samples: tuple[Scored, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        found = {"outcome": self.outcome, "value": self.value, "rule": self.rule or None, "why": self.why or None}
+        return {**found, "samples": [sample.as_dict() for sample in self.samples]} if self.samples else found
+
+
 @dataclass(slots=True)
 class ScoreTally:
     """Questions by what became of them.

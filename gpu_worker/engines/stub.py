@@ -112,10 +112,12 @@ class StubEngine:
         refusal = self._fault(text)
         if refusal is not None:
             return refusal
-        seed = hashlib.blake2b(text.encode(), digest_size=8).digest()
         params = effective_params(question.params, self._defaults, chat=question.messages is not None)
         if isinstance(params, Refusal):
             return params
+        # As a model: the seed makes a difference, unless the most likely token is taken each time.
+        drawn = f"\0{params['seed']}" if params.get("temperature") and params.get("seed") is not None else ""
+        seed = hashlib.blake2b((text + drawn).encode(), digest_size=8).digest()
         tokens, finish_reason = self._length(seed, params.get("max_tokens"))
         if self._options.hang_on is not None and self._options.hang_on in text:
             tokens = NEVER

@@ -16,7 +16,7 @@ from typing import Any, Self
 import orjson
 
 from producer.answers.answer_line import answer_line, parse_line
-from producer.answers.sidecar import MAX_SIDECAR_BYTES, difference, parse_sidecar
+from producer.answers.sidecar import MAX_SIDECAR_BYTES, difference, has_fewer_samples, parse_sidecar
 from producer.scratch_file import open_new, sync_folder, write_beside
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
@@ -83,7 +83,8 @@ class AnswersFile:
         """
         stored = self.stored()
         is_ours = stored is not None and (stored.get("run"), stored.get("fingerprint")) == (run, fingerprint)
-        if is_ours:
+        is_more = stored is not None and has_fewer_samples(stored["fingerprint"], fingerprint)
+        if is_ours or is_more:
             self._end_torn_line()
         if self.size() == 0:
             # Of whatever it was before, nothing is left.
@@ -94,8 +95,11 @@ class AnswersFile:
                 "choose another -o"
             )
             raise UsageError(msg)
+        what = orjson.dumps({"run": run, "fingerprint": fingerprint, **about}) + b"\n"
         if stored is None:
-            self._store(orjson.dumps({"run": run, "fingerprint": fingerprint, **about}) + b"\n")
+            self._store(what)
+        elif is_more:
+            self._replace_sidecar(what)
         elif not is_ours:
             msg = f"{self.path} holds answers of something else: {difference(stored, run, fingerprint, changed_row)}. "
             msg += "Give what it was made of to resume it, or choose another -o"
@@ -111,6 +115,20 @@ class AnswersFile:
         except OSError as error:
             msg = f"cannot write to {self.sidecar}: {error.strerror}; make room and give the same command again"
             raise OutputFullError(msg) from None
+
+    def _replace_sidecar(self, what: bytes) -> None:
+        """In one step: without it, the lines that are there would be nobody's."""
+        try:
+            scratch = write_beside(self.sidecar, [what], os.fstat(self._lock).st_mode)
+            held = self._opened(scratch, os.O_NOFOLLOW)
+            self._hold(held)
+            scratch.replace(self.sidecar)
+            sync_folder(self.sidecar.parent)
+        except OSError as error:
+            msg = f"cannot write to {self.sidecar}: {error.strerror}; make room and give the same command again"
+            raise OutputFullError(msg) from None
+        self._replaced.append(self._lock)
+        self._lock = held
 
     def forget_run(self) -> None:
         """Let it be of no run."""

@@ -31,6 +31,7 @@ class Destination:
     Attributes:
         path: The file that is asked for.
         is_ordered: Whether the answers are to be in the order of the questions.
+        is_listed: Whether all samples of a question are to be in one line; they are then ordered, too.
         is_csv_safe: Whether cells of CSV and TSV files that a spreadsheet would take for formulas are made text.
     """
 
@@ -38,6 +39,7 @@ class Destination:
     format: OutputFormat = "jsonl"
     is_ordered: bool = False
     is_csv_safe: bool = False
+    is_listed: bool = False
 
     @property
     def journal(self) -> Path:
@@ -45,7 +47,7 @@ class Destination:
 
         Where that is what is asked for, `path` itself.
         """
-        is_plain = self.format == "jsonl" and without_suffix(self.path) == self.path
+        is_plain = self.format == "jsonl" and without_suffix(self.path) == self.path and not self.is_listed
         return self.path if is_plain else self.path.with_name(f"{self.path.name}.journal")
 
     @property
@@ -60,13 +62,18 @@ class Destination:
 
 
 def destination(
-    path: Path, given: OutputFormat | None = None, *, is_ordered: bool = False, is_csv_safe: bool = False
+    path: Path,
+    given: OutputFormat | None = None,
+    *,
+    is_ordered: bool = False,
+    is_csv_safe: bool = False,
+    is_listed: bool = False,
 ) -> Destination:
     """The format that is given, else the one that the name's ending says; JSONL if it says nothing.
 
     Raises:
         UsageError: The format is never compressed, and the name says that it is; or the name says one that is not
-            written.
+            written; or the format has no lists of samples.
     """
     if given is None and path.suffix.lower() in _WORKBOOKS:
         msg = f"{path}: {path.suffix} files are not written; spreadsheets open .csv, too"
@@ -77,4 +84,7 @@ def destination(
     if format_ in _NEVER_COMPRESSED and path.suffix.lower() in SUFFIXES:
         msg = f"{path}: {format_} files compress their columns themselves; leave {path.suffix} out of the name"
         raise UsageError(msg)
-    return Destination(path, format_, is_ordered, is_csv_safe)
+    if is_listed and format_ != "jsonl":
+        msg = f"{path}: --samples-as list is written as .jsonl; in {format_} each sample has a row of its own"
+        raise UsageError(msg)
+    return Destination(path, format_, is_ordered or is_listed, is_csv_safe, is_listed)

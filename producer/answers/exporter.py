@@ -18,6 +18,7 @@ from producer.answers.destination import Destination, OutputFormat
 from producer.answers.openai_batch import batch_line
 from producer.answers.reader import Answered, Questions, opened_lines
 from producer.answers.results_json import result_of
+from producer.answers.sample_lists import lists_of_samples
 from producer.questions.arrow_rows import pyarrow_for
 from producer.questions.compression import written
 from producer.questions.question_file import Tick, ticked
@@ -90,7 +91,7 @@ def ensure_writable(to: Destination) -> None:
 def _write(lines: Iterator[Answered], file: BinaryIO, to: Destination, about: JsonObject, answers: Path) -> int:
     created = int(answers.stat().st_mtime)
     writers: dict[OutputFormat, Callable[[], int]] = {
-        "jsonl": lambda: _write_lines((line.line for line in lines), file),
+        "jsonl": lambda: _write_lines(lists_of_samples(lines) if to.is_listed else (line.line for line in lines), file),
         "openai": lambda: _write_lines(
             (orjson.dumps(batch_line(line, created), option=orjson.OPT_APPEND_NEWLINE) for line in lines), file
         ),

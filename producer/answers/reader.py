@@ -18,12 +18,14 @@ import orjson
 
 from producer.answers.answers_file import BOM
 from producer.answers.record_formats import record_of
+from producer.answers.sample_lists import unlisted
 from producer.answers.sidecar import stored_about
 from producer.questions import compression
 from producer.questions.duplicates import IdTable, id_table
 from producer.questions.entries import Unreadable
 from producer.questions.formats import find_form, read_entries
 from producer.questions.question_parser import Invalid, ParsedQuestion, former_id, position_in
+from producer.questions.samples import MOST_SAMPLES, sample_of
 from wire.errors import UsageError
 
 Questions = Callable[[], Iterator[ParsedQuestion | Invalid]]
@@ -32,6 +34,7 @@ Questions = Callable[[], Iterator[ParsedQuestion | Invalid]]
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
 """Of an answer in a table or a compressed file."""
 
+_SAMPLES = MOST_SAMPLES + 1
 _QUESTION, _LINE = 0, 1
 """Kinds of what an id is found in; a question comes before its line."""
 
@@ -45,12 +48,14 @@ class Answered:
         fields: What it says.
         index: Position of its question; where the questions are not known, of the line.
         asked: Its question; None where the questions are not known.
+        sample: Which one of its question, from 1; 0 if that was asked once, or where samples are questions themselves.
     """
 
     line: bytes
     fields: dict[str, Any]
     index: int
     asked: ParsedQuestion | Invalid | None = None
+    sample: int = 0
 
 
 @contextmanager
@@ -61,7 +66,7 @@ def opened_lines(path: Path) -> Iterator[AnswerLines]:
         UsageError: The file cannot be read, or holds no answers.
     """
     form = find_form(path)
-    if form.kind == "lines" and compression.without_suffix(path) == path:
+    if form.kind == "lines" and compression.without_suffix(path) == path and not _has_lists(path):
         yield AnswerLines(path, path)
         return
     with tempfile.NamedTemporaryFile(prefix="batchfleet-answers-") as file:
@@ -71,11 +76,17 @@ def opened_lines(path: Path) -> Iterator[AnswerLines]:
                 if isinstance(entry, Unreadable):
                     msg = f"{place}: {entry.reason}"
                     raise UsageError(msg)
-                file.write(_normal(entry, place)[0])
+                file.writelines(_normal(line, place)[0] for line in unlisted(entry))
             file.flush()
         except OSError as error:
             raise _no_room(path, error) from None
         yield AnswerLines(path, Path(file.name))
+
+
+def _has_lists(path: Path) -> bool:
+    """Whether the first line has all samples of its question."""
+    with path.open("rb") as file:
+        return "samples" in (_loaded(file.readline(MOST_ANSWER_BYTES)) or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +126,10 @@ class AnswerLines:
                     by_id.add(request_id, _QUESTION, question.index)
             for start, _, _, fields in self._located():
                 by_id.add(fields["id"], _LINE, start)
-            if strays := _place_lines(by_id, by_index):
+            strays = _place_lines(by_id, by_index)
+            if strays.may_be_samples:
+                strays = self._place_samples(questions, by_index)
+            if strays:
                 raise UsageError(self._why_stray(strays, questions))
             with self.lines.open("rb") as lines:
                 yield self._joined(lines, by_index, questions())
@@ -124,11 +138,23 @@ class AnswerLines:
         self, lines: BinaryIO, by_index: IdTable, questions: Iterator[ParsedQuestion | Invalid]
     ) -> Iterator[Answered]:
         asked = next(questions, None)
-        for _, _, index, start in by_index.uses():
+        for _, _, packed, start in by_index.uses():
+            index, sample = divmod(packed, _SAMPLES)
             while asked is not None and asked.index < index:
                 asked = next(questions, None)
             lines.seek(start)
-            yield Answered(*_normal(lines.readline(), str(self.path)), index, asked)
+            yield Answered(*_normal(lines.readline(), str(self.path)), index, asked, sample)
+
+    def _place_samples(self, questions: Questions, by_index: IdTable) -> Strays:
+        """Where ids are those of samples, and questions are given as they stand in their files."""
+        with id_table() as by_base:
+            for question in questions():
+                by_base.add(question.request_id, _QUESTION, question.index)
+            for start, _, _, fields in self._located():
+                base, sample = sample_of(fields["id"]) or (fields["id"], 0)
+                by_base.add(base, _LINE, start, sample)
+            by_index.clear()
+            return _place_lines(by_base, by_index)
 
     def _why_stray(self, strays: Strays, questions: Questions) -> str:
         """What is wrong with the first line that has no place of its own, and what to do about it."""
@@ -178,11 +204,13 @@ class Strays:
         repeated_id: The id of a question that has several lines; None if there is none.
         unknown_id: An id that no question has; None if there is none.
         index: The position of the first of the questions for which such ids were derived; None if none was derived.
+        may_be_samples: Whether the first such id looks like that of a sample.
     """
 
     repeated_id: str | None = None
     unknown_id: str | None = None
     index: int | None = None
+    may_be_samples: bool = False
 
     def __bool__(self) -> bool:
         return self.repeated_id is not None or self.unknown_id is not None
@@ -195,14 +223,19 @@ def _place_lines(by_id: IdTable, by_index: IdTable) -> Strays:
         (_, kind, index, _), *starts = uses
         request_id = key.decode("utf-8", "surrogatepass")
         if kind == _LINE:
-            strays.unknown_id = request_id if strays.unknown_id is None else strays.unknown_id
+            if strays.unknown_id is None:
+                strays.unknown_id, strays.may_be_samples = request_id, sample_of(request_id) is not None
             derived_for = position_in(request_id)
             if derived_for is not None and (strays.index is None or derived_for < strays.index):
                 strays.index = derived_for
         elif starts:
-            by_index.add("", _LINE, index, starts[0][2])
-            if len(starts) > 1:
-                strays.repeated_id = request_id if strays.repeated_id is None else strays.repeated_id
+            samples = set[int]()
+            for _, _, start, sample in starts:
+                if sample in samples and strays.repeated_id is None:
+                    strays.repeated_id = f"{request_id}#{sample}" if sample else request_id
+                elif sample not in samples:
+                    by_index.add("", _LINE, index * _SAMPLES + sample, start)
+                samples.add(sample)
     return strays
 
 

@@ -12,6 +12,9 @@ import orjson
 IDS_OF_ROWS = "rows"
 """In what is known of a run: ids that were derived are those of the rows, whatever form these were asked in."""
 
+SAMPLES = "samples"
+"""In the fingerprint of a run: how often each question is asked. Answers of a run with fewer are kept."""
+
 MAX_SIDECAR_BYTES = 1024 * 1024
 
 
@@ -29,6 +32,13 @@ def derives_ids_as_asked(about: dict[str, Any]) -> bool:
     One that derived ids from what was asked, in the form in which it was asked.
     """
     return bool(about) and about.get("ids") != IDS_OF_ROWS and "asked as" in about.get("fingerprint", {})
+
+
+def has_fewer_samples(then: dict[str, str], now: dict[str, str]) -> bool:
+    """Whether the same was asked, with fewer samples of each question."""
+    counts = then.get(SAMPLES, ""), now.get(SAMPLES, "")
+    is_same = {**then, SAMPLES: ""} == {**now, SAMPLES: ""}
+    return is_same and all(map(str.isdecimal, counts)) and int(counts[0]) < int(counts[1])
 
 
 def parse_sidecar(data: bytes) -> dict[str, Any] | None:

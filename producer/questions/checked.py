@@ -47,7 +47,8 @@ class Checked:
     """What one pass over the files found.
 
     Attributes:
-        count: Questions that are asked of them, unusable ones included; their indices are 0 to count - 1.
+        rows: Questions that are read from them, unusable ones included.
+        samples: How often each of these is asked.
         positions: Where these are among all questions of the files, from 0; None if they are all.
         invalid: How many of them are `Invalid` when read by `read_checked`, duplicates included.
         fingerprint: What is asked, by which ids, in which order, as 32 hexadecimal digits. The same for the same
@@ -60,7 +61,7 @@ class Checked:
         marks: By which a row that has changed since is found.
     """
 
-    count: int
+    rows: int
     invalid: int
     fingerprint: str
     total_bytes: int
@@ -70,6 +71,12 @@ class Checked:
     marks: RowMarks
     models: Mapping[str, ModelUse] = field(default_factory=dict)
     positions: Collection[int] | None = None
+    samples: int = 1
+
+    @property
+    def count(self) -> int:
+        """What is asked, each sample by itself, and what cannot be used; the indices are 0 to count - 1."""
+        return self.rows * self.samples
 
 
 def problem_report(source: Source, forms: Sequence[Form], problems: list[Invalid], invalid: int, count: int) -> str:

@@ -86,6 +86,11 @@ class IdTable:
         self._store()
         return self._database.execute("SELECT * FROM uses ORDER BY id, kind, number")
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._waiting.clear()
+        self._database.execute("DELETE FROM uses")
+
     def _store(self) -> None:
         self._database.executemany("INSERT INTO uses VALUES (?, ?, ?, ?)", self._waiting)
         self._waiting.clear()

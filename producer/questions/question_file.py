@@ -130,20 +130,28 @@ def check_questions(
         marks.marks(count),
         models,
         positions,
+        source.samples.each,
     )
 
 
 def read_checked(source: Source, limits: ReadingLimits, checked: Checked) -> Iterator[ParsedQuestion | Invalid]:
     """Read files that have been checked: `checked.count` questions in their order, no two with the same id.
 
+    The samples of a question follow one another: their prompt is then in the engine's cache.
+
     Raises:
         UsageError: The files are not those that were checked: on the first question, or as soon as it shows. Also as
             `read_questions` does.
     """
+    rows = _checked_rows(source, limits, checked)
+    return (sample for row in rows for sample in source.samples.of(row)) if source.samples.count else rows
+
+
+def _checked_rows(source: Source, limits: ReadingLimits, checked: Checked) -> Iterator[ParsedQuestion | Invalid]:
     _ensure_unchanged(source, checked.file_ids)
     count = 0
     for question, _ in _read(source, limits, checked.forms, checked.positions):
-        if count == checked.count:
+        if count == checked.rows:
             break
         count += 1
         keeper = checked.duplicates.get(question.index)
@@ -154,7 +162,7 @@ def read_checked(source: Source, limits: ReadingLimits, checked: Checked) -> Ite
         else:
             yield replace(question, request_id=invalid_id(question.line, question.file))
     _ensure_unchanged(source, checked.file_ids)
-    if count != checked.count:
+    if count != checked.rows:
         raise _changed(source.files[-1])
 
 
@@ -213,7 +221,7 @@ def _read(
             yield Invalid(index, line, invalid_id(line, number), entry.reason, number), 0
         else:
             # An id that is derived tells the position among all: it is the same whichever of them are asked.
-            question = askers[number].ask(entry, position, line)
+            question = source.samples.checked(askers[number].ask(entry, position, line))
             yield question if index == position else replace(question, index=index), len(entry)
         index += 1
     if not index:

@@ -12,6 +12,7 @@ import orjson
 
 from producer.questions.column_mapping import AS_IT_STANDS, Shape
 from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
+from producer.questions.samples import ONCE, Samples
 from producer.questions.selection import EVERYTHING, Selection
 from wire.errors import UsageError
 
@@ -31,6 +32,7 @@ class Source:
         format: What files are whose first bytes do not tell; `auto` goes by the ending of the name, and takes what says
             nothing for JSON.
         selection: Which of the questions are asked.
+        samples: How often each of them is.
     """
 
     files: tuple[Path, ...]
@@ -38,6 +40,7 @@ class Source:
     format: InputFormat = "auto"
     selection: Selection = EVERYTHING
     csv: CsvStyle = FOUND_BY_ITSELF
+    samples: Samples = ONCE
 
     def __str__(self) -> str:
         more = len(self.files) - 1
