@@ -61,7 +61,7 @@ class WorkerStatus:
     """What a worker last said of itself; see `gpu_worker.reports.worker_report`.
 
     A worker that was killed is shown until its report lapses. `wire_version`: the newest that it reads; 0 if it does
-    not say.
+    not say. `failure_examples`: what the last failure of each kind said; it may quote a question.
     """
 
     name: str
@@ -75,6 +75,7 @@ class WorkerStatus:
     answered: int = 0
     failed: int = 0
     failures: Mapping[str, int] = field(default_factory=dict)
+    failure_examples: Mapping[str, str] = field(default_factory=dict)
     answers_per_s: float = 0.0
     tokens_per_s: float = 0.0
     max_num_seqs: int = 0

@@ -10,6 +10,7 @@ from wire.messages import Answer, Failure
 
 MOST_KINDS = 64
 OTHER_KINDS = "other"
+EXAMPLE_CHARACTERS = 300
 
 
 @dataclass(slots=True)
@@ -20,6 +21,7 @@ class Counts:
         answered: Answers made.
         failures: Failures made, by kind; beyond `MOST_KINDS` kinds as `other`, so that nobody's words become labels
             without end.
+        examples: What the last failure of each of these kinds said, its beginning.
         prompt_tokens, completion_tokens: Of the answers.
         batches: Claimed.
         leases_lost: Batches that went to somebody else while they were worked on.
@@ -29,6 +31,7 @@ class Counts:
 
     answered: int = 0
     failures: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     batches: int = 0
@@ -47,4 +50,6 @@ class Counts:
             self.completion_tokens += record.usage.completion_tokens
         else:
             kind = record.error.kind
-            self.failures[kind if kind in self.failures or len(self.failures) < MOST_KINDS else OTHER_KINDS] += 1
+            kind = kind if kind in self.failures or len(self.failures) < MOST_KINDS else OTHER_KINDS
+            self.failures[kind] += 1
+            self.examples[kind] = record.error.message[:EXAMPLE_CHARACTERS]

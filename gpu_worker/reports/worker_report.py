@@ -68,6 +68,7 @@ class Report:
         waits_for = (
             engine.told(now) if engine.kind == "waiting" and self.state in {"booting", "running"} else self.waits_for
         )
+        kinds = dict(counts.failures.most_common(KINDS_SHOWN))
         return {
             "pid": str(os.getpid()),
             "state": self.shown_state,
@@ -81,7 +82,8 @@ class Report:
             "in_flight": str(self.in_flight),
             "answered": str(counts.answered),
             "failed": str(counts.failed),
-            "failures": json.dumps(dict(counts.failures.most_common(KINDS_SHOWN))),
+            "failures": json.dumps(kinds),
+            "failure_examples": json.dumps({kind: counts.examples.get(kind, "") for kind in kinds}),
             "answers_per_s": f"{answers_per_s:.3f}",
             "tokens_per_s": f"{tokens_per_s:.1f}",
             "idle_s": f"{self._idle(now, done):.1f}",
