@@ -142,3 +142,26 @@ FLEET = (
         "Engines that died or did not boot, so that their worker was restarted; SIGKILL goes uncounted",
     ),
 )
+GATEWAY = (
+    REQUESTS := Name(
+        "gateway_requests",
+        "counter",
+        ("route", "method", "status"),
+        "Requests that ended; `route` is its path with names for ids, or `other`; `status` is HTTP's, or `gone` for a "
+        "client that went away before it had one",
+    ),
+    REQUEST_SECONDS := Name(
+        "gateway_request_seconds", "histogram", ("route",), "From the head of a request to the end of its response"
+    ),
+    RECEIVED := Name("gateway_received_bytes", "counter", ("route",), "Bytes of bodies that came in"),
+    SENT := Name("gateway_sent_bytes", "counter", ("route",), "Bytes of bodies that went out"),
+    OPEN_REQUESTS := Name("gateway_open_requests", "gauge", (), "Requests that have not ended"),
+    GATEWAY_BATCHES := Name(
+        "gateway_batches",
+        "gauge",
+        ("status",),
+        "Batches in its data folder, by their status now; gateways that share a folder say the same",
+    ),
+    FILES := Name("gateway_files", "gauge", (), "Files in its data folder"),
+    FILE_BYTES := Name("gateway_file_bytes", "gauge", (), "Bytes of these files"),
+)

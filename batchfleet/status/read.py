@@ -173,9 +173,7 @@ def _worker(name: str, fields: Mapping[str, str]) -> WorkerStatus:
         answered=number(fields.get("answered")),
         failed=number(fields.get("failed")),
         failures={kind: number(count) for kind, count in json_object(fields.get("failures")).items()},
-        failure_examples={
-            kind: str(words) for kind, words in json_object(fields.get("failure_examples")).items()
-        },
+        failure_examples={kind: str(words) for kind, words in json_object(fields.get("failure_examples")).items()},
         answers_per_s=fraction(fields.get("answers_per_s")),
         tokens_per_s=fraction(fields.get("tokens_per_s")),
         max_num_seqs=number(fields.get("max_num_seqs")),

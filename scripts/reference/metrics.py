@@ -35,27 +35,17 @@ begin at 0 with each process, as Prometheus expects. Process metrics (`process_c
 """
 WORKER_WORDS = "Of each worker; `model` is its model."
 BATCHER_WORDS = "Of each batcher, what it handed over itself."
+GATEWAY_WORDS = "Of each gateway, at `/metrics` of its own address, whatever `metrics.port` says; no key is needed."
 FLEET_WORDS = "Of the whole fleet, given by the batcher that leads, which asks Redis at each scrape."
 TAIL = """\
-## Alerts
+## Dashboards and alerts
 
-    # Nobody hands out questions.
-    sum(batchfleet_batcher_leading) < 1
-    # Questions wait, and nothing is answered.
-    max(batchfleet_pending_questions) > 0 and sum(rate(batchfleet_worker_answered_questions_total[10m])) == 0
-    # Something waits longer than it should.
-    batchfleet_queue_oldest_seconds > 3600
-    # More than one question in twenty fails.
-    sum(rate(batchfleet_worker_failed_questions_total[10m])) / sum(rate(batchfleet_worker_answered_questions_total[10m])) > 0.05
-    # Engines keep dying.
-    increase(batchfleet_engine_deaths_total[1h]) > 3
-    # Redis fills up.
-    batchfleet_redis_memory_used_bytes > 0.8 * (batchfleet_redis_memory_max_bytes > 0)
-    # Somebody must look at what could not be read.
-    batchfleet_dead_letters > 0
+`deploy/grafana/batchfleet.json` is a dashboard of all of it: Grafana, Dashboards, New, Import, and name the Prometheus that scrapes the fleet.
+`deploy/prometheus/alerts.yml` has the alerts, each with what to do; `deploy/prometheus/prometheus.yml` shows how both files are named:
 
-How full the engines are: `sum(batchfleet_worker_in_flight_questions) / sum(batchfleet_worker_capacity_questions)`. How full batches are:
-`rate(batchfleet_batcher_batch_questions_sum[5m]) / rate(batchfleet_batcher_batch_questions_count[5m])`.
+    prometheus --config.file=deploy/prometheus/prometheus.yml
+
+A test runs a fleet under load, lets Prometheus scrape it, and evaluates every query of both (`scripts/test-dashboards`).
 """
 
 
@@ -65,6 +55,7 @@ def text() -> str:
         ("Workers", WORKER_WORDS, names.WORKER),
         ("Batchers", BATCHER_WORDS, names.BATCHER),
         ("Fleet", FLEET_WORDS, names.FLEET),
+        ("Gateways", GATEWAY_WORDS, names.GATEWAY),
     )
     return "\n".join([HEAD, *("\n".join(_section(*table)) for table in tables), TAIL])
 

@@ -1,7 +1,9 @@
-"""`/`: the fleet at a glance, and `/metrics`."""
+"""`/`: the fleet at a glance, live, for people.
 
-from __future__ import annotations
+One `observer` looks at Redis for everyone who looks at the page; `view` says what is shown as words and figures,
+`templates/` as HTML, `live` makes that once a look. htmx, from the wheel of django-htmx, fetches it: no script is ours.
+"""
 
-from starlette.routing import BaseRoute
+from batchfleet.gateway.page.routes import lifespan, routes
 
-routes: list[BaseRoute] = []
+__all__ = ["lifespan", "routes"]
