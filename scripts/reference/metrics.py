@@ -44,8 +44,6 @@ TAIL = """\
 `deploy/prometheus/alerts.yml` has the alerts, each with what to do; `deploy/prometheus/prometheus.yml` shows how both files are named:
 
     prometheus --config.file=deploy/prometheus/prometheus.yml
-
-A test runs a fleet under load, lets Prometheus scrape it, and evaluates every query of both (`scripts/test-dashboards`).
 """
 
 

@@ -13,9 +13,11 @@ from batchfleet.gateway.page.history import History
 from batchfleet.runs.eta import EtaEstimator, Sample
 from batchfleet.status.model import FleetStatus, RunStatus
 from batchfleet.status.read import read_status
-from wire.connection import RedisAddress, connect, translated
+from wire.address import RedisAddress
+from wire.connection import connect
 from wire.errors import FleetError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 log = logging.getLogger(__name__)
 

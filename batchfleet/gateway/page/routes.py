@@ -19,9 +19,10 @@ from batchfleet.gateway.errors import ApiError
 from batchfleet.gateway.page.live import HERE, TEMPLATES, Live, LiveParts
 from batchfleet.gateway.page.observer import Observer, observed
 from batchfleet.settings.redis_address import redis_address
-from wire.connection import connect, translated
+from wire.connection import connect
 from wire.errors import FleetError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 SAFE = {
     # Even if something were not escaped, it would be no script: only our own files are run, loaded or talked to.
