@@ -26,7 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/mutate", description=__doc__)
     parser.add_argument("words", nargs="*", help="only those whose description, file or test contains one of these")
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="how many at the same time (default: 1)")
-    parser.add_argument("--table", action="store_true", help="only print the list, as docs/guarantees.md has it")
+    parser.add_argument("--table", action="store_true", help="only print the list, in Markdown")
     arguments = parser.parse_args()
     if arguments.table:
         print(as_table())

@@ -267,7 +267,7 @@ MUTATIONS = (
 
 
 def as_table() -> str:
-    """The list as `docs/guarantees.md` has it."""
+    """The list, in Markdown."""
     tests = ["`: `".join(one.test.split("::")) for one in MUTATIONS]
     rows = [f"| {one.what} | `{one.file}` | `{test}` |" for one, test in zip(MUTATIONS, tests, strict=True)]
     return "\n".join(["| what is broken | where | which test fails then |", "|---|---|---|", *rows])

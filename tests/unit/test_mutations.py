@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.mutations.catalogue import MUTATIONS, PROMISES, as_table
+from tests.mutations.catalogue import MUTATIONS, PROMISES
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -20,12 +20,3 @@ def test_every_mutation_still_applies() -> None:
 def test_every_promise_is_broken_once() -> None:
     """A promise that no mutation breaks may have no test."""
     assert {mutation.promise for mutation in MUTATIONS} == set(PROMISES)
-
-
-def test_the_list_is_in_the_guarantees() -> None:
-    """As `scripts/mutate --table` prints it."""
-    assert as_table() in _guarantees(), "put what `scripts/mutate --table` prints into docs/guarantees.md"
-
-
-def _guarantees() -> str:
-    return (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
