@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
@@ -16,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from batchfleet.gateway.store import Store
 from batchfleet.gateway.traffic import TrafficCounts
 from batchfleet.metrics import names
 
@@ -25,7 +25,7 @@ STATUSES = ("validating", "in_progress", "finalizing", "cancelling", "completed"
 class GatewayMetrics(Collector):
     """Runs in a thread: counts that are kept anyway, and one query of the data folder."""
 
-    def __init__(self, counts: TrafficCounts, store: Any) -> None:  # noqa: ANN401 (there are no files yet)
+    def __init__(self, counts: TrafficCounts, store: Store) -> None:
         self._counts = counts
         self._store = store
 
@@ -37,8 +37,6 @@ class GatewayMetrics(Collector):
         yield names.RECEIVED.values(*(((route,), traffic.received_bytes) for route, traffic in routes.items()))
         yield names.SENT.values(*(((route,), traffic.sent_bytes) for route, traffic in routes.items()))
         yield names.OPEN_REQUESTS.values(((), self._counts.open_requests))
-        if self._store is None:
-            return
         query = "SELECT status, count(*) AS number FROM batches GROUP BY status"
         found = {row["status"]: row["number"] for row in self._store.rows(query)}
         yield names.GATEWAY_BATCHES.values(*(((status,), found.get(status, 0)) for status in STATUSES))
@@ -50,7 +48,7 @@ class GatewayMetrics(Collector):
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     app.state.metrics = CollectorRegistry(auto_describe=False)
-    app.state.metrics.register(GatewayMetrics(app.state.traffic, getattr(app.state, "store", None)))
+    app.state.metrics.register(GatewayMetrics(app.state.traffic, app.state.store))
     ProcessCollector(registry=app.state.metrics)
     yield
 

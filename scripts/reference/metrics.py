@@ -44,6 +44,8 @@ TAIL = """\
 `deploy/prometheus/alerts.yml` has the alerts, each with what to do; `deploy/prometheus/prometheus.yml` shows how both files are named:
 
     prometheus --config.file=deploy/prometheus/prometheus.yml
+
+`scripts/test-gateway` evaluates every query of both against a Prometheus that scrapes a fleet under load.
 """
 
 

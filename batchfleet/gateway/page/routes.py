@@ -11,11 +11,15 @@ from markupsafe import Markup, escape
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from batchfleet.admin.control import cancel_run
+from batchfleet.gateway import batches, files
 from batchfleet.gateway.errors import ApiError
+from batchfleet.gateway.keys import no_key
+from batchfleet.gateway.listing import Listing
+from batchfleet.gateway.page.batch_cards import MOST_BATCHES, BatchCard, card
 from batchfleet.gateway.page.live import HERE, TEMPLATES, Live, LiveParts
 from batchfleet.gateway.page.observer import Observer, observed
 from batchfleet.settings.redis_address import redis_address
@@ -31,7 +35,7 @@ SAFE = {
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 OF_A_VERSION = {"Cache-Control": "max-age=3600", "X-Content-Type-Options": "nosniff"}
@@ -54,8 +58,18 @@ class Page:
         self.answering = 0
 
     def live(self, owner: str | None) -> Live:
-        """To be called in a thread."""
-        return self.parts.get(owner, list)
+        """To be called in a thread: it may read the owner's batches."""
+        return self.parts.get(owner, lambda: [] if owner is None else self.cards(owner))
+
+    def cards(self, owner: str) -> list[BatchCard]:
+        """The latest batches of an owner."""
+        state, known = self.app.state, {run.run: run for run in getattr(self.observer.status, "runs", ())}
+        made = []
+        for batch in state.batches.list(owner, Listing(MOST_BATCHES))["data"]:
+            run, errors = known.get(batch["id"]), batch["error_file_id"]
+            left_s = self.observer.left_s(run) if run else None
+            made.append(card(batch, left_s, state.store.content(errors) if errors else None))
+        return made
 
     def cancel_run(self, run: str) -> str:
         """What came of it, in words; to be called in a thread.
@@ -121,6 +135,38 @@ async def cancel(request: Request) -> Response:
         return notice(str(error), 409)
 
 
+async def cancel_batch(request: Request) -> Response:
+    """As `/v1/batches/ID/cancel`."""
+    try:
+        batch = await _as_owner(request, "id", "batch_id")
+        await batches.cancel(request)
+    except ApiError as error:
+        return notice(str(error), error.status)
+    return notice(f"Batch {batch} is being cancelled; what is done stays.")
+
+
+async def download(request: Request) -> Response:
+    """As `/v1/files/ID/content`, for a form."""
+    try:
+        file_id = await _as_owner(request, "file", "file_id")
+        response = await files.content(request)
+    except ApiError as error:
+        return PlainTextResponse(f"{error}\n", error.status, headers=SAFE)
+    # The id came out of the database, so it is a file's name.
+    response.headers["Content-Disposition"] = f'attachment; filename="{file_id}.jsonl"'
+    return response
+
+
+async def _as_owner(request: Request, name: str, parameter: str) -> str:
+    """Put the owner of the key in the form, and the id in its field `name`, where handlers of the API look for them."""
+    owner, form = await fields(request)
+    if owner is None:
+        raise no_key(given=False)
+    request.state.owner = owner
+    request.scope["path_params"] = {parameter: form.get(name, "")}
+    return form.get(name, "")
+
+
 async def fields(request: Request) -> tuple[str | None, dict[str, str]]:
     """Whose the key in a form is ('' for anyone where there are no keys, None for no key), and the form.
 
@@ -170,6 +216,8 @@ routes: list[BaseRoute] = [
     Route("/", index),
     Route("/page/live", live, methods=["POST"]),
     Route("/page/cancel", cancel, methods=["POST"]),
+    Route("/page/cancel-batch", cancel_batch, methods=["POST"]),
+    Route("/page/download", download, methods=["POST"]),
     Route("/page/style.css", style),
     Route("/page/htmx.js", htmx),
 ]

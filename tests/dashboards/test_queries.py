@@ -1,0 +1,165 @@
+"""Every query of the dashboard and of the alerts, asked of a real Prometheus that scrapes a fleet under load.
+
+scripts/test-gateway unpacks Prometheus where it is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+import yaml
+
+from batchfleet.metrics.exposition import expose
+from batchfleet.metrics.worker_metrics import WorkerMetrics
+from batchfleet.settings.schema import MetricsSettings
+from batchfleet.supervisor.embedded_server import EmbeddedServer
+from batchfleet.supervisor.processes import stop_all
+from gpu_worker.gpus.devices import GpuUse
+from gpu_worker.reports.worker_report import Report
+from tests.processes import PATIENCE_S, ROOT, Processes, batchfleet, wait_until, write_questions
+from tests.submissions import KEYS
+
+FOLDER = os.environ.get("PROMETHEUS_FOLDER", "")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER, reason="PROMETHEUS_FOLDER names no folder of Prometheus: see scripts/test-gateway"),
+]
+DASHBOARD = ROOT / "deploy/grafana/batchfleet.json"
+ALERTS = ROOT / "deploy/prometheus/alerts.yml"
+COMPARISON = re.compile(r"==|!=|<=|>=|<|>")
+SELECTOR = re.compile(r"(\{[^}]*\})")
+
+
+def dashboard_queries() -> Iterator[tuple[str, str]]:
+    """(Where, query) of each panel, with Grafana's variables as it would fill them in."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    for panel in panels:
+        for target in panel.get("targets", ()):
+            query = target["expr"].replace("$__rate_interval", "10s").replace("$model", ".*")
+            assert "$" not in query
+            yield f"{panel['title']} {target['refId']}", query
+
+
+def alert_queries() -> Iterator[tuple[str, str]]:
+    """(Name, query) of each alert, whose comparisons give 0 or 1: without an alert there would be nothing to see."""
+    for rule in yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]:
+        # Those in braces say which series are meant.
+        parts = [
+            part if part.startswith("{") else COMPARISON.sub(r"\g<0> bool", part)
+            for part in SELECTOR.split(rule["expr"])
+        ]
+        yield rule["alert"], "".join(parts)
+
+
+class Prometheus:
+    """A real one, on a port of its own choice."""
+
+    def __init__(self, folder: Path, targets: list[str]) -> None:
+        self._log = folder / "prometheus.log"
+        config = {
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+            "rule_files": [str(ALERTS)],
+            "scrape_configs": [{"job_name": "batchfleet", "static_configs": [{"targets": targets}]}],
+        }
+        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+        flags = ["--config.file=prometheus.yml", "--storage.tsdb.path=tsdb", "--web.listen-address=127.0.0.1:0"]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(  # noqa: S603 (Debian's)
+                [f"{FOLDER}/prometheus", *flags], cwd=folder, stdout=log, stderr=log
+            )
+        wait_until(self._listens, "Prometheus listens")
+        found = self._listens()
+        assert found is not None
+        self._address = f"http://127.0.0.1:{found[1]}"
+        wait_until(self._is_ready, "Prometheus is ready")
+
+    def ask(self, query: str) -> list[dict[str, Any]]:
+        """The samples that a query gives now."""
+        reply = httpx2.get(f"{self._address}/api/v1/query", params={"query": query}, timeout=PATIENCE_S).json()
+        found: dict[str, Any] = reply["data"]
+        return [{"value": found["result"]}] if found["resultType"] == "scalar" else list(found["result"])
+
+    def _listens(self) -> re.Match[str] | None:
+        assert self.process.poll() is None, self._log.read_text()
+        return re.search(r"msg=\"Listening on\".* address=127\.0\.0\.1:(\d+)", self._log.read_text())
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx2.get(f"{self._address}/-/ready", timeout=PATIENCE_S).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+
+def figures(samples: list[dict[str, Any]]) -> list[float]:
+    """Their values, without NaN and infinity."""
+    return [value for sample in samples if math.isfinite(value := float(sample["value"][1]))]
+
+
+def test_prometheus_takes_the_files_as_they_are() -> None:
+    """Prometheus' own check finds nothing wrong with the alerts and the example configuration."""
+    for command in (["check", "rules", str(ALERTS)], ["check", "config", str(ALERTS.with_name("prometheus.yml"))]):
+        done = subprocess.run([f"{FOLDER}/promtool", *command], capture_output=True, text=True, check=False)  # noqa: S603
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_query_gives_figures(tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis) -> None:
+    """Of a fleet under load, with failures, with a GPU and a dead engine that are made up, and of its gateway."""
+    write_questions(tmp_path / "questions.jsonl", 50_000)
+    settings = {
+        "BATCHFLEET_METRICS_PORT": "0", "BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_REFUSE_ON": "7.",
+    }  # fmt: skip
+    with Processes(redis_server.url, tmp_path, settings) as fleet:
+        client.config_set("maxmemory", "500mb")
+        client.hincrby(KEYS.engine_deaths, "stub", 1)
+        fleet.batcher()
+        fleet.worker()
+        fleet.start("gateway", "gateway", "--listen", "127.0.0.1:0", "--data", str(tmp_path / "data"))
+        fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
+        wait_until(lambda: re.search(r"listening on http://(\S+)/v1", fleet.log("gateway")), "the gateway listens")
+        wait_until(lambda: has_failed(client), "a question has failed")
+        status = json.loads(batchfleet("status", "--redis", redis_server.url, "--json").stdout)
+        gateway = re.search(r"listening on http://(\S+)/v1", fleet.log("gateway"))
+        assert gateway is not None
+        # The stub has no GPU that could be asked; a report of one is shown as a worker shows its own.
+        report = Report("imaginary", "stub", capacity=1, gpu_use=(GpuUse("GPU-0", 1 << 30, 80 << 30, 93),))
+        targets = [one["metrics"] for one in (*status["workers"], *status["batchers"])]
+        targets.append(expose(WorkerMetrics(report), MetricsSettings(port=0)))
+        prometheus = Prometheus(tmp_path, [*targets, gateway[1]])
+        try:
+            left = dict([*dashboard_queries(), *alert_queries()])
+            asked = len(left)
+
+            def all_give_figures() -> bool:
+                # Requests of the gateway, some of them refused: its own metrics do not count them otherwise.
+                httpx2.get(f"http://{gateway[1]}/v1/models", timeout=PATIENCE_S)
+                for where in [where for where, query in left.items() if figures(prometheus.ask(query))]:
+                    del left[where]
+                return not left
+
+            try:
+                wait_until(all_give_figures, "every query gives figures", 120)
+            finally:
+                print(f"{asked - len(left)} of {asked} queries gave figures; the others: {left}")
+            firing = prometheus.ask('ALERTS{alertstate="firing", severity="critical"}')
+            assert not firing, firing
+        finally:
+            prometheus.process.send_signal(signal.SIGTERM)
+            stop_all([prometheus.process], grace_s=10)
+
+
+def has_failed(client: redis.Redis) -> bool:
+    """Whether the worker has reported a failure."""
+    names: Any = client.zrange(KEYS.workers, 0, 0)
+    failed: Any = client.hget(KEYS.worker(names[0].decode()), "failed") if names else None
+    return int(failed or 0) > 0
