@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from batchfleet.humanize import about, count
 MOST_BATCHES = 20
 MOST_KINDS = 6
 READ_BYTES = 256 * 1024
-"""So much of a file of errors is read for its kinds; what is beyond is said to be."""
+"""So much of a file is read for the kinds of failure in it: its end."""
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
@@ -46,7 +47,7 @@ class BatchCard:
 
 
 def card(batch: Mapping[str, Any], left_s: float | None, errors: Path | None) -> BatchCard:
-    """From a batch as OpenAI's API shows it. `errors`: its error file, where it has one."""
+    """From a batch as OpenAI's API shows it. `errors`: its error file or, while it runs, its journal."""
     counts = batch["request_counts"] or {}
     done, total = counts.get("completed", 0) + counts.get("failed", 0), counts.get("total", 0)
     files = (("output_file_id", "answers"), ("error_file_id", "errors"))
@@ -61,7 +62,7 @@ def card(batch: Mapping[str, Any], left_s: float | None, errors: Path | None) ->
         failed=count(counts.get("failed", 0)),
         left="" if is_over or left_s is None else f"{about(left_s)} left",
         name=cut(", ".join(f"{key}: {value}" for key, value in (batch.get("metadata") or {}).items())),
-        failures=refusals(batch) or (kinds_in(errors) if errors else ()),
+        failures=refusals(batch) or (kinds_in(errors) if errors and counts.get("failed", 0) else ()),
         files=tuple(FileLink(batch[key], words) for key, words in files if batch.get(key)),
         may_end=not is_over and batch["status"] != "cancelling",
     )
@@ -74,21 +75,26 @@ def refusals(batch: Mapping[str, Any]) -> tuple[FailureRow, ...]:
 
 
 def kinds_in(errors: Path) -> tuple[FailureRow, ...]:
-    """The kinds of failure in the beginning of an error file, each with what one of them said."""
+    """The kinds of the latest failures in an error file or a journal, each with what one of them said."""
     try:
         with errors.open("rb") as file:
+            begin = max(0, file.seek(0, SEEK_END) - READ_BYTES)
+            file.seek(begin)
             lines = file.read(READ_BYTES).split(b"\n")
     except OSError:
         return ()
-    # The last one is cut off, or empty.
-    return _rows(_kind(line) for line in lines[:-1])
+    # The last one is empty, or not all there yet; the first may be cut off.
+    return _rows(filter(None, map(_kind, lines[begin > 0 : -1])))
 
 
-def _kind(line: bytes) -> tuple[str, str]:
+def _kind(line: bytes) -> tuple[str, str] | None:
     try:
         found = json.loads(line)
+        if found.get("status") == "answered":
+            return None
         error = found.get("error") or found["response"]["body"]["error"]
-        return str(error.get("code") or error.get("type") or "?"), str(error.get("message", ""))
+        kind = error.get("kind") or error.get("code") or error.get("type") or "?"
+        return str(kind), str(error.get("message", ""))
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return "?", ""
 

@@ -68,7 +68,8 @@ class Page:
         for batch in state.batches.list(owner, Listing(MOST_BATCHES))["data"]:
             run, errors = known.get(batch["id"]), batch["error_file_id"]
             left_s = self.observer.left_s(run) if run else None
-            made.append(card(batch, left_s, state.store.content(errors) if errors else None))
+            path = state.store.content(errors) if errors else state.store.journal(batch["id"])
+            made.append(card(batch, left_s, path))
         return made
 
     def cancel_run(self, run: str) -> str:

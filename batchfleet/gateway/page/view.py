@@ -17,6 +17,8 @@ from batchfleet.status.model import FleetStatus, GpuStatus, QueueStatus, RunStat
 MOST_WORKERS = 100
 """Rows of the table; those that are not running come first, and the rest is counted."""
 MOST_KINDS = 12
+TEN = 10
+"""From here on figures have no decimals."""
 LONGEST_WORDS = 300
 """Characters of one text that comes from workers, questions or answers."""
 BATCH, ID_SHOWN = "batch_", 12
@@ -111,7 +113,10 @@ def charts(observer: Observer) -> list[Chart]:
         _chart(name, means(history.points(value), now_s, span_s), words, top) for name, value, words, top in series
     ]
     failures = means(history.failures_per_min(), now_s, span_s)
-    return [*drawn, _chart("failures", failures, lambda value: f"{value:.3g}/min", 0)]
+    return [
+        *drawn,
+        _chart("failures", failures, lambda value: f"{count(value) if value >= TEN else f'{value:.2g}'}/min", 0),
+    ]
 
 
 def _chart(name: str, values: Sequence[float | None], words: Callable[[float], str], top: float) -> Chart:

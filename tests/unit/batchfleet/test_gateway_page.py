@@ -114,6 +114,10 @@ def test_examples_of_others_are_not_shown_where_there_are_keys(tmp_path: Path) -
     status = FleetStatus(
         workers=(WorkerStatus("w", "running", failures={"refused": 2}, failure_examples={"refused": "told"}),)
     )
+    journal = tmp_path / "journal.jsonl"
+    failed = '{"id": "q", "status": "failed", "error": {"kind": "too_long", "message": "still running"}}'
+    journal.write_text(f'{{"id": "p", "status": "answered", "text": "no failure"}}\n{failed}\n')
+    assert [(row.kind, row.number, row.example) for row in kinds_in(journal)] == [("too_long", "1", "still running")]
     assert "told" in shown(status)
     assert "told" not in shown(status, has_keys=True)
     assert "my own words" in shown(status, has_keys=True, cards=[a_batch("b", errors)])
