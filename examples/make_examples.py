@@ -234,7 +234,7 @@ BAD_LINES: tuple[bytes, ...] = (
     b'{"id": "deadline-over", "question": "What is 2 + 2?", "deadline_s": 0}',
     b'{"id": "metadata-is-no-object", "question": "What is 2 + 2?", "metadata": ["page 7"]}',
     (
-        b'{"custom_id": "other-endpoint", "method": "POST", "url": "/v1/embeddings", '
+        b'{"custom_id": "other-endpoint", "method": "POST", "url": "/v1/images", '
         b'"body": {"model": "any", "input": "What is 2 + 2?"}}'
     ),
     b'{"custom_id": "body-asks-nothing", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "any"}}',

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from gpu_worker.engines.engine import Completion, Engine, Refusal
+from gpu_worker.engines.engine import Completion, Engine, Outcome, Refusal, Vectors
 from wire.clock import ServerClock
 from wire.codec import sendable, validation_error
 from wire.errors import EngineDeadError, EngineUnusableError
 from wire.failures import error_of
-from wire.messages import Answer, Failure, Question
+from wire.messages import FIELDS_SINCE, Answer, Failure, JsonObject, Question
 
 log = logging.getLogger(__name__)
 
 
+INSTEAD_OF_TEXT = frozenset({"refusal", "function_call", "audio", "logprobs", "prompt_logprobs"})
+"""Details that are an answer without a text, or what was asked for in place of one."""
 CANCELLED = Refusal("cancelled", "its run was cancelled")
 WITHDRAWN = Refusal("cancelled", "who asked it withdrew it")
 COUNTS_DETAILS_SINCE = 2
@@ -66,46 +70,84 @@ async def answer(
 
 
 def record(
-    question: Question, outcome: Completion | Refusal, model: str, clock: ServerClock, *, worker: str, attempts: int
+    question: Question, outcome: Outcome, model: str, clock: ServerClock, *, worker: str, attempts: int
 ) -> Answer | Failure:
     """What came of a question, as its producer will see it."""
     latency_s = round(max(0.0, clock.now() - question.submitted_at), 6)
-    if isinstance(outcome, Completion):
+    common: dict[str, Any] = {
+        "run": question.run,
+        "epoch": question.epoch,
+        "index": question.index,
+        "request_id": question.request_id,
+        "worker": worker,
+        "attempts": attempts,
+        "latency_s": latency_s,
+        "metadata": question.metadata,
+        "v": question.v,
+    }
+    if isinstance(outcome, Refusal):
+        return Failure(error=error_of(outcome.kind, sendable(outcome.message), outcome.evidence), **common)
+    if isinstance(outcome, Vectors):
         return Answer(
-            run=question.run,
-            epoch=question.epoch,
-            index=question.index,
-            request_id=question.request_id,
-            worker=worker,
-            attempts=attempts,
-            latency_s=latency_s,
-            metadata=question.metadata,
-            text=outcome.texts[0],
-            texts=outcome.texts if len(outcome.texts) > 1 else None,
-            finish_reason=outcome.finish_reason,
-            usage=outcome.usage if question.v >= COUNTS_DETAILS_SINCE else outcome.usage.plain(),
+            text="",
+            task=question.task,
+            vectors=outcome.vectors,
+            finish_reason="stop",
+            usage=outcome.usage,
             model=model,
             params=outcome.params,
             details=outcome.details,
-            v=question.v,
+            **common,
         )
-    return Failure(
-        run=question.run,
-        epoch=question.epoch,
-        index=question.index,
-        request_id=question.request_id,
-        worker=worker,
-        attempts=attempts,
-        latency_s=latency_s,
-        metadata=question.metadata,
-        error=error_of(outcome.kind, sendable(outcome.message)),
-        v=question.v,
+    reasoning, tool_calls = next(iter(outcome.reasoning), None), next(iter(outcome.tool_calls), None)
+    has_fields = question.v >= FIELDS_SINCE
+    return Answer(
+        text=outcome.texts[0],
+        texts=outcome.texts if len(outcome.texts) > 1 else None,
+        reasoning=reasoning if has_fields else None,
+        tool_calls=tool_calls if has_fields else None,
+        finish_reason=outcome.finish_reason,
+        usage=outcome.usage if question.v >= COUNTS_DETAILS_SINCE else outcome.usage.plain(),
+        model=model,
+        params=outcome.params,
+        details=_details(outcome, of_all_texts=not has_fields or len(outcome.texts) > 1),
+        **common,
     )
 
 
-async def _outcome(
-    question: Question, engine: Engine, clock: ServerClock, patience: RetryPolicy
-) -> Completion | Refusal:
+def _details(outcome: Completion, *, of_all_texts: bool) -> JsonObject | None:
+    """With the reasoning and the tool calls of each text, where the record has no field that holds them all."""
+    lists: dict[str, Sequence[Any]] = {"reasoning": outcome.reasoning, "tool_calls": outcome.tool_calls}
+    more: JsonObject = {name: list(values) for name, values in lists.items() if of_all_texts and any(values)}
+    return {**(outcome.details or {}), **more} or None
+
+
+def without_answer(completion: Completion) -> Refusal | None:
+    """Why a completion holds no answer: an empty text must not pass for one.
+
+    None if there is a text, or what stands in place of one.
+    """
+    details = completion.details or {}
+    if any(completion.texts) or any(completion.tool_calls) or not INSTEAD_OF_TEXT.isdisjoint(details):
+        return None
+    asked = completion.params.get("max_tokens")
+    evidence: JsonObject = {
+        "finish_reason": completion.finish_reason,
+        "completion_tokens": completion.usage.completion_tokens,
+    }
+    end = f"finish_reason {completion.finish_reason}, {completion.usage.completion_tokens} tokens"
+    more = f"; raise max_tokens (now {asked})" if completion.finish_reason == "length" and asked is not None else ""
+    thoughts = next(filter(None, completion.reasoning), None)
+    if thoughts:
+        return Refusal(
+            "only_reasoning",
+            f"the model thought and gave no answer ({end}){more}",
+            evidence={**evidence, "reasoning": thoughts},
+        )
+    return Refusal("empty_answer", f"the model gave an empty answer ({end}){more}", evidence=evidence)
+
+
+async def _outcome(question: Question, engine: Engine, clock: ServerClock, patience: RetryPolicy) -> Outcome:
     left_s = math.inf if question.deadline is None else question.deadline - clock.now()
     if left_s <= 0:
         return Refusal("expired", "its deadline passed before a worker could start it")
@@ -126,19 +168,19 @@ async def _outcome(
         return Refusal("expired", "its deadline passed before its answer was complete")
 
 
-async def _tried(question: Question, engine: Engine, patience: RetryPolicy) -> Completion | Refusal:
+async def _tried(question: Question, engine: Engine, patience: RetryPolicy) -> Outcome:
     """Ask; ask again, after a pause, while the engine fails in a way that may pass."""
     pause_s = patience.first_pause_s
     for left in reversed(range(patience.tries)):
         outcome = await _once(question, engine)
-        if isinstance(outcome, Completion) or not outcome.retryable or outcome.is_final or not left:
+        if not isinstance(outcome, Refusal) or not outcome.retryable or outcome.is_final or not left:
             break
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, patience.longest_pause_s)
     return outcome
 
 
-async def _once(question: Question, engine: Engine) -> Completion | Refusal:
+async def _once(question: Question, engine: Engine) -> Outcome:
     try:
         outcome = await engine.answer(question)
     except (EngineDeadError, EngineUnusableError):
@@ -150,4 +192,4 @@ async def _once(question: Question, engine: Engine) -> Completion | Refusal:
         return Refusal("internal_error", f"{type(error).__name__}: {str(error)[:500]}")
     if isinstance(outcome, Completion) and not outcome.texts:
         return Refusal("internal_error", "the engine returned no text, not even an empty one")
-    return outcome
+    return (without_answer(outcome) or outcome) if isinstance(outcome, Completion) else outcome

@@ -232,7 +232,12 @@ class Sender:
             model=asked.model or default_model,
             prompt=asked.prompt,
             messages=asked.messages,
-            params={**self._options.sampling, **asked.params} if self._options.sampling else asked.params,
+            task=asked.task,
+            inputs=asked.inputs,
+            query=asked.query,
+            params={**self._options.sampling, **asked.params}
+            if self._options.sampling and asked.inputs is None
+            else asked.params,
             priority=asked.priority or self._options.priority,
             deadline=now + asked.deadline_s if asked.deadline_s is not None else None,
             metadata=asked.metadata,

@@ -137,7 +137,7 @@ def decode_record(data: bytes) -> Answer | Failure:
     try:
         record = _RECORD.decode(data)
         if isinstance(record, Answer):
-            _ensure_json(record.params, record.metadata, record.details)
+            _ensure_json(record.params, record.metadata, record.details, record.tool_calls)
         else:
             _ensure_json(record.error.evidence, record.metadata)
     except _UNREADABLE as error:

@@ -21,6 +21,8 @@ Kind = Literal[
     "no_chat_template",
     "unknown_adapter",
     "unsupported",
+    "empty_answer",
+    "only_reasoning",
     "unreadable",
     "refused",
     "expired",
@@ -76,8 +78,16 @@ KINDS: Mapping[Kind, KindInfo] = {
         "correct the name, or load the adapter",
     ),
     "unsupported": KindInfo(
-        "the server has no endpoint for this form of question",
-        "ask with `messages` instead of `prompt`, or the other way round",
+        "the engine or server does not do what is asked: chat or plain text, text or vectors",
+        "ask with `messages` instead of `prompt`, or the other way round; for vectors see `task` in the configuration",
+    ),
+    "empty_answer": KindInfo(
+        "the model ended without a text, a call of a tool or a refusal; `evidence` has `finish_reason` and tokens",
+        "raise `max_tokens` if the reason is `length`; else ask differently",
+    ),
+    "only_reasoning": KindInfo(
+        "the model thought, and gave no answer; `evidence` has its `reasoning`",
+        "raise `max_tokens`, or lower `reasoning_effort` or `thinking_token_budget`",
     ),
     "unreadable": KindInfo(
         "no worker here can read it: damaged, or of a newer version; its bytes are among the dead letters",

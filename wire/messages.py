@@ -17,19 +17,25 @@ else:
     # What is in there is checked by the codec: recursive types are not for msgspec.
     JsonValue = Any
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 """Goes up when a message changes so that an older program would misread it.
 
 Older versions are understood; newer ones are left, untouched, to programs that speak them. During an upgrade both are
 there: a record is written in the version of its question, which its producer understands.
 
-2: questions and records have the epoch of their run."""
+2: questions and records have the epoch of their run. 3: questions may want vectors, and what a model thought and which
+tools it called have fields of their own."""
 
 MAX_REQUEST_ID_CHARS = 512
 MAX_MODEL_CHARS = 256
 MAX_PRIORITY = 9
 MAX_INDEX = 2**32 - 1
 """Redis addresses no bit beyond."""
+FLOAT_BYTES = 4
+"""Of a number in a vector: float32, little-endian."""
+
+Task = Literal["generate", "embed", "classify", "score"]
+"""What is wanted of a model: text, or numbers that its pooling layer makes of texts."""
 
 JsonObject = dict[str, JsonValue]
 
@@ -40,6 +46,8 @@ Count = Annotated[int, Meta(ge=0)]
 Index = Annotated[int, Meta(ge=0, le=MAX_INDEX)]
 Version = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(min_length=1)]
+TokenIds = list[Count]
+Inputs = Annotated[list[str | TokenIds], Meta(min_length=1)]
 
 
 def _current_version() -> int:
@@ -63,9 +71,13 @@ class Question(Message, frozen=True, kw_only=True):
         index: Position in the run, from 0. It addresses the question's bit in the run's ledger; people never see it.
         request_id: Chosen by the producer, unique in the run; the only identity a question has, from file to answer.
         model: The model that is to answer, as its workers name it.
-        prompt: Text for plain completion; None if `messages` is given.
+        prompt: Text for plain completion.
         messages: Chat messages in OpenAI's form; the worker applies the model's chat template.
-        params: Sampling parameters, OpenAI's names and vLLM's. What is not here comes from the worker's configuration.
+        task: What is wanted. Only `generate` has a prompt or messages.
+        inputs: For any other task, the texts or token ids that each give a vector; for `score`, the documents.
+        query: For `score`, what each document is compared with.
+        params: Parameters of the task, OpenAI's names and vLLM's. What is not here comes from the worker's
+            configuration.
         priority: 0 to 9; higher goes first.
         deadline: Unix time in seconds after which nobody wants the answer; None for never.
         metadata: The producer's own; returned untouched.
@@ -80,6 +92,9 @@ class Question(Message, frozen=True, kw_only=True):
     model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_CHARS)]
     prompt: str | None = None
     messages: list[JsonObject] | None = None
+    task: Task = "generate"
+    inputs: Inputs | None = None
+    query: str | None = None
     params: JsonObject = field(default_factory=dict)
     priority: Annotated[int, Meta(ge=0, le=MAX_PRIORITY)] = 0
     deadline: float | None = None
@@ -89,8 +104,11 @@ class Question(Message, frozen=True, kw_only=True):
     v: Version = field(default_factory=_current_version)
 
     def __post_init__(self) -> None:
-        if (self.prompt is None) == (self.messages is None):
-            msg = "a question has either a prompt or messages"
+        if (self.prompt, self.messages, self.inputs).count(None) != 2:  # noqa: PLR2004 - all but one
+            msg = "a question has either a prompt or messages, or inputs"
+            raise ValueError(msg)
+        if (self.inputs is None) != (self.task == "generate") or (self.query is None) != (self.task != "score"):
+            msg = f"the task {self.task} does not go with what is asked"
             raise ValueError(msg)
         # Timers cannot be set to what is no time.
         for name, seconds in (("submitted_at", self.submitted_at), ("deadline", self.deadline or 0.0)):
@@ -103,6 +121,8 @@ class Question(Message, frozen=True, kw_only=True):
         """The words of the question, whichever form they came in. For the stub and for logs, not for a model."""
         if self.prompt is not None:
             return self.prompt
+        if self.inputs is not None:
+            return "\n".join(map(str, self.inputs if self.query is None else [self.query, *self.inputs]))
         return "\n".join(str(message.get("content", "")) for message in self.messages or [])
 
 
@@ -168,8 +188,13 @@ class Answer(Record, frozen=True, kw_only=True, tag="answered"):
     """The model answered.
 
     Attributes:
-        text: The answer; the first one if several were asked for.
+        text: The answer; the first one if several were asked for; empty if vectors were.
         texts: All answers if several were asked for (`n` above 1), else None.
+        reasoning: What the model thought before the first text, where that is told apart; None if nothing.
+        tool_calls: The calls of tools in the first answer, in OpenAI's form; None if none.
+        task: That of the question.
+        vectors: For any other task than `generate`: of each input, its embedding or the probabilities of its classes,
+            as float32; for `score` one vector, with a score for each document.
         finish_reason: As the engine names it: `stop`, `length`, ...
         usage: Token counts.
         model: The model that answered.
@@ -180,11 +205,27 @@ class Answer(Record, frozen=True, kw_only=True, tag="answered"):
     status: ClassVar[Literal["answered"]] = "answered"
     text: str
     texts: list[str] | None = None
+    reasoning: str | None = None
+    tool_calls: list[JsonObject] | None = None
+    task: Task = "generate"
+    vectors: list[bytes] | None = None
     finish_reason: str
     usage: Usage
     model: str
     params: JsonObject
     details: JsonObject | None = None
+
+    def __post_init__(self) -> None:
+        if (self.vectors is None) != (self.task == "generate"):
+            msg = f"the task {self.task} does not go with what was answered"
+            raise ValueError(msg)
+        if any(len(vector) % FLOAT_BYTES for vector in self.vectors or ()):
+            msg = "a vector ends within a number"
+            raise ValueError(msg)
+
+
+FIELDS_SINCE = 3
+"""Wire version that has `reasoning`, `tool_calls` and vectors; before, the first two stood in `details`."""
 
 
 class Failure(Record, frozen=True, kw_only=True, tag="failed"):

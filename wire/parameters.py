@@ -8,7 +8,7 @@ as a count, `lora` (an adapter's name) and what shapes a chat prompt. Other spel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -62,13 +62,20 @@ def _number_that(allowed: Callable[[float], bool]) -> Callable[[JsonValue], Json
     return read
 
 
-def _integer_from(low: int, high: int = 2**63 - 1) -> Callable[[JsonValue], JsonValue]:
+def whole_number_from(low: int, high: int = 2**63 - 1) -> Callable[[JsonValue], JsonValue]:
+    """Reads an integer between these, also one written as 3.0."""
+
     def read(value: JsonValue) -> JsonValue:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         return value if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high else None
 
     return read
+
+
+def one_of(texts: Collection[str]) -> Callable[[JsonValue], JsonValue]:
+    """Reads one of these texts."""
+    return lambda value: value if isinstance(value, str) and value in texts else None
 
 
 def _texts(value: JsonValue) -> JsonValue:
@@ -88,6 +95,14 @@ def _biases(value: JsonValue) -> JsonValue:
         return None
     biases: JsonObject = {key: _number(bias) for key, bias in value.items()}
     return None if None in biases.values() else biases
+
+
+def _objects(value: JsonValue) -> JsonValue:
+    return value if isinstance(value, list) and all(isinstance(one, dict) for one in value) else None
+
+
+def _tool_choice(value: JsonValue) -> JsonValue:
+    return value if isinstance(value, dict) or value in {"auto", "none", "required"} else None
 
 
 def _extra_body(value: JsonValue) -> JsonValue:
@@ -113,31 +128,31 @@ def _for_servers(*absent: JsonValue, reach: Reach = "servers", note: str = "") -
 PARAMETERS: dict[str, Parameter] = {
     "temperature": Parameter("a number of at least 0", _number_that(lambda value: value >= 0)),
     "top_p": Parameter("a number above 0 and at most 1", _number_that(lambda value: 0 < value <= 1)),
-    "top_k": Parameter("an integer of at least 1, or 0 or -1 for no limit", _integer_from(-1)),
+    "top_k": Parameter("an integer of at least 1, or 0 or -1 for no limit", whole_number_from(-1)),
     "min_p": Parameter("a number from 0 to 1", _number_that(lambda value: 0 <= value <= 1)),
     "repetition_penalty": Parameter("a number above 0", _number_that(lambda value: value > 0)),
     "presence_penalty": _PENALTY,
     "frequency_penalty": _PENALTY,
-    "seed": Parameter("an integer of at most 64 bits", _integer_from(-(2**63))),
-    "n": Parameter("an integer of at least 1", _integer_from(1)),
+    "seed": Parameter("an integer of at most 64 bits", whole_number_from(-(2**63))),
+    "n": Parameter("an integer of at least 1", whole_number_from(1)),
     "max_tokens": Parameter(
-        "an integer of at least 1", _integer_from(1), note="lowered to what fits behind the prompt"
+        "an integer of at least 1", whole_number_from(1), note="lowered to what fits behind the prompt"
     ),
-    "min_tokens": Parameter("an integer of at least 0", _integer_from(0)),
+    "min_tokens": Parameter("an integer of at least 0", whole_number_from(0)),
     "stop": Parameter("a text that is not empty, or a list of such", _texts, absent=([],)),
     "stop_token_ids": Parameter("a list of token ids", _token_ids, absent=([],)),
     "ignore_eos": _FLAG,
     "logprobs": Parameter(
-        "true, false, or how many alternatives to show, at least 0", _integer_from(0), absent=(False,)
+        "true, false, or how many alternatives to show, at least 0", whole_number_from(0), absent=(False,)
     ),
-    "prompt_logprobs": Parameter("an integer of at least 0", _integer_from(0)),
+    "prompt_logprobs": Parameter("an integer of at least 0", whole_number_from(0)),
     "logit_bias": Parameter("an object of token ids with a number each", _biases, absent=({},)),
     "allowed_token_ids": Parameter("a list of token ids", _token_ids),
     "bad_words": Parameter("a text that is not empty, or a list of such", _texts, absent=([],)),
     "skip_special_tokens": _FLAG,
     "spaces_between_special_tokens": _FLAG,
     "include_stop_str_in_output": _FLAG,
-    "thinking_token_budget": Parameter("an integer of at least 0, or -1 for no limit", _integer_from(-1)),
+    "thinking_token_budget": Parameter("an integer of at least 0, or -1 for no limit", whole_number_from(-1)),
     "structured_outputs": Parameter("an object with one of json, regex, choice, grammar, json_object", _OBJECT.read),
     "lora": Parameter("a text", _TEXT.read, note="the adapter's name; servers are asked for the model of that name"),
     "add_special_tokens": _FLAG,
@@ -152,9 +167,20 @@ PARAMETERS: dict[str, Parameter] = {
         absent=({},),
         note="joined to the request, whatever is in it",
     ),
-    "tools": _for_servers([], note="calls arrive in `details.tool_calls`"),
-    "tool_choice": _for_servers(note="only with `tools`; `none` without is as if absent"),
-    "parallel_tool_calls": _for_servers(note="without `tools` as if absent"),
+    "tools": Parameter(
+        "a list of objects as OpenAI has them",
+        _objects,
+        absent=([],),
+        chat_only=True,
+        note="calls arrive in `tool_calls`; vLLM in process needs `tool_call_parser` in `vllm_args`",
+    ),
+    "tool_choice": Parameter(
+        "`auto`, `none`, `required`, or an object that names one of `tools`",
+        _tool_choice,
+        chat_only=True,
+        note="without `tools`, `none` is as if absent",
+    ),
+    "parallel_tool_calls": Parameter(_FLAG.takes, _FLAG.read, chat_only=True, note="without `tools` as if absent"),
     "truncate_prompt_tokens": _for_servers(),
     "use_beam_search": _for_servers(False),  # noqa: FBT003 - a value of JSON
     "length_penalty": _for_servers(1),

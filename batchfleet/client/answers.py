@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from producer.answers.vectors import vector_fields
 from wire import messages
+from wire.messages import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,11 @@ class Answer:
         run: The run that it was asked in.
         text: The answer; the first one if several were asked for (`n` above 1).
         texts: All of them, if several were asked for.
+        reasoning: What the model thought before `text`, if the engine tells it apart.
+        tool_calls: The calls of tools, in OpenAI's form.
+        task: `generate`, or what was asked for in place of text: `embed`, `classify` or `score`. Then `text` is empty.
+        vectors: For `embed` an embedding of each text, for `classify` the probabilities of its classes, for `score` one
+            vector with a score for each document; as float32 (see `array` and `arrays`).
         finish_reason: As the engine names it: `stop`, `length`, ...
         usage: Token counts.
         model: The model that answered.
@@ -44,6 +51,10 @@ class Answer:
     model: str
     params: dict[str, Any]
     texts: list[str] | None = None
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    task: Task = "generate"
+    vectors: list[bytes] | None = field(default=None, repr=False)
     details: dict[str, Any] | None = None
     worker: str | None = None
     attempts: int = 1
@@ -51,11 +62,32 @@ class Answer:
     metadata: dict[str, Any] | None = None
     status: Literal["answered"] = "answered"
 
+    @property
+    def array(self) -> Any:  # noqa: ANN401 (NumPy's, which is not needed for anything else)
+        """The vector of the first text, or the scores, as a NumPy array of float32.
+
+        Raises:
+            ValueError: A text was asked for.
+            ImportError: NumPy is not installed.
+        """
+        return self.arrays[0]
+
+    @property
+    def arrays(self) -> Any:  # noqa: ANN401
+        """All vectors, as a NumPy array of two dimensions: texts, numbers. Raises as `array`."""
+        if self.vectors is None:
+            msg = "this answer is a text; vectors come of questions with an `input`, or `query` and `documents`"
+            raise ValueError(msg)
+        import numpy  # noqa: ICN001, PLC0415 (for those who have it)
+
+        return numpy.stack([numpy.frombuffer(vector, "<f4") for vector in self.vectors])
+
     def as_dict(self) -> dict[str, Any]:
         """As a line of an answers file has it: what is None is left out."""
-        fields = {
-            name: value for name, value in asdict(self).items() if value is not None and name not in {"run", "status"}
-        }
+        of_vectors = vector_fields(self) if self.vectors is not None else {}
+        left_out = {"run", "status", "vectors", *({"text", "finish_reason"} if of_vectors else {"task"})}
+        fields = {name: value for name, value in asdict(self).items() if value is not None and name not in left_out}
+        fields |= of_vectors
         return {"id": fields.pop("id"), "status": self.status, **fields}
 
 
@@ -122,6 +154,10 @@ def from_record(record: messages.Answer | messages.Failure) -> Answer | Failure:
         run=record.run,
         text=record.text,
         texts=record.texts,
+        reasoning=record.reasoning,
+        tool_calls=record.tool_calls,
+        task=record.task,
+        vectors=record.vectors,
         finish_reason=record.finish_reason,
         usage=Usage(record.usage.prompt_tokens, record.usage.completion_tokens),
         model=record.model,

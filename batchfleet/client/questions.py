@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import orjson
 
 from producer.questions.entries import too_long
 from producer.questions.question_parser import Invalid, ParsedQuestion, QuestionParser, invalid_id
+from wire.pooling import POOLING_PARAMETERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +18,11 @@ class Question:
     """One question, with what goes along with it.
 
     Attributes:
-        prompt: Text, asked as it stands; None if `messages` is given.
+        prompt: Text, asked as it stands; None if something else is asked.
         messages: Chat messages in OpenAI's form.
+        input: A text, or several, for which vectors are wanted.
+        task: `embed` or `classify`: what is wanted of `input`.
+        query, documents: A text, and those that are to be scored by how well they fit it.
         id: Yours, unique in its run; None for one derived from content and position.
         model: The model that is to answer; None for the fleet's.
         params: Sampling parameters under OpenAI's names, or vLLM's.
@@ -35,13 +39,17 @@ class Question:
     priority: int = 0
     deadline_s: float | None = None
     metadata: Mapping[str, Any] | None = None
+    input: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | None = None
+    task: str | None = None
+    query: str | None = None
+    documents: Sequence[str] | None = None
 
 
 QuestionLike = str | Mapping[str, Any] | Question | ParsedQuestion
 """A prompt, the fields of a line of a questions file (`docs/records.md`), a `Question`, or one that was checked."""
 
 _ASKER = QuestionParser()
-_FIELDS = ("prompt", "messages", "id", "model", "params", "priority", "deadline_s", "metadata")
+_FIELDS = tuple(field.name for field in fields(Question))
 
 
 def as_asked(question: QuestionLike, index: int, params: Mapping[str, Any], max_bytes: int) -> ParsedQuestion | Invalid:
@@ -58,11 +66,11 @@ def as_asked(question: QuestionLike, index: int, params: Mapping[str, Any], max_
     """
     if isinstance(question, ParsedQuestion):
         return replace(question, index=index, line=index + 1)
-    fields = _fields_of(question)
+    given = _fields_of(question)
     if params:
-        _add_params(fields, params)
+        _add_params(given, params)
     try:
-        raw = orjson.dumps(fields)
+        raw = orjson.dumps(given)
     except TypeError as error:
         return Invalid(
             index,
@@ -96,6 +104,10 @@ def _fields_of(question: str | Mapping[str, Any] | Question) -> dict[str, Any]:
 
 def _add_params(fields: dict[str, Any], params: Mapping[str, Any]) -> None:
     # A line of an OpenAI batch file has its parameters in the body.
+    body = fields.get("body")
+    if not {"input", "documents"}.isdisjoint(body if isinstance(body, Mapping) else fields):
+        # What a sampler uses is nothing to vectors.
+        params = {name: value for name, value in params.items() if name in POOLING_PARAMETERS}
     place = "body" if isinstance(fields.get("body"), Mapping) else "params"
     own = fields.get(place)
     if own is None or isinstance(own, Mapping):

@@ -111,7 +111,8 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
     ensure_writable(asking.to)
     # An answers file that an earlier version began goes on with the ids that are in it.
     as_before = derives_ids_as_asked(stored_about(asking.to.journal))
-    shape = replace(asking.shape, ignores_models=asking.served_as is not None, ids_as_asked=as_before)
+    task = settings.model.generator_settings.task
+    shape = replace(asking.shape, ignores_models=asking.served_as is not None, ids_as_asked=as_before, task=task)
     samples = _samples(asking.samples, sampling)
     source = Source(_files(asking, settings), shape, asking.input_format, asking.selection, asking.csv_style, samples)
     if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):

@@ -9,7 +9,7 @@ import difflib
 import types
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Union, get_args, get_origin
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, SecretStr
@@ -52,6 +52,8 @@ def _bare(annotation: object) -> tuple[type, ...]:
         return _bare(get_args(annotation)[0])
     if origin in {Union, types.UnionType}:
         return tuple(kind for part in get_args(annotation) for kind in _bare(part) if kind is not types.NoneType)
+    if origin is Literal:
+        return (type(get_args(annotation)[0]),)
     kind = origin or annotation
     return (kind,) if isinstance(kind, type) else ()
 
@@ -159,6 +161,8 @@ def expected(path: KeyPath) -> str:
     kinds = (
         "a list of mappings" if of_mappings else " or ".join(_KIND_NAMES.get(kind, "a text") for kind in KINDS[path])
     )
+    if get_origin(field.annotation) is Literal:
+        kinds = f"one of {', '.join(get_args(field.annotation))}"
     default = field.get_default(call_default_factory=True, validated_data={})
     if isinstance(default, bool):
         default = str(default).lower()

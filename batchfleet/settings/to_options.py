@@ -170,6 +170,7 @@ def vllm_options(settings: Settings, model: str) -> VllmOptions:
         sampling_defaults=generator.sampling_defaults,
         chat_template=generator.chat_template,
         startup_timeout_s=generator.server_startup_timeout,
+        task=generator.task,
     )
 
 

@@ -100,7 +100,8 @@ def _unfit(path: KeyPath, value: object, detail: ErrorDetails) -> str:
     if is_number and not numbers:
         # Not the number itself: it may be somebody's password.
         return f"is {kind_of(value)}; {wanted}, in quotes"
-    return f"is {_amount(value) if is_number else kind_of(value)}; {wanted}"
+    what = _amount(value) if is_number else "none of those" if detail["type"] == "literal_error" else kind_of(value)
+    return f"is {what}; {wanted}"
 
 
 def _amount(value: object) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from batchfleet.settings import to_options
 from batchfleet.tuning import feed, helper
 from gpu_worker.engines.build import build_engine
-from gpu_worker.engines.engine import Completion, Engine
+from gpu_worker.engines.engine import Engine, Refusal
 from wire.messages import Question
 
 MOST_WARM_UP = 4.0
@@ -117,12 +117,12 @@ class Trial:
 
     async def _answer(self, question: Question) -> None:
         outcome = await self._engine.answer(question)
-        if isinstance(outcome, Completion):
-            self._seen.answered += 1
-            self._seen.tokens += outcome.usage.completion_tokens
-        else:
+        if isinstance(outcome, Refusal):
             self._seen.refused += 1
             self._seen.refusal = outcome.message
+        else:
+            self._seen.answered += 1
+            self._seen.tokens += outcome.usage.completion_tokens
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -19,6 +22,9 @@ class Completion:
         usage: Tokens of the prompt (once) and of all texts together.
         params: The sampling parameters really used, defaults included.
         details: Anything else that the question asked for (logprobs, ...), JSON-able; None if nothing.
+        reasoning: What was thought before each text, None where nothing was; empty if nobody tells it apart.
+        tool_calls: The calls of tools in each answer, in OpenAI's form, None where there are none; empty if no tools
+            were given.
     """
 
     texts: list[str]
@@ -26,6 +32,33 @@ class Completion:
     usage: Usage
     params: JsonObject
     details: JsonObject | None = None
+    reasoning: Sequence[str | None] = ()
+    tool_calls: Sequence[list[JsonObject] | None] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """What an engine made of one question that wants no text.
+
+    Attributes:
+        vectors: As in `wire.messages.Answer`.
+        usage: Tokens of all inputs together.
+        params: Those really used.
+        details: What else is to be known: the `labels` of classes.
+    """
+
+    vectors: list[bytes]
+    usage: Usage
+    params: JsonObject
+    details: JsonObject | None = None
+
+
+def packed(numbers: Iterable[float]) -> bytes:
+    """A vector as it travels."""
+    found = array("f", numbers)
+    if sys.byteorder == "big":
+        found.byteswap()
+    return found.tobytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +66,13 @@ class Refusal:
     """Why this engine gives no answer to this question; its neighbours are not concerned.
 
     `kind`, `message`: as in `wire.failures`. A refusal that is not `retryable` would be given by every worker.
-    `is_final`: the engine itself has tried as often as makes sense.
+    `is_final`: the engine itself has tried as often as makes sense. `evidence`: as in `wire.messages.ErrorDetail`.
     """
 
     kind: Kind
     message: str
     is_final: bool = False
+    evidence: JsonObject | None = None
 
     @property
     def retryable(self) -> bool:
@@ -71,6 +105,9 @@ class EngineState:
 READY = EngineState("ready")
 
 
+Outcome = Completion | Vectors | Refusal
+
+
 class Engine(Protocol):
     """Answers questions, as many at a time as it is given.
 
@@ -95,7 +132,7 @@ class Engine(Protocol):
             EngineBootError: It cannot; the message says what to change.
         """
 
-    async def answer(self, question: Question) -> Completion | Refusal:
+    async def answer(self, question: Question) -> Outcome:
         """Answer one question; called for many at once. Cancelling the call takes the question out of the engine.
 
         Raises:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from gpu_worker.engines.engine import Refusal
 from wire.canonical_params import canonical
 from wire.errors import EngineBootError, ParameterError
-from wire.messages import JsonObject
+from wire.messages import JsonObject, Question
 from wire.parameters import CHAT_ONLY
+from wire.pooling import pooling_params
 
 DEFAULTS: JsonObject = {"temperature": 0.0, "max_tokens": 1024}
 """Used where neither the question nor the configuration says otherwise."""
@@ -45,6 +46,14 @@ def effective_params(
         return Refusal(error.kind, str(error))
     kept: JsonObject = {name: value for name, value in params.items() if value is not None}
     return {**(own or {}), **kept}
+
+
+def vector_params(question: Question) -> JsonObject | Refusal:
+    """The parameters of a question for vectors; the configuration has none. Or why there are none."""
+    try:
+        return pooling_params(question.params, question.task)
+    except ParameterError as error:
+        return Refusal(error.kind, str(error))
 
 
 def untaken(name: str, engine: str) -> Refusal:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import signal
 from collections import defaultdict, deque
 from dataclasses import dataclass
 
-from gpu_worker.engines.engine import READY, Completion, Refusal
-from gpu_worker.engines.sampling_params import configured_params, effective_params
+from pydantic import JsonValue
+
+from gpu_worker.engines.engine import READY, Completion, Outcome, Refusal, Vectors, packed
+from gpu_worker.engines.sampling_params import configured_params, effective_params, vector_params
 from wire.errors import EngineDeadError
 from wire.messages import JsonObject, Question, Usage
+from wire.parameters import names_of
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +44,11 @@ WORDS = (
 )
 
 _LOOP = WORDS * 8
+NOTHING_TO_A_MODEL = names_of("bookkeeping")
+DIMENSIONS = 8
+"""Of an embedding, unless a question says otherwise."""
+LABELS = ("no", "yes")
+"""Of the classes of texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,23 @@ class StubOptions:
     refuse_on: str | None = None
     crash_on: str | None = None
     hang_on: str | None = None
+
+
+def _numbers(text: str, count: int) -> list[float]:
+    """Between -1 and 1, and not all 0."""
+    data = hashlib.shake_128(text.encode()).digest(count)
+    return [(byte - 127.25) / 128 for byte in data]
+
+
+def _tool_call(params: JsonObject) -> JsonObject | None:
+    """Of the tool that has to be called, without arguments; None if none has to."""
+    choice, tools = params.get("tool_choice"), params.get("tools")
+    named = choice.get("function") if isinstance(choice, dict) else None
+    if choice == "required" and isinstance(tools, list) and tools and isinstance(tools[0], dict):
+        named = tools[0].get("function")
+    if not isinstance(named, dict):
+        return None
+    return {"id": "call_0", "type": "function", "function": {"name": named.get("name"), "arguments": "{}"}}
 
 
 @dataclass(eq=False, slots=True)
@@ -104,7 +130,7 @@ class StubEngine:
         if self._options.step_s > 0:
             self._stepping = asyncio.create_task(self._step_for_ever())
 
-    async def answer(self, question: Question) -> Completion | Refusal:
+    async def answer(self, question: Question) -> Outcome:
         if self._dead:
             msg = "the stub engine was stopped"
             raise EngineDeadError(msg)
@@ -112,9 +138,12 @@ class StubEngine:
         refusal = self._fault(text)
         if refusal is not None:
             return refusal
+        if question.inputs is not None:
+            return await self._vectors(question)
         params = effective_params(question.params, self._defaults, chat=question.messages is not None)
         if isinstance(params, Refusal):
             return params
+        params = {name: value for name, value in params.items() if name not in NOTHING_TO_A_MODEL}
         # As a model: the seed makes a difference, unless the most likely token is taken each time.
         drawn = f"\0{params['seed']}" if params.get("temperature") and params.get("seed") is not None else ""
         seed = hashlib.blake2b((text + drawn).encode(), digest_size=8).digest()
@@ -125,7 +154,12 @@ class StubEngine:
         start = seed[0] % len(WORDS)
         loop = _LOOP if start + tokens <= len(_LOOP) else WORDS * (2 + tokens // len(WORDS))
         usage = Usage(prompt_tokens=max(1, len(text) // 4), completion_tokens=tokens)
-        return Completion([" ".join(loop[start : start + tokens])], finish_reason, usage, params)
+        text = " ".join(loop[start : start + tokens])
+        call = _tool_call(params)
+        if call is not None:
+            return Completion([""], "tool_calls", usage, params, tool_calls=[[call]])
+        reasoning = [f"Hm: {text[::-1]}"] if params.get("reasoning_effort", "none") != "none" else []
+        return Completion([text], finish_reason, usage, params, reasoning=reasoning)
 
     def progress(self) -> int:
         return self._progress
@@ -139,6 +173,26 @@ class StubEngine:
         self._dead = True
         if self._stepping is not None:
             self._stepping.cancel()
+
+    async def _vectors(self, question: Question) -> Vectors | Refusal:
+        """Numbers that depend on each text alone; embeddings of length 1. All texts take one step together."""
+        params = vector_params(question)
+        if isinstance(params, Refusal):
+            return params
+        await self._run(1)
+        inputs = list(map(str, question.inputs or ()))
+        usage = Usage(prompt_tokens=sum(max(1, len(text) // 4) for text in inputs), completion_tokens=0)
+        if question.task == "score":
+            scores = [_numbers(f"{question.query}\0{text}", 1)[0] / 2 + 0.5 for text in inputs]
+            return Vectors([packed(scores)], usage, params)
+        if question.task == "classify":
+            found = [[number + 1 for number in _numbers(text, len(LABELS))] for text in inputs]
+            labels: list[JsonValue] = [LABELS[one.index(max(one))] for one in found]
+            shares = [packed(number / sum(one) for number in one) for one in found]
+            return Vectors(shares, usage, params, {"labels": labels})
+        dimensions = params.get("dimensions", DIMENSIONS)
+        found = [_numbers(text, dimensions if isinstance(dimensions, int) else DIMENSIONS) for text in inputs]
+        return Vectors([packed(number / math.hypot(*one) for number in one) for one in found], usage, params)
 
     def _fault(self, text: str) -> Refusal | None:
         options = self._options

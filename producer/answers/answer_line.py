@@ -7,13 +7,23 @@ from typing import Any
 
 import orjson
 
-from wire.messages import Answer, Failure
+from producer.answers.vectors import vector_fields
+from wire.messages import FIELDS_SINCE, Answer, Failure
 
 ANSWER_FIELDS = {
     "id": "the question's id",
     "status": "`answered` or `failed`; an error is never in the place of an answer",
     "text": "the answer; the first one if `n` asked for several",
     "texts": "all answers, only if `n` asked for several",
+    "reasoning": "what the model thought before `text`, if the engine tells it apart; it is never part of `text`",
+    "tool_calls": "the calls of `tools`, in OpenAI's form; `text` may then be empty",
+    "task": "`embed`, `classify` or `score`; missing for text, in whose place the next fields stand",
+    "embedding": "of `input`: a list of numbers, or base64 of little-endian float32 with `encoding_format: base64`",
+    "embeddings": "of each text, only if `input` has several",
+    "label": "the likeliest class, if the model names its classes",
+    "probs": "the probability of each class",
+    "classes": "`label` and `probs` of each text, only if `input` has several",
+    "scores": "of each of `documents`, in their order",
     "finish_reason": "as the engine names it: `stop`, `length`, ...",
     "usage": (
         "`prompt_tokens`, and `completion_tokens` of all texts together; of them `cached_tokens`, "
@@ -22,9 +32,8 @@ ANSWER_FIELDS = {
     "model": "the model that answered",
     "params": "the sampling parameters that were really used, defaults included",
     "details": (
-        "what else was asked for or came (log probabilities, `reasoning`, `tool_calls`, `refusal`, ...), "
-        "mostly "
-        "a list with one for each text"
+        "what else was asked for or came (log probabilities, `refusal`, ...), mostly a list with one for each text; "
+        "with several texts also `reasoning` and `tool_calls` of each"
     ),
     "error": "only if failed: `kind`, `message`, `retryable`, and for some kinds `evidence`",
     "worker": "the worker that made the record; missing if no worker did",
@@ -44,21 +53,42 @@ def parse_line(line: bytes) -> dict[str, Any] | None:
     return None
 
 
+def _text_fields(record: Answer) -> dict[str, Any]:
+    line: dict[str, Any] = {"text": record.text}
+    if record.texts is not None:
+        line["texts"] = record.texts
+    details = record.details or {}
+    reasoning, tool_calls = record.reasoning, record.tool_calls
+    if record.v < FIELDS_SINCE:
+        # Records of older workers have them in their details.
+        reasoning, tool_calls = (_first(details.get(name)) for name in ("reasoning", "tool_calls"))
+    if reasoning:
+        line["reasoning"] = reasoning
+    if tool_calls:
+        line["tool_calls"] = tool_calls
+    line["finish_reason"] = record.finish_reason
+    return line
+
+
+def _first(values: object) -> Any:  # noqa: ANN401 (JSON)
+    return values[0] if isinstance(values, list) and values else None
+
+
 def answer_line(record: Answer | Failure) -> bytes:
     """A record as users see it, with the newline: `ANSWER_FIELDS`."""
     line: dict[str, Any] = {"id": record.request_id, "status": record.status}
     if isinstance(record, Answer):
-        line["text"] = record.text
-        if record.texts is not None:
-            line["texts"] = record.texts
-        line["finish_reason"] = record.finish_reason
+        if record.vectors is None:
+            line |= _text_fields(record)
+        else:
+            line |= {"task": record.task, **vector_fields(record)}
         # Of the last two, only what the engine counts.
         line["usage"] = {
             name: count for name in record.usage.__struct_fields__ if (count := getattr(record.usage, name)) is not None
         }
         line["model"] = record.model
         line["params"] = record.params
-        if record.details is not None:
+        if record.details is not None and record.task != "classify":
             line["details"] = record.details
     else:
         error = record.error

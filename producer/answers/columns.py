@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
 
-ColumnType = Literal["text", "integer", "number", "boolean", "json"]
+from producer.answers.vectors import as_numbers
+
+ColumnType = Literal["text", "integer", "number", "boolean", "json", "vector"]
 
 COLUMNS: dict[str, ColumnType] = {
     "id": "text",
     "status": "text",
     "text": "text",
     "texts": "json",
+    "reasoning": "text",
+    "tool_calls": "json",
+    "task": "text",
+    "embedding": "vector",
+    "embeddings": "json",
+    "label": "text",
+    "probs": "vector",
+    "classes": "json",
+    "scores": "vector",
     "finish_reason": "text",
     "prompt_tokens": "integer",
     "completion_tokens": "integer",
@@ -32,6 +45,47 @@ COLUMNS: dict[str, ColumnType] = {
 }
 """In the order of the table. A column without a value is empty, or null."""
 
+OF_VECTORS = frozenset({"task", "embedding", "embeddings", "label", "probs", "classes", "scores"})
+"""Columns that a table has only if an answer has something for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableLayout:
+    """Which columns a table has.
+
+    Attributes:
+        of_vectors: Those of `OF_VECTORS`.
+        sizes: How many numbers each vector of a column has; a column that is missing has vectors of several sizes.
+    """
+
+    of_vectors: frozenset[str] = frozenset()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, ColumnType]:
+        return {name: kind for name, kind in COLUMNS.items() if name not in OF_VECTORS or name in self.of_vectors}
+
+    def with_rows(self, rows: Iterable[Mapping[str, Any]]) -> TableLayout:
+        """With what these need too. `rows`: from `row_of`."""
+        of_vectors, sizes, seen = set(self.of_vectors), dict(self.sizes), set(self.of_vectors)
+        for row in rows:
+            for name in OF_VECTORS:
+                value = row.get(name)
+                if value is None:
+                    continue
+                of_vectors.add(name)
+                if COLUMNS[name] != "vector":
+                    continue
+                if name not in seen:
+                    sizes[name] = len(value)
+                elif sizes.get(name) != len(value):
+                    sizes.pop(name, None)
+                seen.add(name)
+        return (
+            self if of_vectors == self.of_vectors and sizes == self.sizes else TableLayout(frozenset(of_vectors), sizes)
+        )
+
+
 _INSIDE = ("usage", "error")
 
 
@@ -40,8 +94,10 @@ def row_of(fields: dict[str, Any]) -> dict[str, Any]:
     flat = {name: value for name, value in fields.items() if name not in _INSIDE}
     flat |= fields.get("usage") or {}
     flat |= {f"error_{name}": value for name, value in (fields.get("error") or {}).items()}
-    return {name: _as_text(flat.get(name)) if kind == "json" else flat.get(name) for name, kind in COLUMNS.items()}
+    return {name: _in_cell(flat.get(name), kind) for name, kind in COLUMNS.items()}
 
 
-def _as_text(value: Any) -> str | None:  # noqa: ANN401 (JSON)
-    return None if value is None else orjson.dumps(value).decode()
+def _in_cell(value: Any, kind: ColumnType) -> Any:  # noqa: ANN401 (JSON)
+    if value is None or kind not in {"json", "vector"}:
+        return value
+    return as_numbers(value) if kind == "vector" else orjson.dumps(value).decode()

@@ -7,13 +7,13 @@ import io
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import orjson
 
-from producer.answers.columns import COLUMNS, ColumnType, row_of
+from producer.answers.columns import ColumnType, TableLayout, row_of
 from producer.answers.destination import Destination, OutputFormat
 from producer.answers.openai_batch import batch_line
 from producer.answers.reader import Answered, Questions, opened_lines
@@ -27,6 +27,8 @@ from wire.errors import UsageError
 from wire.messages import JsonObject
 
 _ROWS_AT_ONCE = 1000
+_CELLS_AT_ONCE = 100
+"""Rows of a table as text."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet may carry out, if a cell begins with it."""
 
@@ -51,12 +53,23 @@ def export(
         UsageError: The answers cannot be read, the file cannot be written, or a package for its format is missing.
     """
     ensure_writable(to)
+    layout = TableLayout()
+    while True:
+        try:
+            return _exported(answers, to, about, questions, tick, layout)
+        except _OtherLayoutError as found:
+            layout = found.layout
+
+
+def _exported(
+    answers: Path, to: Destination, about: JsonObject, questions: Questions | None, tick: Tick, layout: TableLayout
+) -> int:
     try:
         with opened_lines(answers) as lines, _replacing(to.path.resolve()) as raw, written(to.path, raw) as file:
             if questions is not None and to.wants_questions:
                 with lines.in_order(questions) as ordered:
-                    return _write(ticked(ordered, tick), file, to, about, answers)
-            return _write(ticked(lines.as_they_came(), tick), file, to, about, answers)
+                    return _write(ticked(ordered, tick), file, to, about, answers, layout)
+            return _write(ticked(lines.as_they_came(), tick), file, to, about, answers, layout)
     except OSError as error:
         msg = (
             f"cannot write {to.path}: {error.strerror or error}; the answers are safe in {answers}: make room, and "
@@ -88,7 +101,9 @@ def ensure_writable(to: Destination) -> None:
         raise UsageError(msg)
 
 
-def _write(lines: Iterator[Answered], file: BinaryIO, to: Destination, about: JsonObject, answers: Path) -> int:
+def _write(
+    lines: Iterator[Answered], file: BinaryIO, to: Destination, about: JsonObject, answers: Path, layout: TableLayout
+) -> int:
     created = int(answers.stat().st_mtime)
     writers: dict[OutputFormat, Callable[[], int]] = {
         "jsonl": lambda: _write_lines(lists_of_samples(lines) if to.is_listed else (line.line for line in lines), file),
@@ -96,10 +111,10 @@ def _write(lines: Iterator[Answered], file: BinaryIO, to: Destination, about: Js
             (orjson.dumps(batch_line(line, created), option=orjson.OPT_APPEND_NEWLINE) for line in lines), file
         ),
         "json": lambda: _write_json(lines, file, about),
-        "csv": lambda: _write_csv(lines, file, ",", is_safe=to.is_csv_safe),
-        "tsv": lambda: _write_csv(lines, file, "\t", is_safe=to.is_csv_safe),
-        "parquet": lambda: _write_arrow(lines, file, to),
-        "arrow": lambda: _write_arrow(lines, file, to),
+        "csv": lambda: _write_csv(_tables(lines, layout, _CELLS_AT_ONCE), file, ",", is_safe=to.is_csv_safe),
+        "tsv": lambda: _write_csv(_tables(lines, layout, _CELLS_AT_ONCE), file, "\t", is_safe=to.is_csv_safe),
+        "parquet": lambda: _write_arrow(_tables(lines, layout), file, to),
+        "arrow": lambda: _write_arrow(_tables(lines, layout), file, to),
     }
     return writers[to.format]()
 
@@ -122,25 +137,60 @@ def _write_json(lines: Iterator[Answered], file: BinaryIO, about: JsonObject) ->
     return count
 
 
-def _write_csv(lines: Iterator[Answered], file: BinaryIO, delimiter: str, *, is_safe: bool) -> int:
+class _OtherLayoutError(Exception):
+    """What was written so far lacks a column, or has vectors of another size than what follows."""
+
+    def __init__(self, layout: TableLayout) -> None:
+        super().__init__()
+        self.layout = layout
+
+
+_Tables = Iterator[tuple[TableLayout, list[dict[str, Any]]]]
+
+
+def _tables(lines: Iterator[Answered], layout: TableLayout, at_once: int = _ROWS_AT_ONCE) -> _Tables:
+    """Rows, and the layout of all of them: the one given with what the first rows need, at least once.
+
+    Raises:
+        _OtherLayoutError: Later rows need more.
+    """
     count = 0
+    for chunk in _chunks(lines, at_once):
+        rows = [row_of(line.fields) for line in chunk]
+        wanted = layout.with_rows(rows)
+        if count and wanted is not layout:
+            raise _OtherLayoutError(wanted)
+        layout = wanted
+        count += len(rows)
+        yield layout, rows
+    if not count:
+        yield layout, []
+
+
+def _write_csv(tables: _Tables, file: BinaryIO, delimiter: str, *, is_safe: bool) -> int:
+    count = 0
+    writer: csv.DictWriter[str] | None = None
     with _text(file) as text:
-        writer = csv.DictWriter(text, COLUMNS, delimiter=delimiter)
-        writer.writeheader()
-        for line in lines:
-            writer.writerow({name: _in_csv(value, is_safe=is_safe) for name, value in row_of(line.fields).items()})
-            count += 1
+        for layout, rows in tables:
+            if writer is None:
+                writer = csv.DictWriter(text, layout.columns, delimiter=delimiter, extrasaction="ignore")
+                writer.writeheader()
+            for row in rows:
+                writer.writerow({name: _in_csv(value, is_safe=is_safe) for name, value in row.items()})
+            count += len(rows)
     return count
 
 
-def _chunks(items: Iterator[T]) -> Iterator[list[T]]:
-    while chunk := list(itertools.islice(items, _ROWS_AT_ONCE)):
+def _chunks(items: Iterator[T], at_once: int = _ROWS_AT_ONCE) -> Iterator[list[T]]:
+    while chunk := list(itertools.islice(items, at_once)):
         yield chunk
 
 
 def _in_csv(value: object, *, is_safe: bool) -> object:
     if is_safe and isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
+    if isinstance(value, list):
+        return orjson.dumps(value).decode()
     return str(value).lower() if isinstance(value, bool) else value
 
 
@@ -154,24 +204,33 @@ def _text(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
         text.detach()
 
 
-def _write_arrow(lines: Iterator[Answered], file: BinaryIO, to: Destination) -> int:
+def _write_arrow(tables: _Tables, file: BinaryIO, to: Destination) -> int:
     pyarrow = pyarrow_for(to.path)
-    schema = pyarrow.schema([(name, _arrow_type(pyarrow, kind)) for name, kind in COLUMNS.items()])
-    opened = (
-        pyarrow.parquet.ParquetWriter(file, schema, compression="zstd")
-        if to.format == "parquet"
-        else pyarrow.ipc.new_file(file, schema)
-    )
     count = 0
-    with opened as writer:
-        for chunk in _chunks(lines):
-            rows = [row_of(line.fields) for line in chunk]
-            writer.write_table(pyarrow.Table.from_pylist(rows, schema))
-            count += len(chunk)
+    with ExitStack() as stack:
+        writer = schema = None
+        for layout, rows in tables:
+            if writer is None:
+                schema = pyarrow.schema(
+                    [
+                        (name, _arrow_type(pyarrow, kind, layout.sizes.get(name)))
+                        for name, kind in layout.columns.items()
+                    ]
+                )
+                writer = stack.enter_context(
+                    pyarrow.parquet.ParquetWriter(file, schema, compression="zstd")
+                    if to.format == "parquet"
+                    else pyarrow.ipc.new_file(file, schema)
+                )
+            if rows:
+                writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+            count += len(rows)
     return count
 
 
-def _arrow_type(pyarrow: Any, kind: ColumnType) -> Any:  # noqa: ANN401 (pyarrow has no types)
+def _arrow_type(pyarrow: Any, kind: ColumnType, size: int | None) -> Any:  # noqa: ANN401 (pyarrow has no types)
+    if kind == "vector":
+        return pyarrow.list_(pyarrow.float32(), -1 if size is None else size)
     types = {"integer": pyarrow.int64(), "number": pyarrow.float64(), "boolean": pyarrow.bool_()}
     return types.get(kind, pyarrow.string())
 

@@ -10,7 +10,8 @@ from hashlib import blake2b
 from typing import Any
 
 from producer.answers.reader import Answered
-from producer.questions.question_parser import ParsedQuestion
+from producer.answers.vectors import data_of
+from producer.questions.question_parser import Invalid, ParsedQuestion
 
 _BESIDE_MESSAGE = frozenset({"finish_reasons", "stop_reasons", "logprobs", "prompt_logprobs"})
 """Details of an answer that OpenAI has elsewhere, or not at all; all others are fields of the message."""
@@ -31,7 +32,10 @@ def batch_line(answered: Answered, created: int, *, is_chat: bool | None = None)
     else:
         if is_chat is None:
             is_chat = not isinstance(answered.asked, ParsedQuestion) or answered.asked.messages is not None
-        body = _completion(fields, tag, created, is_chat=is_chat)
+        if "task" in fields:
+            body = _vectors(fields, tag, created, answered.asked)
+        else:
+            body = _completion(fields, tag, created, is_chat=is_chat)
         line["response"] = {"status_code": 200, "request_id": f"req_{tag}", "body": body}
     return line
 
@@ -42,7 +46,7 @@ def _completion(fields: dict[str, Any], tag: str, created: int, *, is_chat: bool
     reasons = details.get("finish_reasons") or [fields["finish_reason"]] * len(texts)
     logprobs = details.get("logprobs") or [None] * len(texts)
     if is_chat:
-        in_messages = [_in_message(details, index) for index in range(len(texts))]
+        in_messages = [_in_message(fields, details, index) for index in range(len(texts))]
         choices = [
             _chat_choice(*parts) for parts in zip(range(len(texts)), texts, reasons, logprobs, in_messages, strict=True)
         ]
@@ -65,11 +69,39 @@ def _usage(usage: dict[str, int]) -> dict[str, Any]:
     return {**given, "total_tokens": sum(given.values()), **more}
 
 
-def _in_message(details: dict[str, Any], index: int) -> dict[str, Any]:
+def _vectors(fields: dict[str, Any], tag: str, created: int, asked: ParsedQuestion | Invalid | None) -> dict[str, Any]:
+    """As OpenAI has embeddings, vLLM classes, and Cohere and vLLM scores, the best document first."""
+    tokens = fields["usage"]["prompt_tokens"]
+    body = {"model": fields["model"], "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    if fields["task"] == "score":
+        texts = asked.inputs if isinstance(asked, ParsedQuestion) and asked.inputs is not None else []
+        best = sorted(enumerate(fields["scores"]), key=lambda pair: -pair[1])[: fields["params"].get("top_n")]
+        results = [
+            {"index": index, **({"document": {"text": texts[index]}} if texts else {}), "relevance_score": score}
+            for index, score in best
+        ]
+        return {"id": f"rerank-{tag}", **body, "results": results}
+    if fields["task"] == "classify":
+        given = fields.get("classes") or [{name: fields[name] for name in ("label", "probs") if name in fields}]
+        classes = [
+            {"index": index, "label": one.get("label"), "probs": one["probs"], "num_classes": len(one["probs"])}
+            for index, one in enumerate(given)
+        ]
+        return {"id": f"classify-{tag}", "object": "list", "created": created, **body, "data": classes}
+    data = [
+        {"object": "embedding", "index": index, "embedding": embedding}
+        for index, embedding in enumerate(data_of(fields))
+    ]
+    return {"object": "list", "data": data, **body}
+
+
+def _in_message(fields: dict[str, Any], details: dict[str, Any], index: int) -> dict[str, Any]:
     """What came with a text: its reasoning, tool calls, a refusal, and whatever else was in the message.
 
     The reasoning has the name that most clients know.
     """
+    own: dict[str, Any] = {name: [fields[name]] for name in ("reasoning", "tool_calls") if name in fields}
+    details = {**own, **details}
     found = {
         name: values[index]
         for name, values in details.items()
@@ -85,7 +117,12 @@ def _in_message(details: dict[str, Any], index: int) -> dict[str, Any]:
 def _chat_choice(
     index: int, text: str, reason: str, logprobs: list[dict[str, Any]] | None, more: dict[str, Any]
 ) -> dict[str, Any]:
-    message = {"role": "assistant", "content": text, "refusal": None, **more}
+    message = {
+        "role": "assistant",
+        "content": text or (None if more.get("tool_calls") else text),
+        "refusal": None,
+        **more,
+    }
     content = None if logprobs is None else {"content": logprobs, "refusal": None}
     return {"index": index, "message": message, "logprobs": content, "finish_reason": reason}
 

@@ -18,6 +18,7 @@ _FROM_TEXT: dict[ColumnType, Callable[[str], Any]] = {
     "number": float,
     "boolean": lambda text: text == "true",
     "json": orjson.loads,
+    "vector": orjson.loads,
 }
 
 
@@ -36,7 +37,8 @@ def record_of(fields: object) -> dict[str, Any] | None:
         if flat["status"] == "failed":
             flat["error"] = {name: value for name, value in error.items() if value is not None}
         else:
-            flat |= {name: flat[name] or "" for name in ("text", "finish_reason", "model")}
+            own = ("model",) if flat.get("task") else ("text", "finish_reason", "model")
+            flat |= {name: flat[name] or "" for name in own}
             flat["usage"] = tokens
         fields = {name: value for name, value in flat.items() if value is not None}
     return fields if isinstance(fields.get("id"), str) and fields.get("status") in ("answered", "failed") else None
@@ -61,6 +63,8 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
     response, error = line.get("response"), line.get("error")
     body = response.get("body") if isinstance(response, dict) else None
     status = response.get("status_code", _OK) if isinstance(response, dict) else None
+    if isinstance(body, dict) and not error and status == _OK and (vectors := _vectors(body)) is not None:
+        return {"id": line["custom_id"], "status": "answered", **vectors}
     texts, reasons = _texts(body) if isinstance(body, dict) and not error and status == _OK else ([], [])
     if not isinstance(body, dict) or not texts:
         found = error or (body.get("error") if isinstance(body, dict) else body) or {}
@@ -80,7 +84,36 @@ def _from_openai(line: dict[str, Any]) -> dict[str, Any]:
     }
     if len(texts) > 1:
         record |= {"texts": texts, "details": {"finish_reasons": reasons}}
+    message = next((choice.get("message") for choice in body.get("choices") or () if isinstance(choice, dict)), None)
+    if isinstance(message, dict):
+        thoughts = message.get("reasoning") or message.get("reasoning_content")
+        found = {"reasoning": thoughts, "tool_calls": message.get("tool_calls")}
+        record |= {name: value for name, value in found.items() if value}
     return record
+
+
+def _vectors(body: dict[str, Any]) -> dict[str, Any] | None:
+    """The fields of an answer with embeddings, classes or scores; None if the body has none."""
+    results, data = body.get("results"), body.get("data")
+    usage = body.get("usage") or {}
+    common = {
+        "usage": {"prompt_tokens": usage.get("prompt_tokens", usage.get("total_tokens")) or 0, "completion_tokens": 0},
+        "model": body.get("model") or "",
+    }
+    if isinstance(results, list) and results:
+        by_index = sorted(results, key=lambda one: one.get("index", 0))
+        return {"task": "score", "scores": [one.get("relevance_score") for one in by_index], **common}
+    if not isinstance(data, list) or not data or not all(isinstance(one, dict) for one in data):
+        return None
+    data = sorted(data, key=lambda one: one.get("index", 0))
+    if "embedding" in data[0]:
+        embeddings = [one.get("embedding") for one in data]
+        several = {"embeddings": embeddings} if len(embeddings) > 1 else {}
+        return {"task": "embed", "embedding": embeddings[0], **several, **common}
+    if "probs" in data[0]:
+        classes = [{name: one[name] for name in ("label", "probs") if one.get(name) is not None} for one in data]
+        return {"task": "classify", **classes[0], **({"classes": classes} if len(classes) > 1 else {}), **common}
+    return None
 
 
 def _error(found: object, status: object) -> dict[str, Any]:

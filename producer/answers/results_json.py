@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from producer.answers.columns import OF_VECTORS
 from producer.answers.reader import Answered
 from producer.questions.question_parser import Invalid, ParsedQuestion
+
+_VECTORS = sorted(OF_VECTORS)
 
 
 def result_of(answered: Answered) -> dict[str, Any]:
@@ -32,11 +35,21 @@ def result_of(answered: Answered) -> dict[str, Any]:
         }
     kept = {
         name: fields[name]
-        for name in ("finish_reason", "usage", "model", "params", "texts", "details")
+        for name in (
+            "reasoning",
+            "tool_calls",
+            "finish_reason",
+            "usage",
+            "model",
+            "params",
+            "texts",
+            "details",
+            *_VECTORS,
+        )
         if name in fields
     }
     time = {"model_time_seconds": fields["latency_s"]} if "latency_s" in fields else {}
-    return result | {"model_answer": fields["text"], "skipped": False} | time | kept | {"metadata": metadata}
+    return result | {"model_answer": fields.get("text"), "skipped": False} | time | kept | {"metadata": metadata}
 
 
 def _text_of(asked: ParsedQuestion | Invalid | None) -> str | None:
@@ -44,4 +57,6 @@ def _text_of(asked: ParsedQuestion | Invalid | None) -> str | None:
     if not isinstance(asked, ParsedQuestion):
         return None
     contents = [message.get("content") for message in asked.messages or ()]
+    if asked.inputs is not None:
+        return asked.query or next((text for text in asked.inputs if isinstance(text, str)), None)
     return asked.prompt or next((content for content in reversed(contents) if isinstance(content, str)), None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from producer.questions.column_mapping import CONTENT_FIELDS
 from producer.questions.json_object import UnusableError, kind, short, shown
+from producer.questions.vectors import ENDPOINTS, missing, of_endpoint
 
 _BATCH_FIELDS = ("custom_id", "method", "url", "body")
 
@@ -26,7 +27,7 @@ def unknown_field(name: str, known: Iterable[str]) -> str:
 
 def in_own_form(fields: dict[str, Any]) -> dict[str, Any]:
     """Turn a line of an OpenAI batch file into our form; leave anything else as it is."""
-    if not fields.keys().isdisjoint(CONTENT_FIELDS):
+    if not fields.keys().isdisjoint((*CONTENT_FIELDS, "input", "documents")):
         return fields
     if (stranger := _known_stranger(fields)) is not None:
         raise UnusableError(stranger)
@@ -35,41 +36,46 @@ def in_own_form(fields: dict[str, Any]) -> dict[str, Any]:
     own = {name: value for name, value in fields.items() if name not in _BATCH_FIELDS}
     if unknown := [name for name in own if name not in _BESIDE_BODY]:
         raise UnusableError(unknown_field(unknown[0], (*_BATCH_FIELDS, *_BESIDE_BODY)))
-    content_field, body = _content_of_batch_line(fields)
+    url, body = _content_of_batch_line(fields)
     if body.get("stream"):
         msg = "`body.stream` is on, but answers arrive whole; leave it out"
         raise UnusableError(msg)
     if "metadata" in body and "metadata" in own:
         msg = "`metadata` is both in `body` and beside it; keep one of them"
         raise UnusableError(msg)
-    moved = {name: body.get(name) for name in (content_field, "model", "metadata") if name in body}
-    params = {name: value for name, value in body.items() if name not in moved and name != "stream"}
-    return {**own, **moved, "id": fields.get("custom_id"), "params": params}
+    moved = {name: body.get(name) for name in (_BATCH_CONTENT.get(url), "model", "metadata") if name in body}
+    asked = of_endpoint(url, body) if url in ENDPOINTS else {}
+    left_out = {*moved, *ENDPOINTS.get(url, ()), "stream"}
+    params = {name: value for name, value in body.items() if name not in left_out}
+    return {**own, **moved, **asked, "id": fields.get("custom_id"), "params": params}
 
 
 def _content_of_batch_line(fields: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Check what is outside of the body.
-
-    Returns:
-        The name of the field in the body that holds the question, and the body.
-    """
+    """Check what is outside of the body; returns the endpoint, and the body."""
     method, url, body = fields.get("method", "POST"), fields.get("url"), fields.get("body")
     if method != "POST":
         msg = f"`method` is {shown(method)}; only POST can be asked"
         raise UnusableError(msg)
     if url is None and isinstance(body, dict):
         # Together and Novita leave it out: one endpoint fits what is asked.
-        url = next((url for url, name in _BATCH_CONTENT.items() if name in body), next(iter(_BATCH_CONTENT)))
-    if not isinstance(url, str) or url not in _BATCH_CONTENT:
-        msg = f"`url` is {shown(url)}; only {' and '.join(_BATCH_CONTENT)} can be asked"
+        first = next(iter(_BATCH_CONTENT))
+        url = next(
+            (url for url, name in _BATCH_CONTENT.items() if name in body),
+            "/v1/embeddings" if "input" in body else first,
+        )
+    endpoints = (*_BATCH_CONTENT, *ENDPOINTS)
+    if not isinstance(url, str) or url not in endpoints:
+        msg = f"`url` is {shown(url)}; only {', '.join(endpoints[:-1])} and {endpoints[-1]} can be asked"
         raise UnusableError(msg)
+    content = _BATCH_CONTENT.get(url) or " and ".join(sorted(ENDPOINTS[url]))
     if not isinstance(body, dict):
-        msg = f"`body` is {kind(body)}, not an object with `model` and `{_BATCH_CONTENT[url]}`"
+        msg = f"`body` is {kind(body)}, not an object with `model` and `{content}`"
         raise UnusableError(msg)
-    if body.get(_BATCH_CONTENT[url]) is None:
-        msg = f"`body` asks nothing; {url} wants `{_BATCH_CONTENT[url]}` in it"
+    lacks = missing(url, body) if url in ENDPOINTS else content if body.get(content) is None else None
+    if lacks is not None:
+        msg = f"`body` asks nothing; {url} wants `{lacks}` in it"
         raise UnusableError(msg)
-    return _BATCH_CONTENT[url], body
+    return url, body
 
 
 def _known_stranger(fields: dict[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ import orjson
 from producer.questions.fields import FIELDS, no_such_column
 from producer.questions.json_object import UnusableError, kind, short
 from wire.errors import UsageError
+from wire.messages import Task
 
 if TYPE_CHECKING:
     # Jinja takes a tenth of a second to import, in every program of a fleet, and few need it.
@@ -37,6 +38,7 @@ class Shape:
         system: A system message to go before each question; turns text into chat messages.
         chat: Turn text into chat messages even without a system message, so that the model's chat template is applied.
         ignores_models: Ask every question of the run's model, whatever model it names.
+        task: What the run's model makes of texts, where that is vectors.
         ids_as_asked: Derive ids from what is asked, not from the row, as in answers files that an earlier version
             began.
     """
@@ -47,6 +49,7 @@ class Shape:
     system: str | None = None
     chat: bool = False
     ignores_models: bool = False
+    task: Task = "generate"
     ids_as_asked: bool = False
 
     @property
@@ -55,9 +58,10 @@ class Shape:
 
         Without the form; if need be, with the template.
         """
-        if self.ids_as_asked or (self.template is None and self.system is None and not self.chat):
+        is_plain = self.template is None and self.system is None and not self.chat and self.task == "generate"
+        if self.ids_as_asked or is_plain:
             return ()
-        in_text = replace(self, system=None, chat=False)
+        in_text = replace(self, system=None, chat=False, task="generate")
         return (in_text,) if self.template is None else (replace(in_text, template=None), in_text)
 
     @property
@@ -72,6 +76,7 @@ class Shape:
         words += [f"template {self.template.digest}"] if self.template else []
         words += [f"system message {short(self.system)!r}"] if self.system is not None else []
         words += ["chat"] if self.chat else []
+        words += [f"texts to {self.task}"] if self.task != "generate" else []
         words += ["their models ignored"] if self.ignores_models else []
         return ", ".join(words)
 

@@ -18,7 +18,8 @@ INVALID_ID_PREFIX = "invalid-line-"
 """Start of the id of a question that has none of its own because its line cannot be used. No other id may start so."""
 
 
-def _text(value: object, name: str) -> str:
+def text_of(value: object, name: str) -> str:
+    """Check a text; raises UnusableError for what is none."""
     if not isinstance(value, str):
         msg = f"`{name}` is {kind(value)}, not a text"
         raise UnusableError(msg)
@@ -58,7 +59,7 @@ def request_id_of(value: object, name: str) -> str:
 
 
 def _model(value: object, name: str) -> str:
-    text = _text(value, name)
+    text = text_of(value, name)
     if len(text) > MAX_MODEL_CHARS:
         msg = f"`{name}` has {len(text)} characters, at most {MAX_MODEL_CHARS} are allowed"
         raise UnusableError(msg)
@@ -135,15 +136,15 @@ class Field:
 
 
 _ASKED = "the text that is asked, as it stands"
-_ONE_OF_THREE = "one of `question`, `prompt` and `messages` must be there"
+_ONE_OF_THREE = "one of `question`, `prompt` and `messages` must be there, or what asks for vectors"
 FIELDS: dict[str, Field] = {
     "id": Field(
         request_id_of,
         f"text of 1 to {MAX_REQUEST_ID_CHARS} characters, or an integer; unique in the file",
         "derived from row and position, such as `0000001-5d3a90c1`; the same on every resubmission",
     ),
-    "question": Field(_text, _ASKED, _ONE_OF_THREE),
-    "prompt": Field(_text, _ASKED, "the same"),
+    "question": Field(text_of, _ASKED, _ONE_OF_THREE),
+    "prompt": Field(text_of, _ASKED, "the same"),
     "messages": Field(
         _messages, "chat messages in OpenAI's form; the worker applies the model's chat template", "the same"
     ),

@@ -18,9 +18,11 @@ from producer.questions.batch_line import in_own_form, unknown_field
 from producer.questions.column_mapping import AS_IT_STANDS, CONTENT_FIELDS, Shape, joined
 from producer.questions.fields import FIELDS, INVALID_ID_PREFIX, request_id_of
 from producer.questions.json_object import UnusableError, ensure_carriable, read_object
+from producer.questions.vectors import NOTHING, VECTOR_FIELDS, in_task, wanted_of
 from wire import canonical_params
 from wire.errors import ParameterError
-from wire.messages import JsonObject
+from wire.messages import JsonObject, Task
+from wire.pooling import pooling_params
 
 _DERIVED = re.compile(r"(\d{7,18})-[0-9a-f]{8}")
 
@@ -44,6 +46,8 @@ class ParsedQuestion:
         metadata: To be returned untouched; with a known `answer`, that and the unknown fields beside it are in here
             too.
         file: Number of its file among those that are read, from 0.
+        task: What is wanted; for anything but text there is neither prompt nor messages.
+        inputs, query: As in `wire.messages.Question`.
     """
 
     index: int
@@ -57,6 +61,9 @@ class ParsedQuestion:
     deadline_s: float | None
     metadata: JsonObject | None
     file: int = 0
+    task: Task = "generate"
+    inputs: list[Any] | None = None
+    query: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,27 +121,34 @@ class QuestionParser:
     def _shaped(self, fields: dict[str, Any]) -> dict[str, Any]:
         if self.is_table or self.shape.maps:
             fields = self.shape.question_of(fields)
-        return self.shape.in_chat(in_own_form(fields))
+        fields = in_own_form(fields)
+        return in_task(self.shape.task, fields) if self.shape.task != "generate" else self.shape.in_chat(fields)
 
     def _asked(self, fields: dict[str, Any], raw: bytes, index: int, line: int) -> ParsedQuestion:
         given: dict[str, Any] = {}
         extra: dict[str, Any] = {}
+        # A question that a model is to answer in words may have data of its own under such names.
+        wants_vectors = fields.keys().isdisjoint(CONTENT_FIELDS) and not fields.keys().isdisjoint(VECTOR_FIELDS)
         for name, value in fields.items():
-            field = FIELDS.get(name)
+            field = FIELDS.get(name) or (VECTOR_FIELDS.get(name) if wants_vectors else None)
             if field is None:
                 extra[name] = value
             elif value is not None:
                 given[name] = field.check(value, name)
         if extra:
             given["metadata"] = _metadata_with(extra, given.get("metadata"))
-        content_field = _content_field(given)
+        content_field = None if wants_vectors else _content_field(given)
+        wanted = wanted_of(given) if wants_vectors else NOTHING
         params, metadata, messages = given.get("params", {}), given.get("metadata"), given.get("messages")
         ensure_carriable((params, metadata, messages), raw)
         try:
-            canonical_params.canonical(params, chat=messages is not None)
+            if wants_vectors:
+                pooling_params(params, wanted[0])
+            else:
+                canonical_params.canonical(params, chat=messages is not None)
         except ParameterError as error:
             raise UnusableError(str(error)) from None
-        prompt = None if content_field == "messages" else given[content_field]
+        prompt = None if content_field in {None, "messages"} else given[content_field]
         content = (
             prompt,
             messages,
@@ -144,8 +158,8 @@ class QuestionParser:
             given.get("deadline_s"),
             metadata,
         )
-        request_id = given.get("id") or _derived_id(index, _canonical(*content))
-        question = ParsedQuestion(index, line, request_id, *content, self.file)
+        request_id = given.get("id") or _derived_id(index, _canonical(*content, *(wanted if wants_vectors else ())))
+        question = ParsedQuestion(index, line, request_id, *content, self.file, *wanted)
         return replace(question, model=None) if self.shape.ignores_models else question
 
 
@@ -181,13 +195,22 @@ def size_of(asked: ParsedQuestion | Invalid) -> int:
     """Of what may be large in it, roughly, in bytes."""
     if isinstance(asked, Invalid):
         return len(asked.reason)
-    return len(asked.prompt or "") + len(orjson.dumps((asked.messages, asked.params, asked.metadata)))
+    large = (asked.messages, asked.params, asked.metadata, asked.inputs, asked.query)
+    return len(asked.prompt or "") + len(orjson.dumps(large))
 
 
 def canonical(asked: ParsedQuestion) -> bytes:
     """What is asked, without id and place: equal for two questions exactly if they ask the same in the same way."""
+    vectors = () if asked.inputs is None else (asked.task, asked.inputs, asked.query)
     return _canonical(
-        asked.prompt, asked.messages, asked.model, asked.params, asked.priority, asked.deadline_s, asked.metadata
+        asked.prompt,
+        asked.messages,
+        asked.model,
+        asked.params,
+        asked.priority,
+        asked.deadline_s,
+        asked.metadata,
+        *vectors,
     )
 
 
@@ -202,7 +225,7 @@ def _content_field(given: dict[str, Any]) -> str:
     msg = (
         f"it has both `{found[0]}` and `{found[1]}`; keep one of them"
         if found
-        else "it asks nothing; give it a `question`, `prompt` or `messages`"
+        else "it asks nothing; give it a `question`, `prompt` or `messages`, or for vectors an `input`"
     )
     raise UnusableError(msg)
 

@@ -9,30 +9,46 @@ from pathlib import Path
 
 from producer.answers.answer_line import ANSWER_FIELDS
 from producer.questions.fields import FIELDS
+from producer.questions.vectors import VECTOR_FIELDS
 from wire.failures import KINDS
 from wire.parameters import PARAMETERS, SPELLINGS, Parameter, Reach
+from wire.pooling import POOLING_PARAMETERS
 
-DONE_WITH: Mapping[Reach, tuple[str, str]] = {
-    "everywhere": ("used", "sent"),
-    "bookkeeping": ("passed over", "sent"),
-    "servers": ("`bad_parameter`", "sent"),
-    "other servers": ("`bad_parameter`", "sent; vLLM's: `bad_parameter`"),
+DONE_WITH: Mapping[Reach, tuple[str, str, str, str]] = {
+    "everywhere": ("recorded", "used", "used", "sent"),
+    "bookkeeping": ("passed over", "passed over", "sent", "sent"),
+    "servers": ("recorded", "`bad_parameter`", "used", "sent"),
+    "other servers": ("recorded", "`bad_parameter`", "`bad_parameter`", "sent"),
 }
-"""What vLLM in a worker's process and a server do with a parameter."""
+"""What the stub, vLLM in a worker's process, vLLM's server and another server do with a parameter."""
+
+BY_THE_STUB: Mapping[str, str] = {
+    "max_tokens": "used",
+    "tools": "used",
+    "tool_choice": "used",
+    "reasoning_effort": "used",
+}
+"""What it does not only record."""
 
 
 def _parameters() -> Iterator[Sequence[str]]:
     """A row for each kind of parameter, with all names of it."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for name, parameter in PARAMETERS.items():
-        alike.setdefault((_takes(parameter), *DONE_WITH[parameter.reach]), []).append(f"`{name}`")
+        stub, *others = DONE_WITH[parameter.reach]
+        alike.setdefault((_takes(parameter), BY_THE_STUB.get(name, stub), *others), []).append(f"`{name}`")
     for cells, names in alike.items():
         yield ", ".join(names), *cells
     meanings: dict[str, list[str]] = {}
     for name, meaning in SPELLINGS.items():
         meanings.setdefault(meaning, []).append(f"`{name}`")
     for meaning, names in meanings.items():
-        yield ", ".join(names), f"as {meaning}", "as that", "as that"
+        yield ", ".join(names), f"as {meaning}", *["as that"] * 4
+
+
+def _vector_parameters() -> Iterator[Sequence[str]]:
+    for name, one in POOLING_PARAMETERS.items():
+        yield f"`{name}`", one.parameter.takes, ", ".join(sorted(one.tasks)), one.does
 
 
 def _takes(parameter: Parameter) -> str:
@@ -48,8 +64,16 @@ TABLES: dict[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = {
         ("field", "holds", "if it is missing"),
         [(f"`{name}`", field.holds, field.missing) for name, field in FIELDS.items()],
     ),
+    "fields of a question for vectors": (
+        ("field", "holds", "if it is missing"),
+        [(f"`{name}`", field.holds, field.missing) for name, field in VECTOR_FIELDS.items()],
+    ),
     "fields of an answer": (("field", "holds"), [(f"`{name}`", holds) for name, holds in ANSWER_FIELDS.items()]),
-    "parameters": (("parameter", "takes", "vLLM in process", "a server"), list(_parameters())),
+    "parameters": (
+        ("parameter", "takes", "stub", "vLLM in process", "vLLM's server", "another server"),
+        list(_parameters()),
+    ),
+    "parameters of vectors": (("parameter", "takes", "task", "does"), list(_vector_parameters())),
     "kinds of failure": (
         ("kind", "retryable", "means", "what to do"),
         [(f"`{kind}`", "yes" if about.retryable else "no", about.means, about.advice) for kind, about in KINDS.items()],

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from batchfleet.cli.main import main
-from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.engine import Outcome
 from gpu_worker.engines.vllm.engine import VllmEngine
 from wire.messages import Question
 
@@ -31,7 +31,7 @@ def engine_core() -> int:
 class FragileEngine(VllmEngine):
     """The real engine, but for the marker."""
 
-    async def answer(self, question: Question) -> Completion | Refusal:
+    async def answer(self, question: Question) -> Outcome:
         if MARKER in question.text:
             os.kill(engine_core(), signal.SIGKILL)
         return await super().answer(question)

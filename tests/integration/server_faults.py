@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.engine import Outcome, Refusal
 from gpu_worker.engines.openai.engine import OpenAIEngine
 from gpu_worker.engines.openai.options import OpenAIOptions
 from tests.builders import a_question
@@ -95,7 +95,7 @@ async def outcome(fault: Reply, scope: Scope, duration: Duration) -> str:
             await engine.stop()
 
 
-async def _outcome(engine: OpenAIEngine, script: IllServer, answers: list[asyncio.Task[Completion | Refusal]]) -> str:
+async def _outcome(engine: OpenAIEngine, script: IllServer, answers: list[asyncio.Task[Outcome]]) -> str:
     waited = 0
     while not all(answer.done() for answer in answers):
         await asyncio.sleep(0.01)
@@ -111,11 +111,11 @@ async def _outcome(engine: OpenAIEngine, script: IllServer, answers: list[asynci
     return found.pop()
 
 
-def _told(answer: asyncio.Task[Completion | Refusal]) -> str:
+def _told(answer: asyncio.Task[Outcome]) -> str:
     if isinstance(answer.exception(), EngineUnusableError):
         return "unusable"
     result = answer.result()
-    if isinstance(result, Completion):
+    if not isinstance(result, Refusal):
         return "answered"
     return f"`{result.kind}`" + ("" if result.retryable else ", refused")
 

@@ -48,6 +48,19 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
 )
 
+THINKING_TOKENS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+"""In the tokenizer of the model that thinks, in this order, after the first two."""
+END_OF_THINKING_ID = 3
+TOOL_TEMPLATE = (
+    "{%- if tools -%}tools: {% for tool in tools %}{{ tool['function']['name'] }} {% endfor %}\n{%- endif -%}"
+    "{%- for message in messages -%}"
+    "<|{{ message['role'] }}|>{{ message['content'] or '' }}"
+    "{%- for call in message['tool_calls'] or [] -%} calls {{ call['function']['name'] }}{%- endfor -%}\n"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
+)
+LABELS = {0: "bad", 1: "fair", 2: "good"}
+
 ON_A_GPU = Path("/dev/nvidiactl").exists()
 ENGINE_ARGUMENTS: dict[str, JsonValue] = {
     "enforce_eager": True,
@@ -77,6 +90,45 @@ def cached(*, chat_template: bool = True) -> Path:
         except OSError:  # Another process was first; its files are the same.
             shutil.rmtree(made)
     return folder
+
+
+def cached_for(task: str) -> Path:
+    """The folder of a model that thinks and calls tools (`think`), embeds, classifies or scores pairs."""
+    folder = shared_cache() / f"tiny-llama-{FORMAT}-{task}"
+    if not folder.exists():
+        made = Path(tempfile.mkdtemp(dir=folder.parent))
+        if task == "think":
+            _save_model(made, make_tokenizer(made, TOOL_TEMPLATE, THINKING_TOKENS))
+        else:
+            _save_pooling_model(made, task, make_tokenizer(made, None))
+        try:
+            made.rename(folder)
+        except OSError:
+            shutil.rmtree(made)
+    return folder
+
+
+def _save_pooling_model(folder: Path, task: str, vocabulary_tokens: int) -> None:
+    transformers = import_module("transformers")
+    import_module("torch").manual_seed(0)
+    labels = {0: "fits"} if task == "score" else LABELS
+    is_embedding = task == "embed"
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary_tokens,
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=2 * HIDDEN_SIZE,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=2 * MAX_MODEL_LEN,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        initializer_range=INITIALIZER_RANGE,
+        **({"is_matryoshka": True} if is_embedding else {"id2label": labels}),
+    )
+    model = transformers.LlamaModel if is_embedding else transformers.LlamaForSequenceClassification
+    model(config).save_pretrained(folder)
 
 
 def make(folder: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> None:
@@ -137,12 +189,12 @@ def _save_model(folder: Path, vocabulary_tokens: int) -> None:
     model.save_pretrained(folder)
 
 
-def make_tokenizer(folder: Path, chat_template: str | None = CHAT_TEMPLATE) -> int:
+def make_tokenizer(folder: Path, chat_template: str | None = CHAT_TEMPLATE, more: tuple[str, ...] = ()) -> int:
     """Write a byte-level tokenizer into `folder`; returns how many tokens it knows."""
     tokenizers = import_module("tokenizers")
     bpe = tokenizers.ByteLevelBPETokenizer()
     bpe.train_from_iterator(
-        TRAINING_LINES, vocab_size=MAX_VOCABULARY_TOKENS, special_tokens=["<s>", "</s>"], show_progress=False
+        TRAINING_LINES, vocab_size=MAX_VOCABULARY_TOKENS, special_tokens=["<s>", "</s>", *more], show_progress=False
     )
     fast = import_module("transformers").PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer,  # The wrapper has no public way to its tokenizer.

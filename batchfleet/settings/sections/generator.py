@@ -20,7 +20,7 @@ from batchfleet.settings.sections.section import (
     StopTexts,
     Text,
 )
-from wire.messages import JsonObject
+from wire.messages import JsonObject, Task
 
 SAMPLING_FIELDS = (
     "temperature",
@@ -59,6 +59,10 @@ class GeneratorSettings(Section):
     )
     chat_template: LongText | None = Field(
         default=None, description="Chat template (Jinja text or a file) instead of the model's own."
+    )
+    task: Task = Field(
+        default="generate",
+        description="What the model makes of a text: generate (an answer), embed, classify or score (vectors).",
     )
     vllm_args: dict[str, JsonValue] = Field(
         default={}, description="Engine arguments of vLLM, any, under vLLM's names.", repr=False

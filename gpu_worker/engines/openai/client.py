@@ -116,7 +116,9 @@ class Server:
         return [entry for entry in entries if isinstance(entry, dict)]
 
     async def ask(self, request: Request, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - whatever JSON it sends
-        return await self._call("POST", request.path, request.body, timeout_s=timeout_s or self._request_timeout_s)
+        # VLLM has this one beside its version.
+        path = f"{self._root}{request.path}" if request.task == "classify" else request.path
+        return await self._call("POST", path, request.body, timeout_s=timeout_s or self._request_timeout_s)
 
     async def count_tokens(self, request: Request) -> tuple[int, int]:
         """Of vLLM's server: how long the prompt of `request` is, and what the model takes, in tokens."""

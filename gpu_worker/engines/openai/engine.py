@@ -8,21 +8,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 
-from gpu_worker.engines.engine import Completion, EngineState, Refusal
+from gpu_worker.engines.engine import Completion, EngineState, Outcome, Refusal, Vectors
 from gpu_worker.engines.openai.admission import Admission, Ticket
 from gpu_worker.engines.openai.client import FaultError, Server, base_url_of
 from gpu_worker.engines.openai.faults import Blame, Fault, given_up, refused, unsupported
 from gpu_worker.engines.openai.options import OpenAIOptions
-from gpu_worker.engines.openai.request_body import Request, Served, complete_defaults, request_for
+from gpu_worker.engines.openai.request_body import Form, Request, Served, complete_defaults, request_for
 from gpu_worker.engines.openai.responses import completion_of
 from gpu_worker.engines.openai.server_start import served_by
+from gpu_worker.engines.openai.vectors import probe, vector_request, vectors_of
 from gpu_worker.engines.openai.window import START, RequestWindow
 from gpu_worker.engines.refusals import prompt_too_long, unknown_adapter
 from gpu_worker.engines.sampling_params import configured_params
 from gpu_worker.tasks import cancel_and_wait
 from wire.errors import EngineDeadError
-from wire.messages import JsonObject, Question
+from wire.messages import JsonObject, Question, Task
 from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
@@ -49,8 +51,9 @@ class OpenAIEngine:
         self._boot_state = UNSTARTED
         self._pulse: asyncio.Task[None] | None = None
         self._progress = 0
-        self._forms_answered: set[bool] = set()
-        """Whether chat messages (True) and prompts (False) were answered so far."""
+        self._forms_answered: set[Form] = set()
+        self._task: Task = "generate"
+        """That of the latest question: a server that makes vectors is probed with one."""
 
     @property
     def state(self) -> EngineState:
@@ -84,9 +87,12 @@ class OpenAIEngine:
         self._pulse = asyncio.create_task(self._poll_progress(server, self._admission))
         log.info("model %s at %s%s", options.model, server.shown_url, ", a vLLM server" if self._served.is_vllm else "")
 
-    async def answer(self, question: Question) -> Completion | Refusal:
+    async def answer(self, question: Question) -> Outcome:
         server, admission = self._started()
-        request = request_for(question, self._defaults, self._served)
+        if question.inputs is None:
+            request = request_for(question, self._defaults, self._served)
+        else:
+            request = vector_request(question, self._served)
         if isinstance(request, Refusal):
             return request
         outcome = await self._ask(server, admission, request)
@@ -117,16 +123,16 @@ class OpenAIEngine:
     def _show_boot(self, state: EngineState) -> None:
         self._boot_state = state
 
-    async def _ask(self, server: Server, admission: Admission, request: Request) -> Completion | Refusal:
+    async def _ask(self, server: Server, admission: Admission, request: Request) -> Outcome:
         """Ask until there is an answer, a refusal, or proof that the question alone keeps failing."""
         failed, since = 0, 0.0
         pauses = Backoff(self._options.first_pause_s, self._options.longest_pause_s)
         while True:
             outcome, ticket = await self._attempt(server, admission, request)
-            if isinstance(outcome, Completion):
+            if not isinstance(outcome, Fault):
                 return outcome
-            if outcome.is_about_form and self._forms_answered == {not request.chat}:
-                return unsupported(chat=request.chat)
+            if outcome.is_about_form and self._forms_answered and request.form not in self._forms_answered:
+                return unsupported(request.form)
             refusal = refused(outcome, request.params, chat=request.chat)
             if refusal is not None:
                 admission.answered(ticket)
@@ -151,17 +157,23 @@ class OpenAIEngine:
 
     async def _attempt(
         self, server: Server, admission: Admission, request: Request
-    ) -> tuple[Completion | Fault, Ticket]:
+    ) -> tuple[Completion | Vectors | Fault, Ticket]:
+        self._task = request.task
         async with admission.place() as ticket:
+            completion: Completion | Vectors | None
             try:
-                completion = completion_of(await server.ask(request), request, self._served)
+                response = await server.ask(request)
+                if request.task == "generate":
+                    completion = completion_of(response, request, self._served)
+                else:
+                    completion = vectors_of(response, request)
                 fault = Fault("its answer has not the form of OpenAI's", 200)
             except FaultError as error:
                 completion, fault = None, error.fault
             if completion is None:
                 admission.failed(fault, ticket, chat=request.chat)
                 return fault, ticket
-            self._forms_answered.add(request.chat)
+            self._forms_answered.add(request.form)
             admission.answered(ticket)
             return completion, ticket
 
@@ -169,7 +181,9 @@ class OpenAIEngine:
         """What is wrong with the server, by a question for one token."""
         server, _ = self._started()
         body: JsonObject = {"model": self._served.model, "max_tokens": 1}
-        if chat:
+        if self._task != "generate":
+            request = probe(self._task, self._served.model)
+        elif chat:
             request = Request(
                 "/chat/completions", {**body, "messages": [{"role": "user", "content": "Hello"}]}, {}, chat=True
             )
@@ -178,10 +192,10 @@ class OpenAIEngine:
         try:
             response = await server.ask(request, self._options.probe_timeout_s)
         except FaultError as error:
-            return error.fault
+            return replace(error.fault, is_of_vectors=request.form == "vectors")
         return (
             None
-            if isinstance(response, dict) and response.get("choices")
+            if isinstance(response, dict) and any(response.get(name) for name in ("choices", "data", "results"))
             else Fault("its answer has not the form of OpenAI's", 200)
         )
 
@@ -221,7 +235,7 @@ class OpenAIEngine:
                 if tokens is not None and before is not None and tokens != before:
                     counter_moves, moved_at = True, now
             if now - moved_at >= self._options.stall_s:
-                admission.suspect(chat=True in self._forms_answered, is_hung=counter_moves)
+                admission.suspect(chat="chat" in self._forms_answered, is_hung=counter_moves)
                 moved_at = now
 
     def _started(self) -> tuple[Server, Admission]:

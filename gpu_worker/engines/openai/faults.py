@@ -16,6 +16,7 @@ from enum import Enum
 from typing import Any
 
 from gpu_worker.engines.engine import Refusal
+from gpu_worker.engines.openai.request_body import Form
 from gpu_worker.engines.openai.retry_after import retry_after_s
 from gpu_worker.engines.refusals import is_about_model, refusal_of, unknown_adapter
 from wire.failures import Kind
@@ -63,6 +64,7 @@ class Fault:
         is_web_page: HTML came with a status that says that all is well.
         is_timeout: The time allowed was over; the server may be at work on it.
         location: Where a redirect leads.
+        is_of_vectors: Vectors were asked for.
     """
 
     message: str
@@ -73,6 +75,7 @@ class Fault:
     is_web_page: bool = False
     is_timeout: bool = False
     location: str | None = None
+    is_of_vectors: bool = False
 
     def without(self, secret: str | None) -> Fault:
         """Fit to be shown: on one line, not too long, and without the API key."""
@@ -128,10 +131,16 @@ def refused(fault: Fault, params: JsonObject, *, chat: bool) -> Refusal | None:
     )
 
 
-def unsupported(*, chat: bool) -> Refusal:
-    """A question of the other form was answered: this server lives, and takes no such questions."""
-    what = "chat messages (no /chat/completions)" if chat else "prompts (no /completions); ask it with messages"
-    return Refusal("unsupported", f"this server does not take {what}")
+_NOT_TAKEN: Mapping[Form, str] = {
+    "chat": "does not take chat messages (no /chat/completions)",
+    "prompt": "does not take prompts (no /completions); ask it with messages",
+    "vectors": "makes no such vectors (no endpoint for them)",
+}
+
+
+def unsupported(form: Form) -> Refusal:
+    """A question of another form was answered: this server lives, and takes no such questions."""
+    return Refusal("unsupported", f"this server {_NOT_TAKEN[form]}")
 
 
 def given_up(fault: Fault, attempts: int, tried_s: float) -> Refusal:
@@ -170,8 +179,9 @@ def unusable_because(fault: Fault, url: str, *, chat: bool) -> str:
     elif fault.is_about_model:
         why = f"{url} does not serve the model any more (HTTP {status}): {fault.message}"
     elif fault.is_about_form:
-        form = "chat messages; ask with a prompt" if chat else "prompts; ask with messages (--chat)"
-        why = f"{url} does not take {form} (HTTP {status}: {fault.message})"
+        form = "take chat messages; ask with a prompt" if chat else "take prompts; ask with messages (--chat)"
+        what = "make such vectors" if fault.is_of_vectors else form
+        why = f"{url} does not {what} (HTTP {status}: {fault.message})"
     return why
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pydantic import JsonValue
 
 from gpu_worker.engines.engine import Refusal
 from gpu_worker.engines.refusals import EMPTY_PROMPT, bad_messages, messages_problem
 from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, effective_params, untaken
-from wire.messages import JsonObject, Question
+from wire.messages import JsonObject, Question, Task
 from wire.parameters import names_of
 
 NOT_OF_VLLM = names_of("other servers")
+NOTHING_TO_A_MODEL = names_of("bookkeeping")
+"""Sent, and not recorded: no answer depends on it."""
+
+Form = Literal["chat", "prompt", "vectors"]
 
 _SPELLED_ANEW = frozenset({"lora", "logprobs", "structured_outputs", "extra_body"})
 
@@ -37,12 +42,22 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request: `path` below the base URL, `body`, and the canonical parameters for the record."""
+    """One HTTP request: `path` below the base URL, `body`, and the canonical parameters for the record.
+
+    `inputs`: how many vectors are wanted, or scores.
+    """
 
     path: str
     body: JsonObject
     params: JsonObject
     chat: bool
+    task: Task = "generate"
+    inputs: int = 0
+
+    @property
+    def form(self) -> Form:
+        """Which a server may know or not."""
+        return "vectors" if self.task != "generate" else "chat" if self.chat else "prompt"
 
     def capped(self, max_tokens: int) -> Request:
         """The same, for an answer of at most `max_tokens`."""
@@ -70,6 +85,7 @@ def request_for(question: Question, defaults: JsonObject, served: Served) -> Req
         return untaken(name, "vLLM")
     params = _pinned(_within(params, served))
     body = _body(params, question, served)
+    params = {name: value for name, value in params.items() if name not in NOTHING_TO_A_MODEL}
     if question.messages is not None:
         problem = messages_problem(question.messages)
         if problem is not None:

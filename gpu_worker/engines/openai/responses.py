@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -35,7 +36,7 @@ def completion_of(response: Json, request: Request, served: Served) -> Completio
     texts = [text for text, _ in read if text is not None]
     if len(texts) < len(choices):
         return None
-    details = _extras(messages, [reasoning for _, reasoning in read])
+    details = _extras(messages)
     reasons: list[JsonValue] = [str(choice.get("finish_reason") or "unknown") for choice in choices]
     details.update(_asked_for(response, choices, reasons, request))
     counts = _object(response.get("usage"))
@@ -47,7 +48,15 @@ def completion_of(response: Json, request: Request, served: Served) -> Completio
         cached_tokens=_count(cached),
         reasoning_tokens=_count(reasoning),
     )
-    return Completion(texts, str(reasons[0]), usage, _params_used(request.params, usage, served), details or None)
+    return Completion(
+        texts,
+        str(reasons[0]),
+        usage,
+        _params_used(request.params, usage, served),
+        details or None,
+        [_reasoning(message, part) for message, (_, part) in zip(messages, read, strict=True)],
+        [_tool_calls(message) for message in messages],
+    )
 
 
 def _message_of(choice: Mapping[str, Json], *, chat: bool) -> JsonObject | None:
@@ -86,24 +95,27 @@ def _words(part: Json) -> str:
     return _words(next((part[name] for name in ("text", "thinking", "reasoning") if part.get(name)), ""))
 
 
-def _extras(messages: list[JsonObject | None], thoughts: list[str]) -> JsonObject:
-    """What else a message has (refusal, tool calls, annotations, ...) under its own name, and its reasoning.
-
-    Each is a list with one entry for each choice.
-    """
+def _extras(messages: list[JsonObject | None]) -> JsonObject:
+    """What else a message has (refusal, annotations, ...) under its own name: a list with one entry for each choice."""
     names = dict.fromkeys(
         name
         for message in messages
         if message
         for name, value in message.items()
-        if value and name not in _KNOWN_IN_MESSAGE
+        if value and not (name in _KNOWN_IN_MESSAGE or (name == "tool_calls" and _tool_calls(message)))
     )
-    extras: JsonObject = {name: [(message or {}).get(name) for message in messages] for name in names}
-    reasoning: list[JsonValue] = [
-        (message or {}).get("reasoning") or (message or {}).get("reasoning_content") or thought or None
-        for message, thought in zip(messages, thoughts, strict=True)
-    ]
-    return {**extras, "reasoning": reasoning} if any(reasoning) else extras
+    return {name: [(message or {}).get(name) for message in messages] for name in names}
+
+
+def _reasoning(message: JsonObject | None, part: str) -> str | None:
+    """`part`: what stood in parts of the content."""
+    found = (message or {}).get("reasoning") or (message or {}).get("reasoning_content") or part
+    return found if isinstance(found, str) and found else json.dumps(found) if found else None
+
+
+def _tool_calls(message: JsonObject | None) -> list[JsonObject] | None:
+    found = (message or {}).get("tool_calls")
+    return [call for call in found if isinstance(call, dict)] or None if isinstance(found, list) else None
 
 
 def _params_used(params: JsonObject, usage: Usage, served: Served) -> JsonObject:

@@ -12,10 +12,17 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from wire.errors import EngineBootError, nearest
-from wire.messages import JsonObject
+from wire.messages import JsonObject, Task
 
 SERVING_ARGUMENTS = frozenset(
-    {"chat_template", "chat_template_content_format", "default_chat_template_kwargs", "lora_modules"}
+    {
+        "chat_template",
+        "chat_template_content_format",
+        "default_chat_template_kwargs",
+        "enable_auto_tool_choice",
+        "lora_modules",
+        "tool_call_parser",
+    }
 )
 """What vLLM's own server takes beside the engine's arguments; `vllm_args` may name them too."""
 
@@ -41,6 +48,7 @@ class VllmOptions:
         sampling_defaults: Used where a question brings none.
         chat_template: Text, or a file's path; None for `chat_template` of `vllm_args`, or else the model's own.
         startup_timeout_s: Longest that starting may take.
+        task: What the model makes of texts; anything but `generate` has vLLM's pooling runner.
     """
 
     model: str
@@ -49,6 +57,7 @@ class VllmOptions:
     sampling_defaults: JsonObject = field(default_factory=dict)
     chat_template: str | None = None
     startup_timeout_s: float = 600.0
+    task: Task = "generate"
 
     @property
     def name(self) -> str:
@@ -66,6 +75,7 @@ class Serving:
         chat_template: Text of the template that replaces the model's own; None for that one.
         template_arguments: Given to the template where a question says nothing else.
         adapters: Folder or hub name of each LoRA adapter, by its name.
+        reasoning_parser, tool_call_parser: Names of vLLM's parsers for what the model says; None for none.
         uses_generation_config: Whether the user asked for the model's sampling defaults by setting `generation_config`.
     """
 
@@ -73,6 +83,8 @@ class Serving:
     content_format: str = "auto"
     template_arguments: JsonObject = field(default_factory=dict)
     adapters: Mapping[str, str] = field(default_factory=dict)
+    reasoning_parser: str | None = None
+    tool_call_parser: str | None = None
     uses_generation_config: bool = False
 
 
@@ -104,7 +116,8 @@ def engine_arguments(options: VllmOptions, serving: Serving, *, free_share: floa
         lora["max_loras"] = len(serving.adapters) + 1
     # vLLM would reserve 0.92 of all memory, and end where so much is not free, as on every laptop.
     memory: JsonObject = {"gpu_memory_utilization": round(free_share / 2, 3)} if free_share is not None else {}
-    return {"model": options.model, **OUR_DEFAULTS, **lora, **memory, **own}
+    pooling: JsonObject = {} if options.task == "generate" else {"runner": "pooling"}
+    return {"model": options.model, **OUR_DEFAULTS, **lora, **memory, **pooling, **own}
 
 
 def serving_of(options: VllmOptions) -> Serving:
@@ -125,8 +138,18 @@ def serving_of(options: VllmOptions) -> Serving:
         content_format=str(given.get("chat_template_content_format", "auto")),
         template_arguments=arguments,
         adapters=adapters_of(given.get("lora_modules")),
+        reasoning_parser=_name(given, "reasoning_parser"),
+        tool_call_parser=_name(given, "tool_call_parser"),
         uses_generation_config=generation_config != "vllm" or bool(given.get("override_generation_config")),
     )
+
+
+def _name(given: Mapping[str, JsonValue], argument: str) -> str | None:
+    value = given.get(argument)
+    if value is not None and not isinstance(value, str):
+        msg = f"{argument} in vllm_args must be the name of one of vLLM's parsers"
+        raise EngineBootError(msg)
+    return value or None
 
 
 def read_template(value: JsonValue) -> str:

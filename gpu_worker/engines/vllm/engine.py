@@ -9,7 +9,7 @@ import logging
 import threading
 from typing import Any
 
-from gpu_worker.engines.engine import READY, Completion, Refusal
+from gpu_worker.engines.engine import READY, Outcome, Refusal, Vectors
 from gpu_worker.engines.refusals import engine_failed, refusal_of
 from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, configured_params, effective_params
 from gpu_worker.engines.vllm import library, tether
@@ -17,6 +17,14 @@ from gpu_worker.engines.vllm.arguments import Serving, VllmOptions, serving_of
 from gpu_worker.engines.vllm.boot import Booted, boot
 from gpu_worker.engines.vllm.boot_failure import last_words, plain
 from gpu_worker.engines.vllm.requests import Request, Requests, completion_of
+from gpu_worker.engines.vllm.vectors import (
+    WANTS_TEXTS,
+    WANTS_VECTORS,
+    VectorRequest,
+    VectorRequests,
+    vectors_of,
+)
+from gpu_worker.tasks import cancel_and_wait
 from wire.errors import EngineBootError, EngineDeadError
 from wire.messages import JsonObject, Question
 
@@ -43,6 +51,7 @@ class VllmEngine:
         self._options = options
         self._tether = tether.Tether()
         self._booted: Booted | None = None
+        self._vectors: VectorRequests | None = None
         self._boot_over = threading.Event()
         self._boot_over.set()
         self._stopped = False
@@ -63,13 +72,17 @@ class VllmEngine:
             await self.stop()
             raise
 
-    async def answer(self, question: Question) -> Completion | Refusal:
+    async def answer(self, question: Question) -> Outcome:
         llm = self._running().llm
-        request = await self._requests.request_for(question)
-        if isinstance(request, Refusal):
-            return request
+        asked = await self._request_for(question)
+        if isinstance(asked, Refusal):
+            return asked
         try:
-            output = await self._generate(llm, request, question)
+            return (
+                await self._encode(llm, asked, question)
+                if isinstance(asked, VectorRequest)
+                else completion_of(await self._generate(llm, asked, question), asked)
+            )
         except library.dead_errors() as error:
             raise self._dead_error() from error
         except library.busy_errors() as error:
@@ -77,11 +90,10 @@ class VllmEngine:
         except library.generate_errors() as error:
             reason = error.__cause__
             if isinstance(reason, library.request_errors()):
-                return refusal_of(str(reason), request.params, chat=question.messages is not None)
+                return refusal_of(str(reason), asked.params, chat=question.messages is not None)
             return engine_failed(f"{type(reason or error).__name__}: {reason or error}")
         except library.request_errors() as error:
-            return refusal_of(str(error), request.params, chat=question.messages is not None)
-        return completion_of(output, request.params)
+            return refusal_of(str(error), asked.params, chat=question.messages is not None)
 
     def progress(self) -> int:
         return self._steps
@@ -108,6 +120,10 @@ class VllmEngine:
         self.max_num_seqs = int(config.scheduler_config.max_num_seqs) * int(config.parallel_config.data_parallel_size)
         self._by_priority = config.scheduler_config.policy == "priority"
         adapters = await self._load_adapters(llm, serving)
+        library.count_steps(llm, self._count_step)
+        if self._options.task != "generate":
+            self._vectors = VectorRequests(llm, adapters, await llm.get_supported_tasks())
+            return
         generation_config = (
             dict(config.model_config.get_diff_sampling_param()) if serving.uses_generation_config else {}
         )
@@ -115,7 +131,6 @@ class VllmEngine:
         told = effective_params({}, complete, chat=True, own=generation_config)
         log.info("sampling where a question says nothing: %s", told)
         self._requests = Requests(llm, serving, complete, adapters, generation_config)
-        library.count_steps(llm, self._count_step)
 
     async def _load_adapters(self, llm: Any, serving: Serving) -> dict[str, Any]:  # noqa: ANN401
         """Load each adapter now.
@@ -137,16 +152,46 @@ class VllmEngine:
                 raise EngineBootError(msg) from error
         return adapters
 
+    async def _request_for(self, question: Question) -> Request | VectorRequest | Refusal:
+        if self._vectors is None:
+            return WANTS_TEXTS if question.inputs is not None else await self._requests.request_for(question)
+        return WANTS_VECTORS if question.inputs is None else await self._vectors.request_for(question)
+
     async def _generate(self, llm: Any, request: Request, question: Question) -> Any:  # noqa: ANN401
         output = None
         # vLLM's lower numbers go first.
         priority = -question.priority if self._by_priority else 0
         async for finished in llm.generate(
-            request.prompt, request.sampling, str(next(self._numbers)), lora_request=request.lora, priority=priority
+            request.prompt,
+            request.sampling,
+            str(next(self._numbers)),
+            lora_request=request.lora,
+            priority=priority,
+            **request.more,
         ):
             output = finished
         # A cancelled call never comes here: vLLM takes the request out of the engine and passes the cancellation on.
         return output
+
+    async def _encode(self, llm: Any, request: VectorRequest, question: Question) -> Vectors:  # noqa: ANN401
+        """All inputs at once. Cancelled, or if one fails, none of them stays in the engine."""
+
+        async def output_of(prompt: Any) -> Any:  # noqa: ANN401
+            output = None
+            priority = -question.priority if self._by_priority else 0
+            async for finished in llm.encode(
+                prompt, request.pooling, str(next(self._numbers)), lora_request=request.lora, priority=priority
+            ):
+                output = finished
+            return output
+
+        if len(request.prompts) == 1:
+            return vectors_of([await output_of(request.prompts[0])], request)
+        tasks = [asyncio.ensure_future(output_of(prompt)) for prompt in request.prompts]
+        try:
+            return vectors_of(await asyncio.gather(*tasks), request)
+        finally:
+            await cancel_and_wait(tasks)
 
     def _count_step(self) -> None:
         self._steps += 1

@@ -9,6 +9,9 @@ here is called: it takes seconds, and most programs of a fleet run where it is n
 - `renderer.render_cmpl[_async]`, `.render_chat[_async]`, `.default_cmpl_tok_params`, `.default_chat_tok_params`,
   `ChatParams`;
 - `SamplingParams`, `StructuredOutputsParams`, `RequestOutputKind`, `LoRARequest`;
+- for reasoning and tools `parser.ParserManager.get_parser`, `Parser.adjust_request`, `.parse` and
+  `.count_reasoning_tokens`, `ChatCompletionRequest`; for vectors `AsyncLLM.encode`, `.get_supported_tasks`,
+  `PoolingParams` (both read against 0.32.0 only);
 - half private, for want of anything cheaper: `engine_core.get_output_async` is awaited once per engine step, looked up
   anew each time (`stat_loggers` would tell the same, but makes vLLM compute statistics that nobody reads: 10 to 20 % of
   a small model's answers/s on 2 cores).
@@ -17,8 +20,10 @@ here is called: it takes seconds, and most programs of a fleet run where it is n
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from importlib import import_module, metadata, util
 from pathlib import Path
@@ -167,9 +172,46 @@ def sampling_params(**arguments: Any) -> Any:  # noqa: ANN401
     """A `SamplingParams` that gives its output once, when it is finished."""
     module = import_module("vllm.sampling_params")
     structure = arguments.pop("structured_outputs", None)
+    if isinstance(structure, dict):
+        structure = module.StructuredOutputsParams(**structure)
     if structure is not None:
-        arguments["structured_outputs"] = module.StructuredOutputsParams(**structure)
+        arguments["structured_outputs"] = structure
     return module.SamplingParams(output_kind=module.RequestOutputKind.FINAL_ONLY, **arguments)
+
+
+def parser_class(tokenizer: Any, model_config: Any, reasoning: str | None, tools: str | None) -> Any:  # noqa: ANN401
+    """The class of vLLM's parsers for this model; raises whatever vLLM raises if there is none of that name."""
+    get_parser = import_module("vllm.parser").ParserManager.get_parser
+    arguments = {
+        "tool_parser_name": tools,
+        "reasoning_parser_name": reasoning,
+        "enable_auto_tools": tools is not None,
+        "model_name": model_config.model,
+        "is_harmony": model_config.hf_config.model_type == "gpt_oss",
+        "tokenizer": tokenizer,
+    }
+    # Older versions know fewer of these.
+    known = inspect.signature(get_parser).parameters
+    return get_parser(**{name: value for name, value in arguments.items() if name in known})
+
+
+def chat_request(**fields: Any) -> Any:  # noqa: ANN401
+    """A `ChatCompletionRequest`, which vLLM's parsers want to see."""
+    return import_module("vllm.entrypoints.openai.chat_completion.protocol").ChatCompletionRequest(**fields)
+
+
+def structured_outputs_of(request: Any) -> Any:  # noqa: ANN401
+    """What a `ChatCompletionRequest` restricts the answer to; None if nothing."""
+    extract = getattr(request, "extract_structured_outputs", None)
+    return extract() if extract is not None else request.structured_outputs
+
+
+def tool_call_id() -> str:
+    return f"chatcmpl-tool-{uuid.uuid4().hex[:16]}"
+
+
+def pooling_params(**arguments: Any) -> Any:  # noqa: ANN401
+    return import_module("vllm.pooling_params").PoolingParams(**arguments)
 
 
 def chat_params(template: str | None, content_format: str, template_arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401

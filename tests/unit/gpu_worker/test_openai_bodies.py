@@ -183,7 +183,9 @@ def test_what_a_message_holds_arrives(message: Any, text: str, details: JsonObje
     completion = answered(a_message({"role": "assistant", **message}))
 
     assert completion is not None
-    assert (completion.texts, completion.details) == ([text], details)
+    beside = {"reasoning": completion.reasoning, "tool_calls": completion.tool_calls}
+    found = {**(completion.details or {}), **{name: values for name, values in beside.items() if any(values)}}
+    assert (completion.texts, found or None) == ([text], details)
 
 
 @pytest.mark.parametrize(
@@ -275,5 +277,7 @@ def test_whatever_a_server_sends_is_an_answer_that_can_travel_or_none(response: 
             usage=completion.usage,
             finish_reason=completion.finish_reason,
             details=completion.details,
+            reasoning=next(iter(completion.reasoning), None),
+            tool_calls=next(iter(completion.tool_calls), None),
         )
         assert validation_error(record) is None

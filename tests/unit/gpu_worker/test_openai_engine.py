@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.engine import Completion, Outcome, Refusal
 from gpu_worker.engines.openai import client
 from gpu_worker.engines.openai.client import base_url_of
 from gpu_worker.engines.openai.engine import OpenAIEngine
@@ -72,13 +72,13 @@ def in_turn(*replies: Reply) -> Script:
     return lambda _: left.pop(0) if len(left) > 1 else left[0]
 
 
-def completion(outcome: Completion | Refusal) -> Completion:
+def completion(outcome: Outcome) -> Completion:
     """It must be one."""
     assert isinstance(outcome, Completion), outcome
     return outcome
 
 
-def refusal(outcome: Completion | Refusal) -> Refusal:
+def refusal(outcome: Outcome) -> Refusal:
     """It must be one."""
     assert isinstance(outcome, Refusal), outcome
     return outcome
@@ -133,10 +133,8 @@ async def test_messages_are_asked_as_a_chat() -> None:
         "json_schema": {"name": "answer", "schema": {"type": "integer"}, "strict": True},
     }
     assert outcome.texts == ["4"]
-    assert outcome.details == {
-        "logprobs": [[{"token": "4", "logprob": -0.1, "top_logprobs": top[:2]}]],
-        "reasoning": ["hm"],
-    }
+    assert outcome.details == {"logprobs": [[{"token": "4", "logprob": -0.1, "top_logprobs": top[:2]}]]}
+    assert outcome.reasoning == ["hm"]
 
 
 async def test_a_vllm_server_is_told_what_its_generation_config_may_not_change() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.engine import Completion, Outcome, Refusal
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.heartbeat import Progress
 from gpu_worker.outcome import RetryPolicy, answer
@@ -26,7 +26,7 @@ class FailingEngine(StubEngine):
         super().__init__(StubOptions())
         self._error = error
 
-    async def answer(self, question: Question) -> Completion | Refusal:
+    async def answer(self, question: Question) -> Outcome:
         del question
         raise self._error
 
@@ -52,7 +52,7 @@ async def test_an_answer_carries_what_the_producer_needs() -> None:
 class CountingEngine(StubEngine):
     """An engine that counts cached and reasoning tokens, and finds half a character in its own refusal."""
 
-    async def answer(self, question: Question) -> Completion | Refusal:
+    async def answer(self, question: Question) -> Outcome:
         if question.request_id == "bad":
             return Refusal("bad_parameter", "half \ud83d")
         usage = Usage(prompt_tokens=3, completion_tokens=2, cached_tokens=1, reasoning_tokens=2)
@@ -83,7 +83,7 @@ async def test_half_a_character_in_a_reason_spoils_nothing() -> None:
 class SilentEngine(StubEngine):
     """An engine that completes a question without any text."""
 
-    async def answer(self, question: Question) -> Completion | Refusal:
+    async def answer(self, question: Question) -> Outcome:
         del question
         return Completion([], "stop", Usage(prompt_tokens=1, completion_tokens=0), {})
 
@@ -157,7 +157,7 @@ class FickleEngine(StubEngine):
         super().__init__(StubOptions())
         self.left = failures
 
-    async def answer(self, question: Question) -> Completion | Refusal:
+    async def answer(self, question: Question) -> Outcome:
         if self.left:
             self.left -= 1
             return Refusal("server_error", "try again")

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from gpu_worker.engines.engine import Completion, Refusal
+from gpu_worker.engines.engine import Outcome, Refusal
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.options import WorkerOptions
 from gpu_worker.outcome import RetryPolicy, answer
@@ -26,7 +26,7 @@ class FailingEngine(StubEngine):
         self._failures = failures
         self._retryable = retryable
 
-    async def answer(self, question: Question) -> Completion | Refusal:
+    async def answer(self, question: Question) -> Outcome:
         self.asked_s.append(asyncio.get_running_loop().time())
         if len(self.asked_s) <= self._failures:
             return Refusal("engine_error" if self._retryable else "refused", "not now")

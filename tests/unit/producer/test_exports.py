@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from producer.answers import exporter
 from producer.answers.answer_line import ANSWER_FIELDS, answer_line
 from producer.answers.answers_file import AnswersFile
-from producer.answers.columns import COLUMNS, row_of
+from producer.answers.columns import COLUMNS, TableLayout, row_of
 from producer.answers.destination import Destination, destination
 from producer.answers.exporter import ensure_writable, export
 from producer.questions import stdin_spool
@@ -100,22 +100,27 @@ def test_a_table_holds_all_of_an_answer(
             for line in lines
         ]
     assert count == len(lines)
-    assert found == lines
-    assert list(found[0]) == list(COLUMNS)
+    columns = list(TableLayout().columns)
+    assert found == [{name: line[name] for name in columns} for line in lines]
+    assert list(found[0]) == columns
 
 
 def test_every_field_of_an_answer_has_its_column() -> None:
     """A field that is added to answers must be added to tables, and to what docs/records.md is made of."""
-    full = an_answer(worker="w", latency_s=1.5, metadata={"a": 1}, texts=["42"], details={"reasoning": ["hm"]})
-    fields = [json.loads(answer_line(record)) for record in (full, a_failure())]
+    full = an_answer(
+        worker="w", latency_s=1.5, metadata={"a": 1}, texts=["42"], details={}, reasoning="hm", tool_calls=[{"id": "c"}]
+    )
+    two = [bytes(4), bytes(4)]
+    embedded, scored = (an_answer(text="", task=task, vectors=two) for task in ("embed", "score"))
+    classified = an_answer(text="", task="classify", vectors=two, details={"labels": ["a", "b"]})
+    fields = [json.loads(answer_line(record)) for record in (full, a_failure(), embedded, scored, classified)]
 
     flat = {name for line in fields for name in line} - {"usage", "error"}
 
     assert {name for line in fields for name in line} == set(ANSWER_FIELDS)
     assert flat <= set(COLUMNS)
-    assert all(
-        row_of(fields[0])[name] is not None for name in ("prompt_tokens", "completion_tokens", *(flat - {"error"}))
-    )
+    found = {name for line in fields for name, value in row_of(line).items() if value is not None}
+    assert {"prompt_tokens", "completion_tokens", *(flat - {"error"})} <= found
 
 
 def questions_of(path: Path) -> Callable[[], Iterator[ParsedQuestion | Invalid]]:
@@ -191,14 +196,17 @@ def test_a_batch_file_keeps_what_came_beside_the_text(tmp_path: Path) -> None:
     asked = tmp_path / "questions.jsonl"
     asked.write_text('{"id": "c", "messages": [{"role": "user", "content": "Hi"}]}\n')
     calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
-    details: dict[str, Any] = {"reasoning": ["hm"], "tool_calls": [calls], "refusal": ["no"], "stop_reasons": [None]}
+    details: dict[str, Any] = {"refusal": ["no"], "stop_reasons": [None]}
     usage = Usage(prompt_tokens=3, completion_tokens=2, cached_tokens=1, reasoning_tokens=2)
-    journal = written(tmp_path / "answers.jsonl", an_answer("c", text="", details=details, usage=usage))
+    journal = written(
+        tmp_path / "answers.jsonl",
+        an_answer("c", text="", reasoning="hm", tool_calls=calls, details=details, usage=usage),
+    )
 
     export(journal, destination(tmp_path / "out.openai.jsonl"), {}, questions_of(asked))
 
     body = json.loads((tmp_path / "out.openai.jsonl").read_text())["response"]["body"]
-    message = {"role": "assistant", "content": "", "refusal": "no", "reasoning_content": "hm", "tool_calls": calls}
+    message = {"role": "assistant", "content": None, "refusal": "no", "reasoning_content": "hm", "tool_calls": calls}
     assert body["choices"][0]["message"] == message
     assert body["usage"] == {
         "prompt_tokens": 3,

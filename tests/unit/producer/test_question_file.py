@@ -309,8 +309,8 @@ def test_a_batch_line_without_method_and_url_is_read(body: dict[str, Any], conte
 REFUSED_BATCH_LINES: list[tuple[str, dict[str, Any], str]] = [
     (
         "url",
-        {**BATCH, "url": "/v1/embeddings"},
-        '`url` is "/v1/embeddings"; only /v1/chat/completions and /v1/completions can be asked',
+        {**BATCH, "url": "/v1/images"},
+        '`url` is "/v1/images"; only /v1/chat/completions, /v1/completions, /v1/embeddings, /classify',
     ),
     (
         "nothing_to_ask",
