@@ -72,7 +72,8 @@ class RunTally:
             self.answered += 1
             self.finish_reasons[record.finish_reason] += 1
             # Whether there is neither a text nor what a model may give in place of one.
-            self.empty += not any(record.texts or [record.text]) and INSTEAD_OF_TEXT.isdisjoint(record.details or ())
+            has_more = record.tool_calls or record.vectors or not INSTEAD_OF_TEXT.isdisjoint(record.details or ())
+            self.empty += not has_more and not any(record.texts or [record.text])
             self.prompt_tokens += record.usage.prompt_tokens
             self.completion_tokens += record.usage.completion_tokens
         else:

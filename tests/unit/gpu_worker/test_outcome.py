@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import orjson
 import pytest
 
 from gpu_worker.engines.engine import Completion, Outcome, Refusal
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.heartbeat import Progress
 from gpu_worker.outcome import RetryPolicy, answer
+from producer.answers.answer_line import answer_line
 from tests.builders import a_question
 from wire.clock import ServerClock
 from wire.codec import decode_record, encode_record
 from wire.errors import EngineDeadError
-from wire.messages import Answer, Failure, Question, Usage
+from wire.messages import WIRE_VERSION, Answer, Failure, Question, Usage
 
 
 class FailingEngine(StubEngine):
@@ -78,6 +81,64 @@ async def test_half_a_character_in_a_reason_spoils_nothing() -> None:
 
     assert isinstance(record, Failure)
     assert (record.error.kind, record.error.message) == ("bad_parameter", "half \N{REPLACEMENT CHARACTER}")
+
+
+class ScriptedEngine(StubEngine):
+    """An engine that says what it is told to."""
+
+    def __init__(self, completion: Completion) -> None:
+        super().__init__(StubOptions())
+        self._completion = completion
+
+    async def answer(self, question: Question) -> Outcome:
+        del question
+        return self._completion
+
+
+SAID = Completion([""], "length", Usage(prompt_tokens=1, completion_tokens=9), {"max_tokens": 9})
+
+
+@pytest.mark.parametrize(
+    ("completion", "kind"),
+    [
+        (SAID, "empty_answer"),
+        (replace(SAID, finish_reason="stop"), "empty_answer"),
+        (replace(SAID, reasoning=["hm"]), "only_reasoning"),
+        (replace(SAID, tool_calls=[[{"id": "c"}]]), None),
+        (replace(SAID, details={"refusal": ["no"]}), None),
+        (replace(SAID, details={"logprobs": [[]]}), None),
+        (replace(SAID, texts=["", "a"]), None),
+    ],
+)
+async def test_an_empty_answer_is_none(completion: Completion, kind: str | None) -> None:
+    """A failure says that there is nothing, and keeps the reasoning; what stands in place of a text is an answer."""
+    record = await ask(a_question("q1"), ScriptedEngine(completion))
+
+    assert (record.error.kind if isinstance(record, Failure) else None) == kind
+    if isinstance(record, Failure):
+        assert record.error.evidence is not None
+        assert record.error.evidence.get("reasoning") == next(iter(completion.reasoning), None)
+        assert ("raise max_tokens (now 9)" in record.error.message) == (completion.finish_reason == "length")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+async def test_reasoning_and_calls_are_where_their_producer_looks(version: int) -> None:
+    """Beside the text; in the details for producers of before, and where there are several texts."""
+    calls: Any = [{"id": "c"}]
+    said = replace(SAID, texts=["4"], reasoning=["hm"], tool_calls=[calls])
+    one = await ask(a_question("q1", v=version), ScriptedEngine(said))
+    two = await ask(a_question("q1"), ScriptedEngine(replace(said, texts=["4", "5"], reasoning=["hm", None])))
+
+    assert isinstance(one, Answer)
+    assert isinstance(two, Answer)
+    if version == WIRE_VERSION:
+        assert (one.reasoning, one.tool_calls, one.details) == ("hm", calls, None)
+    else:
+        assert (one.reasoning, one.tool_calls) == (None, None)
+        assert one.details == {"reasoning": ["hm"], "tool_calls": [calls]}
+    assert (two.reasoning, (two.details or {})["reasoning"]) == ("hm", ["hm", None])
+    line = orjson.loads(answer_line(one))
+    assert (line["text"], line["reasoning"], line["tool_calls"]) == ("4", "hm", calls)
 
 
 class SilentEngine(StubEngine):
