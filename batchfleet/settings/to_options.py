@@ -15,15 +15,18 @@ from gpu_worker.engines.vllm.arguments import VllmOptions
 from gpu_worker.options import WorkerOptions
 from producer.options import ProducerOptions
 from producer.questions.checked import ReadingLimits
+from wire.codec import MAX_BATCH_QUESTIONS
 from wire.errors import UsageError
 
+TOKEN_BYTES = 4
+"""Of a token, by guess, as the batcher does not look into questions; what travels with a text counts as well."""
 STUB_MODEL = "stub"
 
 
 def batcher_options(settings: Settings) -> BatcherOptions:
     generator, limits, leases = settings.model.generator_settings, settings.limits, settings.leases
     return BatcherOptions(
-        limits=BatchLimits(generator.batch_size if generator.enable_batching else 1, limits.max_batch_bytes),
+        limits=_batch_limits(settings),
         timeout_s=generator.batch_timeout,
         linger_s=leases.linger_s,
         max_waiting_batches=limits.max_waiting_batches,
@@ -35,6 +38,14 @@ def batcher_options(settings: Settings) -> BatcherOptions:
         max_dead_letters=limits.max_dead_letters,
         max_question_bytes=most_question_bytes(settings),
     )
+
+
+def _batch_limits(settings: Settings) -> BatchLimits:
+    generator, most_bytes = settings.model.generator_settings, settings.limits.max_batch_bytes
+    tokens = generator.tokens_of_batch
+    if tokens is None:
+        return BatchLimits(generator.batch_size if generator.enable_batching else 1, most_bytes)
+    return BatchLimits(MAX_BATCH_QUESTIONS, min(TOKEN_BYTES * tokens, most_bytes))
 
 
 def most_question_bytes(settings: Settings) -> int:

@@ -68,12 +68,20 @@ class Engines:
         self._stack = stack
         self._started: dict[tuple[str, str], Engine] = {}
         self._vllm: VllmEngine | None = None
+        self._failed: dict[tuple[str, str], BaseException] = {}
 
     async def get(self, kind: str, task: str = "think") -> Engine:
         """Started. `task`: as `tiny_model.cached_for`; the other engines do everything."""
         key = (kind, task if kind == "in process" else "")
+        if key in self._failed:
+            # One that did not start is not tried again: that takes minutes, each time.
+            pytest.fail(f"the engine {key} did not start, as an earlier test shows: {self._failed[key]}", pytrace=False)
         if key not in self._started:
-            self._started[key] = await (self._in_process(task) if kind == "in process" else self._other(kind))
+            try:
+                self._started[key] = await (self._in_process(task) if kind == "in process" else self._other(kind))
+            except BaseException as error:
+                self._failed[key] = error
+                raise
         return self._started[key]
 
     async def _other(self, kind: str) -> Engine:

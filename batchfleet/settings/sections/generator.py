@@ -37,6 +37,9 @@ SAMPLING_FIELDS = (
 """The generator settings that are sampling parameters, under the names that questions use for them too."""
 
 
+VECTOR_BATCH_TOKENS = 16_384
+
+
 class GeneratorSettings(Section):
     """Which model answers, where it runs, how it samples, and how questions are grouped for it."""
 
@@ -107,6 +110,15 @@ class GeneratorSettings(Section):
 
     enable_batching: bool = Field(default=True, description="false: every batch holds one question.")
     batch_size: int = Field(default=16, ge=1, le=65536, description="Most questions in a batch.")
+    batch_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description=(
+            "Most tokens in a batch, guessed at 4 bytes each; then batch_size is no bound. If it is not set: none for "
+            "`task: generate`, 16384 for the others, unless batch_size is set."
+        ),
+    )
     batch_timeout: float = Field(
         default=0.5,
         ge=0,
@@ -120,6 +132,15 @@ class GeneratorSettings(Section):
                 ("boot_local", "server"),
                 "boot_local is false but no server is given; set server (and port), or boot_local: true",
             )
+
+    @property
+    def tokens_of_batch(self) -> int | None:
+        """Most tokens in a batch; None if its questions are counted.
+
+        Texts to embed are as short as titles or as long as pages, and an engine works on so many tokens at once.
+        """
+        is_counted = self.task == "generate" or "batch_size" in self.model_fields_set
+        return self.batch_tokens or (None if is_counted or not self.enable_batching else VECTOR_BATCH_TOKENS)
 
     @property
     def sampling_defaults(self) -> JsonObject:

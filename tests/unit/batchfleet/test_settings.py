@@ -10,6 +10,7 @@ from batchfleet.settings.sections.generator import GeneratorSettings
 from batchfleet.settings.sections.limits import LeaseSettings, LimitSettings
 from batchfleet.settings.sections.redis_server import RedisSettings
 from batchfleet.settings.setting_names import ENVIRONMENT, FIELDS, MAPPINGS, SECTIONS, SETTINGS, SHORT_NAMES, expected
+from batchfleet.settings.to_options import batcher_options
 
 
 def with_generator(**settings: object) -> Settings:
@@ -195,3 +196,20 @@ def test_short_names_mean_one_place() -> None:
     assert SHORT_NAMES["generator_settings"] in SECTIONS
     assert "max_num_seqs" not in SHORT_NAMES
     assert "model" not in SHORT_NAMES
+
+
+@pytest.mark.parametrize(
+    ("given", "questions", "most_bytes"),
+    [
+        ({}, 16, 4 * 1024 * 1024),
+        ({"task": "embed"}, 65_536, 65_536),
+        ({"task": "embed", "batch_size": 32}, 32, 4 * 1024 * 1024),
+        ({"task": "embed", "enable_batching": False}, 1, 4 * 1024 * 1024),
+        ({"batch_tokens": 1000}, 65_536, 4000),
+    ],
+)
+def test_batches_of_texts_are_bounded_by_tokens(given: dict[str, object], questions: int, most_bytes: int) -> None:
+    """Where vectors are made, or where somebody says so; who sets batch_size gets it."""
+    limits = batcher_options(with_generator(**given)).limits
+
+    assert (limits.max_questions, limits.max_bytes) == (questions, most_bytes)
