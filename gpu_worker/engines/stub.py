@@ -192,7 +192,9 @@ class StubEngine:
             return Vectors(shares, usage, params, {"labels": labels})
         dimensions = params.get("dimensions", DIMENSIONS)
         found = [_numbers(text, dimensions if isinstance(dimensions, int) else DIMENSIONS) for text in inputs]
-        return Vectors([packed(number / math.hypot(*one) for number in one) for one in found], usage, params)
+        lengths = [math.hypot(*one) for one in found]
+        units = [packed([number / length for number in one]) for one, length in zip(found, lengths, strict=True)]
+        return Vectors(units, usage, params)
 
     def _fault(self, text: str) -> Refusal | None:
         options = self._options

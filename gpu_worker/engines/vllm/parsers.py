@@ -137,7 +137,7 @@ class Chat:
             calls = calls[:1]
         choice = self.request.tool_choice
         # As OpenAI has it: a call that was asked for by its name is no reason to end.
-        if calls and (choice in {"auto", None} or (choice == "required" and reason == "stop")):
+        if calls and (choice is None or choice == "auto" or (choice == "required" and reason == "stop")):
             reason = "tool_calls"
         counted = parser.count_reasoning_tokens(output.token_ids) if reasoning else 0
         return Parsed(content or "", reasoning or None, list(map(_call, calls)) or None, reason, counted)
