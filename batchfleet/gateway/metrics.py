@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 
@@ -50,12 +51,15 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     app.state.metrics = CollectorRegistry(auto_describe=False)
     app.state.metrics.register(GatewayMetrics(app.state.traffic, app.state.store))
     ProcessCollector(registry=app.state.metrics)
+    app.state.scrape = asyncio.Lock()
     yield
 
 
 async def metrics(request: Request) -> Response:
+    """One scrape at a time: a second waits, and takes no thread from those who ask questions."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(await run_in_threadpool(encode, request.app.state.metrics), media_type=content_type)
+    async with request.app.state.scrape:
+        return Response(await run_in_threadpool(encode, request.app.state.metrics), media_type=content_type)
 
 
 routes: list[BaseRoute] = [Route("/metrics", metrics)]

@@ -46,15 +46,21 @@ class LiveParts:
     has_keys: bool
     _made: dict[str | None, Live] = field(default_factory=dict)
 
+    def cached(self, owner: str | None) -> Live | None:
+        """What is shown to that owner, if it was made of the latest look."""
+        made = self._made.get(owner)
+        return made if made is not None and made.looks == self.observer.looks else None
+
     def get(self, owner: str | None, cards: Callable[[], Sequence[BatchCard]]) -> Live:
         """What is shown to that owner; None: to those without a key. `cards`: their batches, asked for once a look.
 
         Owners are as many as there are keys, so what is kept is bounded.
         """
-        made = self._made.get(owner)
-        if made is None or made.looks != self.observer.looks:
+        made = self.cached(owner)
+        if made is None:
+            looks = self.observer.looks
             html = self._render(cards()).encode()
-            made = self._made[owner] = Live(self.observer.looks, html, gzip.compress(html, 1))
+            made = self._made[owner] = Live(looks, html, gzip.compress(html, 1))
         return made
 
     def _render(self, cards: Sequence[BatchCard]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from markupsafe import Markup, escape
@@ -56,13 +58,20 @@ class Page:
         self.observer = Observer()
         self.parts = LiveParts(self.observer, has_keys=bool(self.keys.entries))
         self.answering = 0
+        self.making = asyncio.Lock()
 
-    def live(self, owner: str | None) -> Live:
-        """To be called in a thread: it may read the owner's batches."""
-        return self.parts.get(owner, lambda: [] if owner is None else self.cards(owner))
+    async def live(self, owner: str | None) -> Live:
+        """What is shown to that owner: made by one request, in a thread, and given to those that wait for it."""
+        async with self.making:
+            if (made := self.parts.cached(owner)) is not None:
+                return made
+            cards = partial(self.cards, owner)
+            return await run_in_threadpool(self.parts.get, owner, cards)
 
-    def cards(self, owner: str) -> list[BatchCard]:
-        """The latest batches of an owner."""
+    def cards(self, owner: str | None) -> list[BatchCard]:
+        """The latest batches of an owner; nobody has none."""
+        if owner is None:
+            return []
         state, known = self.app.state, {run.run: run for run in getattr(self.observer.status, "runs", ())}
         made = []
         for batch in state.batches.list(owner, Listing(MOST_BATCHES))["data"]:
@@ -94,7 +103,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 async def index(request: Request) -> Response:
     page: Page = request.app.state.page
     # Without keys everyone is the owner of all; with keys, nobody is known before one is typed in.
-    live = await run_in_threadpool(page.live, None if page.keys.entries else "")
+    live = await page.live(None if page.keys.entries else "")
     text = TEMPLATES.get_template("page.html").render(
         live=Markup(live.html.decode()),  # noqa: S704 (made by our own template, which escaped what is in it)
         has_keys=bool(page.keys.entries),
@@ -112,7 +121,7 @@ async def live(request: Request) -> Response:
     page.answering += 1
     try:
         owner, _ = await fields(request)
-        made = await run_in_threadpool(page.live, owner)
+        made = await page.live(owner)
     except ApiError as error:
         return notice(str(error), error.status)
     finally:
