@@ -29,6 +29,8 @@ READING = """
 All commands that read questions have these: `run`, `submit`, `convert`, `score`, `sweep`. Other columns become metadata ([formats.md](formats.md)).
 """
 TABLE = "\n| | what it is |\n|---|---|"
+FEW = 4
+"""Flags that a command shares with one before it are named there once, if they are as many as this."""
 
 
 def text() -> str:
@@ -49,10 +51,18 @@ def text() -> str:
         TABLE.lstrip(),
         *_rows(reading_flags, set()),
     ]
+    shown: dict[str, str] = {}
     for name, about, parser in _commands(command_parser()):
         lines += [f"\n## {name}\n", f"{_sentence(about)}{_description(parser)}"]
-        if rows := list(_rows(parser, names)):
+        rows = list(_rows(parser, names))
+        known = [row for row in rows if row in shown]
+        if len(known) >= FEW:
+            flags = ", ".join(f"{row.removeprefix('| ').partition(' |')[0]}" for row in known)
+            lines.append(f"\nAs for `{shown[known[0]]}`: {flags}.")
+            rows = [row for row in rows if row not in known]
+        if rows:
             lines += [TABLE, *rows]
+        shown = {**dict.fromkeys(rows, name), **shown}
         for inner, what, nested in _commands(parser):
             lines += [f"\n### {name} {inner}\n", _sentence(what), TABLE, *_rows(nested, names)]
     return "\n".join(lines) + "\n"

@@ -15,7 +15,6 @@ from batchfleet.cli.main import command_parser
 from batchfleet.settings.load import load_settings
 from scripts.reference import commands as command_reference
 from scripts.reference import records, settings
-from tests.hostile import attacks
 from wire.failures import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -212,8 +211,3 @@ NOT_ON_THE_WAY = {
 
 They are about what workers say of themselves, which GPUs they own, what strangers wrote, and what is empty.
 """
-
-
-def test_the_list_of_attacks_is_that_of_the_tests() -> None:
-    """docs/security.md ends with what `python -m tests.hostile.attacks` prints."""
-    assert (ROOT / "docs" / "security.md").read_text(encoding="utf-8").endswith(attacks.table())
