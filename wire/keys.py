@@ -41,49 +41,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 DEAD_LETTER_TTL_S = 30 * 86_400
 """How long dead letters, and what was moved aside, are kept after the last one."""
 DEFAULT_NAMESPACE = "batchfleet"
 
-_TYPES = {
-    "queues": "set",
-    "wake": "stream",
-    "news": "stream",
-    "leader": "string",
-    "epoch": "string",
-    "batchers": "hash",
-    "workers": "zset",
-    "pending": "hash",
-    "expiring": "zset",
-    "refused": "zset",
-    "withdrawn": "zset",
-    "runs": "zset",
-    "cancelled": "set",
-    "dead": "stream",
-    "troubles": "stream",
-    "engine-deaths": "hash",
-    "hosts": "zset",
-}
-_TYPES_BY_PREFIX = {
-    "questions": "stream",
-    "hungry": "zset",
-    "leases": "zset",
-    "newer": "zset",
-    "suspects": "list",
-    "isolated": "list",
-    "isolating": "zset",
-    "worker": "hash",
-    "host": "hash",
-    "gpu": "string",
-    "control": "string",
-}
+_TYPES: dict[str, str] = {}
+_TYPES_BY_PREFIX = {"questions": "stream"}
 _CLAIMS = ("leader", "isolating", "gpu", "control", "refused")
 _TYPES_OF_RUN = {"": "hash", "accepted": "string", "done": "string", "records": "stream", "producer": "string"}
 RQ_QUEUES = "rq:queues"
 RQ_SETS = (RQ_QUEUES, "rq:workers")
 """RQ's lists of what there is. They are not ours alone, but every hand-over and every worker writes to them."""
+
+
+class _Name:
+    """A key that a fleet has once, under the attribute's name; `kind` is what Redis says of its type."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name.replace("_", "-")
+        _TYPES[self._name] = self._kind
+
+    def __get__(self, keys: Keys, owner: type) -> str:
+        return f"{keys.namespace}:{self._name}"
+
+
+class _NameOf:
+    """Keys that a fleet has for each model, worker, host or GPU."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+        _TYPES_BY_PREFIX[name] = self._kind
+
+    def __get__(self, keys: Keys, owner: type) -> Callable[[str], str]:
+        return f"{keys.namespace}:{self._name}:{{}}".format
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,98 +91,41 @@ class Keys:
 
     namespace: str = DEFAULT_NAMESPACE
 
+    queues = _Name("set")
+    expiring = _Name("zset")
+    wake = _Name("stream")
+    news = _Name("stream")
+    leader = _Name("string")
+    epoch = _Name("string")
+    batchers = _Name("hash")
+    workers = _Name("zset")
+    hosts = _Name("zset")
+    pending = _Name("hash")
+    refused = _Name("zset")
+    runs = _Name("zset")
+    cancelled = _Name("set")
+    withdrawn = _Name("zset")
+    troubles = _Name("stream")
+    engine_deaths = _Name("hash")
+    dead = _Name("stream")
+
+    hungry = _NameOf("zset")
+    leases = _NameOf("zset")
+    suspects = _NameOf("list")
+    isolated = _NameOf("list")
+    isolating = _NameOf("zset")
+    newer = _NameOf("zset")
+    worker = _NameOf("hash")
+    control = _NameOf("string")
+    host = _NameOf("hash")
+    gpu = _NameOf("string")
+
     def questions(self, model: str, priority: int) -> str:
         return self.questions_prefix + queue_member(model, priority)
 
     @property
     def questions_prefix(self) -> str:
         return f"{self.namespace}:questions:"
-
-    @property
-    def queues(self) -> str:
-        return f"{self.namespace}:queues"
-
-    @property
-    def expiring(self) -> str:
-        return f"{self.namespace}:expiring"
-
-    @property
-    def wake(self) -> str:
-        return f"{self.namespace}:wake"
-
-    @property
-    def news(self) -> str:
-        return f"{self.namespace}:news"
-
-    @property
-    def leader(self) -> str:
-        return f"{self.namespace}:leader"
-
-    @property
-    def epoch(self) -> str:
-        return f"{self.namespace}:epoch"
-
-    @property
-    def batchers(self) -> str:
-        return f"{self.namespace}:batchers"
-
-    def hungry(self, model: str) -> str:
-        return f"{self.namespace}:hungry:{model}"
-
-    def leases(self, model: str) -> str:
-        return f"{self.namespace}:leases:{model}"
-
-    def suspects(self, model: str) -> str:
-        return f"{self.namespace}:suspects:{model}"
-
-    def isolated(self, model: str) -> str:
-        return f"{self.namespace}:isolated:{model}"
-
-    def isolating(self, model: str) -> str:
-        return f"{self.namespace}:isolating:{model}"
-
-    def newer(self, model: str) -> str:
-        return f"{self.namespace}:newer:{model}"
-
-    @property
-    def workers(self) -> str:
-        return f"{self.namespace}:workers"
-
-    def worker(self, name: str) -> str:
-        return f"{self.namespace}:worker:{name}"
-
-    def control(self, name: str) -> str:
-        return f"{self.namespace}:control:{name}"
-
-    @property
-    def hosts(self) -> str:
-        return f"{self.namespace}:hosts"
-
-    def host(self, name: str) -> str:
-        return f"{self.namespace}:host:{name}"
-
-    def gpu(self, uuid: str) -> str:
-        return f"{self.namespace}:gpu:{uuid}"
-
-    @property
-    def pending(self) -> str:
-        return f"{self.namespace}:pending"
-
-    @property
-    def refused(self) -> str:
-        return f"{self.namespace}:refused"
-
-    @property
-    def runs(self) -> str:
-        return f"{self.namespace}:runs"
-
-    @property
-    def cancelled(self) -> str:
-        return f"{self.namespace}:cancelled"
-
-    @property
-    def withdrawn(self) -> str:
-        return f"{self.namespace}:withdrawn"
 
     def run(self, run: str) -> str:
         return f"{self.namespace}:run:{run}"
@@ -199,18 +141,6 @@ class Keys:
 
     def producer(self, run: str) -> str:
         return f"{self.namespace}:run:{run}:producer"
-
-    @property
-    def troubles(self) -> str:
-        return f"{self.namespace}:troubles"
-
-    @property
-    def engine_deaths(self) -> str:
-        return f"{self.namespace}:engine-deaths"
-
-    @property
-    def dead(self) -> str:
-        return f"{self.namespace}:dead"
 
     def aside(self, letter: str) -> str:
         return f"{self.namespace}:aside:{letter}"

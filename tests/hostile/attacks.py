@@ -1,4 +1,4 @@
-"""What a stranger may write into the Redis of a fleet: one table, from which the tests and docs/security.md are made."""
+"""What a stranger may write into the Redis of a fleet: one table, from which the tests are made."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Attack:
     """Something that a stranger writes.
 
     Attributes:
-        what: In words, for docs/security.md.
+        what: In words, for the list that this module prints.
         where: The key, as `wire/keys.py` writes it.
         write: Does it; what is executed of it creates the file.
         reason: Part of the reason of the dead letter that it ends as; empty if it is passed over or repaired.
@@ -540,7 +540,7 @@ ATTACKS = [*JOBS, *QUESTIONS, *CONTENTS, *TYPES]
 
 
 def table() -> str:
-    """The list of docs/security.md."""
+    """The list, in Markdown."""
     lines = ["| what is written | where | what becomes of it |", "|---|---|---|"]
     for attack in ATTACKS:
         becomes = f"dead letter: “… {attack.reason.strip()} …”" if attack.reason else attack.becomes

@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 KEPT_LINES = 400
@@ -55,9 +54,7 @@ class OutputTee:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._saved is None:
             return
         _flush()
