@@ -51,7 +51,7 @@ def describe(token: str) -> str:
     pid = rest.partition(":")[0]
     if _is_number(pid):
         return f"process {pid} on {host}"
-    return f"{token[:100]!a}, which is no producer's name; its claim ends by itself, or delete it"
+    return f"{token[:100]!a}, which is not a producer's name; its claim ends by itself, or delete it"
 
 
 def _is_number(text: str) -> bool:

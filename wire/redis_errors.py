@@ -30,8 +30,8 @@ def translated(address: RedisAddress) -> Iterator[None]:
         raise QueueUnusableError(msg) from error
     except redis.exceptions.InvalidResponse as error:
         msg = (
-            f"what answers at {address.shown()} is no Redis ({_words(error)}): another service, such as HTTP or SSH, "
-            "has that port"
+            f"what answers at {address.shown()} is not a Redis server ({_words(error)}): another service, such as HTTP "
+            "or SSH, has that port"
         )
         raise QueueUnusableError(msg) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:

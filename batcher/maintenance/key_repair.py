@@ -80,7 +80,7 @@ class Mender:
         streams = [self._keys.questions_prefix.encode() + member for member in members]
         gone = self._forget_queues(keys=[self._keys.queues, *streams], args=members) if members else 0
         if gone:
-            log.warning("dropped %d names in %s that are no streams of questions", gone, self._keys.queues)
+            log.warning("dropped %d names in %s that are not streams of questions", gone, self._keys.queues)
 
     def search(self) -> None:
         """Look at all keys."""

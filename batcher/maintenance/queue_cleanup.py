@@ -52,7 +52,7 @@ class Tidying:
         ghosts, *gone = found
         if ghosts:
             log.warning(
-                "%d questions were counted as pending, and are nowhere: their runs were forgotten and asked anew",
+                "%d questions were counted as pending, and are nowhere: their runs were forgotten and asked again",
                 ghosts,
             )
         for member in gone:

@@ -14,7 +14,7 @@ LISTEN = "127.0.0.1:8080"
 KEYS_VARIABLE = "BATCHFLEET_GATEWAY_KEYS"
 TLS_PASSWORD_VARIABLE = "BATCHFLEET_GATEWAY_TLS_PASSWORD"  # noqa: S105 (a name)
 LIMITS: tuple[tuple[str, Callable[[str], int], int, str], ...] = (
-    ("max_body_mib", positive, 32, "largest body of a request that is no upload, in MiB"),
+    ("max_body_mib", positive, 32, "largest body of a request that is not an upload, in MiB"),
     ("max_bodies_mib", positive, 256, "such bodies of all open requests together, in MiB"),
     ("max_file_mib", positive, 16384, "largest file, in MiB"),
     ("max_files", positive, 10_000, "files that each key may have"),

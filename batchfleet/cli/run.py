@@ -174,7 +174,7 @@ def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -
 
 def _configured_questions(settings: Settings) -> tuple[str, ...]:
     if settings.input.questions_file is None:
-        msg = "what is to be asked? Name a file of questions, or set questions_file in the configuration"
+        msg = "what should be asked? Name a file of questions, or set questions_file in the configuration"
         raise UsageError(msg)
     return (settings.input.questions_file,)
 
@@ -183,7 +183,7 @@ def _configured_answers(settings: Settings) -> Path:
     """Always the same name for the same settings, so that the same command resumes it."""
     output = settings.output
     if output.output_directory is None and output.output_prefix is None:
-        msg = "where shall the answers go? Give -o FILE, or set output_directory in the configuration"
+        msg = "where should the answers go? Give -o FILE, or set output_directory in the configuration"
         raise UsageError(msg)
     folder = Path(output.output_directory or ".")
     try:

@@ -182,7 +182,5 @@ def check_many(questions: object) -> None:
         msg = f"a {type(questions).__name__} is one question; use ask(), or give a list of them"
         raise TypeError(msg)
     if not isinstance(questions, Iterable | AsyncIterable):
-        msg = (
-            f"questions must be something to go through, such as a list or a generator, not {type(questions).__name__}"
-        )
+        msg = f"questions must be an iterable, such as a list or a generator, not {type(questions).__name__}"
         raise TypeError(msg)

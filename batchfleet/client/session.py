@@ -118,7 +118,7 @@ class Session:
         if self._local is not None and self._local.failure is not None:
             raise self._local.failure
         if self.is_closed:
-            msg = "this Fleet is closed; make another"
+            msg = "this Fleet is closed; create another"
             raise FleetError(msg)
 
     @property
@@ -145,7 +145,7 @@ class Session:
                     if models
                     else f"no worker has reported within {FIRST_WORKER_S:g} s"
                 )
-                msg = f"which model shall answer? {known}; give model= to the fleet, or a model to the question"
+                msg = f"which model should answer? {known}; give model= to the fleet, or a model to the question"
                 raise UsageError(msg)
             else:
                 time.sleep(LOOK_S)

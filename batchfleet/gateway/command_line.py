@@ -24,7 +24,7 @@ def options_from(arguments: argparse.Namespace, settings: Settings, environ: Map
         UsageError: One of them cannot be.
     """
     if arguments.data is None:
-        msg = "where shall files be kept? Give --data FOLDER"
+        msg = "where should files be kept? Give --data FOLDER"
         raise UsageError(msg)
     host, port = _host_and_port(arguments.listen)
     return GatewayOptions(

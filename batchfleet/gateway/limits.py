@@ -12,7 +12,7 @@ class GatewayLimits:
     """Of everything that clients could make grow. Sizes in bytes, times in seconds.
 
     Attributes:
-        max_body_bytes: Of one request that is no upload.
+        max_body_bytes: Of one request that is not an upload.
         max_bodies_bytes: Of the bodies of all open requests that are no uploads, together.
         max_file_bytes: Of one file, or of all parts of one upload.
         max_files: Of one key.

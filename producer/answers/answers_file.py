@@ -41,7 +41,8 @@ class AnswersFile:
         follows_link: Whether `path` may be a link: it is what the user named, not a name that we made.
 
     Raises:
-        UsageError: The folder is missing or not writable, the path is no regular file, or another producer has it open.
+        UsageError: The folder is missing or not writable, the path is not a regular file, or another producer
+            has it open.
     """
 
     def __init__(self, path: Path, *, follows_link: bool = True) -> None:
@@ -88,7 +89,7 @@ class AnswersFile:
             stored = None
         elif stored is None:
             msg = (
-                f"{self.path} has lines already, and no {self.sidecar.name} says of which run; move it away, or "
+                f"{self.path} already has lines, and no {self.sidecar.name} says of which run; move it away, or "
                 "choose another -o"
             )
             raise UsageError(msg)
@@ -98,7 +99,7 @@ class AnswersFile:
         elif is_more:
             self._replace_sidecar(what)
         elif not is_ours:
-            msg = f"{self.path} holds answers of something else: {difference(stored, run, fingerprint, changed_row)}. "
+            msg = f"{self.path} holds answers to something else: {difference(stored, run, fingerprint, changed_row)}. "
             msg += "Give what it was made of to resume it, or choose another -o"
             raise UsageError(msg)
 
@@ -154,7 +155,7 @@ class AnswersFile:
                 if fields is not None:
                     yield start, line, fields
                 elif line.strip():
-                    msg = f"{self.path}:{number}: not an answer line; mend or move the file, or choose another -o"
+                    msg = f"{self.path}:{number}: not an answer line; correct or move the file, or choose another -o"
                     raise UsageError(msg)
                 start += len(line)
 
@@ -275,8 +276,8 @@ class AnswersFile:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
             msg = (
-                f"cannot write answers to {path}: it is no regular file, and answers are read again to resume a run; "
-                "choose another -o, or - for standard output"
+                f"cannot write answers to {path}: it is not a regular file, and answers are read again to resume a "
+                "run; choose another -o, or - for standard output"
             )
             raise UsageError(msg)
         return file

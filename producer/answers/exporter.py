@@ -97,7 +97,7 @@ def ensure_writable(to: Destination) -> None:
         )
         raise UsageError(msg)
     if path.exists() and not path.is_file():
-        msg = f"cannot write {to.path}: it is no regular file; choose another -o, or - for standard output"
+        msg = f"cannot write {to.path}: it is not a regular file; choose another -o, or - for standard output"
         raise UsageError(msg)
 
 

@@ -184,14 +184,14 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        msg = "is bytes that are no UTF-8"
+        msg = "is bytes that are not UTF-8"
         raise Unwritable(msg) from None
 
 
 def _finite(value: float) -> float:
     if math.isfinite(value):
         return value
-    msg = f"is {value}, for which JSON has no number"
+    msg = f"is {value}, which JSON cannot represent"
     raise Unwritable(msg)
 
 

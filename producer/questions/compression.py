@@ -44,7 +44,7 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
             errors, unpacked = _unpacked(file, path, kind)
             file = closing.enter_context(
                 io.BufferedReader(
-                    _Translating(unpacked, errors, f"{path}: it is {kind}, and damaged or not complete"), CHUNK_BYTES
+                    _Translating(unpacked, errors, f"{path}: it is {kind}, and damaged or incomplete"), CHUNK_BYTES
                 )
             )
         yield file  # type: ignore[misc]

@@ -24,7 +24,7 @@ def text_of(value: object, name: str) -> str:
         msg = f"`{name}` is {kind(value)}, not a text"
         raise UnusableError(msg)
     if not value or value.isspace():
-        msg = f"`{name}` is empty; write what is to be asked"
+        msg = f"`{name}` is empty; write what should be asked"
         raise UnusableError(msg)
     return value
 
@@ -96,7 +96,7 @@ def _messages(value: object, name: str) -> list[JsonObject]:
             msg = f"message {number} of `{name}` {problem}"
             raise UnusableError(msg)
     if all(isinstance(message.get("content"), str) and not message["content"].strip() for message in value):
-        msg = f"there is no text in `{name}`; write what is to be asked"
+        msg = f"there is no text in `{name}`; write what should be asked"
         raise UnusableError(msg)
     return value
 

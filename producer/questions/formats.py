@@ -68,8 +68,8 @@ def identify(path: Path) -> FileId:
     """Look at a file without opening it.
 
     Raises:
-        UsageError: There is no such file, it cannot be looked at, or it is no regular file (it has to be read twice, so
-            a pipe will not do).
+        UsageError: There is no such file, it cannot be looked at, or it is not a regular file (it has to be read twice,
+            so a pipe will not do).
     """
     try:
         status = path.stat()

@@ -225,7 +225,7 @@ def _read(
             yield question if index == position else replace(question, index=index), len(entry)
         index += 1
     if not index:
-        msg = f"{source}: there is no question in it"
+        msg = f"{source}: there are no questions in it"
         raise UsageError(msg)
 
 

@@ -114,9 +114,9 @@ def _files_of_dataset(folder: Path) -> Sequence[Path]:
         )
         raise UsageError(msg)
     if not names:
-        msg = f"{state_file}: the data set has no files; there is no question in it"
+        msg = f"{state_file}: the data set has no files; there are no questions in it"
         raise UsageError(msg)
     if wrong := [name for name in names if name in ("", ".", "..") or Path(name).name != name]:
-        msg = f"{state_file}: it names {wrong[0]!r}, which is no file of this folder"
+        msg = f"{state_file}: it names {wrong[0]!r}, which is not in this folder"
         raise UsageError(msg)
     return [folder / name for name in names]

@@ -34,7 +34,7 @@ def spool(stdin: BinaryIO, answers: Path, max_bytes: int, tick: Callable[[int], 
     scratch = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
     try:
         if not _copy(stdin, scratch, max_bytes, tick):
-            msg = "standard input: there is no question in it"
+            msg = "standard input: there are no questions in it"
             raise UsageError(msg)
         if not kept.exists():
             scratch.replace(kept)

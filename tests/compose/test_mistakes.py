@@ -30,7 +30,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str]] = {
     "missing-model": (
         "batch_size: 16",
         {"command": ["worker", "--config", "/etc/batchfleet/fleet.yaml"]},
-        "which model shall answer?",
+        "which model should answer?",
     ),
     "wrong-password": (
         "batch_size: 16",

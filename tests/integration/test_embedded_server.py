@@ -39,7 +39,9 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest
     """And never replaced by another one without a word."""
     monkeypatch.setenv(SERVER_VARIABLE, str(tmp_path / "redis-server"))
 
-    with pytest.raises(UsageError, match=f"{SERVER_VARIABLE} names {tmp_path}/redis-server, which is no program here"):
+    with pytest.raises(
+        UsageError, match=f"{SERVER_VARIABLE} names {tmp_path}/redis-server, which is not a program on this machine"
+    ):
         find_server()
 
 

@@ -224,7 +224,7 @@ def test_a_configuration_of_distllm_is_a_whole_command(tmp_path: Path) -> None:
     assert json.loads(again.stdout)["questions_per_s"] == 0.0
     nothing = batchfleet("run", "--engine", "stub")
     assert (nothing.returncode, nothing.stderr.count("\n")) == (2, 1)
-    assert "what is to be asked? Name a file of questions" in nothing.stderr
+    assert "what should be asked? Name a file of questions" in nothing.stderr
 
 
 def test_a_data_set_without_ids_is_scored_whatever_form_was_asked(tmp_path: Path) -> None:

@@ -173,11 +173,11 @@ def test_there_is_one_fleet_in_a_folder_and_down_stops_it(machine: Processes, ho
     after = home.scale(2)
 
     assert second.returncode == 2
-    assert "is up already" in second.stderr
+    assert "is already up" in second.stderr
     assert down.returncode == 0, down.stderr
     assert machine.finish("up") == 0
     assert after.returncode == 2
-    assert "no `batchfleet up` is up here" in after.stderr
+    assert "no `batchfleet up` is running here" in after.stderr
 
 
 def test_a_wrong_configuration_ends_it_with_one_line(home: Home, tmp_path: Path) -> None:

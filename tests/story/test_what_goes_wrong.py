@@ -153,7 +153,7 @@ def test_what_is_no_regular_file_holds_no_answers(tmp_path: Path, capsys: pytest
     code, said = run(capsys, "run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "pipe"), "--engine", "stub")
 
     assert code == 2
-    assert "no regular file" in said
+    assert "not a regular file" in said
     assert not (tmp_path / "pipe.run").exists()
 
 
@@ -178,7 +178,7 @@ def test_no_engine_is_made_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     code, said = run(capsys, "run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "a.jsonl"))
 
     assert code == 2
-    assert "which model shall answer?" in said
+    assert "which model should answer?" in said
     assert "--engine stub" in said
 
 

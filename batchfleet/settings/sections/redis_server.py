@@ -21,7 +21,7 @@ def _safe_namespace(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
         kind = "not_safe"
         message = (
-            "cannot stand in a Redis key; "
+            "cannot be part of a Redis key; "
             "use 1 to 64 letters, digits, dots, underscores and hyphens, a letter or digit first"
         )
         raise PydanticCustomError(kind, message)

@@ -166,7 +166,7 @@ def read_template(value: JsonValue) -> str:
     try:
         return Path(value).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"chat_template is {value!r}, which is no template's text, and no file that can be read: {error}"
+        msg = f"chat_template is {value!r}, which is neither a template's text nor a file that can be read: {error}"
         raise EngineBootError(msg) from error
 
 

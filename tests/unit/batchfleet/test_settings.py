@@ -148,7 +148,7 @@ def test_redis_urls_that_reach_nothing_are_refused_without_being_repeated(url: s
 @pytest.mark.parametrize("namespace", ["", "a b", "a:b", "{a}", "-a", "a" * 65, "ä"])
 def test_a_namespace_is_safe_in_a_key(namespace: str) -> None:
     """No colons, braces or spaces: keys are split at the first, and Redis clusters mind the second."""
-    with pytest.raises(ValidationError, match="cannot stand in a Redis key"):
+    with pytest.raises(ValidationError, match="cannot be part of a Redis key"):
         RedisSettings(namespace=namespace)
 
 

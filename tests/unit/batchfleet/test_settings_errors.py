@@ -104,7 +104,7 @@ def told(file: Path, text: str) -> list[str]:
                 "a space; the name of"
             ),
         ),
-        ("redis: {namespace: 'a b'}", "F:1: redis.namespace: cannot stand in a Redis key; use 1 to 64 letters"),
+        ("redis: {namespace: 'a b'}", "F:1: redis.namespace: cannot be part of a Redis key; use 1 to 64 letters"),
         (
             "leases: {stall_s: 5}",
             "F:1: leases.stall_s: batch_s (6) is above stall_s (5); lower batch_s or raise stall_s",

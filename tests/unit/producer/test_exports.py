@@ -366,7 +366,7 @@ def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
     """It is refused before anything is asked, with the way to write to one."""
     os.mkfifo(tmp_path / "out.csv")
 
-    with pytest.raises(UsageError, match="it is no regular file; choose another -o, or - for standard output"):
+    with pytest.raises(UsageError, match="it is not a regular file; choose another -o, or - for standard output"):
         ensure_writable(destination(tmp_path / "out.csv"))
 
 
@@ -450,7 +450,7 @@ def test_standard_input_is_kept_until_it_is_answered(tmp_path: Path) -> None:
         stdin_spool.spool(io.BytesIO(b"two\n"), answers, 100)
     with pytest.raises(UsageError, match=r"longer than limits.max_stdin_bytes \(2\)"):
         stdin_spool.spool(io.BytesIO(b"one\n"), answers, 2)
-    with pytest.raises(UsageError, match="there is no question in it"):
+    with pytest.raises(UsageError, match="there are no questions in it"):
         stdin_spool.spool(io.BytesIO(b""), answers, 2)
     assert kept.read_bytes() == b"one\n"
     assert list(tmp_path.iterdir()) == [kept]

@@ -161,16 +161,16 @@ def test_a_quote_that_is_never_closed_is_named_as_a_likely_cause() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"\x1f\x8b\x08\x00rest", "gzip, and damaged or not complete"),
+        (b"\x1f\x8b\x08\x00rest", "gzip, and damaged or incomplete"),
         (b"PK\x03\x04rest", "compressed (zip), or an Excel workbook; unpack it, or save it as CSV"),
-        (b"\x28\xb5\x2f\xfdrest", "zstd, and damaged or not complete"),
+        (b"\x28\xb5\x2f\xfdrest", "zstd, and damaged or incomplete"),
         ('{"id": 1}'.encode("utf-16"), "it is UTF-16; save it as UTF-8"),
         ('{"id": 1}'.encode("utf-16-le"), "it is UTF-16, or no text at all; save it as UTF-8"),
         ('{"id": 1}'.encode("utf-16-be"), "it is UTF-16, or no text at all; save it as UTF-8"),
-        (b"", "there is no question in it"),
-        (b"\n \r\n", "there is no question in it"),
-        (b"\xef\xbb\xbf", "there is no question in it"),
-        (b" [ ]\n", "there is no question in it"),
+        (b"", "there are no questions in it"),
+        (b"\n \r\n", "there are no questions in it"),
+        (b"\xef\xbb\xbf", "there are no questions in it"),
+        (b" [ ]\n", "there are no questions in it"),
     ],
 )
 def test_a_file_without_readable_questions_is_refused(file: Path, content: bytes, expected: str) -> None:

@@ -323,7 +323,7 @@ def test_bytes_in_a_column_are_named(tmp_path: Path) -> None:
     as_parquet(path, [{"question": "Why?", "picture": b"\x89PNG"}])
 
     with pytest.raises(
-        UsageError, match=r"a\.parquet: row 1: `picture` is bytes that are no UTF-8; .*--metadata-columns"
+        UsageError, match=r"a\.parquet: row 1: `picture` is bytes that are not UTF-8; .*--metadata-columns"
     ):
         check_questions(a_source(path), LIMITS)
 
@@ -344,12 +344,12 @@ def test_parts_of_a_data_set_are_named(tmp_path: Path) -> None:
 def test_an_empty_data_set_is_named(tmp_path: Path) -> None:
     """Whether it has no file, or one without rows."""
     (tmp_path / "state.json").write_text('{"_data_files": []}')
-    with pytest.raises(UsageError, match=r"state\.json: the data set has no files; there is no question in it"):
+    with pytest.raises(UsageError, match=r"state\.json: the data set has no files; there are no questions in it"):
         find_files([str(tmp_path)])
 
     table = pa.table({"question": pa.array([], pa.string())})
     pa.parquet.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(UsageError, match=r"a\.parquet: there is no question in it"):
+    with pytest.raises(UsageError, match=r"a\.parquet: there are no questions in it"):
         read(a_source(tmp_path / "a.parquet"))
 
 
@@ -359,7 +359,7 @@ def test_a_data_set_has_only_files_of_its_own(tmp_path: Path, name: str) -> None
     as_data_set(tmp_path / "set", ROWS)
     (tmp_path / "set" / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
 
-    with pytest.raises(UsageError, match="which is no file of this folder"):
+    with pytest.raises(UsageError, match="which is not in this folder"):
         find_files([str(tmp_path / "set")])
 
 

@@ -92,7 +92,8 @@ def test_a_port_of_another_service_is_named(greeting: bytes) -> None:
         thread.start()
         with (
             pytest.raises(
-                QueueUnusableError, match=r"what answers at .* is no Redis .*: another service, such as HTTP or SSH"
+                QueueUnusableError,
+                match=r"what answers at .* is not a Redis server .*: another service, such as HTTP or SSH",
             ),
             translated(address),
         ):
