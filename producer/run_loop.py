@@ -46,6 +46,8 @@ CHECK_S = 2.0
 QUIET_S = 10.0
 """After so long it is asked where the open questions are."""
 LAST_SETTLE_S = 5.0
+FEW_RECORDS, MANY_OPEN, PACE_S = 64, 1024, 0.01
+"""While many questions are open and few records come at a time, more are waited for: each read costs a round trip."""
 BUSY_RETRY_S = 0.25
 
 
@@ -214,18 +216,19 @@ class RunLoop:
             if self._stopping.is_set():
                 raise StoppedError
             if self._sink.has_room(WAIT_S):
-                self._receive()
+                if self._submitter.read_again:
+                    self._restart()
+                entries = self._retry.persist(self._read, self._look_around, self._restart)
+                self._take(entries)
+                if 0 < len(entries) < FEW_RECORDS and self._source.open > MANY_OPEN:
+                    self._stopping.wait(PACE_S)
             if time.monotonic() >= self._settle_at or self._settlement.open_records >= SETTLE_RECORDS:
                 self._retry.persist(self._settle, self._look_around)
         self._end(None)
         self._settle_at_last()
 
-    def _receive(self) -> None:
-        if self._submitter.read_again:
-            self._restart()
-        self._take(
-            self._retry.persist(lambda: self._collector.receive_entries(WAIT_S), self._look_around, self._restart)
-        )
+    def _read(self) -> list[Received]:
+        return self._collector.receive_entries(WAIT_S)
 
     def _take(self, entries: Sequence[Received]) -> None:
         # What was sent again after Redis came back without its last second is handled already, and there may be
@@ -252,10 +255,7 @@ class RunLoop:
         self._settle_at = time.monotonic() + WAIT_S
 
     def _settle_at_last(self) -> None:
-        """Let Redis forget the records, now that all are there.
-
-        That is worth a few more tries, but not the run: their time ends, too.
-        """
+        """Let Redis forget the records, now that all are there: worth a few more tries, but not the run."""
         try:
             is_settled = False
             while not is_settled and not self._stopping.is_set():
