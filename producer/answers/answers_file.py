@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import itertools
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +12,7 @@ from typing import Any, Self
 import orjson
 
 from producer.answers.answer_line import answer_line, parse_line
+from producer.answers.locked_file import open_locked
 from producer.answers.sidecar import MAX_SIDECAR_BYTES, difference, has_fewer_samples, parse_sidecar
 from producer.scratch_file import open_new, sync_folder, write_beside
 from wire.errors import UsageError
@@ -49,12 +47,10 @@ class AnswersFile:
         self.path = path
         self.sidecar = path.with_name(path.name + ".run")
         self._replaced: list[int] = []
-        self._file = self._opened(path, os.O_APPEND | (0 if follows_link else os.O_NOFOLLOW))
+        self._file = open_locked(path, os.O_APPEND | (0 if follows_link else os.O_NOFOLLOW), path)
         try:
             # Both: one file may have several names, each with a sidecar of its own.
-            self._hold(self._file)
-            self._lock = self._opened(self.sidecar, os.O_NOFOLLOW)
-            self._hold(self._lock)
+            self._lock = open_locked(self.sidecar, os.O_NOFOLLOW, path)
         except BaseException:
             os.close(self._file)
             raise
@@ -118,8 +114,7 @@ class AnswersFile:
         """In one step: without it, the lines that are there would be nobody's."""
         try:
             scratch = write_beside(self.sidecar, [what], os.fstat(self._lock).st_mode)
-            held = self._opened(scratch, os.O_NOFOLLOW)
-            self._hold(held)
+            held = open_locked(scratch, os.O_NOFOLLOW, self.path)
             scratch.replace(self.sidecar)
             sync_folder(self.sidecar.parent)
         except OSError as error:
@@ -169,8 +164,7 @@ class AnswersFile:
         path = self.path.resolve()
         try:
             scratch = write_beside(path, lines, os.fstat(self._file).st_mode)
-            held = self._opened(scratch, os.O_APPEND | os.O_NOFOLLOW)
-            self._hold(held)
+            held = open_locked(scratch, os.O_APPEND | os.O_NOFOLLOW, self.path)
             scratch.replace(path)
             sync_folder(path.parent)
         except OSError as error:
@@ -265,31 +259,6 @@ class AnswersFile:
         except OSError as error:
             return f"{what}, and they could not be kept ({error.strerror})"
         return f"{what}; they are all in {copy}: put that in its place, and give the same command again"
-
-    def _opened(self, path: Path, more_flags: int) -> int:
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | more_flags, 0o644)
-        except OSError as error:
-            why = f"{path} is a link" if error.errno == errno.ELOOP else error.strerror
-            msg = f"cannot write answers to {self.path}: {why}; choose another -o"
-            raise UsageError(msg) from None
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            os.close(file)
-            msg = (
-                f"cannot write answers to {path}: it is not a regular file, and answers are read again to resume a "
-                "run; choose another -o, or - for standard output"
-            )
-            raise UsageError(msg)
-        return file
-
-    def _hold(self, file: int) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
-                raise
-            msg = f"another batchfleet process is writing {self.path}; wait for it, or choose another -o"
-            raise UsageError(msg) from None
 
     def stored(self) -> dict[str, Any] | None:
         """What is known of the run that the file is of; None if nothing is."""
