@@ -39,3 +39,15 @@ class ProducerOptions:
     stop_when_alike: int = 0
     priority: int = 0
     sampling: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingLimits:
+    """What a file may ask of this machine.
+
+    Attributes:
+        max_question_bytes: Longest entry, in bytes as it stands in the file. Longer ones are passed over without being
+            held in memory.
+    """
+
+    max_question_bytes: int = 1024 * 1024

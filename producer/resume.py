@@ -8,7 +8,8 @@ from typing import Any
 
 from producer.answers.answers_file import AnswersFile
 from producer.answers.sidecar import IDS_OF_ROWS
-from producer.questions.checked import Checked, ReadingLimits
+from producer.options import ReadingLimits
+from producer.questions.checked import Checked
 from producer.questions.duplicates import positions_answered
 from producer.questions.question_file import Source, Tick, read_checked, ticked
 from producer.questions.row_marks import RowMarks, first_difference

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from producer.questions.checked import Checked, ReadingLimits
+from producer.options import ReadingLimits
+from producer.questions.checked import Checked
 from producer.questions.duplicates import MOST_DUPLICATES
 from producer.questions.entries import Unreadable
 from producer.questions.fields import request_id_of

@@ -24,8 +24,7 @@ from batchfleet.gateway.store import Store, new_id, now
 from batchfleet.status.served import served_models
 from producer.answers.answers_file import AnswersFile, OutputFullError
 from producer.file_run import RunCancelledError, Runner
-from producer.options import ProducerOptions
-from producer.questions.checked import ReadingLimits
+from producer.options import ProducerOptions, ReadingLimits
 from producer.resume import FileRun, ResumeState, take_stock
 from producer.run_loop import StuckError
 from producer.run_tally import RunTally

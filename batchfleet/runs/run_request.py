@@ -18,7 +18,8 @@ from gpu_worker.engines.vllm.arguments import read_template
 from producer.answers.destination import Destination, OutputFormat, destination
 from producer.answers.exporter import ensure_writable
 from producer.answers.sidecar import SAMPLES, derives_ids_as_asked, stored_about
-from producer.questions.checked import Checked, ReadingLimits
+from producer.options import ReadingLimits
+from producer.questions.checked import Checked
 from producer.questions.column_mapping import AS_IT_STANDS, Shape
 from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
 from producer.questions.question_file import Source, check_questions, read_questions

@@ -18,7 +18,7 @@ from batchfleet.scoring.result import RULES_VERSION, Extraction
 from batchfleet.scoring.samples import SampleTally, majority
 from batchfleet.scoring.tally import Pair, Scored, ScoreTally
 from producer.answers.reader import Answered
-from producer.questions.checked import ReadingLimits
+from producer.options import ReadingLimits
 from producer.questions.question_file import Source, check_questions, read_checked, read_questions
 from producer.questions.question_parser import Invalid
 from wire.errors import UsageError

@@ -13,8 +13,7 @@ from gpu_worker.engines.openai.options import OpenAIOptions
 from gpu_worker.engines.stub import StubOptions
 from gpu_worker.engines.vllm.arguments import VllmOptions
 from gpu_worker.options import WorkerOptions
-from producer.options import ProducerOptions
-from producer.questions.checked import ReadingLimits
+from producer.options import ProducerOptions, ReadingLimits
 from wire.codec import MAX_BATCH_QUESTIONS
 from wire.errors import UsageError
 

@@ -11,7 +11,7 @@ from batchfleet.settings.schema import Settings
 from batchfleet.tuning import virtual_clock
 from gpu_worker.engines.build import build_engine
 from gpu_worker.engines.engine import Engine
-from producer.questions.checked import ReadingLimits
+from producer.options import ReadingLimits
 from producer.questions.question_file import ParsedQuestion, Source, read_questions
 from wire.messages import Question
 

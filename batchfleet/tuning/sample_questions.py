@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from producer.questions.checked import ReadingLimits
+from producer.options import ReadingLimits
 from producer.questions.question_file import ParsedQuestion, Source, read_questions
 from wire.errors import UsageError
 

@@ -20,18 +20,6 @@ _NOT_JSON = "it is not JSON"
 """How a reason begins that says no more than that (`producer.questions.fields`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadingLimits:
-    """What a file may ask of this machine.
-
-    Attributes:
-        max_question_bytes: Longest entry, in bytes as it stands in the file. Longer ones are passed over without being
-            held in memory.
-    """
-
-    max_question_bytes: int = 1024 * 1024
-
-
 class ModelUse(NamedTuple):
     """Questions that name the same model, or none.
 

@@ -16,7 +16,8 @@ from typing import TypeVar
 
 import orjson
 
-from producer.questions.checked import MAX_PROBLEMS_SHOWN, Checked, ModelUse, ReadingLimits, place_of, problem_report
+from producer.options import ReadingLimits
+from producer.questions.checked import MAX_PROBLEMS_SHOWN, Checked, ModelUse, place_of, problem_report
 from producer.questions.column_mapping import CONTENT_FIELDS
 from producer.questions.duplicates import DuplicateFinder, id_table
 from producer.questions.entries import Unreadable
@@ -30,7 +31,6 @@ __all__ = [
     "Checked",
     "Invalid",
     "ParsedQuestion",
-    "ReadingLimits",
     "Source",
     "check_questions",
     "read_checked",

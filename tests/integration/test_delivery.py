@@ -21,8 +21,7 @@ from producer.answers.answers_file import AnswersFile, OutputFullError
 from producer.collector import Collector
 from producer.file_run import Runner
 from producer.file_source import FileSource
-from producer.options import ProducerOptions
-from producer.questions.checked import ReadingLimits
+from producer.options import ProducerOptions, ReadingLimits
 from producer.questions.question_file import check_questions, read_checked
 from producer.questions.question_parser import Invalid, ParsedQuestion
 from producer.questions.sources import Source

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet
 
 from batchfleet.supervisor.embedded_server import EmbeddedServer
-from producer.questions.checked import ReadingLimits
+from producer.options import ReadingLimits
 from producer.questions.column_mapping import Shape
 from producer.questions.question_file import Source, check_questions, read_questions
 from tests.processes import ROOT, Processes, batchfleet, lines_in, read_answers, wait_until

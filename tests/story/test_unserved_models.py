@@ -13,7 +13,7 @@ from batchfleet.cli.main import main
 from batchfleet.runs.unserved import LONGEST_REPEAT_S, REPEAT_S, UnservedNotice
 from batchfleet.status.model import FleetStatus, QueueStatus, WorkerStatus
 from batchfleet.supervisor.embedded_server import EmbeddedServer
-from producer.questions.checked import ReadingLimits
+from producer.options import ReadingLimits
 from producer.questions.question_file import check_questions
 from producer.resume import FileRun
 from tests.builders import a_source

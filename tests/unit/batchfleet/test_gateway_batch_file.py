@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchfleet.gateway.batch_file import ENDPOINTS, MOST_PROBLEMS, check_batch_file
-from producer.questions.checked import ReadingLimits
+from producer.options import ReadingLimits
 
 CHAT = ENDPOINTS[0]
 

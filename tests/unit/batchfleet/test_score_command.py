@@ -13,7 +13,7 @@ from batchfleet.cli.main import main
 from batchfleet.cli.sweep import _accuracy
 from batchfleet.runs.run_request import RunRequest
 from batchfleet.settings.schema import Settings
-from producer.questions.checked import ReadingLimits
+from producer.options import ReadingLimits
 from producer.questions.column_mapping import Shape
 from producer.questions.question_file import Source, read_questions
 from producer.questions.templates import PromptTemplate

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
+from producer.options import ReadingLimits
 from producer.questions.arrow_sizes import batch_sizes
-from producer.questions.checked import ReadingLimits
 from producer.questions.question_file import Invalid, ParsedQuestion, Source, check_questions, read_checked
 from tests.builders import a_source
 from wire.errors import UsageError

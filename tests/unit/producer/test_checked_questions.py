@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producer.options import ReadingLimits
 from producer.questions import duplicates
-from producer.questions.checked import Checked, ReadingLimits
+from producer.questions.checked import Checked
 from producer.questions.question_file import Invalid, ParsedQuestion, check_questions, read_checked, read_questions
 from tests.builders import a_source
 from wire.errors import UsageError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from producer.questions.checked import ReadingLimits
+from producer.options import ReadingLimits
 from producer.questions.question_file import Invalid, ParsedQuestion, check_questions, read_checked
 from tests.builders import a_source
 from wire.errors import UsageError

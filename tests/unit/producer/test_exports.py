@@ -28,8 +28,8 @@ from producer.answers.answers_file import AnswersFile
 from producer.answers.columns import COLUMNS, TableLayout, row_of
 from producer.answers.destination import Destination, destination
 from producer.answers.exporter import ensure_writable, export
+from producer.options import ReadingLimits
 from producer.questions import stdin_spool
-from producer.questions.checked import ReadingLimits
 from producer.questions.compression import zstd_for
 from producer.questions.question_file import read_questions
 from producer.questions.question_parser import Invalid, ParsedQuestion

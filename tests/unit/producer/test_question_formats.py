@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producer.options import ReadingLimits
 from producer.questions import json_array
-from producer.questions.checked import ReadingLimits
 from producer.questions.entries import Unreadable
 from producer.questions.formats import read_entries
 from producer.questions.json_array import array_entries

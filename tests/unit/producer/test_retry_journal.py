@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from producer.answers.answers_file import AnswersFile
 from producer.answers.retry_journal import RetryJournal
-from producer.questions.question_file import ReadingLimits, Source, check_questions
+from producer.options import ReadingLimits
+from producer.questions.question_file import Source, check_questions
 from producer.resume import FileRun, take_stock
 from tests.builders import an_answer
 from wire.messages import Answer, ErrorDetail, Failure

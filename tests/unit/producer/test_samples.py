@@ -11,7 +11,7 @@ from producer.answers.answers_file import AnswersFile
 from producer.answers.destination import destination
 from producer.answers.exporter import export
 from producer.answers.reader import opened_lines
-from producer.questions.checked import ReadingLimits
+from producer.options import ReadingLimits
 from producer.questions.question_file import check_questions, read_checked
 from producer.questions.question_parser import Invalid, ParsedQuestion
 from producer.questions.samples import Samples

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from batchfleet.cli.main import main
-from producer.questions.checked import Checked, ReadingLimits
+from producer.options import ReadingLimits
+from producer.questions.checked import Checked
 from producer.questions.question_file import check_questions, read_checked, read_questions
 from producer.questions.selection import EVERYTHING, Selection
 from producer.questions.sources import Source

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer.questions.checked import ReadingLimits
+from producer.options import ReadingLimits
 from producer.questions.compression import zstd_for
 from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
 from producer.questions.question_file import ParsedQuestion, Source, check_questions, read_checked
