@@ -16,7 +16,7 @@ from batchfleet.settings.load import load_settings
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning.machine import describe_machine, in_words
 from batchfleet.tuning.table_report import Report
-from benchmarks import batch_sizes, engine_share, latency, profile, queue_comparison, scale, throughput
+from benchmarks import batch_sizes, engine_share, gateway, latency, profile, queue_comparison, scale, throughput
 from benchmarks.peers.environments import PEERS
 from wire.errors import FleetError, UsageError
 
@@ -38,6 +38,7 @@ BENCHES: dict[str, tuple[Any, str]] = {
         "how many workers one Redis and one batcher keep busy, and what gives out first; workers are simulated",
     ),
     "latency": (latency, "what a fleet adds to one question, idle and under load, and where"),
+    "gateway": (gateway, "OpenAI's API in front of the queue against `submit`: rate, added latency, memory"),
     "engine": (engine_share, "a fleet with vLLM against vLLM by itself; needs vLLM and a --config that names a model"),
     "profile": (profile, "where the CPU time of a question goes"),
 }
@@ -64,6 +65,10 @@ HELP: dict[str, str] = {
     "prompt_chars": "length of the shortest and the longest prompt, where they are generated",
     "peers": "other queues, each in an environment of its own that is made when first needed; `none` for none",
     "peer_count": "questions for each of the other queues",
+    "clients": "that ask at once",
+    "idle": "requests one at a time",
+    "requests": "while memory is watched",
+    "open_requests": "at once, while memory is watched",
     "top": "functions to show of each program",
 }
 CHOICES = {"peers": (*PEERS, "none")}
