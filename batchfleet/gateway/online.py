@@ -52,7 +52,7 @@ async def answer(request: Request) -> Response:
     for result in results:
         if isinstance(result, Failure):
             raise failure_error(result)
-    body = completion(request.state.request_id, int(time.time()), asked.questions, answers)
+    body = completion(request.state.request_id, int(time.time()), asked, answers)
     if not asked.stream:
         return JsonReply(body)
     # All there is to say is known by now, so it goes out at once, and errors have had their status.

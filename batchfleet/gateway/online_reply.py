@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 
 from batchfleet.client.answers import Answer, Failure
+from batchfleet.gateway.echo import with_prompt
 from batchfleet.gateway.errors import ApiError, too_many
-from batchfleet.gateway.online_request import refused
+from batchfleet.gateway.online_request import OnlineRequest, refused
 from producer.answers.openai_batch import batch_line
 from producer.answers.reader import Answered
-from producer.questions.question_parser import ParsedQuestion
 
 _NEVER_AGAIN = {"x-should-retry": "false"}
 """OpenAI's SDK tries again after any status from 500 on, unless it is told not to: a question that kills engines
@@ -47,22 +47,30 @@ def failure_error(failure: Failure) -> ApiError:
     return ApiError(status, failure.message, code=code, headers={} if failure.retryable else _NEVER_AGAIN)
 
 
-def completion(
-    request_id: str, created: int, questions: Sequence[ParsedQuestion], answers: Sequence[Answer]
-) -> dict[str, Any]:
+def completion(request_id: str, created: int, request: OnlineRequest, answers: Sequence[Answer]) -> dict[str, Any]:
     """One response for the answers of all questions of a request, which are in the order of these.
 
     Args:
         request_id: Makes its id.
         created: Unix time in seconds.
+
+    Raises:
+        ApiError: The answers lack what was asked for.
     """
     bodies = [
         batch_line(Answered(b"", answer.as_dict(), index, asked), created)["response"]["body"]
-        for index, (asked, answer) in enumerate(zip(questions, answers, strict=True))
+        for index, (asked, answer) in enumerate(zip(request.questions, answers, strict=True))
     ]
     body: dict[str, Any] = bodies[0]
     if "choices" not in body:
         return body
+    if request.echo:
+        for one, asked, answer in zip(bodies, request.questions, answers, strict=True):
+            positions = (answer.details or {}).get("prompt_logprobs")
+            one["choices"] = [
+                with_prompt(choice, asked.prompt or "", positions, alone=request.echo_alone)
+                for choice in one["choices"]
+            ]
     prefix = body["id"].partition("-")[0]
     choices = [choice for one in bodies for choice in one["choices"]]
     for index, choice in enumerate(choices):

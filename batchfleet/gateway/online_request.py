@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from batchfleet.client.questions import as_asked
+from batchfleet.gateway.echo import asked_for_echo
 from batchfleet.gateway.errors import ApiError
 from producer.questions.question_parser import Invalid, ParsedQuestion
 
@@ -32,12 +33,16 @@ class OnlineRequest:
         questions: One; or one for each prompt, in their order, where several are asked of `/v1/completions`.
         stream: Whether as server-sent events.
         include_usage: Whether these end with one that counts tokens.
+        echo: Whether each prompt stands before its answer.
+        echo_alone: Whether it stands there without the answer.
     """
 
     model: str
     questions: tuple[ParsedQuestion, ...]
     stream: bool = False
     include_usage: bool = False
+    echo: bool = False
+    echo_alone: bool = False
 
 
 def parse_request(raw: bytes, endpoint: str, *, deadline_s: float, max_question_bytes: int) -> OnlineRequest:
@@ -60,6 +65,8 @@ def parse_request(raw: bytes, endpoint: str, *, deadline_s: float, max_question_
         raise ApiError(400, "'model' must be a text.", param="model", code="invalid_type")
     stream, include_usage = _stream(body)
     rest = {name: value for name, value in body.items() if name not in {"stream", "stream_options"}}
+    echo = endpoint == "/v1/completions" and rest.get("echo") is True
+    rest, echo_alone = asked_for_echo(rest) if echo else (rest, False)
     bodies = [{**rest, field: prompt} for prompt in _prompts(body[field])] if field == "prompt" else [rest]
     questions = []
     for one in bodies:
@@ -68,7 +75,7 @@ def parse_request(raw: bytes, endpoint: str, *, deadline_s: float, max_question_
         if isinstance(asked, Invalid):
             raise refused(asked.reason)
         questions.append(asked)
-    return OnlineRequest(body["model"], tuple(questions), stream, include_usage)
+    return OnlineRequest(body["model"], tuple(questions), stream, include_usage, echo, echo_alone)
 
 
 def refused(reason: str) -> ApiError:

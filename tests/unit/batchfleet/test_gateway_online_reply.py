@@ -35,7 +35,7 @@ def test_several_choices_with_logprobs_and_calls_are_what_the_sdk_reads() -> Non
     two = answer(texts=["a", ""], details=details)
     asked = parsed(n=2, logprobs=True, tools=[{"type": "function", "function": {"name": "f"}}])
 
-    body = completion("req_1", 7, asked.questions, [two])
+    body = completion("req_1", 7, asked, [two])
     chat = openai.types.chat.ChatCompletion.model_validate(body)
     first, second = chat.choices
     chunks = [openai.types.chat.ChatCompletionChunk.model_validate(each) for each in _data(body)]
@@ -62,13 +62,35 @@ def test_prompts_are_asked_one_by_one_and_counted_together() -> None:
     asked = parsed("/v1/completions", prompt=["one", "two"], n=2)
     answers = [answer(texts=[word, word]) for word in ("one", "two")]
 
-    body = completion("req_1", 7, asked.questions, answers)
+    body = completion("req_1", 7, asked, answers)
 
     assert [choice["text"] for choice in body["choices"]] == ["one", "one", "two", "two"]
     assert [choice["index"] for choice in body["choices"]] == [0, 1, 2, 3]
     assert body["usage"] == {"prompt_tokens": 6, "completion_tokens": 8, "total_tokens": 14}
     assert [question.prompt for question in asked.questions] == ["one", "two"]
     assert len({question.request_id for question in asked.questions}) == 2
+
+
+def test_an_echo_has_the_log_probabilities_of_its_prompt() -> None:
+    """Each token's own first, and the likeliest beside it; of the first token, before which there is nothing, none."""
+
+    def position(*tokens: tuple[str, float]) -> dict[str, Any]:
+        return {str(rank): {"logprob": value, "decoded_token": name} for rank, (name, value) in enumerate(tokens)}
+
+    asked = parsed("/v1/completions", prompt="one two", echo=True, logprobs=1, max_tokens=0)
+    prompt = [None, position((" t", -3.0), (" x", -0.1)), position(("wo", -0.2))]
+    details = {"prompt_logprobs": prompt, "logprobs": [[{"token": "!", "logprob": -1.0}]]}
+    choice = completion("req_1", 7, asked, [answer(text="!", details=details)])["choices"][0]
+
+    assert asked.questions[0].params == {"logprobs": 1, "prompt_logprobs": 1, "max_tokens": 1}
+    assert choice["text"] == "one two"
+    assert choice["logprobs"] == {
+        "tokens": ["one", " t", "wo"],
+        "token_logprobs": [None, -3.0, -0.2],
+        "top_logprobs": [None, {" t": -3.0, " x": -0.1}, {"wo": -0.2}],
+    }
+    with pytest.raises(ApiError, match="needs log probabilities of the prompt"):
+        completion("req_1", 7, asked, [answer(details={"logprobs": [[]]})])
 
 
 @pytest.mark.parametrize(
