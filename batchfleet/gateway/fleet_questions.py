@@ -53,14 +53,12 @@ class FleetQuestions:
             async with self._preparing:
                 if not self._asks.is_ready:
                     await asyncio.to_thread(self._asks.prepare)
-        most = max(1, int(self._options.online_share * model.capacity))
         limit_s = self._options.limits.answer_timeout_s
         asked = []
         try:
             async with asyncio.timeout(limit_s):
                 for question in questions:
-                    is_urgent = self.in_flight[model.name] < most
-                    priority = self._options.online_priority if is_urgent else self._options.batch_priority
+                    priority = priority_for(self.in_flight[model.name], model.capacity, self._options)
                     asked.append(asyncio.wrap_future(self._asks.ask(replace(question, priority=priority), {})))
                     self.in_flight[model.name] += 1
                 return await asyncio.gather(*asked)
@@ -82,3 +80,13 @@ class FleetQuestions:
         if self._full_since is not None and now - self._full_since > FULL_S:
             msg = f"The queue of the fleet is full ({waiting_for}). Try again soon."
             raise too_many(msg, COME_AGAIN_S, code="queue_full")
+
+
+def priority_for(in_flight: int, capacity: int, options: GatewayOptions) -> int:
+    """Of one more online question of a model of which so many are in flight.
+
+    Priorities are strict: if all were urgent, a busy hour of them would leave batches nothing. Beyond their share of
+    the capacity they take turns with the batches.
+    """
+    most = max(1, int(options.online_share * capacity))
+    return options.online_priority if in_flight < most else options.batch_priority

@@ -80,7 +80,9 @@ def evaluate(python: str, url: str, model: str, tokenizer: str | None, folder: P
     of_text = f"{common},base_url={url}/completions,tokenized_requests=False," + (
         f"tokenizer={tokenizer},tokenizer_backend=huggingface" if tokenizer else "tokenizer_backend=None"
     )
-    runs = [("local-completions", of_text, ["words", *(["choice"] if tokenizer else [])], [])]
+    runs: list[tuple[str, str, list[str], list[str]]] = [
+        ("local-completions", of_text, ["words", *(["choice"] if tokenizer else [])], [])
+    ]
     chat = f"{common},base_url={url}/chat/completions,tokenizer_backend=None"
     runs.append(("local-chat-completions", chat, ["words"], ["--apply_chat_template"]))
     for kind, arguments, tasks, flags in runs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from batchfleet.gateway.keys import new_key
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
 from tests.processes import PATIENCE_S, Processes, wait_until
+from tests.redis_servers import make_certificates
 
 ASK: Any = [{"role": "user", "content": "Name a noble gas."}]
 HANG: Any = [{"role": "user", "content": "HANG"}]
@@ -154,16 +156,21 @@ async def test_a_full_gateway_says_when_to_come_again_and_the_sdk_does(fleet: Ga
     fleet.processes.kill("full-gateway")
 
 
-def test_a_key_is_needed_where_there_are_keys(fleet: GatewayOfFleet) -> None:
-    """Without, or with another, the SDK raises its AuthenticationError; the log has none of them."""
+def test_a_key_is_needed_where_there_are_keys(fleet: GatewayOfFleet, tmp_path: Path) -> None:
+    """Without, or with another, the SDK raises its AuthenticationError; the log has none of them; over TLS."""
     key, line = new_key("lab")
-    address = fleet.processes.gateway(name="closed-gateway", GATEWAY_KEYS=line)
-    with pytest.raises(openai.AuthenticationError):
-        fleet.sdk(address, api_key="sk-wrong").models.list()
-    assert httpx2.get(f"{address}/v1/models").json()["error"]["code"] == "invalid_api_key"
-    assert httpx2.get(f"{address}/v1/models", headers={b"Authorization": b"Bearer \xff"}).status_code == 401
+    make_certificates(tmp_path)
+    files = ("--tls-cert", str(tmp_path / "server.pem"), "--tls-key", str(tmp_path / "server.key"))
+    address = fleet.processes.gateway(*files, name="closed-gateway", GATEWAY_KEYS=line)
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    with httpx2.Client(verify=trusting) as client:
+        assert client.get(f"{address}/v1/models").json()["error"]["code"] == "invalid_api_key"
+        assert client.get(f"{address}/v1/models", headers={b"Authorization": b"Bearer \xff"}).status_code == 401
+        with pytest.raises(openai.AuthenticationError):
+            fleet.sdk(address, api_key="sk-wrong", http_client=client).models.list()
+        assert fleet.sdk(address, api_key=key, http_client=client).models.list().data[0].id == "stub"
 
-    assert fleet.sdk(address, api_key=key).models.list().data[0].id == "stub"
+    assert address.startswith("https://")
     assert key not in fleet.processes.log("closed-gateway")
     fleet.processes.kill("closed-gateway")
 

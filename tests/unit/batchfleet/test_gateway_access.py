@@ -1,4 +1,4 @@
-"""Keys of the gateway, and who is let in without any."""
+"""Who is let in by the gateway, and who goes first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchfleet.gateway.errors import ApiError
+from batchfleet.gateway.fleet_questions import priority_for
 from batchfleet.gateway.gate import check_local
 from batchfleet.gateway.keys import KeyRing, new_key, read_keys
 from batchfleet.gateway.options import GatewayOptions
@@ -49,3 +50,11 @@ def test_without_keys_it_is_for_this_machine_only(tmp_path: Path) -> None:
     ):
         with pytest.raises(ApiError):
             check_local(headers)
+
+
+def test_online_questions_go_first_and_leave_batches_their_share(tmp_path: Path) -> None:
+    """Up to their share of the capacity, and always one; the rest takes turns with the batches."""
+    options = GatewayOptions(host="::1", port=0, data_folder=tmp_path, settings=Settings(), online_share=0.75)
+
+    assert [priority_for(in_flight, 8, options) for in_flight in (0, 5, 6, 500)] == [7, 7, 0, 0]
+    assert [priority_for(in_flight, 0, options) for in_flight in (0, 1)] == [7, 0]
