@@ -13,11 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from batchfleet.client.answers import Answer, Failure
 from batchfleet.gateway.errors import ApiError
 from batchfleet.gateway.fleet_questions import FleetQuestions
 from batchfleet.gateway.models import Models
-from batchfleet.gateway.online_reply import completion, events, failure_error
+from batchfleet.gateway.online_reply import as_answer, completion, events
 from batchfleet.gateway.online_request import CONTENT, parse_request
 from batchfleet.gateway.options import GatewayOptions
 from batchfleet.gateway.replies import JsonReply
@@ -48,10 +47,7 @@ async def answer(request: Request) -> Response:
     results = await unless_gone(request, fleet.ask(asked.questions, model))
     if results is None:
         return GONE
-    answers = [result for result in results if isinstance(result, Answer)]
-    for result in results:
-        if isinstance(result, Failure):
-            raise failure_error(result)
+    answers = [as_answer(result) for result in results]
     body = completion(request.state.request_id, int(time.time()), asked, answers)
     if not asked.stream:
         return JsonReply(body)

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from batchfleet.client.answers import Answer, Failure
+from batchfleet.client.answers import Answer, Failure, Usage
 from batchfleet.gateway.echo import with_prompt
 from batchfleet.gateway.errors import ApiError, too_many
 from batchfleet.gateway.online_request import OnlineRequest, refused
@@ -47,6 +47,31 @@ def failure_error(failure: Failure) -> ApiError:
     return ApiError(status, failure.message, code=code, headers={} if failure.retryable else _NEVER_AGAIN)
 
 
+def as_answer(result: Answer | Failure) -> Answer:
+    """An answer, be it empty: a model may say nothing, and whoever asks online expects to be told so.
+
+    Raises:
+        ApiError: It is a failure of any other kind.
+    """
+    if isinstance(result, Answer):
+        return result
+    if result.kind not in {"empty_answer", "only_reasoning"}:
+        raise failure_error(result)
+    seen = result.evidence or {}
+    # The record of a failure does not say how long the prompt was.
+    usage = Usage(0, int(seen.get("completion_tokens", 0)))
+    return Answer(
+        id=result.id,
+        run=result.run,
+        text="",
+        reasoning=seen.get("reasoning"),
+        finish_reason=str(seen.get("finish_reason", "stop")),
+        usage=usage,
+        model="",
+        params={},
+    )
+
+
 def completion(request_id: str, created: int, request: OnlineRequest, answers: Sequence[Answer]) -> dict[str, Any]:
     """One response for the answers of all questions of a request, which are in the order of these.
 
@@ -78,7 +103,13 @@ def completion(request_id: str, created: int, request: OnlineRequest, answers: S
     for later in bodies[1:]:
         _add(body["usage"], later["usage"])
     tag = request_id.removeprefix("req_")
-    return {**body, "id": f"{prefix}-{tag}", "choices": choices, "system_fingerprint": fingerprint()}
+    return {
+        **body,
+        "id": f"{prefix}-{tag}",
+        "model": request.model,
+        "choices": choices,
+        "system_fingerprint": fingerprint(),
+    }
 
 
 def events(body: dict[str, Any], *, include_usage: bool) -> Iterator[bytes]:

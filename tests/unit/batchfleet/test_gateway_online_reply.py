@@ -10,7 +10,7 @@ import pytest
 
 from batchfleet.client.answers import Answer, Failure, Usage
 from batchfleet.gateway.errors import ApiError
-from batchfleet.gateway.online_reply import completion, events, failure_error
+from batchfleet.gateway.online_reply import as_answer, completion, events, failure_error
 from batchfleet.gateway.online_request import OnlineRequest, parse_request
 from wire.failures import KINDS
 
@@ -69,6 +69,20 @@ def test_prompts_are_asked_one_by_one_and_counted_together() -> None:
     assert body["usage"] == {"prompt_tokens": 6, "completion_tokens": 8, "total_tokens": 14}
     assert [question.prompt for question in asked.questions] == ["one", "two"]
     assert len({question.request_id for question in asked.questions}) == 2
+
+
+def test_a_model_that_says_nothing_has_answered() -> None:
+    """Evaluations count it as wrong; they do not end."""
+    seen = {"finish_reason": "length", "completion_tokens": 5, "reasoning": "hm"}
+    nothing = Failure(id="q", run="r", kind="only_reasoning", message="why", evidence=seen)
+
+    body = completion("req_1", 7, parsed(), [as_answer(nothing)])
+
+    assert (body["model"], body["choices"][0]["finish_reason"]) == ("m", "length")
+    assert (body["choices"][0]["message"]["content"] or "", body["usage"]["completion_tokens"]) == ("", 5)
+    assert body["choices"][0]["message"]["reasoning_content"] == "hm"
+    with pytest.raises(ApiError, match="too long"):
+        as_answer(Failure(id="q", run="r", kind="prompt_too_long", message="too long"))
 
 
 def test_an_echo_has_the_log_probabilities_of_its_prompt() -> None:
