@@ -28,7 +28,6 @@ Kind = Literal[
     "expired",
     "cancelled",
     "timed_out",
-    "server_busy",
     "server_error",
     "engine_error",
     "internal_error",
@@ -103,13 +102,10 @@ KINDS: Mapping[Kind, KindInfo] = {
     "timed_out": KindInfo(
         "no answer within `limits.question_timeout_s`", "raise that limit, or lower `max_tokens`", retryable=True
     ),
-    "server_busy": KindInfo(
-        "the server still refused it as too many requests after all attempts",
-        "ask less at once (`parallel_workers`), or later",
-        retryable=True,
-    ),
     "server_error": KindInfo(
-        "the server kept failing on it while it answered others", "look at the server's log", retryable=True
+        "the server kept failing on it, or refusing it, while it answered others; or went away each time it had it",
+        "look at the server's log",
+        retryable=True,
     ),
     "engine_error": KindInfo(
         "the engine failed on this question and lives on",

@@ -611,7 +611,7 @@ async def test_a_fault_of_the_server_that_passes_is_not_noticed(engines: Engines
 
 
 KEPT_FAILING: dict[str, tuple[Fate, str, str]] = {
-    "429": (429, "server_busy", "last: HTTP 429: made by a test"),
+    "429": (429, "server_error", "last: HTTP 429: made by a test"),
     "500": (500, "server_error", "last: HTTP 500: made by a test"),
     "connection lost": (
         CUT,

@@ -3,7 +3,7 @@
 Of a fault, it is first unknown whether the question or the server is to blame. If the server answers another question
 afterwards, it is the question; a probe, a question of our own for one token, tells at once. A server that fails on the
 probe is waited for, and probed again, with growing pauses or when it has said it wants to be asked again; or it is
-`unusable`, if waiting does not help.
+`unusable`, if waiting does not help. What was at a server that went away may have been the reason: see `crashes`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from enum import Enum
 
 from gpu_worker.engines.engine import READY, EngineState
 from gpu_worker.engines.openai.faults import Blame, Fault, unusable_because
+from gpu_worker.engines.openai.places import Places, Ticket
 from gpu_worker.engines.openai.window import RequestWindow
 from gpu_worker.tasks import cancel_and_wait
 from wire.errors import EngineUnusableError
@@ -26,12 +26,12 @@ from wire.retry import Backoff
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """Of a request that went out: when, and how many were open then, itself included."""
+class Verdict(Enum):
+    """Why a request failed."""
 
-    sent_at: float
-    open_then: int
+    QUESTION = "the server answers others"
+    SERVER = "the server is ill, or full"
+    CRASH = "the server went away with it"
 
 
 class Admission:
@@ -54,8 +54,6 @@ class Admission:
         hold_s: float,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.open = 0
-        """Requests that are at the server now."""
         self.answered_at = float("-inf")
         """When a question was last answered."""
         self._window = window
@@ -64,14 +62,21 @@ class Admission:
         self._backoff = backoff
         self._hold_s = hold_s
         self._now = now
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._places = Places()
         self._state = READY
         self._waiting_since = 0.0
         self._asked_until = self._pause_until = float("-inf")
         self._is_hung = False
-        self._doubt: asyncio.Future[bool] | None = None
+        self._lost = 0
+        """Requests that were lost since the server was last known to be well, or ill."""
+        self._doubt: asyncio.Future[tuple[bool, int]] | None = None
         self._examination: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
+
+    @property
+    def open(self) -> int:
+        """Requests that are at the server now."""
+        return self._places.open
 
     @property
     def state(self) -> EngineState:
@@ -83,21 +88,25 @@ class Admission:
         return EngineState(state.kind, state.reason, state.until, lets_go=is_long and (self._is_hung or not self.open))
 
     @contextlib.asynccontextmanager
-    async def place(self) -> AsyncIterator[Ticket]:
+    async def place(self, most_open: int) -> AsyncIterator[Ticket]:
         """A place among the open requests; waited for as long as it takes.
+
+        Args:
+            most_open: Requests that may be open as long as it is taken, itself included.
 
         Raises:
             EngineUnusableError: There will be none.
         """
         self.check()
-        if self._queue or not self._is_open():
-            await self._wait_in_line()
-        else:
-            self.open += 1
+        ticket = Ticket(most_open)
+        entered = self._places.line_up(ticket)
+        self._admit()
         try:
-            yield Ticket(self._now(), self.open)
+            await entered
+            ticket.sent_at, ticket.open_then = self._now(), self.open
+            yield ticket
         finally:
-            self.open -= 1
+            self._places.leave(ticket)
             self._admit()
 
     def check(self) -> None:
@@ -113,7 +122,7 @@ class Admission:
             now,
             sent_at=ticket.sent_at,
             open_then=ticket.open_then,
-            is_full=self.open >= self._window.size and bool(self._queue),
+            is_full=self._is_full(),
         )
         self._news.set()
 
@@ -122,14 +131,15 @@ class Admission:
 
         To be called before its place is free: what the server asks for holds for the next request already.
         """
+        self._lost += fault.is_lost
         if fault.blame is Blame.TOO_MANY:
             self._window.refused(self._now(), sent_at=ticket.sent_at, open_then=ticket.open_then)
         if fault.retry_after_s and fault.blame in {Blame.TOO_MANY, Blame.PASSING}:
             self._wait(fault)
             self.suspect(chat=chat)
 
-    async def blames_question(self, fault: Fault, ticket: Ticket, *, chat: bool) -> bool:
-        """Whether a request that failed counts against its question.
+    async def judge(self, fault: Fault, ticket: Ticket, *, chat: bool) -> Verdict:
+        """Why a request failed.
 
         Returns when that is known, which may take as long as the server is ill.
 
@@ -139,20 +149,23 @@ class Admission:
         self.check()
         if fault.blame is Blame.TOO_MANY:
             if self.answered_at > ticket.sent_at:
-                return True
+                return Verdict.QUESTION
             if self.open and not fault.retry_after_s:
-                return False
+                return Verdict.SERVER
             if self._examination is None:
                 self._pause_until = self._now() + self._backoff.next_s()
         elif self._state.kind == "waiting" and not fault.retry_after_s:
-            # Lost together with others: the server is known to be ill.
-            return False
+            # Together with others: the server is known to be ill.
+            return Verdict.CRASH if fault.is_lost else Verdict.SERVER
         self.suspect(chat=chat)
         if self._doubt is None:
             self._doubt = asyncio.get_running_loop().create_future()
             # Nobody may be left to hear of it.
             self._doubt.add_done_callback(lambda doubt: doubt.cancelled() or doubt.exception())
-        return await asyncio.shield(self._doubt)
+        is_well, lost = await asyncio.shield(self._doubt)
+        if fault.is_lost and (lost > 1 or not is_well):
+            return Verdict.CRASH
+        return Verdict.QUESTION if is_well else Verdict.SERVER
 
     def suspect(self, *, chat: bool, is_hung: bool = False) -> None:
         """Have the server probed, unless that is under way.
@@ -165,7 +178,7 @@ class Admission:
 
     def tick(self) -> None:
         """To be called about every second."""
-        self._window.tick(self._now(), is_full=self.open >= self._window.size and bool(self._queue))
+        self._window.tick(self._now(), is_full=self._is_full())
         self._admit()
 
     async def stop(self) -> None:
@@ -238,38 +251,18 @@ class Admission:
 
     def _end(self, reason: str) -> None:
         self._state = EngineState("unusable", reason)
-        while self._queue:
-            waiting = self._queue.popleft()
-            if not waiting.done():
-                waiting.set_exception(EngineUnusableError(reason))
+        self._places.dismiss(EngineUnusableError(reason))
         if self._doubt is not None and not self._doubt.done():
             self._doubt.set_exception(EngineUnusableError(reason))
 
     def _settle(self, *, is_well: bool) -> None:
         doubt, self._doubt = self._doubt, None
+        lost, self._lost = self._lost, 0
         if doubt is not None and not doubt.done():
-            doubt.set_result(is_well)
+            doubt.set_result((is_well, lost))
 
-    def _is_open(self) -> bool:
-        return self._state.kind == "ready" and self.open < self._window.size
+    def _is_full(self) -> bool:
+        return self.open >= self._window.size and self._places.is_waited_for
 
     def _admit(self) -> None:
-        while self._queue and self._is_open():
-            waiting = self._queue.popleft()
-            if not waiting.done():
-                self.open += 1
-                waiting.set_result(None)
-
-    async def _wait_in_line(self) -> None:
-        waiting = asyncio.get_running_loop().create_future()
-        self._queue.append(waiting)
-        try:
-            await waiting
-        except asyncio.CancelledError:
-            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                # It was given a place in the moment in which it was cancelled.
-                self.open -= 1
-                self._admit()
-            elif waiting in self._queue:
-                self._queue.remove(waiting)
-            raise
+        self._places.admit(self._window.size if self._state.kind == "ready" else 0)

@@ -11,10 +11,13 @@ import time
 from dataclasses import replace
 
 from gpu_worker.engines.engine import Completion, EngineState, Outcome, Refusal, Vectors
-from gpu_worker.engines.openai.admission import Admission, Ticket
+from gpu_worker.engines.openai.admission import Admission, Verdict
+from gpu_worker.engines.openai.attempts import Attempts
 from gpu_worker.engines.openai.client import FaultError, Server, base_url_of
-from gpu_worker.engines.openai.faults import Blame, Fault, given_up, refused, unsupported
+from gpu_worker.engines.openai.crashes import CRASHES_ALONE, Crashes
+from gpu_worker.engines.openai.faults import Blame, Fault, crashed, given_up, refused, unsupported
 from gpu_worker.engines.openai.options import OpenAIOptions
+from gpu_worker.engines.openai.places import Ticket
 from gpu_worker.engines.openai.request_body import Form, Request, Served, complete_defaults, request_for
 from gpu_worker.engines.openai.responses import completion_of
 from gpu_worker.engines.openai.server_start import served_by
@@ -48,6 +51,7 @@ class OpenAIEngine:
         self._served = Served(options.model)
         self._defaults: JsonObject = {}
         self._admission: Admission | None = None
+        self._crashes = Crashes(options.max_in_flight)
         self._boot_state = UNSTARTED
         self._pulse: asyncio.Task[None] | None = None
         self._progress = 0
@@ -95,7 +99,8 @@ class OpenAIEngine:
             request = vector_request(question, self._served)
         if isinstance(request, Refusal):
             return request
-        outcome = await self._ask(server, admission, request)
+        outcome = await self._ask(server, admission, question, request)
+        self._crashes.forget(question)
         if isinstance(outcome, Refusal) and outcome.kind == "unknown_adapter":
             return unknown_adapter(
                 str(request.params.get("lora")), [name for name in self._served.ids if name != self.model]
@@ -123,12 +128,12 @@ class OpenAIEngine:
     def _show_boot(self, state: EngineState) -> None:
         self._boot_state = state
 
-    async def _ask(self, server: Server, admission: Admission, request: Request) -> Outcome:
+    async def _ask(self, server: Server, admission: Admission, question: Question, request: Request) -> Outcome:
         """Ask until there is an answer, a refusal, or proof that the question alone keeps failing."""
-        failed, since = 0, 0.0
+        attempts = Attempts(self._options.tries, self._options.busy_s)
         pauses = Backoff(self._options.first_pause_s, self._options.longest_pause_s)
         while True:
-            outcome, ticket = await self._attempt(server, admission, request)
+            outcome, ticket = await self._attempt(server, admission, request, self._crashes.most_open(question))
             if not isinstance(outcome, Fault):
                 return outcome
             if outcome.is_about_form and self._forms_answered and request.form not in self._forms_answered:
@@ -142,24 +147,36 @@ class OpenAIEngine:
                 request = shorter
                 continue
             log.debug("an attempt failed: %s", outcome.told)
-            since = since or time.monotonic()
-            if await admission.blames_question(outcome, ticket, chat=request.chat):
-                failed += 1
-                tried_s = time.monotonic() - since
-                if failed >= self._options.tries and (
-                    outcome.blame is not Blame.TOO_MANY or tried_s >= self._options.busy_s
-                ):
-                    return given_up(outcome, failed, tried_s)
-            elif outcome.blame is not Blame.TOO_MANY:
-                # There will be no place before the server is well.
-                continue
-            await asyncio.sleep(pauses.next_s())
+            attempts.add(outcome, time.monotonic())
+            verdict = await self._judge(admission, outcome, ticket, attempts, chat=request.chat)
+            if verdict is Verdict.CRASH:
+                refusal = self._blame_for_crash(question, outcome, ticket)
+            elif verdict is Verdict.QUESTION and attempts.are_enough(outcome):
+                refusal = given_up(outcome, max(attempts.failed, attempts.refusals), attempts.tried_s)
+            if refusal is not None:
+                return refusal
+            if verdict is Verdict.QUESTION or outcome.blame is Blame.TOO_MANY:
+                await asyncio.sleep(pauses.next_s())
+            # Else there will be no place before the server is well.
+
+    async def _judge(
+        self, admission: Admission, fault: Fault, ticket: Ticket, attempts: Attempts, *, chat: bool
+    ) -> Verdict:
+        verdict = await admission.judge(fault, ticket, chat=chat)
+        if verdict is Verdict.SERVER and attempts.want_comparison(fault) and await self._probe(chat) is None:
+            return Verdict.QUESTION
+        return verdict
+
+    def _blame_for_crash(self, question: Question, fault: Fault, ticket: Ticket) -> Refusal | None:
+        count = self._crashes.add(question, alone=ticket.is_alone)
+        is_guilty = count.alone >= min(CRASHES_ALONE, self._options.tries)
+        return crashed(fault, count.together + count.alone) if is_guilty else None
 
     async def _attempt(
-        self, server: Server, admission: Admission, request: Request
+        self, server: Server, admission: Admission, request: Request, most_open: int
     ) -> tuple[Completion | Vectors | Fault, Ticket]:
         self._task = request.task
-        async with admission.place() as ticket:
+        async with admission.place(most_open) as ticket:
             completion: Completion | Vectors | None
             try:
                 response = await server.ask(request)

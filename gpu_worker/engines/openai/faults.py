@@ -19,7 +19,6 @@ from gpu_worker.engines.engine import Refusal
 from gpu_worker.engines.openai.request_body import Form
 from gpu_worker.engines.openai.retry_after import retry_after_s
 from gpu_worker.engines.refusals import is_about_model, refusal_of, unknown_adapter
-from wire.failures import Kind
 from wire.messages import JsonObject
 
 TOO_MANY = 429
@@ -28,6 +27,7 @@ ABOUT_THE_QUESTION = frozenset({400, 413, 422})
 ABOUT_THE_KEY = frozenset({401, 403, 407})
 PAYMENT = 402
 MISSING = frozenset({404, 405})
+BEHIND_IS_GONE = 502
 REDIRECTS, CLIENT_ERRORS, SERVER_ERRORS = 300, 400, 500
 NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 """Codes of OpenAI's that come with a 429, and do not pass by waiting."""
@@ -63,6 +63,7 @@ class Fault:
         code: The server's word for the error.
         is_web_page: HTML came with a status that says that all is well.
         is_timeout: The time allowed was over; the server may be at work on it.
+        is_lost: The request had come through, and the server or what was behind it went away.
         location: Where a redirect leads.
         is_of_vectors: Vectors were asked for.
     """
@@ -74,6 +75,7 @@ class Fault:
     code: str | None = None
     is_web_page: bool = False
     is_timeout: bool = False
+    is_lost: bool = False
     location: str | None = None
     is_of_vectors: bool = False
 
@@ -145,10 +147,19 @@ def unsupported(form: Form) -> Refusal:
 
 def given_up(fault: Fault, attempts: int, tried_s: float) -> Refusal:
     """The failure of a question that kept failing for `tried_s` seconds at a server that answers others."""
-    kind: Kind = "server_busy" if fault.blame is Blame.TOO_MANY else "server_error"
     return Refusal(
-        kind,
+        "server_error",
         f"the server failed on this question {attempts} times in {tried_s:.0f} s; last: {fault.told}",
+        is_final=True,
+    )
+
+
+def crashed(fault: Fault, crashes: int) -> Refusal:
+    """The failure of a question at which the server went away each time."""
+    return Refusal(
+        "server_error",
+        f"the server went away {crashes} times while it had this question, the last times nothing else; "
+        f"last: {fault.told}",
         is_final=True,
     )
 
@@ -204,6 +215,7 @@ def status_fault(status: int, headers: Mapping[str, str], body: bytes, location:
         retry_after_s(headers),
         parameter if isinstance(parameter, str) else None,
         code if isinstance(code, str) else None,
+        is_lost=status == BEHIND_IS_GONE,
         location=location,
     )
 
