@@ -9,7 +9,6 @@ from gpu_worker.claims import Intake
 from gpu_worker.engines.engine import Engine
 from gpu_worker.in_flight import InFlight
 from gpu_worker.publisher import Publisher
-from gpu_worker.reports.worker_report import Report
 from wire.address import RedisAddress
 from wire.errors import QueueUnavailableError
 from wire.redis_errors import translated
@@ -26,6 +25,7 @@ class ClaimLoop:
 
     Args:
         worker: Name of the worker, for the log.
+        capacity: Most questions in flight.
         waiting_intake: The same as `intake` on a connection of its own, for calls that block.
         changed: Set by others whenever there may be room again, the engine's state has changed, and when the worker
             stops.
@@ -40,8 +40,8 @@ class ClaimLoop:
         waiting_intake: Intake,
         in_flight: InFlight,
         publisher: Publisher,
-        report: Report,
         *,
+        capacity: int,
         engine: Engine,
         changed: asyncio.Event,
         stopping: asyncio.Event,
@@ -52,7 +52,7 @@ class ClaimLoop:
         self._waiting_intake = waiting_intake
         self._in_flight = in_flight
         self._publisher = publisher
-        self._report = report
+        self._capacity = capacity
         self._engine = engine
         self._changed = changed
         self._stopping = stopping
@@ -64,8 +64,9 @@ class ClaimLoop:
         while not self._stopping.is_set():
             # Before the look at what is in flight: what changes from now on ends the waiting below.
             self._changed.clear()
-            full = self._report.in_flight >= self._report.capacity or self._publisher.is_behind
-            if full or self._engine.state.kind != "ready" or (self._isolating.is_set() and self._report.in_flight > 0):
+            held = self._in_flight.questions
+            full = held >= self._capacity or self._publisher.is_behind
+            if full or self._engine.state.kind != "ready" or (self._isolating.is_set() and held > 0):
                 await self._changed.wait()
                 continue
             try:
@@ -73,7 +74,7 @@ class ClaimLoop:
                     if self._isolating.is_set():
                         await self._take_isolated()
                         continue
-                    room = min(self._report.max_num_seqs, self._report.capacity) - self._report.in_flight
+                    room = min(self._engine.max_num_seqs, self._capacity) - held
                     batches = await self._intake.claim(room)
                     for batch in batches:
                         self._in_flight.begin(batch)

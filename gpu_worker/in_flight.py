@@ -32,7 +32,7 @@ class InFlight:
 
     Args:
         worker: Name of the worker, for the records.
-        report: Kept current here.
+        report: Shows what happens here.
         left: Called whenever a question leaves the engine.
         engine_died: Called when the engine turns out to be dead or unusable; may be called more than once.
     """
@@ -59,6 +59,8 @@ class InFlight:
         self._tasks: dict[HeldBatch, list[asyncio.Task[None]]] = {}
         self._cancelled: frozenset[str] = frozenset()
         self._report = report
+        self.questions = 0
+        """Questions in the engine now."""
 
     @property
     def batches(self) -> list[HeldBatch]:
@@ -70,7 +72,7 @@ class InFlight:
         tasks = [asyncio.create_task(self._answer(question, size, batch)) for question, size in batch.questions]
         self._tasks[batch] = tasks
         self._report.counts.batches += 1
-        self._report.in_flight += len(tasks)
+        self._count(len(tasks))
         for failure, size in batch.unreadable:
             self._publisher.add(failure, size)
             batch.records.append((failure, size))
@@ -130,7 +132,7 @@ class InFlight:
         self._write(made, size, batch)
 
     def _left(self, task: asyncio.Task[None], *, question: Question, size: int, batch: HeldBatch) -> None:
-        self._report.in_flight -= 1
+        self._count(-1)
         self._tell_left()
         if batch not in self._tasks:
             return
@@ -164,6 +166,10 @@ class InFlight:
         batch.unfinished -= 1
         if batch.unfinished == 0:
             self._end(batch)
+
+    def _count(self, more: int) -> None:
+        self.questions += more
+        self._report.in_flight = self.questions
 
     def _end(self, batch: HeldBatch) -> None:
         if self._tasks.pop(batch, None) is not None:

@@ -15,7 +15,7 @@ from gpu_worker.engines.engine import Engine
 from gpu_worker.gpus.devices import Gpus
 from gpu_worker.heartbeat import Leases, Progress
 from gpu_worker.in_flight import InFlight
-from gpu_worker.options import WorkerOptions
+from gpu_worker.options import WorkerOptions, default_capacity
 from gpu_worker.outcome import RetryPolicy
 from gpu_worker.publisher import Publisher
 from gpu_worker.reports.rq_identity import RqIdentity
@@ -76,7 +76,7 @@ class Service:
             keys,
             model,
             run_ttl_s=options.run_ttl_s,
-            more_comes=lambda: report.in_flight > 1,
+            more_comes=lambda: self._in_flight.questions > 1,
             caught_up=signal.changed.set,
         )
         self._intake = Intake(client, keys, model, name, options)
@@ -98,7 +98,7 @@ class Service:
             Intake(waiting_client, keys, model, name, options),
             self._in_flight,
             self._publisher,
-            report,
+            capacity=options.capacity or default_capacity(engine.max_num_seqs),
             engine=engine,
             changed=signal.changed,
             stopping=signal.stopping,
@@ -132,7 +132,7 @@ class Service:
         state = self._engine.state.kind
         while True:
             try:
-                self._progress.check(busy=self._report.in_flight > 0)
+                self._progress.check(busy=self._in_flight.questions > 0)
                 if self._engine.state.lets_go:
                     self._returns.begin()
                 if state != (state := self._engine.state.kind):
@@ -161,7 +161,7 @@ class Service:
         """Keep RQ's own view of this worker true, roughly."""
         while True:
             try:
-                await asyncio.to_thread(self._identity.report, busy=self._report.in_flight > 0)
+                await asyncio.to_thread(self._identity.report, busy=self._in_flight.questions > 0)
             except Exception as error:  # noqa: BLE001 (RQ's sets may hold anything, and a worker works without its tools)
                 log.info("not reported to RQ: %r", error)
             await asyncio.sleep(RQ_REPORT_S)
@@ -175,7 +175,7 @@ class Service:
     async def _drain(self) -> None:
         hurry, changed = self._signal.hurry, self._signal.changed
         if self._in_flight.batches and not hurry.is_set():
-            log.info("finishing %d questions within %g s", self._report.in_flight, self._options.drain_s)
+            log.info("finishing %d questions within %g s", self._in_flight.questions, self._options.drain_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.drain_s):
                 while self._in_flight.batches and not hurry.is_set():

@@ -169,7 +169,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a worker takes nothing more while anything is in flight", "no barrier", "gpu_worker/claim_loop.py",
-        "full = self._report.in_flight >= self._report.capacity or", "full = self._report.in_flight > 0 or",
+        "full = held >= self._capacity or", "full = held > 0 or",
         f"{FILE}test_a_batch_is_no_barrier",
     ),
     Mutation(
