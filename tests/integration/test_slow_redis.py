@@ -29,7 +29,7 @@ from wire.codec import encode_question
 from wire.keys import Keys
 
 KEYS = Keys()
-LEASE_S = 1.0
+LEASE_S = 2.5
 CAPACITY = 8
 AT_ONCE = 4
 

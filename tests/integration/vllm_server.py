@@ -43,7 +43,7 @@ class VllmServer:
         family = watchdog.descendants({self._process.pid})
         self._process.terminate()
         try:
-            wait_until(lambda: self._process.poll() is not None, "the end of vLLM's server", 30)
+            wait_until(lambda: self._process.poll() is not None, "the end of vLLM's server")
         finally:
             # Whatever is left of it, hung or orphaned, would keep the memory that the next engine wants.
             watchdog.end(family)

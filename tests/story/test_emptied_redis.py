@@ -25,7 +25,7 @@ def test_flushall_in_the_middle_is_told_and_costs_no_question(
         fleet.submit(tmp_path / "questions.jsonl", answers, "--run", "emptied")
         wait_until(lambda: lines_in(answers) > 100, "the first answers")
         client.flushall()
-        code = fleet.finish("producer", 120)
+        code = fleet.finish("producer")
         said = fleet.log("producer")
 
     assert code == 0, said

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.processes import TREES, read_answers, write_questions
+from tests.processes import PATIENCE_S, TREES, read_answers, write_questions
 
 NAMES = (
     "random",
@@ -55,7 +55,7 @@ def test_files_named_like_modules_are_not_run(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": TREES},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE_S,
         check=False,
     )
 

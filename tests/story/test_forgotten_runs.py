@@ -49,7 +49,7 @@ def test_old_answers_do_not_get_into_a_new_file(
         if place == "queue":
             fleet.worker(**SLOW)
 
-        assert fleet.finish("new", 180) == 0
+        assert fleet.finish("new") == 0
         wait_until(lambda: client.hget(KEYS.pending, "questions") == b"0", "the end of the old questions")
     assert sorted(line["id"] for line in read_answers(tmp_path / "new-answers.jsonl")) == sorted(new)
     assert client.hmget(KEYS.run("nightly"), "answered", "regenerated") == [b"200", b"0"]

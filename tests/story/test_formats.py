@@ -17,7 +17,7 @@ from batchfleet.supervisor.embedded_server import EmbeddedServer
 from producer.options import ReadingLimits
 from producer.questions.column_mapping import Shape
 from producer.questions.question_file import Source, check_questions, read_questions
-from tests.processes import ROOT, Processes, batchfleet, lines_in, read_answers, wait_until
+from tests.processes import PATIENCE_S, ROOT, Processes, batchfleet, lines_in, read_answers, wait_until
 
 SLOW = {"STUB_STEP_S": "0.05", "STUB_MIN_TOKENS": "5", "STUB_MAX_TOKENS": "25", "STUB_MAX_NUM_SEQS": "16"}
 
@@ -119,7 +119,7 @@ def test_a_filter_that_is_stopped_says_how_to_go_on(tmp_path: Path) -> None:
             60,
         )
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=PATIENCE_S)
 
     (kept,) = tmp_path.glob("batchfleet-*/answers.jsonl")
     assert running.returncode == 130

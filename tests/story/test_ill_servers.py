@@ -82,7 +82,7 @@ class Run:
         self.command = ["run", str(folder / "questions.jsonl"), "-o", str(self.answers), "--engine", "openai"]
 
     async def end(self, name: str) -> int:
-        return await asyncio.to_thread(self.fleet.finish, name, 100)
+        return await asyncio.to_thread(self.fleet.finish, name)
 
     async def until_some_are_answered(self) -> None:
         await until(lambda: lines_in(self.answers) >= BEFORE)

@@ -99,7 +99,8 @@ def test_a_drained_worker_finishes_what_it_holds_and_ends(
     """Nothing is generated twice, and the other worker does the rest."""
     write_questions(tmp_path / "questions.jsonl", 600)
     answers = tmp_path / "answers.jsonl"
-    with Processes(redis_server.url, tmp_path, CLOCKED) as fleet:
+    # A busy machine is to let no lease lapse.
+    with Processes(redis_server.url, tmp_path, {**CLOCKED, "BATCHFLEET_LEASES_BATCH_S": "100"}) as fleet:
         fleet.batcher()
         fleet.worker("one")
         wait_until(lambda: client.zcard("batchfleet:workers") == 1, "the first worker reports")
@@ -267,7 +268,7 @@ def test_batches_hold_one_question_without_batching(tmp_path: Path, redis_server
         fleet.worker()
         fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
         assert fleet.finish("producer") == 0
-        wait_until(lambda: status(redis_server.url)["batchers"][0]["batches"] == 30, "30 batches", 5)
+        wait_until(lambda: status(redis_server.url)["batchers"][0]["batches"] == 30, "30 batches")
 
 
 def test_what_is_no_question_is_put_aside(tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis) -> None:
@@ -284,7 +285,7 @@ def test_what_is_no_question_is_put_aside(tmp_path: Path, redis_server: Embedded
         fleet.worker()
         fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
         assert fleet.finish("producer") == 0
-        wait_until(lambda: client.xlen("batchfleet:dead") == 2, "two dead letters", 10)
+        wait_until(lambda: client.xlen("batchfleet:dead") == 2, "two dead letters")
         shown = batchfleet("dead", "list", "--redis", redis_server.url).stdout
     assert "without a question" in shown
     assert "malformed question" in shown

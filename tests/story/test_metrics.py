@@ -39,7 +39,7 @@ def test_the_figures_of_a_scrape_add_up(tmp_path: Path, redis_server: EmbeddedSe
         fleet.worker()
         fleet.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
         assert fleet.finish("producer") == 1
-        wait_until(lambda: not client.keys("rq:job:*"), "batch jobs are gone", 15)
+        wait_until(lambda: not client.keys("rq:job:*"), "batch jobs are gone")
         status = json.loads(batchfleet("status", "--redis", redis_server.url, "--json").stdout)
         worker, batcher = scrape(status["workers"][0]["metrics"]), scrape(status["batchers"][0]["metrics"])
 

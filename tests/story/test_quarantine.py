@@ -130,8 +130,8 @@ def test_a_hanging_question_times_out_and_its_neighbours_are_answered(tmp_path: 
         **SHORT_LEASES,
         "BATCHFLEET_STUB_HANG_ON": "Question q77.",
         "BATCHFLEET_STUB_STEP_S": "0.001",
-        "BATCHFLEET_LIMITS_QUESTION_TIMEOUT_S": "3",
-        "BATCHFLEET_LEASES_STALL_S": "3",
+        "BATCHFLEET_LIMITS_QUESTION_TIMEOUT_S": "10",
+        "BATCHFLEET_LEASES_STALL_S": "10",
     }
 
     done = batchfleet("run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--engine", "stub", environ=environ)
@@ -151,10 +151,10 @@ def test_a_worker_whose_engine_stalls_gives_its_work_up(
     with Processes(
         redis_server.url,
         tmp_path,
-        {**SHORT_LEASES, "BATCHFLEET_STUB_STEP_S": "0.001", "BATCHFLEET_LEASES_STALL_S": "2"},
+        {**SHORT_LEASES, "BATCHFLEET_STUB_STEP_S": "0.001"},
     ) as fleet:
         fleet.batcher()
-        fleet.worker("stuck", STUB_HANG_ON="What is")
+        fleet.worker("stuck", STUB_HANG_ON="What is", LEASES_STALL_S="2")
         fleet.submit(tmp_path / "questions.jsonl", answers)
         wait_until(lambda: client.zcard("batchfleet:leases:stub"), "batches in flight")
         assert fleet.finish("stuck") == 3

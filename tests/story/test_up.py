@@ -81,10 +81,12 @@ def machine(home: Home, tmp_path: Path) -> Iterator[Processes]:
         yield processes
 
 
-def up(machine: Processes, home: Home, *arguments: str, name: str = "up") -> subprocess.Popen[bytes]:
+def up(machine: Processes, home: Home, *arguments: str, name: str = "up", **environ: str) -> subprocess.Popen[bytes]:
     """Start `batchfleet up` with the stub."""
     # An empty URL is as good as none: the fleet has a Redis of its own.
-    return machine.start(name, "up", "--engine", "stub", "--state", str(home.folder), *arguments, REDIS_URL="")
+    return machine.start(
+        name, "up", "--engine", "stub", "--state", str(home.folder), *arguments, REDIS_URL="", **environ
+    )
 
 
 def test_it_grows_shrinks_and_ends_in_order_under_load(machine: Processes, home: Home, tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_it_grows_shrinks_and_ends_in_order_under_load(machine: Processes, home:
     """
     ids = write_questions(tmp_path / "questions.jsonl", 20_000)
     answers = tmp_path / "answers.jsonl"
-    up(machine, home)
+    up(machine, home, LEASES_BATCH_S="100")  # A busy machine is to let none lapse.
     wait_until(lambda: home.running() == 1, "a worker runs")
     machine.submit(tmp_path / "questions.jsonl", answers, "--run", "stays")
     wait_until(lambda: lines_in(answers) > 100, "answers come")

@@ -13,7 +13,7 @@ import pytest
 
 from batchfleet.runs import long_step
 from batchfleet.runs.long_step import LongStep
-from tests.processes import ROOT
+from tests.processes import PATIENCE_S, ROOT
 
 
 class Heard:
@@ -45,7 +45,7 @@ def test_a_long_step_is_said(monkeypatch: pytest.MonkeyPatch, *, is_terminal: bo
 
     with LongStep("checking the questions", "rows", "nothing was submitted") as step:
         step(1_234_000)
-        assert heard.has_line.wait(60)
+        assert heard.has_line.wait(PATIENCE_S)
 
     assert "checking the questions: " in heard.text
     assert heard.text.endswith("\x1b[2K" if is_terminal else " so far\n")

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from batchfleet.metrics.exposition import MOST_CLIENTS, expose
 from batchfleet.settings.schema import MetricsSettings
+from tests.processes import PATIENCE_S
 
 
 class One(Collector):
@@ -31,7 +32,7 @@ def address() -> str:
 def connected(address: str) -> socket.socket:
     """A client that has said nothing yet."""
     host, _, port = address.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=30)
+    return socket.create_connection((host, int(port)), timeout=PATIENCE_S)
 
 
 def test_a_slow_client_does_not_keep_others_waiting(address: str) -> None:
@@ -39,7 +40,7 @@ def test_a_slow_client_does_not_keep_others_waiting(address: str) -> None:
     with connected(address) as slow:
         slow.sendall(b"GET /metrics HTTP/1.0\r\n")
 
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as reply:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as reply:
             assert b"answered 42.0" in reply.read()
 
         slow.sendall(b"\r\n")

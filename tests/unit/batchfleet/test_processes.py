@@ -43,7 +43,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
         assert Path(f"/proc/{pid}").exists()
         parent.kill()
 
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the child is gone", 10)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the child is gone")
 
 
 def test_a_child_whose_parent_is_gone_before_it_could_ask_dies_at_once() -> None:
@@ -59,7 +59,7 @@ def test_a_child_whose_parent_is_gone_before_it_could_ask_dies_at_once() -> None
         "print('alive')",
     ]
 
-    ended = subprocess.run(nobody, capture_output=True, timeout=60, check=False)  # noqa: S603 (ours)
+    ended = subprocess.run(nobody, capture_output=True, timeout=PATIENCE_S, check=False)  # noqa: S603 (ours)
 
     assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, b"")
 
@@ -68,7 +68,7 @@ def test_a_program_that_cannot_be_started_says_so(tmp_path: Path) -> None:
     """In its log, as it would by itself."""
     child = spawn([str(tmp_path / "nowhere")], os.environ, tmp_path / "log")
 
-    assert child.wait(60) == die_with_parent.NOT_STARTED
+    assert child.wait(PATIENCE_S) == die_with_parent.NOT_STARTED
     assert (
         last_lines(tmp_path / "log")
         == f"    batchfleet: {tmp_path}/nowhere cannot be started: No such file or directory"

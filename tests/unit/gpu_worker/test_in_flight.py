@@ -14,6 +14,7 @@ from gpu_worker.publisher import Publisher
 from gpu_worker.reports.worker_report import Report
 from tests.builders import a_question
 from tests.eventually import until
+from tests.processes import PATIENCE_S
 from wire.address import RedisAddress
 from wire.clock import ServerClock
 from wire.keys import Keys
@@ -52,7 +53,7 @@ async def test_a_bug_that_one_question_hits_ends_it_and_its_batch(caplog: object
     await engine.start()
 
     in_flight.begin(batch)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         await until(lambda: not in_flight.batches)
     await engine.stop()
 

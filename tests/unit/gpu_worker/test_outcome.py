@@ -16,6 +16,7 @@ from gpu_worker.heartbeat import Progress
 from gpu_worker.outcome import RetryPolicy, answer
 from producer.answers.answer_line import answer_line
 from tests.builders import a_question
+from tests.processes import PATIENCE_S
 from wire.clock import ServerClock
 from wire.codec import decode_record, encode_record
 from wire.errors import EngineDeadError
@@ -183,7 +184,7 @@ async def test_a_question_leaves_the_engine_at_its_deadline() -> None:
     first = asyncio.create_task(ask(a_question("first"), engine))
     await asyncio.sleep(0)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         record = await ask(a_question("second", deadline=time.time() + 0.05), engine, timeout_s=600.0)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)

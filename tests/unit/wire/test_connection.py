@@ -10,6 +10,7 @@ import redis.asyncio
 from redis._parsers.base import BaseParser
 from redis.exceptions import DataError, ResponseError
 
+from tests.processes import PATIENCE_S
 from wire.address import RedisAddress
 from wire.connection import connect, connect_async
 from wire.errors import QueueUnavailableError, QueueUnusableError
@@ -80,7 +81,7 @@ def test_what_passes_by_itself_is_waited_for(reply: str) -> None:
 def test_a_port_of_another_service_is_named(greeting: bytes) -> None:
     """One sentence, which is final: waiting would not make a Redis of it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(60)
+        server.settimeout(PATIENCE_S)
         address = RedisAddress(f"redis://127.0.0.1:{server.getsockname()[1]}")
 
         def answer() -> None:
