@@ -238,7 +238,7 @@ class Sender:
             params={**self._options.sampling, **asked.params}
             if self._options.sampling and asked.inputs is None
             else asked.params,
-            priority=asked.priority or self._options.priority,
+            priority=self._options.priority if asked.priority is None else asked.priority,
             deadline=now + asked.deadline_s if asked.deadline_s is not None else None,
             metadata=asked.metadata,
             submitted_at=now,

@@ -68,7 +68,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server",
         metavar="URL",
-        help="a server that speaks OpenAI's API answers; its key belongs in BATCHFLEET_API_KEY",
+        help="a server of OpenAI's API answers (--model if it has several); its key belongs in BATCHFLEET_API_KEY",
     )
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from batchfleet.cli.only_model import only_model
 from batchfleet.settings import setting_names
 from batchfleet.settings.load import LoadedSettings, load_settings
 from wire.errors import UsageError
@@ -33,7 +34,17 @@ def load(arguments: argparse.Namespace, instead: Mapping[str, object] | None = N
         # Never only another name for what the file would load: answers carry that name.
         overrides[f"{_GENERATOR}.hf_model_id"] = model
         loaded = load_settings(path, os.environ, overrides, instead or {}, where)
+    elif _needs_a_name(arguments, loaded):
+        key = loaded.settings.model.generator_settings.api_key
+        overrides[f"{_GENERATOR}.model"] = only_model(arguments.server, key.get_secret_value() if key else None)
+        loaded = load_settings(path, os.environ, overrides, instead or {}, where)
     return loaded
+
+
+def _needs_a_name(arguments: argparse.Namespace, loaded: LoadedSettings) -> bool:
+    """Whether a server is given, and nobody says for which of its models."""
+    is_given = bool(getattr(arguments, "server", None)) and arguments.engine in {None, "openai"}
+    return is_given and loaded.settings.model_name is None
 
 
 def _boots_vllm(arguments: argparse.Namespace, loaded: LoadedSettings) -> bool:

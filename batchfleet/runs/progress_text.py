@@ -33,7 +33,8 @@ class ProgressSnapshot:
         in_flight, queued: Of those with the fleet; their sum is right, how it divides is a second old.
         of_others: Questions of other runs that the fleet has as well.
         not_sent: Not accepted yet.
-        left_s: To the end; None if it is too early to tell.
+        left_s: To the end; None if it is too early to tell, or nothing moves because all workers wait.
+        all_wait: Whether every worker's engine waits.
         silent_s: Since the last answer.
     """
 
@@ -49,6 +50,7 @@ class ProgressSnapshot:
     questions_per_s: float
     tokens_per_s: float
     left_s: float | None
+    all_wait: bool
     silent_s: float
     waiting_for: str
     status: FleetStatus | None
@@ -58,6 +60,7 @@ class ProgressSnapshot:
         in_engines = sum(worker.in_flight for worker in status.workers) if status else 0
         of_others = max(0, status.pending_questions - tally.with_fleet) if status else 0
         in_flight = min(tally.with_fleet, in_engines)
+        all_wait = bool(status and status.workers) and all(worker.state == "waiting" for worker in status.workers)
         return cls(
             questions=tally.questions,
             on_disk=tally.on_disk,
@@ -70,7 +73,8 @@ class ProgressSnapshot:
             elapsed_s=tally.elapsed_s,
             questions_per_s=pace.questions_per_s,
             tokens_per_s=pace.tokens_per_s,
-            left_s=pace.left_s(tally.questions - tally.on_disk),
+            left_s=None if all_wait else pace.left_s(tally.questions - tally.on_disk),
+            all_wait=all_wait,
             silent_s=silent_s,
             waiting_for=tally.waiting_for,
             status=status,
@@ -101,7 +105,7 @@ def left(standing: ProgressSnapshot) -> str:
     if standing.on_disk == standing.questions:
         return "done"
     if standing.left_s is None:
-        return "too early to say how long"
+        return "no telling how long" if standing.all_wait else "too early to say how long"
     return f"about {about(standing.left_s)} left"
 
 

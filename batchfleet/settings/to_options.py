@@ -110,7 +110,7 @@ def engine_kind(settings: Settings, asked: str | None) -> str:
     if settings.model_name is not None:
         return "vllm"
     msg = (
-        "which model should answer? Give --model NAME (vLLM loads it), or --server URL with --model NAME, or a "
+        "which model should answer? Give --model NAME (vLLM loads it), or --server URL, or a "
         "--config FILE that names them; "
     )
     raise UsageError(msg + "or try it with --engine stub")

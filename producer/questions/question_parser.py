@@ -41,7 +41,7 @@ class ParsedQuestion:
         messages: Chat messages in OpenAI's form; None if `prompt` is given.
         model: The model that is to answer; None for whatever the run uses.
         params: Sampling parameters, not checked beyond being JSON that msgpack can carry.
-        priority: 0 to 9; higher goes first.
+        priority: 0 to 9; higher goes first. None if it brings none.
         deadline_s: Seconds from submission after which nobody wants the answer; None for never.
         metadata: To be returned untouched; with a known `answer`, that and the unknown fields beside it are in here
             too.
@@ -57,7 +57,7 @@ class ParsedQuestion:
     messages: list[JsonObject] | None
     model: str | None
     params: JsonObject
-    priority: int
+    priority: int | None
     deadline_s: float | None
     metadata: JsonObject | None
     file: int = 0
@@ -154,7 +154,7 @@ class QuestionParser:
             messages,
             given.get("model"),
             params,
-            given.get("priority", 0),
+            given.get("priority"),
             given.get("deadline_s"),
             metadata,
         )
@@ -215,7 +215,9 @@ def canonical(asked: ParsedQuestion) -> bytes:
 
 
 def _canonical(*content: object) -> bytes:
-    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    prompt, messages, model, params, priority, *others = content
+    # Ids and fingerprints are older than the difference between no priority and 0.
+    return orjson.dumps([prompt, messages, model, params, priority or 0, *others], option=orjson.OPT_SORT_KEYS)
 
 
 def _content_field(given: dict[str, Any]) -> str:

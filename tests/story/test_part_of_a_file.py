@@ -42,13 +42,19 @@ def test_a_limited_run_is_resumed_as_such_and_never_mixed_with_the_whole(
 def test_a_priority_is_that_of_questions_that_bring_none(
     tmp_path: Path, redis_server: EmbeddedServer, client: redis.Redis
 ) -> None:
-    """Nothing else about them changes: the run is the same one, and can be resumed with another priority."""
+    """Nothing else about them changes: the run is the same one, and can be resumed with another priority.
+
+    A question that says 0 brings one.
+    """
     questions = tmp_path / "q.jsonl"
-    questions.write_text('{"id": "a", "question": "Why?"}\n{"id": "b", "question": "How?", "priority": 3}\n')
+    questions.write_text(
+        '{"id": "a", "question": "Why?"}\n{"id": "b", "question": "How?", "priority": 3}\n'
+        '{"id": "c", "question": "Who?", "priority": 0}\n'
+    )
 
     with Processes(redis_server.url, tmp_path) as fleet:
         fleet.submit(questions, tmp_path / "a.jsonl", "--priority", "7")
-        streams = {b"batchfleet:questions:stub:7", b"batchfleet:questions:stub:3"}
+        streams = {f"batchfleet:questions:stub:{priority}".encode() for priority in (7, 3, 0)}
         wait_until(lambda: streams <= set(client.scan_iter("batchfleet:questions:*")), "questions wait")
         fleet.kill("producer")
         fleet.batcher()
@@ -56,4 +62,4 @@ def test_a_priority_is_that_of_questions_that_bring_none(
         fleet.submit(questions, tmp_path / "a.jsonl", name="again")
 
         assert fleet.finish("again") == 0
-    assert {answer["id"] for answer in read_answers(tmp_path / "a.jsonl")} == {"a", "b"}
+    assert {answer["id"] for answer in read_answers(tmp_path / "a.jsonl")} == {"a", "b", "c"}

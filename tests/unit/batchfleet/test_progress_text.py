@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from batchfleet.humanize import about, duration, rate
-from batchfleet.runs.eta import EtaEstimator
-from batchfleet.runs.progress_text import ProgressSnapshot, beside_bar, counts, one_line, times, waits_for
+from batchfleet.runs.eta import EtaEstimator, Sample
+from batchfleet.runs.progress_text import ProgressSnapshot, beside_bar, counts, left, one_line, times, waits_for
 from batchfleet.runs.resume_hint import command_again, how_to_go_on
 from batchfleet.runs.summary import Outcome, as_text, save
 from batchfleet.status.model import BatcherStatus, FleetStatus, QueueStatus, WorkerStatus
@@ -63,6 +63,20 @@ def a_standing(tally: RunTally, status: FleetStatus | None = None, *, silent_s: 
 
 
 AT_WORK = WorkerStatus("w1", "running", "stub", capacity=64, in_flight=64)
+
+
+def test_nobody_knows_how_long_workers_that_wait_will_wait() -> None:
+    """While all of them do, no time is foretold, whatever the rate was before."""
+    told = []
+    for states in (["waiting", "waiting"], ["waiting", "running"]):
+        estimator, tally = EtaEstimator(), a_tally()
+        for second in range(30):
+            estimator.observe(Sample(float(second), 10 * second, 100 * second), 1000 - 10 * second, 64)
+        status = a_status(*(WorkerStatus(name, state, "stub") for name, state in enumerate(states)))
+        told.append(left(ProgressSnapshot.of(tally, status, estimator, silent_s=0.0)))
+
+    assert told[0] == "no telling how long"
+    assert told[1].startswith("about ")
 
 
 def test_the_counts_add_up() -> None:

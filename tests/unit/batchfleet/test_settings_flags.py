@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from batchfleet.cli.load_settings import load
 from batchfleet.cli.main import command_parser
 from batchfleet.settings.schema import Settings
+from tests.unit.scripted_server import Reply, ScriptedServer, a_text
 from wire.errors import UsageError
 
 YAML = """
@@ -62,6 +64,26 @@ def test_a_server_takes_the_place_of_what_the_file_boots(tmp_path: Path) -> None
     ).model.generator_settings
 
     assert (generator.server, generator.port, generator.boot_local) == ("http://gpu:9000/v1", None, False)
+
+
+async def test_a_server_of_one_model_needs_no_name() -> None:
+    """The model is asked for; where there are several, or none, or no such list, one sentence says so."""
+
+    async def told(models: Reply) -> str:
+        async with ScriptedServer(lambda _: a_text()) as server:
+            server.models = models
+            words = ("run", "q.jsonl", "--server", f"http://127.0.0.1:{server.port}")
+            try:
+                return str((await asyncio.to_thread(settings_of, *words)).model_name)
+            except UsageError as error:
+                return str(error)
+
+    assert await told(Reply(body={"data": [{"id": "its-own"}]})) == "its-own"
+    assert "serves 2 models ('one', 'two'): say which with --model" in await told(
+        Reply(body={"data": [{"id": "one"}, {"id": "two"}]})
+    )
+    assert "serves no model" in await told(Reply(body={"data": []}))
+    assert "does not say which models it serves (HTTP 404" in await told(Reply(404, {"detail": "Not Found"}))
 
 
 def test_settings_may_be_given_one_by_one(tmp_path: Path) -> None:
