@@ -60,7 +60,8 @@ class ProgressSnapshot:
         in_engines = sum(worker.in_flight for worker in status.workers) if status else 0
         of_others = max(0, status.pending_questions - tally.with_fleet) if status else 0
         in_flight = min(tally.with_fleet, in_engines)
-        all_wait = bool(status and status.workers) and all(worker.state == "waiting" for worker in status.workers)
+        states = {worker.state for worker in status.workers} if status else set()
+        all_wait = states == {"waiting"}
         return cls(
             questions=tally.questions,
             on_disk=tally.on_disk,

@@ -165,7 +165,7 @@ class Admission:
         is_well, lost = await asyncio.shield(self._doubt)
         if fault.is_lost and (lost > 1 or not is_well):
             return Verdict.CRASH
-        return Verdict.QUESTION if is_well else Verdict.SERVER
+        return Verdict.QUESTION if is_well and not fault.is_unreached else Verdict.SERVER
 
     def suspect(self, *, chat: bool, is_hung: bool = False) -> None:
         """Have the server probed, unless that is under way.

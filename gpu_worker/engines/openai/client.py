@@ -165,8 +165,12 @@ class Server:
         except TimeoutError:
             raise FaultError(Fault(f"no answer within {timeout_s:g} s", is_timeout=True)) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            is_lost = isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError)
-            raise FaultError(Fault(connection_problem(error), is_lost=is_lost).without(self._api_key)) from None
+            broken = Fault(
+                connection_problem(error),
+                is_lost=isinstance(error, httpx.ReadError | httpx.WriteError | httpx.RemoteProtocolError),
+                is_unreached=isinstance(error, httpx.ConnectError | httpx.ConnectTimeout),
+            )
+            raise FaultError(broken.without(self._api_key)) from None
         location = response.headers.get("location")
         fault = status_fault(response.status_code, response.headers, data, urljoin(url, location) if location else None)
         if fault is not None:

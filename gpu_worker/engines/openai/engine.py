@@ -155,7 +155,7 @@ class OpenAIEngine:
                 refusal = given_up(outcome, max(attempts.failed, attempts.refusals), attempts.tried_s)
             if refusal is not None:
                 return refusal
-            if verdict is Verdict.QUESTION or outcome.blame is Blame.TOO_MANY:
+            if verdict is not Verdict.CRASH and (outcome.blame is Blame.TOO_MANY or admission.state.kind == "ready"):
                 await asyncio.sleep(pauses.next_s())
             # Else there will be no place before the server is well.
 

@@ -64,6 +64,7 @@ class Fault:
         is_web_page: HTML came with a status that says that all is well.
         is_timeout: The time allowed was over; the server may be at work on it.
         is_lost: The request had come through, and the server or what was behind it went away.
+        is_unreached: It did not come through: nothing that is in it can be the reason.
         location: Where a redirect leads.
         is_of_vectors: Vectors were asked for.
     """
@@ -76,6 +77,7 @@ class Fault:
     is_web_page: bool = False
     is_timeout: bool = False
     is_lost: bool = False
+    is_unreached: bool = False
     location: str | None = None
     is_of_vectors: bool = False
 

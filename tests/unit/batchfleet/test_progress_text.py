@@ -72,7 +72,7 @@ def test_nobody_knows_how_long_workers_that_wait_will_wait() -> None:
         estimator, tally = EtaEstimator(), a_tally()
         for second in range(30):
             estimator.observe(Sample(float(second), 10 * second, 100 * second), 1000 - 10 * second, 64)
-        status = a_status(*(WorkerStatus(name, state, "stub") for name, state in enumerate(states)))
+        status = a_status(*(WorkerStatus(f"w{number}", state, "stub") for number, state in enumerate(states)))
         told.append(left(ProgressSnapshot.of(tally, status, estimator, silent_s=0.0)))
 
     assert told[0] == "no telling how long"

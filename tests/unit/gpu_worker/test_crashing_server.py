@@ -8,13 +8,17 @@ from collections.abc import Callable
 
 import pytest
 
+from gpu_worker.engines.openai.admission import Admission, Verdict
 from gpu_worker.engines.openai.crashes import CRASHES_ALONE, MOST_REMEMBERED, CrashCount, Crashes
 from gpu_worker.engines.openai.engine import OpenAIEngine
+from gpu_worker.engines.openai.faults import Fault
 from gpu_worker.engines.openai.places import Places, Ticket
+from gpu_worker.engines.openai.window import RequestWindow
 from tests.builders import a_question
 from tests.eventually import until
 from tests.unit.gpu_worker.test_openai_engine import an_engine, completion, options, refusal
 from tests.unit.scripted_server import DROPPED, Asked, Reply, ScriptedServer, a_text, an_error
+from wire.retry import Backoff
 
 KILLER = "KILLER"
 TRIES = 4
@@ -120,6 +124,22 @@ async def test_a_server_that_is_full_for_long_convicts_nobody() -> None:
         outcomes = await asyncio.gather(*(engine.answer(a_question(index=number)) for number in range(8)))
 
     assert {completion(outcome).texts[0] for outcome in outcomes} == {"42"}
+
+
+async def test_what_did_not_reach_the_server_is_no_question_s_fault() -> None:
+    """Though the server was back, and well, by the time that somebody asked."""
+
+    async def probe(_: bool) -> None:  # noqa: FBT001 (as the engine's)
+        return None
+
+    admission = Admission(RequestWindow(4, now=0.0), "url", probe, backoff=Backoff(), hold_s=30.0)
+    verdicts = [
+        await admission.judge(fault, Ticket(4), chat=False)
+        for fault in (Fault("connection refused", is_unreached=True), Fault("broken", 500))
+    ]
+    await admission.stop()
+
+    assert verdicts == [Verdict.SERVER, Verdict.QUESTION]
 
 
 def test_the_company_of_what_was_there_at_crashes_shrinks_to_none() -> None:

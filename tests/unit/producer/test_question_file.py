@@ -409,7 +409,7 @@ def test_whatever_is_accepted_can_travel(line: dict[str, Any]) -> None:
             prompt=question.prompt,
             messages=question.messages,
             params=question.params,
-            priority=question.priority,
+            priority=question.priority or 0,
             metadata=question.metadata,
             submitted_at=0,
         )
