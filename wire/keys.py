@@ -16,7 +16,7 @@
 | isolated:MODEL          | list   | parts of them, to be run with nothing beside them      | entries: on claim                      |
 | isolating:MODEL         | zset   | workers that take isolated batches now -> until when   | entries: when none is left; TTL        |
 | newer:MODEL             | zset   | batches with questions of a newer wire version -> it   | entries: on claim by who speaks it     |
-| workers                 | zset   | worker name -> when it last reported (ms)              | entries: when stale                    |
+| workers                 | zset   | worker name -> when it last reported (ms)              | entries: when stale; TTL               |
 | worker:NAME             | hash   | what the worker last said of itself                    | TTL                                    |
 | gpu:UUID                | string | the worker that has this GPU                           | TTL, the GPU's lease                   |
 | hosts                   | zset   | each `batchfleet up` -> when it last reported (ms)     | entries: when stale; TTL               |

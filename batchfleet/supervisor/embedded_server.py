@@ -18,7 +18,7 @@ from wire.errors import QueueUnusableError, UsageError
 
 SERVER_VARIABLE = "BATCHFLEET_REDIS_SERVER"
 """Names another server program, as a path or by its name on PATH."""
-START_S = 10.0
+START_S = 60.0
 LAST_CHARS = 10_000
 # Valkey does not read what Redis 7.4 and newer have written, and no Redis what Valkey 9 has.
 _FOREIGN_FORMAT = re.compile(r"Can't handle RDB format version \d+")

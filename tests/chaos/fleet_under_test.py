@@ -35,6 +35,8 @@ DEADLINE_S = 50
 """Less than the wrong clock is wrong by: a fleet that believed it would let questions expire."""
 MOST_REFUSALS = 3
 """A producer that refuses to continue this often for no fault of the schedule will do so for ever."""
+REFUSED = 2
+"""Exit code of a producer whose run is one of something else."""
 GRACE_S = 15.0
 APPEND_ONLY = ("appendonlydir", "appendonly.aof")
 """Where servers keep their append-only file, newer ones and Redis 6.2."""
@@ -203,6 +205,12 @@ class FleetUnderTest:
 
     def supervise(self) -> None:
         """Start again what ended, as far as no fault holds it down."""
+        for name in self.forgotten if self.rolled_back else ():
+            process, log = self.members[name].process, self.log(name)
+            if process is not None and process.poll() == REFUSED and "made of something else" in log.read_text():
+                # Redis has lost that the run was forgotten, and the producer says so: whoever reads it does it again.
+                self.members[name].doomed = True
+                self.command("forget", name, name="forget")
         for member in self.members.values():
             member.supervise()
 

@@ -22,6 +22,7 @@ from gpu_worker.claims import HeldBatch, Intake
 from gpu_worker.heartbeat import Leases
 from gpu_worker.options import WorkerOptions
 from gpu_worker.publisher import Publisher
+from producer.collector import Collector
 from producer.options import ProducerOptions
 from producer.questions.question_parser import ParsedQuestion
 from producer.sender import Sender
@@ -322,6 +323,21 @@ async def test_the_first_record_of_a_question_wins(
     ledger = read_ledger(client, KEYS, "run-1")
     assert (ledger.accepted, ledger.answered, ledger.missing, ledger.duplicates) == (2, 2, 0, 0)
     assert client.hget(KEYS.run("run-1"), "regenerated") == b"1"
+
+
+def test_a_producer_that_was_taken_over_lets_go_of_nothing(client: redis.Redis) -> None:
+    """The claim is the other's by then; its own it gives up at once."""
+    sender = Sender(client, KEYS, "run-1", {"questions": "x"}, 2, ProducerOptions())
+    sender.open()
+    collector = Collector(client, KEYS, "run-1", sender, ProducerOptions())
+    ours = client.get(KEYS.producer("run-1"))
+
+    client.set(KEYS.producer("run-1"), "another")
+    collector.release()
+    assert client.get(KEYS.producer("run-1")) == b"another"
+    client.set(KEYS.producer("run-1"), ours or b"")
+    collector.release()
+    assert not client.exists(KEYS.producer("run-1"))
 
 
 def test_a_submission_sent_twice_is_accepted_once(client: redis.Redis) -> None:
