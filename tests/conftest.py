@@ -18,6 +18,7 @@ from hypothesis import settings
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
 from tests.isolation import isolate
+from tests.processes import PATIENCE_S
 
 isolate(os.environ)
 
@@ -59,13 +60,13 @@ def redis_server() -> Iterator[EmbeddedServer]:
 @pytest.fixture
 def client(redis_server: EmbeddedServer) -> Iterator[redis.Redis]:
     """A client of that server."""
-    with redis.Redis.from_url(redis_server.url, protocol=2) as connected:
+    with redis.Redis.from_url(redis_server.url, protocol=2, socket_timeout=PATIENCE_S) as connected:
         yield connected
 
 
 @pytest.fixture
 async def aclient(redis_server: EmbeddedServer) -> AsyncIterator[redis.asyncio.Redis]:
     """An asyncio client of the test's server."""
-    connected = redis.asyncio.Redis.from_url(redis_server.url, protocol=2)
+    connected = redis.asyncio.Redis.from_url(redis_server.url, protocol=2, socket_timeout=PATIENCE_S)
     yield connected
     await connected.aclose()

@@ -24,7 +24,7 @@ from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.chaos.network import Network, network_of
 from tests.chaos.nursery import Child, Life, Nursery
 from tests.chaos.schedule import BATCHERS, LASTING, PRODUCERS, REDIS, UPS, WORKERS, Schedule
-from tests.processes import write_questions
+from tests.processes import PATIENCE_S, write_questions
 from tests.redis_servers import server_version
 
 MODEL = "stub"
@@ -317,7 +317,7 @@ class FleetUnderTest:
         text = questions.read_text(encoding="utf-8")
         questions.write_text(text.replace("}\n", f', "deadline_s": {DEADLINE_S}}}\n'), encoding="utf-8")
 
-    def _wait_for(self, condition: Callable[[], bool], what: str, within_s: float = 60.0) -> None:
+    def _wait_for(self, condition: Callable[[], bool], what: str, within_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + within_s
         while not condition():
             assert time.monotonic() < deadline, f"{what}: not within {within_s:g} s; logs are in {self.folder}"

@@ -19,7 +19,7 @@ from batchfleet.cli.main import main
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
 from tests.hostile.attacks import ATTACKS, KEYS, TYPES, Attack
-from tests.processes import Processes, read_answers, wait_until, write_questions
+from tests.processes import PATIENCE_S, Processes, read_answers, wait_until, write_questions
 
 QUICK = {"BATCHFLEET_LEASES_HEARTBEAT_S": "0.2", "BATCHFLEET_LEASES_LEADER_S": "1", "BATCHFLEET_LEASES_BATCH_S": "2"}
 
@@ -71,7 +71,7 @@ def target() -> Iterator[Target]:
     server = EmbeddedServer(folder)
     server.start()
     with (
-        redis.Redis.from_url(server.url, protocol=2) as client,
+        redis.Redis.from_url(server.url, protocol=2, socket_timeout=PATIENCE_S) as client,
         fleet_in(folder, server) as fleet,
     ):
         fleet.batcher()

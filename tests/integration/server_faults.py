@@ -52,7 +52,7 @@ Duration = Literal["once", "while", "ever"]
 CASES: tuple[tuple[Scope, Duration], ...] = tuple(itertools.product(("one", "all"), ("once", "while", "ever")))
 AT_ONCE = 16
 QUICK = {"busy_s": 0.0, "first_pause_s": 0.01, "longest_pause_s": 0.03}
-IMPATIENT = {"request_timeout_s": 1.0, "reply_stall_s": 0.5, "probe_timeout_s": 1.0}
+IMPATIENT = {"request_timeout_s": 3.0, "reply_stall_s": 2.0, "probe_timeout_s": 3.0}
 """Only where silence is the fault: a busy machine is silent too."""
 
 

@@ -12,7 +12,7 @@ from tests.integration.server_faults import FAULTS, OTHERS, PAGE, outcomes, tabl
 SOME_STATUSES = ("302", "307", "400", "401", "403", "404", "408", "418", "422", "429", "500", "503", "529")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 async def test_faults_have_the_outcomes_that_the_table_says() -> None:
     """Those without a status, and some of each kind of status.
 
