@@ -19,8 +19,10 @@ from batchfleet.gateway.options import GatewayOptions
 from batchfleet.gateway.page.routes import MOST_LOOKS_AT_ONCE
 from batchfleet.metrics import names
 from batchfleet.settings.load import load_settings
+from batchfleet.status.model import FleetStatus
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.submissions import KEYS
+from wire.errors import QueueUnavailableError
 
 NO_KEYS = KeyRing()
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -112,18 +114,28 @@ async def test_with_keys_the_page_only_shows(redis_server: EmbeddedServer, clien
     assert not client.hexists(KEYS.run(batch), "cancelled")
 
 
-async def test_redis_away_is_said_and_gets_over(redis_server: EmbeddedServer, tmp_path: Path) -> None:
+async def test_redis_away_is_said_and_gets_over(
+    redis_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The page goes on, says why it has no figures, and shows them again once Redis is back."""
+
+    def away(*_: object) -> FleetStatus:
+        msg = "Redis is <away>"
+        raise QueueUnavailableError(msg)
+
     async with a_gateway(redis_server, tmp_path) as (app, browser):
-        app.state.page.observer.take_in(None, "Redis is <away>")
-        away = await browser.post("/page/live")
-        looks = app.state.page.observer.looks
-        while app.state.page.observer.looks == looks:
+        observer = app.state.page.observer
+        with monkeypatch.context() as patch:
+            patch.setattr("batchfleet.gateway.page.observer.read_status", away)
+            while not observer.trouble:
+                await asyncio.sleep(0.01)
+            gone = await browser.post("/page/live")
+        while observer.trouble:
             await asyncio.sleep(0.01)
         back = await browser.post("/page/live")
 
-    assert "Redis is &lt;away&gt;" in away.text
-    assert "Redis memory" not in away.text
+    assert "Redis is &lt;away&gt;" in gone.text
+    assert "Redis memory" not in gone.text
     assert "Redis memory" in back.text
 
 
