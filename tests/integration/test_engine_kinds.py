@@ -9,6 +9,8 @@ import contextlib
 import itertools
 from array import array
 from collections.abc import AsyncIterator
+from math import hypot
+from operator import mul
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from gpu_worker.engines.engine import Completion, Engine, Outcome, Refusal, Vect
 from gpu_worker.engines.openai.engine import OpenAIEngine
 from gpu_worker.engines.openai.options import OpenAIOptions
 from gpu_worker.engines.stub import StubEngine, StubOptions
+from gpu_worker.engines.vllm import library
 from gpu_worker.engines.vllm.arguments import VllmOptions
 from gpu_worker.engines.vllm.engine import VllmEngine
 from tests.builders import a_question
@@ -242,6 +245,22 @@ async def test_embeddings(engines: Engines, kind: str) -> None:
     assert len(short) == 4
     for vector in (*three, short):
         assert sum(number * number for number in vector) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.vllm
+async def test_embeddings_are_those_of_vllm_by_itself(engines: Engines) -> None:
+    """The same engine, asked past ours: the cosine of each pair is 1, but for what batches do to the last digits."""
+    engine = await engines.get("in process", "embed")
+    assert isinstance(engine, VllmEngine)
+    assert engine._booted is not None
+    llm, pooling = engine._booted.llm, library.pooling_params(task="embed")
+
+    for text in ("Water boils at 100 degrees.", "Why?", "x" * 200):
+        (ours,) = numbers_of(await engine.answer(wanting(inputs=[text])))
+        outputs = [output async for output in llm.encode(text, pooling, f"raw-{next(numbers)}")]
+        raw: list[float] = outputs[-1].outputs.data.tolist()
+        cosine = sum(map(mul, ours, raw)) / hypot(*ours) / hypot(*raw)
+        assert cosine >= 0.9999
 
 
 @every_engine
