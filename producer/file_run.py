@@ -10,6 +10,7 @@ from producer.answers.sink import Received
 from producer.file_source import FileSource
 from producer.options import ProducerOptions
 from producer.resume import FileRun, ResumeState
+from producer.reuse.identical import IdenticalQuestions
 from producer.run_loop import RunLoop
 from producer.run_tally import RunTally
 from producer.submitter import NotFinishedError, RunPlan
@@ -39,9 +40,16 @@ class FileSink:
         stop_when_alike: As in `ProducerOptions`.
     """
 
-    def __init__(self, answers: AnswersFile, tally: RunTally, stop_when_alike: int) -> None:
+    def __init__(
+        self,
+        answers: AnswersFile,
+        tally: RunTally,
+        stop_when_alike: int,
+        identical: IdenticalQuestions | None = None,
+    ) -> None:
         self._answers = answers
         self._tally = tally
+        self._identical = identical
         self._stop_when_alike = stop_when_alike
         self._safe = b""
         # An earlier process may have died before its last lines were safe.
@@ -56,8 +64,11 @@ class FileSink:
             AllFailAlikeError: They, and all before, failed alike.
         """
         self._is_unsafe = self._is_broken = True
-        self._answers.write([record for _, record in records])
-        for _, record in records:
+        lines = [record for _, record in records]
+        if self._identical is not None:
+            lines = self._identical.with_shared(lines)
+        self._answers.write(lines)
+        for record in lines:
             self._tally.count(record)
         self._stop_if_alike()
         self._is_broken = False
@@ -107,11 +118,12 @@ class Runner:
     """A run with a file behind it and a file before it.
 
     Args:
+        identical: Questions that take the answers of others.
         observe: Told how the run stands, several times a second.
         check_fleet: Called as often; what it raises ends the run.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (each is a part of the run by itself)
         self,
         what: FileRun,
         stock: ResumeState,
@@ -119,6 +131,7 @@ class Runner:
         address: RedisAddress,
         options: ProducerOptions,
         *,
+        identical: IdenticalQuestions | None = None,
         observe: Callable[[RunTally], None] = lambda _: None,
         check_fleet: Callable[[], None] = lambda: None,
     ) -> None:
@@ -129,8 +142,9 @@ class Runner:
         self._check_fleet = check_fleet
         self._is_stopped = False
         plan = RunPlan(what.run, what.fingerprint, what.checked.count, what.default_model)
-        sink = FileSink(answers, stock.tally, options.stop_when_alike)
-        self._loop = RunLoop(address, options, plan, FileSource(what, stock, answers.path), sink, self._look_around)
+        sink = FileSink(answers, stock.tally, options.stop_when_alike, identical)
+        source = FileSource(what, stock, answers.path, identical)
+        self._loop = RunLoop(address, options, plan, source, sink, self._look_around)
 
     def stop(self) -> None:
         """Stop submitting and collecting; `run` then raises NotFinishedError. May be called by a signal handler."""

@@ -16,6 +16,7 @@ from producer.questions.duplicates import count_before, is_set
 from producer.questions.question_file import read_checked
 from producer.questions.question_parser import Invalid, ParsedQuestion, size_of
 from producer.resume import FileRun, ResumeState
+from producer.reuse.identical import IdenticalQuestions
 from producer.sender import RunState
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
@@ -32,9 +33,12 @@ class FileSource:
         position: Redis' cursor, as far as we know: the next question to be accepted.
     """
 
-    def __init__(self, what: FileRun, resume: ResumeState, answers: Path) -> None:
+    def __init__(
+        self, what: FileRun, resume: ResumeState, answers: Path, identical: IdenticalQuestions | None = None
+    ) -> None:
         self.position = 0
         self._answers = answers
+        self._identical = identical
         self.how_to_ask_again = f"`batchfleet forget {what.run}`, then the same command, asks them again"
         self._what = what
         self._count = what.checked.count
@@ -94,9 +98,10 @@ class FileSource:
             return False
         with self._lock:
             self._ids.pop(index, None)
-            self._written[index >> 3] |= 0x80 >> (index & 7)
-            if index < self.position:
-                self._tally.settled += 1
+            for ended in (index, *(self._identical.waiting_for(index) if self._identical else ())):
+                self._written[ended >> 3] |= 0x80 >> (ended & 7)
+                if ended < self.position:
+                    self._tally.settled += 1
         return True
 
     def drop_waiting(self) -> None:
@@ -132,7 +137,7 @@ class FileSource:
         for question in itertools.islice(
             read_checked(self._what.questions, self._what.reading, self._what.checked), cursor, None
         ):
-            if not is_set(self._written, question.index):
+            if not is_set(self._written, question.index) and not self._waits(question.index):
                 chunk.append(question)
                 size += size_of(question)
             if len(chunk) >= most or size >= most_bytes:
@@ -140,6 +145,9 @@ class FileSource:
                 start, chunk, size = question.index + 1, [], 0
         if start < self._count:
             yield Chunk(start, self._count, chunk)
+
+    def _waits(self, index: int) -> bool:
+        return self._identical is not None and self._identical.waits(index)
 
     def _complain_of_missing_lines(self, delivered: int) -> None:
         msg = (

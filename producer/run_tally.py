@@ -26,6 +26,8 @@ class RunTally:
         resumed: Lines that were there when this process began.
         kinds: Failures by kind; `examples` has one (request id, message) of each.
         finish_reasons: Why the answers that this process wrote end, by reason; `empty`: how many of them hold nothing.
+        shared: How many of them are those of identical questions, so that nobody was asked.
+        taken_over: How many of these had their line before anything was asked; `resumed` counts them, too.
         prompt_tokens, completion_tokens: Of what this process wrote.
         latencies: Seconds from submission to record of the latest answers.
         waiting_for: Why nothing is being submitted now; empty if something is.
@@ -42,6 +44,8 @@ class RunTally:
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)
     finish_reasons: Counter[str] = field(default_factory=Counter)
     empty: int = 0
+    shared: int = 0
+    taken_over: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=LATENCIES_KEPT))
@@ -74,6 +78,10 @@ class RunTally:
             # Whether there is neither a text nor what a model may give in place of one.
             has_more = record.tool_calls or record.vectors or not INSTEAD_OF_TEXT.isdisjoint(record.details or ())
             self.empty += not has_more and not any(record.texts or [record.text])
+            if hasattr(record, "shared"):
+                # The engine was not asked again.
+                self.shared += 1
+                return
             self.prompt_tokens += record.usage.prompt_tokens
             self.completion_tokens += record.usage.completion_tokens
         else:

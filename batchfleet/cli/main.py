@@ -40,6 +40,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "dead": "what could not be read, with the reasons",
     },
     "forget": {"forget": "make Redis forget a run; the same command then asks what has no line"},
+    "cache": {"cache": "what a folder of `run --cache` holds, and how to make it smaller"},
     "tune": {"tune": "find the fastest settings for an engine, by trying"},
 }
 """Module of `batchfleet.cli` -> its commands and what they are for, in the order in which `--help` shows them."""

@@ -84,6 +84,16 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="ask each question K times, with K seeds; the same command with a larger K asks only what is missing",
     )
+    parser.add_argument(
+        "--share-identical",
+        action="store_true",
+        help="ask identical questions once, where temperature is 0; the others take the answer",
+    )
+    parser.add_argument(
+        "--cache",
+        metavar="FOLDER",
+        help="the same between runs: take answers from this folder, and keep new ones there",
+    )
     add_settings(parser)
     add_served_as(parser)
     parser.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
@@ -160,6 +170,8 @@ def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -
         is_piped=is_piped,
         priority=arguments.priority,
         samples=arguments.samples,
+        shares_identical=arguments.share_identical or arguments.cache is not None,
+        cache=Path(arguments.cache) if arguments.cache else None,
         shape=question_flags.shape(arguments),
         served_as=arguments.served_as,
         selection=question_flags.selection(arguments),

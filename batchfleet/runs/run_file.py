@@ -18,6 +18,7 @@ from batchfleet.runs.long_step import LongStep
 from batchfleet.runs.progress import ProgressView
 from batchfleet.runs.resume_hint import how_to_correct, how_to_go_on, to_do
 from batchfleet.runs.retry import opened_retry
+from batchfleet.runs.reuse import opened_reuse, take_over
 from batchfleet.runs.run_request import STDIN, RunRequest, prepare
 from batchfleet.runs.signals import Interruption
 from batchfleet.runs.summary import Outcome
@@ -82,8 +83,10 @@ def _run(asking: RunRequest, settings: Settings, engine: str, workers: int) -> i
         AnswersFile(asking.to.journal, follows_link=asking.to.journal == asking.to.path) as answers,
         Interruption() as interruption,
         opened_retry(what, answers, asking) as retry,
+        opened_reuse(what, asking, settings, engine, settings.model.generator_settings.sampling_defaults) as identical,
     ):
         stock = retry.reopened(_stock_of(what, answers, asking, interruption), interruption)
+        take_over(identical, stock, answers, interruption, quiet=asking.quiet)
         if stock.is_complete:
             # Not worth booting an engine for.
             return _report(asking, what, Outcome(what.run, what.default_model, stock.tally), interruption)
@@ -93,7 +96,16 @@ def _run(asking: RunRequest, settings: Settings, engine: str, workers: int) -> i
             fleet.wait_until_serving(address, view.say, interruption.check)
             options = _producer_options(asking, settings)
             retry.begin(address)
-            runner = Runner(what, stock, retry.target, address, options, observe=view.show, check_fleet=fleet.check)
+            runner = Runner(
+                what,
+                stock,
+                retry.target,
+                address,
+                options,
+                identical=identical,
+                observe=view.show,
+                check_fleet=fleet.check,
+            )
             # A private queue ends with its fleet.
             kept_s = None if settings.redis.url is None else options.run_ttl_s
             return retry.code_of(_ask(runner, what, asking, address, view, interruption, kept_s))
@@ -117,14 +129,16 @@ def _submit(asking: RunRequest, settings: Settings) -> int | None:
         AnswersFile(asking.to.journal, follows_link=asking.to.journal == asking.to.path) as answers,
         Interruption() as interruption,
         opened_retry(what, answers, asking) as retry,
+        opened_reuse(what, asking, settings, None, settings.model.generator_settings.given_sampling) as identical,
     ):
         stock = retry.reopened(_stock_of(what, answers, asking, interruption), interruption)
+        take_over(identical, stock, answers, interruption, quiet=asking.quiet)
         with ProgressView(quiet=asking.quiet) as view:
             if not stock.is_complete:
                 view.notice_unserved(UnservedNotice(what, served_models(address), time.monotonic()))
             options = _producer_options(asking, settings)
             retry.begin(address)
-            runner = Runner(what, stock, retry.target, address, options, observe=view.show)
+            runner = Runner(what, stock, retry.target, address, options, identical=identical, observe=view.show)
             return retry.code_of(_ask(runner, what, asking, address, view, interruption, options.run_ttl_s))
 
 

@@ -57,6 +57,8 @@ class RunRequest:
         priority: Of the questions that bring none.
         retry: The kinds of failures that are asked again, empty for all that are retryable; None to ask none of them.
         command: The command that was given, as it may be kept beside the answers.
+        shares_identical: Whether identical questions are asked once.
+        cache: Folder with answers of other runs; None for none.
         samples: How often each question is asked; 0 for once, with whatever seed it brings.
         again: The command that was given, for whoever stops it and wants to continue.
     """
@@ -76,6 +78,8 @@ class RunRequest:
     again: str = "the same command"
     priority: int = 0
     samples: int = 0
+    shares_identical: bool = False
+    cache: Path | None = None
     shape: Shape = AS_IT_STANDS
     selection: Selection = EVERYTHING
     input_format: InputFormat = "auto"

@@ -75,6 +75,7 @@ def as_record(outcome: Outcome) -> dict[str, object]:
             "completion_tokens": tally.completion_tokens,
             "finish_reasons": dict(tally.finish_reasons.most_common()),
             "empty": tally.empty,
+            "shared": tally.shared,
             "completion_tokens_per_s": round(tally.completion_tokens / tally.elapsed_s, 1)
             if tally.elapsed_s > 0
             else 0.0,
@@ -113,8 +114,10 @@ def as_text(outcome: Outcome, answers: Path, saved: Path | None) -> str:
         f"{count(tally.failed)} failed"
     )
     lines = [head]
-    if tally.resumed:
-        lines.append(f"  resumed   {count(tally.resumed)} of them were in the answers file already")
+    if (resumed := tally.resumed - tally.taken_over) > 0:
+        lines.append(f"  resumed   {count(resumed)} of them were in the answers file already")
+    if tally.shared:
+        lines.append(f"  shared    {count(tally.shared)} of them are answers to identical questions")
     lines += _speed(outcome)
     lines += _endings(tally)
     lines += _failures(tally)

@@ -39,6 +39,7 @@ ANSWER_FIELDS = {
     "worker": "the worker that made the record; missing if no worker did",
     "attempts": "how many workers were given the question; 0 if none was",
     "latency_s": "seconds from submission to record, queueing included, on the clock of the Redis server",
+    "shared": "only if the answer is that of an identical question: its id, and the run if it was in another one",
     "metadata": "the question's, untouched",
 }
 """Field of an answer line -> what it holds, for people, in Markdown."""
@@ -100,6 +101,8 @@ def answer_line(record: Answer | Failure) -> bytes:
     line["attempts"] = record.attempts
     if record.latency_s is not None:
         line["latency_s"] = record.latency_s
+    if (shared := getattr(record, "shared", None)) is not None:
+        line["shared"] = shared
     if record.metadata is not None:
         line["metadata"] = record.metadata
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

@@ -41,6 +41,7 @@ COLUMNS: dict[str, ColumnType] = {
     "worker": "text",
     "attempts": "integer",
     "latency_s": "number",
+    "shared": "json",
     "metadata": "json",
 }
 """In the order of the table. A column without a value is empty, or null."""

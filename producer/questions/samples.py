@@ -45,6 +45,8 @@ class Samples:
             reason = f"its id is too long for --samples, at most {MAX_REQUEST_ID_CHARS - _LONGEST_ENDING} characters"
         elif isinstance(seed, int) and seed > 2**63 - MOST_SAMPLES:
             reason = f"its seed {seed} leaves no room for those of its samples"
+        elif question.task != "generate":
+            reason = "its vectors would be the same each time; leave --samples out"
         else:
             return question
         return Invalid(question.index, question.line, request_id, reason, question.file)

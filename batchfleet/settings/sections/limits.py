@@ -64,6 +64,12 @@ class LimitSettings(Section):
         le=1024 * 1024 * MIB,
         description="Most bytes of questions from standard input.",
     )
+    max_cache_bytes: int = Field(
+        default=4 * 1024 * MIB,
+        ge=MIB,
+        le=1024 * 1024 * MIB,
+        description="Most bytes of answers in the folder of `--cache`; what was used least recently goes first.",
+    )
     max_dead_letter_bytes: int = Field(
         default=64 * MIB,
         ge=0,

@@ -21,6 +21,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from producer.answers import exporter
 from producer.answers.answer_line import ANSWER_FIELDS, answer_line
@@ -33,6 +34,7 @@ from producer.questions import stdin_spool
 from producer.questions.compression import zstd_for
 from producer.questions.question_file import read_questions
 from producer.questions.question_parser import Invalid, ParsedQuestion
+from producer.reuse.records import SharedAnswer
 from tests.builders import a_source, an_answer
 from wire.errors import UsageError
 from wire.messages import Answer, ErrorDetail, Failure, Usage
@@ -107,9 +109,10 @@ def test_a_table_holds_all_of_an_answer(
 
 def test_every_field_of_an_answer_has_its_column() -> None:
     """A field that is added to answers must be added to tables, and to what docs/records.md is made of."""
-    full = an_answer(
+    answer = an_answer(
         worker="w", latency_s=1.5, metadata={"a": 1}, texts=["42"], details={}, reasoning="hm", tool_calls=[{"id": "c"}]
     )
+    full = SharedAnswer(**structs.asdict(answer), shared={"with": "q2"})
     two = [bytes(4), bytes(4)]
     embedded, scored = (an_answer(text="", task=task, vectors=two) for task in ("embed", "score"))
     classified = an_answer(text="", task="classify", vectors=two, details={"labels": ["a", "b"]})
