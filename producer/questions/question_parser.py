@@ -144,7 +144,7 @@ class QuestionParser:
         try:
             if wants_vectors:
                 pooling_params(params, wanted[0])
-            else:
+            elif params:
                 canonical_params.canonical(params, chat=messages is not None)
         except ParameterError as error:
             raise UnusableError(str(error)) from None
