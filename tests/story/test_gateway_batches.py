@@ -26,7 +26,6 @@ from tests.gateways import (
     lines_of,
     start_gateway,
     wait_for_end,
-    wait_for_gateway,
 )
 from tests.processes import Processes, batchfleet, wait_until
 
@@ -213,37 +212,40 @@ def done(client: openai.OpenAI, batch_id: str) -> int:
 
 
 def test_kills_change_nothing_of_a_batch(redis_server: EmbeddedServer, tmp_path: Path) -> None:
-    """Kill -9 of gateway, worker, batcher and Redis in the middle: the same id completes, with every custom_id once."""
+    """Kill -9 of both gateways, worker, batcher and Redis in the middle: the same id completes, every custom_id once.
+
+    The gateways share a data folder: one goes on with what the other began.
+    """
     content = as_file(a_request(f"r{number}", f"Question {number}") for number in range(400))
     slow = {"STUB_STEP_S": "0.05", "STUB_MIN_TOKENS": "10", "STUB_MAX_TOKENS": "20", "STUB_MAX_NUM_SEQS": "16"}
     with Processes(redis_server.url, tmp_path, FAST_RECOVERY) as fleet:
         fleet.batcher()
         fleet.worker(**slow)
-        url = start_gateway(fleet, tmp_path / "data")
-        client = openai.OpenAI(base_url=url, api_key="none")
-        batch = begin(client, content)
+        urls = [start_gateway(fleet, tmp_path / "data", name=name) for name in ("first", "second")]
+        first, second = (openai.OpenAI(base_url=url, api_key="none") for url in urls)
+        batch = begin(first, content)
 
-        def at_least(number: int) -> None:
+        def at_least(number: int, client: openai.OpenAI) -> None:
             wait_until(lambda: done(client, batch.id) >= number, f"{number} are answered")
 
-        at_least(20)
-        fleet.kill("gateway")
-        port = url.removesuffix("/v1").rpartition(":")[2]
-        fleet.start("gateway", "gateway", "--listen", f"127.0.0.1:{port}", "--data", str(tmp_path / "data"))
-        wait_for_gateway(fleet, int(port))
-        at_least(60)
+        at_least(20, first)
+        fleet.kill("first")
+        at_least(60, second)
+        third = openai.OpenAI(base_url=start_gateway(fleet, tmp_path / "data", name="third"), api_key="none")
+        fleet.kill("second")
+        at_least(100, third)
         fleet.kill("worker")
         fleet.worker(**slow)
-        at_least(100)
+        at_least(140, third)
         fleet.kill("batcher")
         fleet.batcher()
-        at_least(140)
+        at_least(180, third)
         assert redis_server.process is not None
         redis_server.process.send_signal(signal.SIGKILL)
         redis_server.process.wait()
         redis_server.start()
-        ended = wait_for_end(client, batch.id)
+        ended = wait_for_end(third, batch.id)
 
         assert ended.status == "completed"
-        assert ids_in(lines_of(client, ended.output_file_id)) == [f"r{number}" for number in range(400)]
+        assert ids_in(lines_of(third, ended.output_file_id)) == [f"r{number}" for number in range(400)]
         assert ended.error_file_id is None
