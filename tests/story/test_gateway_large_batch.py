@@ -12,13 +12,15 @@ import pytest
 
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.gateways import a_request, as_file, begin, ids_in, lines_of, start_gateway, wait_for_end, wait_for_gateway
-from tests.processes import Processes, wait_until
+from tests.processes import Processes
 
 LINES = 100_000
 MOST_MIB = 400
 """Of a gateway, and of its process of batches. More lines need hardly more: a bit and a few bytes each."""
 
-pytestmark = pytest.mark.slow
+LOOK_S = 2.0
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 
 def peak_mib(pid: int) -> Iterator[tuple[str, float]]:
@@ -47,14 +49,15 @@ def test_a_large_batch_survives_the_death_of_everything(redis_server: EmbeddedSe
         batch = begin(client, content)
 
         def reaches(share: float) -> None:
-            def is_there() -> bool:
+            answered = 0
+            while answered < share * LINES:
+                # Rarely: whoever looks takes the time of whoever works.
+                time.sleep(LOOK_S)
                 for name, mib in peak_mib(fleet.started["gateway"].pid):
                     peaks[name] = max(peaks.get(name, 0.0), mib)
                 counts = client.batches.retrieve(batch.id).request_counts
-                return counts is not None and counts.completed >= share * LINES
-
-            wait_until(is_there, f"{share:.0%} are answered", 3600)
-            print(f"{share:.0%} after {time.monotonic() - began:.0f} s")
+                answered = counts.completed if counts else 0
+            print(f"{share:.0%} after {time.monotonic() - began:.0f} s", flush=True)
 
         reaches(0.1)
         fleet.kill("gateway")
