@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from batchfleet.gateway.errors import SERVER_ERROR
+from batchfleet.gateway.online_reply import STATUS
 from producer.answers.openai_batch import batch_line
 from producer.answers.reader import Answered, AnswerLines
 
@@ -17,10 +19,7 @@ NOT_EXECUTED = {
     "expired": ("batch_expired", "This request could not be executed before the completion window expired."),
     "cancelled": ("batch_cancelled", "The batch was cancelled before this request was executed."),
 }
-_OPENAI_CODES = {"prompt_too_long": "context_length_exceeded"}
-_UNAVAILABLE = frozenset({"server_busy", "unreadable"})
-_SERVERS = frozenset({"server_error", "engine_error", "internal_error", "engine_killed", *_UNAVAILABLE})
-"""Failures that are no fault of the request."""
+_BUSY = (429, "rate_limit_exceeded")
 
 
 def finished_lines(journal: Path, endpoint: str, created: int) -> Iterator[bytes]:
@@ -55,14 +54,10 @@ def error_line(answered: Answered, instead_of_cancelled: str) -> dict[str, Any]:
     elif kind in NOT_EXECUTED:
         line["error"] = _not_executed(instead_of_cancelled if kind == "cancelled" else kind)
     else:
-        is_ours = kind in _SERVERS
-        error = {
-            "message": message,
-            "type": "server_error" if is_ours else "invalid_request_error",
-            "param": None,
-            "code": _OPENAI_CODES.get(kind, kind),
-        }
-        status = 503 if kind in _UNAVAILABLE else 500 if is_ours else 400
+        # As an online request would be told.
+        status, code = _BUSY if kind == "server_busy" else STATUS.get(kind, (400, kind))
+        whose = "server_error" if status >= SERVER_ERROR else "invalid_request_error"
+        error = {"message": message, "type": whose, "param": None, "code": code}
         tag = line["id"].removeprefix("batch_req_")
         line["response"] = {"status_code": status, "request_id": f"req_{tag}", "body": {"error": error}}
         line["error"] = None

@@ -19,7 +19,7 @@ from producer.answers.reader import Answered
 _NEVER_AGAIN = {"x-should-retry": "false"}
 """OpenAI's SDK tries again after any status from 500 on, unless it is told not to: a question that kills engines
 would kill three times as many."""
-_STATUS = {
+STATUS = {
     "prompt_too_long": (400, "context_length_exceeded"),
     "unknown_adapter": (404, "model_not_found"),
     "cancelled": (409, "cancelled"),
@@ -39,11 +39,11 @@ def failure_error(failure: Failure) -> ApiError:
     """What a client is told of a question that has no answer."""
     if failure.kind == "server_busy":
         return too_many(failure.message, BUSY_S)
-    if failure.kind not in _STATUS:
+    if failure.kind not in STATUS:
         error = refused(failure.message.removeprefix("line 1: "))
         error.code = failure.kind if error.param is None else error.code
         return error
-    status, code = _STATUS[failure.kind]
+    status, code = STATUS[failure.kind]
     return ApiError(status, failure.message, code=code, headers={} if failure.retryable else _NEVER_AGAIN)
 
 
