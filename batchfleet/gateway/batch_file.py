@@ -24,7 +24,7 @@ from producer.questions.question_file import check_questions, read_checked
 from producer.questions.sources import Source
 from wire.errors import UsageError
 
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions")
+ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 MOST_PROBLEMS = 100
 """So many are listed; then nobody reads on."""
 MOST_LINES = 2**32 - 1

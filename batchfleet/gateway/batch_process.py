@@ -97,6 +97,7 @@ class BatchProcess:
         try:
             self._files.remove_expired()
             self._uploads.remove_expired()
+            self._context.batches.remove_old()
             self._files.remove_strays(STRAY_S)
         except Exception:
             log.exception("removing files whose time is over")

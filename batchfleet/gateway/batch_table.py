@@ -17,6 +17,8 @@ TIMES = (
     "created_at", "in_progress_at", "expires_at", "finalizing_at", "completed_at", "failed_at", "expired_at",
     "cancelling_at", "cancelled_at",
 )  # fmt: skip
+KEPT_S = 90 * 86_400
+"""How long a batch is known after its window."""
 _PLAIN = ("id", "endpoint", "model", "input_file_id", "completion_window", "status", "output_file_id", "error_file_id")
 
 
@@ -79,6 +81,12 @@ class BatchTable:
         query = f"SELECT count(*) AS number FROM batches WHERE owner = ? AND status IN {OPEN_BATCH}"  # noqa: S608
         row = self._store.row(query, owner)
         return int(row["number"]) if row else 0
+
+    def remove_old(self) -> None:
+        """Forget those that ended long ago; their files have times of their own."""
+        with self._store.transaction() as database:
+            query = f"DELETE FROM batches WHERE status NOT IN {OPEN_BATCH} AND expires_at < ?"  # noqa: S608 (our own words)
+            database.execute(query, (now() - KEPT_S,))
 
     def list(self, owner: str, listing: Listing) -> dict[str, Any]:
         return page_of(self._store, "batches", owner, listing, as_object)

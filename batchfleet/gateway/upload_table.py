@@ -12,6 +12,8 @@ from typing import Any
 from batchfleet.gateway.file_table import FileTable
 from batchfleet.gateway.store import Store, new_id, now
 
+KEPT_S = 7 * 86_400
+"""How long one is known after its end."""
 OPEN_S = 3600
 """How long an upload may take from beginning to end, as OpenAI has it."""
 
@@ -99,9 +101,11 @@ class UploadTable:
         return self._end(upload_id, "cancelled")
 
     def remove_expired(self) -> None:
-        """End those that took too long."""
+        """End those that took too long, and forget those that ended long ago."""
         for row in self._store.rows("SELECT id FROM uploads WHERE status = 'pending' AND expires_at <= ?", now()):
             self._end(row["id"], "expired")
+        with self._store.transaction() as database:
+            database.execute("DELETE FROM uploads WHERE status != 'pending' AND expires_at < ?", (now() - KEPT_S,))
 
     def as_object(self, owner: str, upload_id: str) -> dict[str, Any] | None:
         """OpenAI's object of an upload; None if this owner has none of that id."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import sqlite3
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -27,7 +29,7 @@ from tests.gateways import (
     start_gateway,
     wait_for_end,
 )
-from tests.processes import Processes, batchfleet, wait_until
+from tests.processes import ROOT, Processes, batchfleet, wait_until
 
 FAST_RECOVERY = {
     "BATCHFLEET_LEASES_HEARTBEAT_S": "0.2",
@@ -132,6 +134,24 @@ async def test_the_async_client_and_uploads_in_parts(gateway: Gateway, tmp_path:
     assert batch.id in newest
 
 
+def test_a_batch_may_be_of_embeddings(gateway: Gateway) -> None:
+    """A list of vectors for each line, and the tokens that were read."""
+    client, body = gateway.client, {"model": "stub", "input": ["one", "two"]}
+    lines = [
+        {"custom_id": f"e{number}", "method": "POST", "url": "/v1/embeddings", "body": body} for number in range(3)
+    ]
+    file = client.files.create(file=("in.jsonl", as_file(lines)), purpose="batch")
+    made = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+
+    ended = wait_for_end(client, made.id)
+    output = lines_of(client, ended.output_file_id)
+
+    assert ids_in(output) == ["e0", "e1", "e2"]
+    assert {len(line["response"]["body"]["data"]) for line in output} == {2}
+    assert ended.usage is not None
+    assert ended.usage.input_tokens > 0
+
+
 def test_a_bad_file_fails_with_codes_and_line_numbers(gateway: Gateway) -> None:
     """As OpenAI lists them; and so does a model that no worker serves."""
     client = gateway.client
@@ -203,6 +223,34 @@ def test_a_batch_that_is_cancelled_or_expires_keeps_what_is_done(gateway: Gatewa
         assert [(line["custom_id"], line["response"], line["error"]["code"]) for line in errors] == [("r5", None, code)]
         with pytest.raises(openai.ConflictError):
             client.batches.cancel(batch.id)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+def test_the_curl_examples_of_the_docs_work(gateway: Gateway, tmp_path: Path) -> None:
+    """Each line as it stands in docs/gateway.md, with this gateway's address and the ids that it gave."""
+    page = (ROOT / "docs" / "gateway.md").read_text().replace("\\\n", " ")
+    lines = [line.strip() for line in page.splitlines() if line.startswith("    curl")]
+    (tmp_path / "requests.jsonl").write_bytes(as_file([a_request("r1", max_tokens=3)]))
+    ids = {"file-abc123": "", "batch_abc123": "", "file-xyz123": ""}
+    for line in lines:
+        if "file-xyz123" in line:
+            ids["file-xyz123"] = str(wait_for_end(gateway.client, ids["batch_abc123"]).output_file_id)
+        for name, real in ids.items():
+            line = line.replace(name, real)  # noqa: PLW2901 (it is the same line, filled in)
+        command = ["sh", "-c", line.replace("http://127.0.0.1:8080/v1", gateway.url).replace("curl ", "curl -sS ", 1)]
+        said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True).stdout  # noqa: S603
+        if "/content" in line:
+            assert json.loads((tmp_path / "answers.jsonl").read_text())["custom_id"] == "r1"
+            continue
+        reply = json.loads(said)
+        if "/cancel" in line:
+            assert reply["error"]["code"] == "invalid_batch_status"
+            continue
+        assert "error" not in reply, reply
+        ids["file-abc123"] = ids["file-abc123"] or reply["id"]
+        if reply["object"] == "batch":
+            ids["batch_abc123"] = reply["id"]
+    assert len(lines) == 6
 
 
 def done(client: openai.OpenAI, batch_id: str) -> int:

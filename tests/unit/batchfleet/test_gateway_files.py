@@ -235,6 +235,12 @@ async def test_a_file_whose_time_is_over_is_gone_unless_a_batch_needs_it(
     assert table.delete("me", needed["id"]) == "in use"
     batches.end(batch["id"], "cancelled", (0, 0), None, None)
     assert table.remove_expired() == 1
+    batches.remove_old()
+    assert batches.get("me", batch["id"]) is not None
+    with store.transaction() as database:
+        database.execute("UPDATE batches SET expires_at = 1")
+    batches.remove_old()
+    assert batches.get("me", batch["id"]) is None
 
 
 async def test_more_files_than_a_key_may_have_are_refused(http: httpx2.AsyncClient) -> None:
