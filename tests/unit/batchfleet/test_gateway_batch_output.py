@@ -11,7 +11,7 @@ from batchfleet.gateway.batch_file import ENDPOINTS, check_batch_file, source_of
 from batchfleet.gateway.batch_output import BatchFacts, write_results
 from batchfleet.gateway.store import NAME, Store
 from producer.answers.answers_file import AnswersFile
-from producer.questions.checked import ReadingLimits
+from producer.options import ReadingLimits
 from producer.resume import FileRun, take_stock
 from tests.builders import an_answer
 from wire.errors import UsageError
