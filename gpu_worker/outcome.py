@@ -99,7 +99,8 @@ def record(
             details=outcome.details,
             **common,
         )
-    reasoning, tool_calls = next(iter(outcome.reasoning), None), next(iter(outcome.tool_calls), None)
+    reasoning = outcome.reasoning[0] if outcome.reasoning else None
+    tool_calls = outcome.tool_calls[0] if outcome.tool_calls else None
     has_fields = question.v >= FIELDS_SINCE
     return Answer(
         text=outcome.texts[0],
@@ -117,8 +118,10 @@ def record(
 
 def _details(outcome: Completion, *, of_all_texts: bool) -> JsonObject | None:
     """With the reasoning and the tool calls of each text, where the record has no field that holds them all."""
+    if not of_all_texts:
+        return outcome.details
     lists: dict[str, Sequence[Any]] = {"reasoning": outcome.reasoning, "tool_calls": outcome.tool_calls}
-    more: JsonObject = {name: list(values) for name, values in lists.items() if of_all_texts and any(values)}
+    more: JsonObject = {name: list(values) for name, values in lists.items() if any(values)}
     return {**(outcome.details or {}), **more} or None
 
 
@@ -127,6 +130,8 @@ def without_answer(completion: Completion) -> Refusal | None:
 
     None if there is a text, or what stands in place of one.
     """
+    if completion.texts[0]:
+        return None
     details = completion.details or {}
     if any(completion.texts) or any(completion.tool_calls) or not INSTEAD_OF_TEXT.isdisjoint(details):
         return None
