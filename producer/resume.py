@@ -12,6 +12,7 @@ from producer.options import ReadingLimits
 from producer.questions.checked import Checked
 from producer.questions.duplicates import positions_answered
 from producer.questions.question_file import Source, Tick, read_checked, ticked
+from producer.questions.row_keys import RowKeys
 from producer.questions.row_marks import RowMarks, first_difference
 from producer.run_tally import RunTally
 from wire.errors import UsageError
@@ -30,6 +31,7 @@ class FileRun:
         begun_with: The fingerprint that the answers file has, where failed questions are asked again with other
             parameters; empty for the same.
         command: The command that asks this, to be kept for those that come back to it; empty if nobody will.
+        keys: Those of the rows; None if nobody will look for these in another file.
     """
 
     run: str
@@ -40,6 +42,16 @@ class FileRun:
     fingerprint: dict[str, str]
     begun_with: dict[str, str] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    keys: RowKeys | None = None
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What is to be known of it later, beside run and fingerprint."""
+        return {
+            "ids": "as asked" if self.questions.shape.ids_as_asked else IDS_OF_ROWS,
+            "marks": self.checked.marks.as_json(),
+            **({"command": self.command} if self.command else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +78,9 @@ def take_stock(what: FileRun, answers: AnswersFile, tick: Tick = lambda _: None)
     Raises:
         UsageError: The file is another run's, or is damaged.
     """
-    about = {
-        "ids": "as asked" if what.questions.shape.ids_as_asked else IDS_OF_ROWS,
-        "marks": what.checked.marks.as_json(),
-        **({"command": what.command} if what.command else {}),
-    }
-    answers.claim(what.run, what.begun_with or what.fingerprint, about, lambda stored: _changed_row(what, stored))
+    answers.claim(what.run, what.begun_with or what.fingerprint, what.about, lambda stored: _changed_row(what, stored))
+    if what.keys is not None:
+        answers.key_of = what.keys.of
     tally = RunTally(what.checked.count)
     if not answers.size():
         return ResumeState(bytearray((what.checked.count + 7) // 8), tally)

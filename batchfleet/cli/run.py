@@ -109,6 +109,14 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
 def _add_coming_back(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("coming back to answers", "See docs/runs.md.")
     group.add_argument(
+        "--update",
+        action="store_true",
+        help="where questions, model or parameters have changed, ask what changed, and keep all other answers",
+    )
+    group.add_argument(
+        "--keep-removed", action="store_true", help="with --update, keep answers to questions that are gone, marked so"
+    )
+    group.add_argument(
         "--retry",
         action="store_true",
         help="ask again what failed and is retryable; its line stays until there is another",
@@ -133,6 +141,12 @@ def _kinds(text: str) -> frozenset[str]:
 def _retried(arguments: argparse.Namespace) -> frozenset[str] | None:
     if arguments.kind is not None and not arguments.retry:
         msg = "--kind says what --retry asks again; give --retry as well"
+        raise UsageError(msg)
+    if arguments.retry and arguments.update:
+        msg = "--retry and --update come one after the other: the update first"
+        raise UsageError(msg)
+    if arguments.keep_removed and not arguments.update:
+        msg = "--keep-removed says what --update does; give --update as well"
         raise UsageError(msg)
     return (arguments.kind or frozenset()) if arguments.retry else None
 
@@ -162,6 +176,8 @@ def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -
         take_back=take_back,
         forget=forget_if_there,
         retry=_retried(arguments),
+        updates=arguments.update,
+        keeps_removed=arguments.keep_removed,
         command=kept_command(argv[1:], arguments),
         wait_for_room=not getattr(arguments, "no_wait", False),
         quiet=arguments.quiet,

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import redis
@@ -23,6 +24,7 @@ from batchfleet.runs.run_request import STDIN, RunRequest, prepare
 from batchfleet.runs.signals import Interruption
 from batchfleet.runs.summary import Outcome
 from batchfleet.runs.unserved import UnservedNotice, ensure_served
+from batchfleet.runs.update import update
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.status.served import served_models
@@ -34,6 +36,7 @@ from batchfleet.terminal import width_of
 from producer.answers.answers_file import AnswersFile
 from producer.file_run import AllFailAlikeError, RunCancelledError, Runner
 from producer.options import ProducerOptions
+from producer.questions.row_keys import SUFFIX
 from producer.questions.stdin_spool import spool_path
 from producer.resume import FileRun, ResumeState, take_stock
 from producer.run_loop import StuckError
@@ -79,18 +82,21 @@ def _run(asking: RunRequest, settings: Settings, engine: str, workers: int) -> i
             served.update(served_models(address))
     what = prepare(asking, settings, asking.served_as or model, settings.model.generator_settings.sampling_defaults)
     ensure_served(what, sorted(served))
+    plan = LocalPlan.of(settings, os.environ, engine=engine, workers=workers)
     with (
         AnswersFile(asking.to.journal, follows_link=asking.to.journal == asking.to.path) as answers,
         Interruption() as interruption,
         opened_retry(what, answers, asking) as retry,
         opened_reuse(what, asking, settings, engine, settings.model.generator_settings.sampling_defaults) as identical,
     ):
+        if asking.updates:
+            known = to_options.redis_address(settings) if settings.redis.url else None
+            update(what, answers, asking, interruption, _producer_options(asking, settings), known, LocalFleet(plan))
         stock = retry.reopened(_stock_of(what, answers, asking, interruption), interruption)
         take_over(identical, stock, answers, interruption, quiet=asking.quiet)
         if stock.is_complete:
             # Not worth booting an engine for.
             return _report(asking, what, Outcome(what.run, what.default_model, stock.tally), interruption)
-        plan = LocalPlan.of(settings, os.environ, engine=engine, workers=workers)
         with LocalFleet(plan) as fleet, ProgressView(quiet=asking.quiet) as view:
             address = to_options.redis_address(settings, url=fleet.redis_url)
             fleet.wait_until_serving(address, view.say, interruption.check)
@@ -131,6 +137,8 @@ def _submit(asking: RunRequest, settings: Settings) -> int | None:
         opened_retry(what, answers, asking) as retry,
         opened_reuse(what, asking, settings, None, settings.model.generator_settings.given_sampling) as identical,
     ):
+        if asking.updates:
+            update(what, answers, asking, interruption, _producer_options(asking, settings), address, nullcontext())
         stock = retry.reopened(_stock_of(what, answers, asking, interruption), interruption)
         take_over(identical, stock, answers, interruption, quiet=asking.quiet)
         with ProgressView(quiet=asking.quiet) as view:
@@ -162,6 +170,15 @@ def _stock_of(what: FileRun, answers: AnswersFile, asking: RunRequest, interrupt
     return stock
 
 
+def _keep_keys(what: FileRun, answers: Path) -> None:
+    try:
+        if what.keys is not None:
+            what.keys.save(answers, what.begun_with or what.fingerprint)
+    except OSError as error:
+        msg = f"cannot write to {answers}{SUFFIX}: {error.strerror}; make room and give the same command again"
+        raise UsageError(msg) from None
+
+
 def _ask(
     runner: Runner,
     what: FileRun,
@@ -173,6 +190,7 @@ def _ask(
 ) -> int:
     interruption.calls(runner.stop)
     collect_garbage_rarely()
+    _keep_keys(what, asking.to.journal)
     view.follow(address)
     try:
         runner.run()
@@ -221,6 +239,8 @@ def _report(asking: RunRequest, what: FileRun, outcome: Outcome, interruption: I
     deliver(what, outcome.tally, asking.to, interruption.check, quiet=asking.quiet)
     if asking.questions == (STDIN,):
         spool_path(asking.to.journal).unlink(missing_ok=True)
+    # Nothing of it is on its way any more.
+    asking.to.journal.with_name(asking.to.journal.name + SUFFIX).unlink(missing_ok=True)
     # Answers that only pass through have no file that one could read later.
     saved = None if asking.is_piped else summary.save(outcome, asking.answers)
     if asking.as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -24,6 +25,7 @@ from producer.questions.column_mapping import AS_IT_STANDS, Shape
 from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
 from producer.questions.question_file import Source, check_questions, read_questions
 from producer.questions.question_parser import ParsedQuestion
+from producer.questions.row_keys import KeyTaker, RowKeys
 from producer.questions.samples import MOST_SAMPLES, Samples
 from producer.questions.selection import EVERYTHING, Selection
 from producer.questions.sources import InputFormat, find_files
@@ -56,6 +58,8 @@ class RunRequest:
         forget: Makes Redis forget a run that nobody collects, given where it is and its id.
         priority: Of the questions that bring none.
         retry: The kinds of failures that are asked again, empty for all that are retryable; None to ask none of them.
+        updates: Whether a file that has changed is asked what changed in it, and nothing else.
+        keeps_removed: Whether then lines of rows that are gone stay.
         command: The command that was given, as it may be kept beside the answers.
         shares_identical: Whether identical questions are asked once.
         cache: Folder with answers of other runs; None for none.
@@ -74,6 +78,8 @@ class RunRequest:
     take_back: Callable[[RedisAddress, str, float], bool] = lambda *_: False
     forget: Callable[[RedisAddress, str], None] = lambda *_: None
     retry: frozenset[str] | None = None
+    updates: bool = False
+    keeps_removed: bool = False
     command: tuple[str, ...] = ()
     again: str = "the same command"
     priority: int = 0
@@ -123,8 +129,11 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
     if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
         msg = f"{asking.answers} holds the questions; choose another -o"
         raise UsageError(msg)
+    keys = RowKeys.new()
+    note = KeyTaker(keys, model, _sampling_begun_with(asking, sampling), _chat_template(settings))
     with LongStep("checking the questions", "rows", "nothing was submitted", quiet=asking.quiet) as step:
-        checked = check_questions(source, limits, skip_invalid=asking.skip_invalid, tick=step)
+        checked = check_questions(source, limits, skip_invalid=asking.skip_invalid, tick=step, note=note)
+    keys.flush()
     _ensure_samples_differ(source, limits, sampling)
     fingerprint = fingerprint_of(checked, settings, model, sampling)
     if described := shape.described():
@@ -139,7 +148,8 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
         asking.run
         or f"run-{hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()}"
     )
-    return _as_begun(FileRun(run, source, checked, limits, model, fingerprint, command=asking.command), asking)
+    what = FileRun(run, source, checked, limits, model, fingerprint, command=asking.command, keys=keys)
+    return _as_begun(what, asking)
 
 
 def _as_begun(what: FileRun, asking: RunRequest) -> FileRun:
@@ -191,17 +201,35 @@ def _files(asking: RunRequest, settings: Settings) -> tuple[Path, ...]:
 
 def fingerprint_of(checked: Checked, settings: Settings, model: str, sampling: JsonObject) -> dict[str, str]:
     """What makes two runs the same: the questions, the model, and what is used where a question says nothing."""
-    generator = settings.model.generator_settings
-    template = generator.chat_template or generator.vllm_args.get("chat_template")
     return {
         "questions": checked.fingerprint,
         "count": str(checked.rows),
         "model": model,
         "parameters": json.dumps(sampling, sort_keys=True) if sampling else "the workers' own",
-        "template": hashlib.blake2b(_template_text(template).encode(), digest_size=8).hexdigest()
-        if template
-        else "the model's own",
+        "template": _chat_template(settings),
     }
+
+
+def _chat_template(settings: Settings) -> str:
+    """Which chat template is used, in short."""
+    generator = settings.model.generator_settings
+    template = generator.chat_template or generator.vllm_args.get("chat_template")
+    if not template:
+        return "the model's own"
+    return hashlib.blake2b(_template_text(template).encode(), digest_size=8).hexdigest()
+
+
+def _sampling_begun_with(asking: RunRequest, sampling: JsonObject) -> JsonObject:
+    """What an answers file was begun with, also for what is asked again with other parameters: it is the same row."""
+    if asking.retry is None:
+        return sampling
+    stored = stored_about(asking.to.journal).get("fingerprint", {}).get("parameters")
+    if stored is None:
+        return sampling
+    with contextlib.suppress(ValueError):
+        return dict(json.loads(stored))
+    # The workers' own.
+    return {}
 
 
 def _template_text(template: JsonValue) -> str:

@@ -40,6 +40,10 @@ ANSWER_FIELDS = {
     "attempts": "how many workers were given the question; 0 if none was",
     "latency_s": "seconds from submission to record, queueing included, on the clock of the Redis server",
     "shared": "only if the answer is that of an identical question: its id, and the run if it was in another one",
+    "asked": (
+        "what was asked, under which id, of which model and with which parameters, as a hash; `--update` goes by it"
+    ),
+    "removed": "true if its question is gone and `--keep-removed` has kept the line; else missing",
     "metadata": "the question's, untouched",
 }
 """Field of an answer line -> what it holds, for people, in Markdown."""
@@ -75,8 +79,12 @@ def _first(values: object) -> Any:  # noqa: ANN401 (JSON)
     return values[0] if isinstance(values, list) and values else None
 
 
-def answer_line(record: Answer | Failure) -> bytes:
-    """A record as users see it, with the newline: `ANSWER_FIELDS`."""
+def answer_line(record: Answer | Failure, asked: str | None = None) -> bytes:
+    """A record as users see it, with the newline: `ANSWER_FIELDS`.
+
+    Args:
+        asked: The key of its row (`producer.questions.row_keys`); None for none.
+    """
     line: dict[str, Any] = {"id": record.request_id, "status": record.status}
     if isinstance(record, Answer):
         if record.vectors is None:
@@ -103,6 +111,8 @@ def answer_line(record: Answer | Failure) -> bytes:
         line["latency_s"] = record.latency_s
     if (shared := getattr(record, "shared", None)) is not None:
         line["shared"] = shared
+    if asked is not None:
+        line["asked"] = asked
     if record.metadata is not None:
         line["metadata"] = record.metadata
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

@@ -13,7 +13,7 @@ import orjson
 
 from producer.answers.answer_line import answer_line, parse_line
 from producer.answers.locked_file import open_locked
-from producer.answers.sidecar import MAX_SIDECAR_BYTES, difference, has_fewer_samples, parse_sidecar
+from producer.answers.sidecar import IS_UPDATED, MAX_SIDECAR_BYTES, difference, has_fewer_samples, parse_sidecar
 from producer.scratch_file import open_new, sync_folder, write_beside
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
@@ -41,11 +41,15 @@ class AnswersFile:
     Raises:
         UsageError: The folder is missing or not writable, the path is not a regular file, or another producer
             has it open.
+
+    Attributes:
+        key_of: The key of a row (`producer.questions.row_keys`), to go into its line.
     """
 
     def __init__(self, path: Path, *, follows_link: bool = True) -> None:
         self.path = path
         self.sidecar = path.with_name(path.name + ".run")
+        self.key_of: Callable[[int], str | None] = lambda _: None
         self._replaced: list[int] = []
         self._file = open_locked(path, os.O_APPEND | (0 if follows_link else os.O_NOFOLLOW), path)
         try:
@@ -75,6 +79,7 @@ class AnswersFile:
         Raises:
             UsageError: It holds answers of another run, or of this run made of something else; or the disk is full.
         """
+        about = {"run": run, "fingerprint": fingerprint, **about}
         stored = self.stored()
         is_ours = stored is not None and (stored.get("run"), stored.get("fingerprint")) == (run, fingerprint)
         is_more = stored is not None and has_fewer_samples(stored["fingerprint"], fingerprint)
@@ -89,39 +94,30 @@ class AnswersFile:
                 "choose another -o"
             )
             raise UsageError(msg)
-        what = orjson.dumps({"run": run, "fingerprint": fingerprint, **about}) + b"\n"
-        if stored is None:
-            self._store(what)
-        elif is_more:
-            self._replace_sidecar(what)
+        if stored is None or (is_more and IS_UPDATED not in stored):
+            self._store(orjson.dumps(about) + b"\n")
+        elif IS_UPDATED in stored:
+            msg = f"an update of {self.path} was interrupted; --update finishes it"
+            raise UsageError(msg)
         elif not is_ours:
             msg = f"{self.path} holds answers to something else: {difference(stored, run, fingerprint, changed_row)}. "
-            msg += "Give what it was made of to resume it, or choose another -o"
+            msg += (
+                "Give what it was made of to resume it, add --update to ask only what has changed, or choose another -o"
+            )
             raise UsageError(msg)
 
-    def _store(self, what: bytes) -> None:
-        """Half of it would leave answers that are nobody's."""
-        try:
-            os.ftruncate(self._lock, 0)
-            while (written := os.fstat(self._lock).st_size) < len(what):
-                os.pwrite(self._lock, what[written:], written)
-            os.fsync(self._lock)
-        except OSError as error:
-            msg = f"cannot write to {self.sidecar}: {error.strerror}; make room and give the same command again"
-            raise OutputFullError(msg) from None
+    def become(self, about: dict[str, Any]) -> None:
+        """Let it be of another run from now on: what `claim` stores, with `run` and `fingerprint`."""
+        self._store(orjson.dumps(about) + b"\n")
 
-    def _replace_sidecar(self, what: bytes) -> None:
-        """In one step: without it, the lines that are there would be nobody's."""
+    def _store(self, what: bytes) -> None:
+        """In one step: half of it would leave answers that are nobody's."""
         try:
-            scratch = write_beside(self.sidecar, [what], os.fstat(self._lock).st_mode)
-            held = open_locked(scratch, os.O_NOFOLLOW, self.path)
-            scratch.replace(self.sidecar)
-            sync_folder(self.sidecar.parent)
+            self._lock, held = self._put_in_place(self.sidecar, [what]), self._lock
         except OSError as error:
             msg = f"cannot write to {self.sidecar}: {error.strerror}; make room and give the same command again"
             raise OutputFullError(msg) from None
-        self._replaced.append(self._lock)
-        self._lock = held
+        self._replaced.append(held)
 
     def forget_run(self) -> None:
         """Let it be of no run."""
@@ -132,8 +128,10 @@ class AnswersFile:
         return os.fstat(self._file).st_size
 
     def ids(self) -> Iterator[tuple[str, bool]]:
-        """The request ids in the file, in its order, each with whether it was answered."""
-        return ((fields["id"], fields["status"] == "answered") for _, _, fields in self.lines())
+        """The ids of its questions, in its order, each with whether it was answered."""
+        return (
+            (fields["id"], fields["status"] == "answered") for _, _, fields in self.lines() if not fields.get("removed")
+        )
 
     def lines(self) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
         """All lines: the byte at which each begins, how it stands there, and what it says.
@@ -160,19 +158,22 @@ class AnswersFile:
         Raises:
             OutputFullError: The disk is full, or fails; all is as it was.
         """
-        # Through a link: it is the file behind it that holds the answers.
-        path = self.path.resolve()
         try:
-            scratch = write_beside(path, lines, os.fstat(self._file).st_mode)
-            held = open_locked(scratch, os.O_APPEND | os.O_NOFOLLOW, self.path)
-            scratch.replace(path)
-            sync_folder(path.parent)
+            # Through a link: it is the file behind it that holds the answers.
+            self._file, held = self._put_in_place(self.path.resolve(), lines), self._file
         except OSError as error:
             msg = f"cannot write to {self.path}: {error.strerror}; make room and give the same command again"
             raise OutputFullError(msg) from None
-        # The lock on the file that had the name goes with this process: who has opened that must not get it.
-        self._replaced.append(self._file)
-        self._file = held
+        # Who has opened the file that had the name must not get the lock on it, as long as this process lives.
+        self._replaced.append(held)
+
+    def _put_in_place(self, path: Path, lines: Iterable[bytes]) -> int:
+        """Write a file anew; returns its descriptor, locked."""
+        scratch = write_beside(path, lines, os.fstat(self._file).st_mode)
+        held = open_locked(scratch, os.O_APPEND | os.O_NOFOLLOW, self.path)
+        scratch.replace(path)
+        sync_folder(path.parent)
+        return held
 
     def conclude(self, *, is_complete: bool) -> None:
         """No more is written for now; `is_complete`: nor ever will be. There is nothing to do: all is in its place."""
@@ -206,7 +207,8 @@ class AnswersFile:
         Raises:
             OutputFullError: The disk is full, or fails.
         """
-        data = memoryview(b"".join(map(answer_line, records)))
+        key_of = self.key_of
+        data = memoryview(b"".join(answer_line(record, key_of(record.index)) for record in records))
         try:
             while data:
                 data = data[os.write(self._file, data) :]

@@ -43,6 +43,8 @@ COLUMNS: dict[str, ColumnType] = {
     "latency_s": "number",
     "shared": "json",
     "metadata": "json",
+    "asked": "text",
+    "removed": "boolean",
 }
 """In the order of the table. A column without a value is empty, or null."""
 

@@ -125,7 +125,8 @@ class AnswerLines:
                 for request_id in {question.request_id, former or question.request_id}:
                     by_id.add(request_id, _QUESTION, question.index)
             for start, _, _, fields in self._located():
-                by_id.add(fields["id"], _LINE, start)
+                if not fields.get("removed"):
+                    by_id.add(fields["id"], _LINE, start)
             strays = _place_lines(by_id, by_index)
             if strays.may_be_samples:
                 strays = self._place_samples(questions, by_index)
@@ -152,7 +153,8 @@ class AnswerLines:
                 by_base.add(question.request_id, _QUESTION, question.index)
             for start, _, _, fields in self._located():
                 base, sample = sample_of(fields["id"]) or (fields["id"], 0)
-                by_base.add(base, _LINE, start, sample)
+                if not fields.get("removed"):
+                    by_base.add(base, _LINE, start, sample)
             by_index.clear()
             return _place_lines(by_base, by_index)
 

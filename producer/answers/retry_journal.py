@@ -81,7 +81,7 @@ class RetryJournal(AnswersFile):
 
     def _wants(self, fields: dict[str, Any]) -> bool:
         error = fields.get("error")
-        if fields["status"] != "failed" or not isinstance(error, dict):
+        if fields["status"] != "failed" or fields.get("removed") or not isinstance(error, dict):
             return False
         return error.get("kind") in self._kinds if self._kinds else bool(error.get("retryable"))
 

@@ -15,6 +15,9 @@ IDS_OF_ROWS = "rows"
 SAMPLES = "samples"
 """In the fingerprint of a run: how often each question is asked. Answers of a run with fewer are kept."""
 
+IS_UPDATED = "is_updated"
+"""In what is known of a run: its lines were about to become those of another; only an update can go on from there."""
+
 MAX_SIDECAR_BYTES = 1024 * 1024
 
 

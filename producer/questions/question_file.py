@@ -65,6 +65,7 @@ def check_questions(
     skip_invalid: bool = False,
     tick: Tick = lambda _: None,
     inspect: Inspect = lambda *_: None,
+    note: Callable[[ParsedQuestion | Invalid], None] = lambda _: None,
 ) -> Checked:
     """Go through all the files.
 
@@ -74,6 +75,7 @@ def check_questions(
         skip_invalid: Only count the questions that cannot be used.
         tick: Called with the number of questions so far, now and then.
         inspect: Shown each entry before it is read; what it raises ends the reading.
+        note: Called with each question, before repeated ids are known.
 
     Raises:
         UsageError: A file cannot be read, has not the columns it should, or changed meanwhile; there is no question, or
@@ -104,6 +106,8 @@ def check_questions(
             ids.add(
                 question.request_id, question.index, question.file << _LINE_BITS | question.line, invalid=not usable
             )
+            for one in source.samples.of(question):
+                note(one)
             count += 1
             total_bytes += size
             if marks.wants(count):

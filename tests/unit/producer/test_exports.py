@@ -116,11 +116,11 @@ def test_every_field_of_an_answer_has_its_column() -> None:
     two = [bytes(4), bytes(4)]
     embedded, scored = (an_answer(text="", task=task, vectors=two) for task in ("embed", "score"))
     classified = an_answer(text="", task="classify", vectors=two, details={"labels": ["a", "b"]})
-    fields = [json.loads(answer_line(record)) for record in (full, a_failure(), embedded, scored, classified)]
+    fields = [json.loads(answer_line(record, "key")) for record in (full, a_failure(), embedded, scored, classified)]
 
     flat = {name for line in fields for name in line} - {"usage", "error"}
 
-    assert {name for line in fields for name in line} == set(ANSWER_FIELDS)
+    assert {name for line in fields for name in line} | {"removed"} == set(ANSWER_FIELDS)
     assert flat <= set(COLUMNS)
     found = {name for line in fields for name, value in row_of(line).items() if value is not None}
     assert {"prompt_tokens", "completion_tokens", *(flat - {"error"})} <= found
