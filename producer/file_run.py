@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from producer.answers.answers_file import AnswersFile
 from producer.answers.sink import Received
+from producer.budget import TokenBudget
 from producer.file_source import FileSource
 from producer.options import ProducerOptions
 from producer.resume import FileRun, ResumeState
@@ -29,6 +30,9 @@ class AllFailAlikeError(FleetError):
     """
 
 
+USUAL_TOKENS = 256
+BYTES_PER_TOKEN = 4
+"""What a question is thought to take before the first one has come."""
 OWN_DOING: frozenset[str] = frozenset({"invalid_question", "cancelled", "expired"})
 """Kinds of failure that tell nothing of the questions to come."""
 
@@ -143,8 +147,10 @@ class Runner:
         self._is_stopped = False
         plan = RunPlan(what.run, what.fingerprint, what.checked.count, what.default_model)
         sink = FileSink(answers, stock.tally, options.stop_when_alike, identical)
-        source = FileSource(what, stock, answers.path, identical)
-        self._loop = RunLoop(address, options, plan, source, sink, self._look_around)
+        self._max_seconds = options.max_seconds
+        self._budget = _budget(what, options)
+        self._source = FileSource(what, stock, answers.path, identical, self._budget)
+        self._loop = RunLoop(address, options, plan, self._source, sink, self._look_around)
 
     def stop(self) -> None:
         """Stop submitting and collecting; `run` then raises NotFinishedError. May be called by a signal handler."""
@@ -214,5 +220,24 @@ class Runner:
         if self._is_stopped:
             msg = f"stopped with {self.tally.questions - self.tally.on_disk} of {self.tally.questions} questions open"
             raise NotFinishedError(msg)
+        self._stop_at_ceiling()
         self.tally.waiting_for = self._loop.waiting_for
         self._observe(self.tally)
+
+    def _stop_at_ceiling(self) -> None:
+        if self._max_seconds and time.monotonic() - self.tally.started >= self._max_seconds:
+            msg = f"the {self._max_seconds:g} s of --max-seconds are over"
+            raise NotFinishedError(msg)
+        if self._budget is not None and self._source.is_at_ceiling:
+            spent = self._budget.spent(self.tally)
+            msg = f"{spent} of the {self._budget.most} tokens of --max-tokens-total are used, and no question more fits"
+            raise NotFinishedError(msg)
+
+
+def _budget(what: FileRun, options: ProducerOptions) -> TokenBudget | None:
+    if not options.max_tokens_total:
+        return None
+    longest = options.sampling.get("max_tokens")
+    written = longest if isinstance(longest, int) else USUAL_TOKENS
+    read = what.checked.total_bytes / max(1, what.checked.rows) / BYTES_PER_TOKEN
+    return TokenBudget(options.max_tokens_total, read + written)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from producer.backlog import Chunk
+from producer.budget import AT_ONCE, TokenBudget
 from producer.questions.duplicates import count_before, is_set
 from producer.questions.question_file import read_checked
 from producer.questions.question_parser import Invalid, ParsedQuestion, size_of
@@ -31,20 +32,29 @@ class FileSource:
 
     Attributes:
         position: Redis' cursor, as far as we know: the next question to be accepted.
+        is_at_ceiling: Whether nothing is open, and no more may be asked.
     """
 
     def __init__(
-        self, what: FileRun, resume: ResumeState, answers: Path, identical: IdenticalQuestions | None = None
+        self,
+        what: FileRun,
+        resume: ResumeState,
+        answers: Path,
+        identical: IdenticalQuestions | None = None,
+        budget: TokenBudget | None = None,
     ) -> None:
         self.position = 0
+        self.is_at_ceiling = False
         self._answers = answers
         self._identical = identical
+        self._budget = budget
         self.how_to_ask_again = f"`batchfleet forget {what.run}`, then the same command, asks them again"
         self._what = what
         self._count = what.checked.count
         self._written = resume.written
         self._tally = resume.tally
         self._lock = threading.Lock()
+        self._ended = threading.Event()
         self._ids: dict[int, str] = {}
         self._chunk: Chunk | None = None
         self._chunks: Iterator[Chunk] | None = None
@@ -69,17 +79,26 @@ class FileSource:
             self.position = self._tally.sent = state.cursor
             self._tally.settled = count_before(self._written, state.cursor)
 
-    def chunk(self, most: int, most_bytes: int, wait_s: float) -> Chunk | None:  # noqa: ARG002 (a file has all of its questions)
+    def chunk(self, most: int, most_bytes: int, wait_s: float) -> Chunk | None:
         """The next questions that have no line yet. Called by the thread that sends, which alone reads the file."""
         position = self.position
         if self._is_cancelled or position >= self._count:
             return None
         if self._chunk is None or self._chunk.start != position:
+            if self._budget is not None:
+                most = min(most, AT_ONCE)
             if self._chunks is None or self._next != position:
                 self._chunks = self._chunks_from(position, most, most_bytes)
             self._chunk = next(self._chunks)
             self._next = self._chunk.until
             self._ids |= {question.index: question.request_id for question in self._chunk.questions}
+        questions = self._chunk.questions
+        if self._budget is not None and questions and not self._budget.has_room(self._tally, len(questions)):
+            # Perhaps there is once those that are open have taken less than is thought.
+            self.is_at_ceiling = not self._tally.with_fleet
+            self._ended.wait(wait_s)
+            self._ended.clear()
+            return None
         return self._chunk
 
     def move_to(self, position: int) -> None:
@@ -102,6 +121,7 @@ class FileSource:
                 self._written[ended >> 3] |= 0x80 >> (ended & 7)
                 if ended < self.position:
                     self._tally.settled += 1
+        self._ended.set()
         return True
 
     def drop_waiting(self) -> None:

@@ -24,6 +24,8 @@ class ProducerOptions:
         wait_for_room: Whether to wait while the fleet has no room for more questions, instead of giving up.
         stop_when_alike: Stop if so many first questions of a file all fail for the same reason; 0 for never.
         priority: Of the questions that bring none; 0 to 9, higher goes first.
+        max_tokens_total: Ceiling for the tokens of all lines of a file's run, read and written; 0 for none.
+        max_seconds: How long a file's run may ask at most; 0 for as long as it takes.
         sampling: Sampling parameters that go with every question, where it does not bring its own.
     """
 
@@ -38,6 +40,8 @@ class ProducerOptions:
     wait_for_room: bool = True
     stop_when_alike: int = 0
     priority: int = 0
+    max_tokens_total: int = 0
+    max_seconds: float = 0.0
     sampling: JsonObject = field(default_factory=dict)
 
 

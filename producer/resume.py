@@ -130,8 +130,18 @@ def _changed_row(what: FileRun, stored: dict[str, Any]) -> str:
 
 
 def _count_ids(answers: AnswersFile, tally: RunTally) -> Iterator[str]:
-    for request_id, answered in answers.ids():
+    for _, _, fields in answers.lines():
+        if fields.get("removed"):
+            continue
+        answered = fields["status"] == "answered"
         tally.on_disk += 1
         tally.answered += answered
         tally.failed += not answered
-        yield request_id
+        tally.tokens_before += _tokens(fields.get("usage"))
+        yield fields["id"]
+
+
+def _tokens(usage: object) -> int:
+    """Read and written; nothing where an editor has made something else of it."""
+    counts = [usage.get(f"{name}_tokens") for name in ("prompt", "completion")] if isinstance(usage, dict) else []
+    return sum(count for count in counts if isinstance(count, int))

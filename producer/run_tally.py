@@ -24,6 +24,7 @@ class RunTally:
         sent: Position up to which questions were accepted.
         settled: How many of the questions before `sent` have a line.
         resumed: Lines that were there when this process began.
+        tokens_before: Of these, read and written.
         kinds: Failures by kind; `examples` has one (request id, message) of each.
         finish_reasons: Why the answers that this process wrote end, by reason; `empty`: how many of them hold nothing.
         shared: How many of them are those of identical questions, so that nobody was asked.
@@ -40,6 +41,7 @@ class RunTally:
     sent: int = 0
     settled: int = 0
     resumed: int = 0
+    tokens_before: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)
     finish_reasons: Counter[str] = field(default_factory=Counter)

@@ -6,10 +6,10 @@ import argparse
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from batchfleet.cli import question_flags
 from batchfleet.cli.flags import Commands, Shared
@@ -21,11 +21,15 @@ from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from producer.answers.destination import Destination, OutputFormat, destination
 from producer.answers.exporter import export
-from producer.answers.reader import opened_lines
+from producer.answers.reader import Answered, opened_lines
 from producer.answers.sidecar import stored_about
+from producer.questions.json_object import UnusableError
 from producer.questions.question_file import check_questions, read_checked
 from producer.questions.sources import Source
 from wire.errors import UsageError
+
+if TYPE_CHECKING:
+    from producer.questions.row_filter import RowFilter
 
 ENDINGS = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, .openai.jsonl, and .gz or .zst after it"
 
@@ -86,8 +90,10 @@ def _converted(arguments: argparse.Namespace, settings: Settings, shown: str) ->
     if to.is_ordered and not arguments.questions:
         msg = f"--{'ordered' if arguments.ordered else 'samples-as list'} needs the order: give --questions as well"
         raise UsageError(msg)
+    condition = question_flags.where(arguments)
+    wanted = _wanted(condition) if condition else lambda _: True
     with opened_lines(answers) as lines:
-        counts = Counter(answered.fields["status"] for answered in lines.as_they_came())
+        counts = Counter(answered.fields["status"] for answered in filter(wanted, lines.as_they_came()))
     about = about_run(None, counts.total(), counts["answered"], counts["failed"])
     if arguments.questions:
         source, limits = _questions(arguments), to_options.reading_limits(settings)
@@ -97,9 +103,20 @@ def _converted(arguments: argparse.Namespace, settings: Settings, shown: str) ->
     else:
         questions = None
     with LongStep("writing the answers", "rows", "nothing was written") as step:
-        export(answers, to, about, questions, step)
+        export(answers, to, about, questions, step, wanted)
     print(f"{shown}: {count(counts.total())} answers, {count(counts['failed'])} of them failures", file=sys.stderr)
     return 0
+
+
+def _wanted(condition: RowFilter) -> Callable[[Answered], bool]:
+    def holds(answered: Answered) -> bool:
+        try:
+            return condition.holds(answered.fields)
+        except UnusableError as error:
+            msg = f"answer {answered.fields['id']!r}: {error}"
+            raise UsageError(msg) from None
+
+    return holds
 
 
 def _questions(arguments: argparse.Namespace) -> Source:

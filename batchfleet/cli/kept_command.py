@@ -9,7 +9,17 @@ from pathlib import Path
 
 PASSWORD_LEFT_OUT = "--redis"  # noqa: S105 (a flag)
 _WITH_PASSWORD = re.compile(r"://[^\s/@]*:[^\s@]*@")
-_ONCE = {"--retry": 0, "--kind": 1, "--update": 0, "--keep-removed": 0, "--quiet": 0, "--json": 0}
+_ONCE = {
+    "--retry": 0,
+    "--kind": 1,
+    "--update": 0,
+    "--keep-removed": 0,
+    "--dry-run": 0,
+    "--max-tokens-total": 1,
+    "--max-seconds": 1,
+    "--quiet": 0,
+    "--json": 0,
+}
 """Flags that are of one call and not of the run, with how many words follow each."""
 
 

@@ -101,6 +101,7 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
         "--keep-going", action="store_true", help=f"ask the others too if the first {run_file.ALIKE} all fail alike"
     )
     _add_coming_back(parser)
+    _add_ceilings(parser)
     question_flags.add_flags(parser)
     add_json(parser, "print the summary as one JSON object on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary on stderr")
@@ -126,6 +127,25 @@ def _add_coming_back(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         type=_kinds,
         help="with --retry, ask these kinds of failures again instead, or `all` (docs/records.md lists them)",
+    )
+
+
+def _add_ceilings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("before a run", "See docs/runs.md.")
+    group.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say what would be asked, how many tokens that is and how long it may take; nothing is started",
+    )
+    group.add_argument(
+        "--max-tokens-total",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="end with exit code 3 before all answers together take more tokens, read and written",
+    )
+    group.add_argument(
+        "--max-seconds", type=positive, default=0, metavar="S", help="end with exit code 3 after so long of asking"
     )
 
 
@@ -177,6 +197,9 @@ def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -
         forget=forget_if_there,
         retry=_retried(arguments),
         updates=arguments.update,
+        max_tokens_total=arguments.max_tokens_total,
+        max_seconds=arguments.max_seconds,
+        is_dry=arguments.dry_run,
         keeps_removed=arguments.keep_removed,
         command=kept_command(argv[1:], arguments),
         wait_for_room=not getattr(arguments, "no_wait", False),
@@ -191,6 +214,7 @@ def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -
         shape=question_flags.shape(arguments),
         served_as=arguments.served_as,
         selection=question_flags.selection(arguments),
+        where=question_flags.where(arguments),
         input_format=arguments.input_format,
         csv_style=question_flags.csv_style(arguments),
         output_format=arguments.format,

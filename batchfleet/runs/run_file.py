@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import redis
 
 from batchfleet.runs import summary
 from batchfleet.runs.deliver import deliver
+from batchfleet.runs.dry_run import dry_run
 from batchfleet.runs.ledger import Ledger, read_ledger
 from batchfleet.runs.long_step import LongStep
 from batchfleet.runs.progress import ProgressView
@@ -82,6 +84,9 @@ def _run(asking: RunRequest, settings: Settings, engine: str, workers: int) -> i
             served.update(served_models(address))
     what = prepare(asking, settings, asking.served_as or model, settings.model.generator_settings.sampling_defaults)
     ensure_served(what, sorted(served))
+    if asking.is_dry:
+        generator = settings.model.generator_settings
+        return dry_run(what, asking, generator.sampling_defaults, _max_model_len(settings), None)
     plan = LocalPlan.of(settings, os.environ, engine=engine, workers=workers)
     with (
         AnswersFile(asking.to.journal, follows_link=asking.to.journal == asking.to.path) as answers,
@@ -117,11 +122,19 @@ def _run(asking: RunRequest, settings: Settings, engine: str, workers: int) -> i
             return retry.code_of(_ask(runner, what, asking, address, view, interruption, kept_s))
 
 
+def _max_model_len(settings: Settings) -> int | None:
+    """The longest prompt with its answer, in tokens, as far as the configuration says."""
+    args = settings.model.generator_settings.vllm_args
+    found = args.get("max_model_len", args.get("max-model-len"))
+    return found if isinstance(found, int) else None
+
+
 def _producer_options(asking: RunRequest, settings: Settings) -> ProducerOptions:
     alike = 0 if asking.keep_going else ALIKE
-    return to_options.producer_options(
+    options = to_options.producer_options(
         settings, wait_for_room=asking.wait_for_room, stop_when_alike=alike, priority=asking.priority
     )
+    return replace(options, max_tokens_total=asking.max_tokens_total, max_seconds=asking.max_seconds)
 
 
 def _submit(asking: RunRequest, settings: Settings) -> int | None:
@@ -131,6 +144,10 @@ def _submit(asking: RunRequest, settings: Settings) -> int | None:
     # What nobody has set here is the workers' to say.
     model = asking.served_as or served_model(address, settings)
     what = prepare(asking, settings, model, settings.model.generator_settings.given_sampling)
+    if asking.is_dry:
+        return dry_run(
+            what, asking, settings.model.generator_settings.sampling_defaults, _max_model_len(settings), address
+        )
     with (
         AnswersFile(asking.to.journal, follows_link=asking.to.journal == asking.to.path) as answers,
         Interruption() as interruption,

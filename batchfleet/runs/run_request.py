@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
@@ -35,6 +36,10 @@ from wire.address import RedisAddress
 from wire.errors import EngineBootError, UsageError
 from wire.messages import JsonObject
 
+if TYPE_CHECKING:
+    # It imports Jinja, which takes a tenth of a second.
+    from producer.questions.row_filter import RowFilter
+
 STDIN = "-"
 """What people write for standard input."""
 
@@ -60,6 +65,9 @@ class RunRequest:
         retry: The kinds of failures that are asked again, empty for all that are retryable; None to ask none of them.
         updates: Whether a file that has changed is asked what changed in it, and nothing else.
         keeps_removed: Whether then lines of rows that are gone stay.
+        max_tokens_total: Tokens that all lines together may take; 0 for any number.
+        max_seconds: How long to ask at most; 0 for as long as it takes.
+        is_dry: Only say what would be asked.
         command: The command that was given, as it may be kept beside the answers.
         shares_identical: Whether identical questions are asked once.
         cache: Folder with answers of other runs; None for none.
@@ -80,6 +88,9 @@ class RunRequest:
     retry: frozenset[str] | None = None
     updates: bool = False
     keeps_removed: bool = False
+    max_tokens_total: int = 0
+    max_seconds: float = 0.0
+    is_dry: bool = False
     command: tuple[str, ...] = ()
     again: str = "the same command"
     priority: int = 0
@@ -88,6 +99,7 @@ class RunRequest:
     cache: Path | None = None
     shape: Shape = AS_IT_STANDS
     selection: Selection = EVERYTHING
+    where: RowFilter | None = None
     input_format: InputFormat = "auto"
     csv_style: CsvStyle = FOUND_BY_ITSELF
     output_format: OutputFormat | None = None
@@ -125,7 +137,9 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
     task = settings.model.generator_settings.task
     shape = replace(asking.shape, ignores_models=asking.served_as is not None, ids_as_asked=as_before, task=task)
     samples = _samples(asking.samples, sampling)
-    source = Source(_files(asking, settings), shape, asking.input_format, asking.selection, asking.csv_style, samples)
+    source = Source(
+        _files(asking, settings), shape, asking.input_format, asking.selection, asking.csv_style, samples, asking.where
+    )
     if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
         msg = f"{asking.answers} holds the questions; choose another -o"
         raise UsageError(msg)
@@ -142,6 +156,8 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
         fingerprint["asked as"] = described
     if asking.selection != EVERYTHING:
         fingerprint["limited to"] = str(asking.selection)
+    if asking.where is not None:
+        fingerprint["where"] = asking.where.text
     if samples.count:
         fingerprint[SAMPLES] = str(samples.count)
     run = (

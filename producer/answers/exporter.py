@@ -36,7 +36,12 @@ T = TypeVar("T")
 
 
 def export(
-    answers: Path, to: Destination, about: JsonObject, questions: Questions | None = None, tick: Tick = lambda _: None
+    answers: Path,
+    to: Destination,
+    about: JsonObject,
+    questions: Questions | None = None,
+    tick: Tick = lambda _: None,
+    wanted: Callable[[Answered], bool] = lambda _: True,
 ) -> int:
     """Make the file. Whatever stands at its place is replaced in one step, once all is written.
 
@@ -45,6 +50,7 @@ def export(
         about: What the JSON format says in its `metadata`.
         questions: Gives order and texts, where the destination wants them.
         tick: Called with the number of lines so far, now and then.
+        wanted: Which of the lines are written.
 
     Returns:
         The number of lines.
@@ -56,20 +62,26 @@ def export(
     layout = TableLayout()
     while True:
         try:
-            return _exported(answers, to, about, questions, tick, layout)
+            return _exported(answers, to, about, questions, tick, layout, wanted)
         except _OtherLayoutError as found:
             layout = found.layout
 
 
 def _exported(
-    answers: Path, to: Destination, about: JsonObject, questions: Questions | None, tick: Tick, layout: TableLayout
+    answers: Path,
+    to: Destination,
+    about: JsonObject,
+    questions: Questions | None,
+    tick: Tick,
+    layout: TableLayout,
+    wanted: Callable[[Answered], bool],
 ) -> int:
     try:
         with opened_lines(answers) as lines, _replacing(to.path.resolve()) as raw, written(to.path, raw) as file:
             if questions is not None and to.wants_questions:
                 with lines.in_order(questions) as ordered:
-                    return _write(ticked(ordered, tick), file, to, about, answers, layout)
-            return _write(ticked(lines.as_they_came(), tick), file, to, about, answers, layout)
+                    return _write(filter(wanted, ticked(ordered, tick)), file, to, about, answers, layout)
+            return _write(filter(wanted, ticked(lines.as_they_came(), tick)), file, to, about, answers, layout)
     except OSError as error:
         msg = (
             f"cannot write {to.path}: {error.strerror or error}; the answers are safe in {answers}: make room, and "

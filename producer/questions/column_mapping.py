@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from producer.questions.answered_rows import fields_of, is_answer_line
 from producer.questions.fields import FIELDS, no_such_column
 from producer.questions.json_object import UnusableError, kind, short
 from wire.errors import UsageError
@@ -119,6 +120,8 @@ class Shape:
         Raises:
             UnusableError: A column is missing, or its cell holds no JSON where it must.
         """
+        if is_answer_line(row):
+            return fields_of(row, self.template.render(row) if self.template else None)
         taken: dict[str, Any] = {}
         for name, column in self.columns.items():
             if column not in row:

@@ -22,6 +22,7 @@ from producer.questions.column_mapping import CONTENT_FIELDS
 from producer.questions.duplicates import DuplicateFinder, id_table
 from producer.questions.entries import Unreadable
 from producer.questions.formats import FileId, Form, find_form, identify, read_entries
+from producer.questions.json_object import UnusableError
 from producer.questions.question_parser import Invalid, ParsedQuestion, QuestionParser, canonical, invalid_id
 from producer.questions.row_marks import MarkTaker
 from producer.questions.sources import Source
@@ -191,7 +192,7 @@ def _form_finder(source: Source) -> Callable[[Path], Form]:
 
 
 def _positions(source: Source, limits: ReadingLimits, forms: Sequence[Form]) -> Collection[int] | None:
-    return source.selection.positions(_entries(source, limits, forms))
+    return source.selection.positions(_chosen(source, limits, forms))
 
 
 def _entries(
@@ -199,9 +200,23 @@ def _entries(
 ) -> Iterator[tuple[int, int, bytes | Unreadable]]:
     """Number of the file, line, and what stands there."""
     for number, (path, form) in enumerate(zip(source.files, forms, strict=True)):
-        wanted = None if form.columns is None else source.shape.wanted_of(form.columns)
+        # A condition may be on any column.
+        all_columns = form.columns is None or source.where is not None
+        wanted = None if all_columns else source.shape.wanted_of(form.columns or ())
         for line, entry in read_entries(path, limits.max_question_bytes, form, wanted):
             yield number, line, entry
+
+
+def _chosen(
+    source: Source, limits: ReadingLimits, forms: Sequence[Form]
+) -> Iterator[tuple[int, int, int, bytes | Unreadable]]:
+    """Those that `where` lets pass, each with its position among all."""
+    for position, (number, line, entry) in enumerate(_entries(source, limits, forms)):
+        try:
+            if source.where is None or source.where.passes(entry):
+                yield position, number, line, entry
+        except UnusableError as error:
+            yield position, number, line, Unreadable(str(error))
 
 
 def _read(
@@ -214,11 +229,11 @@ def _read(
     """Questions, each with its size in bytes; 0 if it could not be read at all."""
     askers = [QuestionParser(number, source.shape, form.columns is not None) for number, form in enumerate(forms)]
     index = 0
-    for position, (number, line, entry) in enumerate(_entries(source, limits, forms)):
+    for rank, (position, number, line, entry) in enumerate(_chosen(source, limits, forms)):
         if positions is not None:
             if index == len(positions):
                 break
-            if position not in positions:
+            if rank not in positions:
                 continue
         inspect(line, entry)
         if isinstance(entry, Unreadable):

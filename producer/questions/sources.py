@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -15,6 +15,10 @@ from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
 from producer.questions.samples import ONCE, Samples
 from producer.questions.selection import EVERYTHING, Selection
 from wire.errors import UsageError
+
+if TYPE_CHECKING:
+    # It imports Jinja, which takes a tenth of a second.
+    from producer.questions.row_filter import RowFilter
 
 MAX_FILES = 100_000
 
@@ -32,6 +36,7 @@ class Source:
         format: What files are whose first bytes do not tell; `auto` goes by the ending of the name, and takes what says
             nothing for JSON.
         selection: Which of the questions are asked.
+        where: Rows for which it does not hold are passed over; None for none.
         samples: How often each of them is.
     """
 
@@ -41,6 +46,7 @@ class Source:
     selection: Selection = EVERYTHING
     csv: CsvStyle = FOUND_BY_ITSELF
     samples: Samples = ONCE
+    where: RowFilter | None = None
 
     def __str__(self) -> str:
         more = len(self.files) - 1

@@ -37,7 +37,7 @@ class PromptTemplate:
     """
 
     def __init__(self, text: str, name: str = "--template") -> None:
-        environment = _sandbox()
+        environment = sandbox()
         self.name = name
         try:
             tree = environment.parse(text)
@@ -107,7 +107,7 @@ class PromptTemplate:
         return "".join(pieces)
 
 
-def _sandbox() -> ImmutableSandboxedEnvironment:
+def sandbox() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )

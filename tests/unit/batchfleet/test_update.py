@@ -19,8 +19,7 @@ from batchfleet.runs.update import described, update
 from producer.answers.answers_file import AnswersFile
 from producer.answers.sidecar import IS_UPDATED
 from producer.answers.update import Update
-from producer.options import ProducerOptions
-from producer.questions.checked import ReadingLimits
+from producer.options import ProducerOptions, ReadingLimits
 from producer.questions.duplicates import is_set
 from producer.questions.question_file import check_questions, read_checked
 from producer.questions.question_parser import ParsedQuestion
