@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from batchfleet.cli.only_model import only_model
 from batchfleet.settings import setting_names
 from batchfleet.settings.load import LoadedSettings, load_settings
 from wire.errors import UsageError
@@ -35,6 +34,9 @@ def load(arguments: argparse.Namespace, instead: Mapping[str, object] | None = N
         overrides[f"{_GENERATOR}.hf_model_id"] = model
         loaded = load_settings(path, os.environ, overrides, instead or {}, where)
     elif _needs_a_name(arguments, loaded):
+        # Only here: commands that ask no server start without asyncio.
+        from batchfleet.cli.only_model import only_model  # noqa: PLC0415
+
         key = loaded.settings.model.generator_settings.api_key
         overrides[f"{_GENERATOR}.model"] = only_model(arguments.server, key.get_secret_value() if key else None)
         loaded = load_settings(path, os.environ, overrides, instead or {}, where)
