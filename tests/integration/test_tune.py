@@ -34,7 +34,7 @@ def test_the_file_it_writes_is_faster_and_can_be_used(tmp_path: Path) -> None:
         "--seconds",
         "0.15",
         "--budget",
-        "200",
+        "60",
         "--json",
         BATCHFLEET_STUB_MAX_NUM_SEQS="4",
     )
@@ -57,7 +57,7 @@ def test_what_was_found_is_set_against_every_combination() -> None:
         "--seconds",
         "0.5",
         "--budget",
-        "200",
+        "60",
         "--json",
         "--exhaustive",
         BATCHFLEET_STUB_MAX_NUM_SEQS="4",
