@@ -30,6 +30,8 @@ from batchfleet.runs.resume_hint import command_again
 from batchfleet.runs.run_request import RunRequest
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
+from producer.remote.location import is_remote
+from producer.remote.upload import local_place
 from wire.errors import UsageError
 from wire.failures import KINDS
 
@@ -189,7 +191,8 @@ def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -
     argv = instead(sys.argv, arguments.output, arguments.run) if is_piped else sys.argv
     return RunRequest(
         questions=tuple(arguments.questions) or _configured_questions(settings),
-        answers=_configured_answers(settings) if arguments.output is None else Path(arguments.output),
+        answers=_answers(arguments.output, settings),
+        upload_to=arguments.output if is_remote(arguments.output or "") else None,
         run=arguments.run,
         skip_invalid=arguments.skip_invalid,
         keep_going=arguments.keep_going,
@@ -222,6 +225,12 @@ def _asking(arguments: argparse.Namespace, settings: Settings, is_piped: bool) -
         is_csv_safe=arguments.csv_safe,
         is_listed=arguments.samples_as == "list",
     )
+
+
+def _answers(output: str | None, settings: Settings) -> Path:
+    if output is None:
+        return _configured_answers(settings)
+    return local_place(output) if is_remote(output) else Path(output)
 
 
 def _configured_questions(settings: Settings) -> tuple[str, ...]:

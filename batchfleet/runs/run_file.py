@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -40,6 +41,9 @@ from producer.file_run import AllFailAlikeError, RunCancelledError, Runner
 from producer.options import ProducerOptions
 from producer.questions.row_keys import SUFFIX
 from producer.questions.stdin_spool import spool_path
+from producer.remote.download import copies_folder
+from producer.remote.location import shown
+from producer.remote.upload import exists, upload
 from producer.resume import FileRun, ResumeState, take_stock
 from producer.run_loop import StuckError
 from producer.submitter import NotFinishedError
@@ -184,6 +188,13 @@ def _stock_of(what: FileRun, answers: AnswersFile, asking: RunRequest, interrupt
             "choose another -o"
         )
         raise UsageError(msg)
+    # Before a run, not after it: whether it can be reached at all.
+    if asking.upload_to is not None and exists(asking.upload_to) and is_new:
+        msg = (
+            f"{shown(asking.upload_to)} exists already, and no {to.journal} says that it holds answers of ours; "
+            "choose another -o"
+        )
+        raise UsageError(msg)
     return stock
 
 
@@ -254,17 +265,22 @@ def _ask(
 def _report(asking: RunRequest, what: FileRun, outcome: Outcome, interruption: Interruption) -> int:
     """Deliver the answers of a finished run, and say how it went; returns the exit code."""
     deliver(what, outcome.tally, asking.to, interruption.check, quiet=asking.quiet)
+    if asking.upload_to is not None:
+        upload(asking.to.path, asking.upload_to)
     if asking.questions == (STDIN,):
         spool_path(asking.to.journal).unlink(missing_ok=True)
     # Nothing of it is on its way any more.
     asking.to.journal.with_name(asking.to.journal.name + SUFFIX).unlink(missing_ok=True)
+    shutil.rmtree(copies_folder(asking.to.journal), ignore_errors=True)
     # Answers that only pass through have no file that one could read later.
     saved = None if asking.is_piped else summary.save(outcome, asking.answers)
     if asking.as_json:
         print(json.dumps(summary.as_dict(outcome.run, outcome.tally)))
     if not asking.quiet:
-        shown = Path("standard output") if asking.is_piped else asking.answers
-        print(summary.as_text(outcome, shown, saved), file=sys.stderr)
+        where = "standard output" if asking.is_piped else str(asking.answers)
+        if asking.upload_to is not None:
+            where = f"{shown(asking.upload_to)}, and as they came in {asking.to.journal}"
+        print(summary.as_text(outcome, where, saved), file=sys.stderr)
     return 1 if outcome.tally.failed else 0
 
 

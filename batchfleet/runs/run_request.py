@@ -31,6 +31,7 @@ from producer.questions.samples import MOST_SAMPLES, Samples
 from producer.questions.selection import EVERYTHING, Selection
 from producer.questions.sources import InputFormat, find_files
 from producer.questions.stdin_spool import spool
+from producer.remote.download import copies_folder, download_all
 from producer.resume import FileRun
 from wire.address import RedisAddress
 from wire.errors import EngineBootError, UsageError
@@ -56,6 +57,7 @@ class RunRequest:
         keep_going: Ask all of them, even if the first ones all fail alike.
         wait_for_room: Wait while the fleet is full, instead of giving up.
         served_as: The model for all questions, whatever they name; None to ask each of its own.
+        upload_to: Address of the object that the answers become in the end; None for a local file alone.
         quiet, as_json: How to talk to the user.
         is_piped: The answers go on to standard output, and the file goes.
         take_back: Makes Redis forget a run, given where it is, its id and how long a run is kept; returns whether it is
@@ -108,6 +110,7 @@ class RunRequest:
     is_listed: bool = False
     is_piped: bool = False
     served_as: str | None = None
+    upload_to: str | None = None
 
     @property
     def to(self) -> Destination:
@@ -212,7 +215,9 @@ def _files(asking: RunRequest, settings: Settings) -> tuple[Path, ...]:
     if STDIN in asking.questions:
         msg = f"{STDIN} is standard input, and stands alone; name it or files"
         raise UsageError(msg)
-    return find_files(asking.questions)
+    folder, most = copies_folder(asking.to.journal), settings.limits.max_stdin_bytes
+    with LongStep("copying remote questions", "bytes", "nothing was submitted", quiet=asking.quiet) as step:
+        return find_files(asking.questions, lambda url: download_all(url, folder, most, step))
 
 
 def fingerprint_of(checked: Checked, settings: Settings, model: str, sampling: JsonObject) -> dict[str, str]:

@@ -106,7 +106,7 @@ def save(outcome: Outcome, answers: Path) -> Path | None:
     return None
 
 
-def as_text(outcome: Outcome, answers: Path, saved: Path | None) -> str:
+def as_text(outcome: Outcome, answers: Path | str, saved: Path | None) -> str:
     """What a person reads at the end."""
     tally, ledger = outcome.tally, outcome.ledger
     head = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,8 @@ from producer.questions.column_mapping import AS_IT_STANDS, Shape
 from producer.questions.csv_dialect import FOUND_BY_ITSELF, CsvStyle
 from producer.questions.samples import ONCE, Samples
 from producer.questions.selection import EVERYTHING, Selection
+from producer.remote.download import download_all, scratch_folder
+from producer.remote.location import is_remote
 from wire.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,18 +55,24 @@ class Source:
         return f"{self.files[0]} and {more} more files" if more else str(self.files[0])
 
 
-def find_files(names: Iterable[str]) -> tuple[Path, ...]:
+def find_files(
+    names: Iterable[str], fetch: Callable[[str], Sequence[Path]] = lambda url: download_all(url, scratch_folder())
+) -> tuple[Path, ...]:
     """The files that are meant, in the order of the names; those of one pattern by name.
 
     A folder that `save_to_disk` of Hugging Face's datasets made stands for its files. A name with `*`, `?` or `[` that
     is no file is a pattern.
 
+    Args:
+        fetch: Copies what is remote, and returns the copies.
+
     Raises:
-        UsageError: A pattern fits nothing, a folder is something else, or a file is named twice.
+        UsageError: Something remote cannot be read, a pattern fits nothing, a folder is something else, or a file is
+            named twice.
     """
     found: dict[Path, None] = {}
     for name in names:
-        for path in _matching(name):
+        for path in fetch(name) if is_remote(name) else _matching(name):
             for file in _files_of(path):
                 if file in found:
                     msg = f"{file}: it is named twice; each question is asked once"

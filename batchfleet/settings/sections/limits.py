@@ -62,7 +62,7 @@ class LimitSettings(Section):
         default=16 * 1024 * MIB,
         ge=KIB,
         le=1024 * 1024 * MIB,
-        description="Most bytes of questions from standard input.",
+        description="Most bytes of questions from standard input, or of a remote file.",
     )
     max_cache_bytes: int = Field(
         default=4 * 1024 * MIB,
