@@ -343,15 +343,12 @@ def test_a_disk_that_is_full_from_the_start_is_told_so_and_forgotten(
 ) -> None:
     """Half a note of whose answers they are would leave them to nobody; with room again, the same command begins."""
     what = a_file_run(tmp_path, 3)
-    pwrite = os.pwrite
 
-    def full(file: int, data: bytes, at: int) -> int:
-        if at:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return pwrite(file, data[:20], at)
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched, AnswersFile(tmp_path / "answers.jsonl") as answers:
-        patched.setattr(os, "pwrite", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(OutputFullError, match="No space left"):
             take_stock(what, answers)
 
