@@ -50,7 +50,7 @@ LITELLM = """
 import json, litellm, sys
 url, model = sys.argv[1:]
 said = [{"role": "user", "content": "Hi"}]
-ask = dict(model=f"openai/{model}", api_base=url, api_key="none", messages=said, max_tokens=8)
+ask = dict(model=f"openai/{model}", api_base=url, api_key="none", messages=said, max_tokens=8, temperature=0)
 whole = litellm.completion(**ask).choices[0].message.content
 parts = [part.choices[0].delta.content or "" for part in litellm.completion(**ask, stream=True)]
 several = [[{"role": "user", "content": f"Hi {n}"}] for n in range(50)]
