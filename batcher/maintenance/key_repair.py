@@ -75,7 +75,8 @@ class Mender:
         self._cursor, names = found
         # The dead letters first: whatever else is moved aside needs a letter there.
         self._look_at([self._keys.dead.encode()])
-        self._look_at(dict.fromkeys([*names, *(name.encode() for name in RQ_SETS)]))
+        # The list of queues each time: this step reads it, and would fail for ever before the scan comes to it.
+        self._look_at(dict.fromkeys([*names, self._keys.queues.encode(), *(name.encode() for name in RQ_SETS)]))
         members: Any = self._client.srandmember(self._keys.queues, AT_ONCE)
         streams = [self._keys.questions_prefix.encode() + member for member in members]
         gone = self._forget_queues(keys=[self._keys.queues, *streams], args=members) if members else 0

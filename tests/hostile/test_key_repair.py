@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from batcher.maintenance.key_repair import Mender
+from batcher.maintenance.key_repair import AT_ONCE, Mender
 from batchfleet.admin.dead_letters import DeadLetters
 from tests.hostile.attacks import KEYS, TYPED, wrong
 
@@ -27,6 +27,16 @@ def test_every_key_at_once_gets_its_letter(client: redis.Redis) -> None:
     letters = list(DeadLetters(client, KEYS).all())
     assert {letter.where for letter in letters} == damaged
     assert all(client.exists(letter.aside) for letter in letters)
+
+
+def test_a_list_of_queues_is_mended_among_any_number_of_keys(client: redis.Redis) -> None:
+    """Each step reads it, also those in which the scan of all keys has not come to it yet."""
+    client.mset({f"{KEYS.namespace}:aside:{number}": "" for number in range(10 * AT_ONCE)})
+    wrong(client, KEYS.queues, "set")
+
+    Mender(client, KEYS, max_dead_letters=100).search()
+
+    assert [letter.where for letter in DeadLetters(client, KEYS).all()] == [KEYS.queues]
 
 
 def test_nothing_is_moved_that_no_letter_can_name(client: redis.Redis) -> None:
