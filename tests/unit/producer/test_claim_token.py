@@ -80,4 +80,4 @@ def test_what_is_no_token_has_not_ended(token: str) -> None:
 def test_people_are_told_who_it_is() -> None:
     """Host and number, and of what is no token that it is none."""
     assert describe("there:17:x:y:z") == "process 17 on there"
-    assert "no producer's name" in describe("junk")
+    assert "not a producer's name" in describe("junk")

@@ -64,7 +64,7 @@ def test_vectors_are_asked_for_in_every_form(
     ("line", "reason"),
     [
         ({"input": []}, "`input` has 0 texts; 1 to 2048 are allowed, in one question"),
-        ({"input": ["a", ""]}, "`input` number `2` is empty; write what is to be asked"),
+        ({"input": ["a", ""]}, "`input` number `2` is empty; write what should be asked"),
         (
             {"input": "a", "query": "q"},
             "it has only some of what goes together; give it `input`, or `query` and `documents`",
