@@ -10,7 +10,7 @@ import orjson
 
 from producer.questions.entries import too_long
 from producer.questions.question_parser import Invalid, ParsedQuestion, QuestionParser, invalid_id
-from wire.pooling import POOLING_PARAMETERS
+from wire.vector_parameters import POOLING_PARAMETERS
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import orjson
 
 from batchfleet.gateway.batch_file import FileProblem
 from batchfleet.gateway.file_table import OPEN_BATCH, OUTPUT, FileTable
-from batchfleet.gateway.listing import Listing, page_of
+from batchfleet.gateway.list_page import Listing, page_of
 from batchfleet.gateway.store import Store, new_id, now
 
 TIMES = (

@@ -19,7 +19,7 @@ from batchfleet.gateway.errors import ApiError, too_many
 from batchfleet.gateway.files import checked_expiry
 from batchfleet.gateway.json_body import metadata, read_object, text
 from batchfleet.gateway.keys import owner_of
-from batchfleet.gateway.listing import listing_of
+from batchfleet.gateway.list_page import listing_of
 from batchfleet.gateway.replies import JsonReply
 
 DEFAULT_LISTED, MOST_LISTED = 20, 100

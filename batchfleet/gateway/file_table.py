@@ -11,7 +11,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Literal
 
-from batchfleet.gateway.listing import Listing, page_of
+from batchfleet.gateway.list_page import Listing, page_of
 from batchfleet.gateway.store import Store, new_id, now
 
 OUTPUT = "batch_output"

@@ -17,7 +17,7 @@ from batchfleet.gateway.errors import ApiError
 from batchfleet.gateway.file_table import FileTable
 from batchfleet.gateway.form_to_disk import received
 from batchfleet.gateway.keys import owner_of
-from batchfleet.gateway.listing import listing_of
+from batchfleet.gateway.list_page import listing_of
 from batchfleet.gateway.replies import JsonReply
 from batchfleet.gateway.store import Store, new_id
 

@@ -7,7 +7,7 @@ from wire.canonical_params import canonical
 from wire.errors import EngineBootError, ParameterError
 from wire.messages import JsonObject, Question
 from wire.parameters import CHAT_ONLY
-from wire.pooling import pooling_params
+from wire.vector_parameters import pooling_params
 
 DEFAULTS: JsonObject = {"temperature": 0.0, "max_tokens": 1024}
 """Used where neither the question nor the configuration says otherwise."""

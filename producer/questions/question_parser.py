@@ -22,7 +22,7 @@ from producer.questions.vectors import NOTHING, VECTOR_FIELDS, in_task, wanted_o
 from wire import canonical_params
 from wire.errors import ParameterError
 from wire.messages import JsonObject, Task
-from wire.pooling import pooling_params
+from wire.vector_parameters import pooling_params
 
 _DERIVED = re.compile(r"(\d{7,18})-[0-9a-f]{8}")
 

@@ -12,7 +12,7 @@ from producer.questions.fields import FIELDS
 from producer.questions.vectors import VECTOR_FIELDS
 from wire.failures import KINDS
 from wire.parameters import PARAMETERS, SPELLINGS, Parameter, Reach
-from wire.pooling import POOLING_PARAMETERS
+from wire.vector_parameters import POOLING_PARAMETERS
 
 DONE_WITH: Mapping[Reach, tuple[str, str, str, str]] = {
     "everywhere": ("recorded", "used", "used", "sent"),
