@@ -7,9 +7,12 @@ from typing import Any
 
 import redis
 
+from wire.address import RedisAddress
 from wire.codec import run_counts
-from wire.errors import UsageError
+from wire.connection import connect
+from wire.errors import FleetError, UsageError
 from wire.keys import Keys
+from wire.redis_errors import translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +68,12 @@ def read_ledger(client: redis.Redis, keys: Keys, run: str) -> Ledger:
     *counts, accepted, both = found
     answered, failed = run_counts(run, counts)
     return Ledger(run, accepted, answered, failed, missing=accepted - both, duplicates=answered + failed - both)
+
+
+def find_ledger(address: RedisAddress, run: str) -> Ledger | None:
+    """The ledger of a run that is done and on disk, where it is a courtesy; None if Redis does not give it."""
+    try:
+        with translated(address), connect(address) as client:
+            return read_ledger(client, Keys(address.namespace), run)
+    except (FleetError, redis.RedisError):
+        return None

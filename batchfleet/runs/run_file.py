@@ -12,12 +12,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import redis
-
 from batchfleet.runs import summary
 from batchfleet.runs.deliver import deliver
 from batchfleet.runs.dry_run import dry_run
-from batchfleet.runs.ledger import Ledger, read_ledger
+from batchfleet.runs.ledger import find_ledger
 from batchfleet.runs.long_step import LongStep
 from batchfleet.runs.progress import ProgressView
 from batchfleet.runs.resume_hint import how_to_correct, how_to_go_on, to_do
@@ -48,10 +46,8 @@ from producer.resume import FileRun, ResumeState, take_stock
 from producer.run_loop import StuckError
 from producer.submitter import NotFinishedError
 from wire.address import RedisAddress
-from wire.connection import connect, opened
-from wire.errors import FleetError, UsageError
-from wire.keys import Keys
-from wire.redis_errors import translated
+from wire.connection import opened
+from wire.errors import UsageError
 
 ALIKE = 100
 """If so many first questions fail for the same reason, it is hardly theirs."""
@@ -257,7 +253,7 @@ def _ask(
     return _report(
         asking,
         what,
-        Outcome(what.run, what.default_model, runner.tally, view.gpu_s, _ledger(address, what.run)),
+        Outcome(what.run, what.default_model, runner.tally, view.gpu_s, find_ledger(address, what.run)),
         interruption,
     )
 
@@ -298,12 +294,3 @@ def served_model(address: RedisAddress, settings: Settings) -> str:
     known = f"workers serve {', '.join(models)}" if models else "no worker has reported yet"
     msg = f"which model should answer? {known}; give --model NAME"
     raise UsageError(msg)
-
-
-def _ledger(address: RedisAddress, run: str) -> Ledger | None:
-    try:
-        with translated(address), connect(address) as client:
-            return read_ledger(client, Keys(address.namespace), run)
-    except (FleetError, redis.RedisError):
-        # The run is done and on disk; its ledger is a courtesy.
-        return None
