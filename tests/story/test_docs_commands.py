@@ -39,6 +39,11 @@ NOT_RUN = {
     ("README.md", "scripts/test"): "is what runs this",
     ("README.md ## With Docker", ""): "needs Docker: tests/compose/test_readme.py runs it in a fresh clone",
     ("docs/docker.md", ""): "needs Docker: tests/compose",
+    ("README.md ## OpenAI's API", ""): "listens on a port that may be taken: tests/story/test_gateway_online.py",
+    ("docs/gateway.md", ""): (
+        "listens on a port that may be taken: tests/story/test_gateway_online.py and test_gateway_batches.py ask what "
+        "it asks, tests/gateway_tools runs its tools"
+    ),
     ("docs/operations.md ## Several hosts", ""): "needs several hosts: tests/compose/test_two_hosts.py",
     (
         "docs/tuning.md",
