@@ -102,7 +102,7 @@ def _objects(value: JsonValue) -> JsonValue:
 
 
 def _tool_choice(value: JsonValue) -> JsonValue:
-    return value if isinstance(value, dict) or value in {"auto", "none", "required"} else None
+    return value if isinstance(value, dict) or value in ("auto", "none", "required") else None
 
 
 def _extra_body(value: JsonValue) -> JsonValue:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.processes import ROOT
 
 PACKAGES = ("wire", "producer", "batcher", "gpu_worker", "batchfleet")
-OF_ITS_OWN = ("private_server.py",)
+OF_ITS_OWN = ("embedded_server.py",)
 """What it sends goes to a server that it starts itself."""
 CLIENTS = re.compile(r"(client|pipe|Pipeline|connected|redis)\Z")
 METHODS = {

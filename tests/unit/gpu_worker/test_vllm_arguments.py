@@ -78,7 +78,7 @@ def test_a_chat_template_is_text_or_a_file(tmp_path: Path) -> None:
     file.write_text("{{ messages }}")
 
     assert read_template("{{ messages }}") == read_template(str(file)) == "{{ messages }}"
-    with pytest.raises(EngineBootError, match="no file that can be read"):
+    with pytest.raises(EngineBootError, match="nor a file that can be read"):
         read_template(str(tmp_path / "nowhere.jinja"))
 
 
