@@ -292,9 +292,10 @@ class RunLoop:
             self._looked_stuck = True
         else:
             what = "no record" if found.unanswered else "a record that somebody took out of Redis"
-            where = "and are not queued, in a batch or with a worker any more"
+            open_, run = self._source.open, self.plan.run
+            whose = f"1 question of run {run} has" if open_ == 1 else f"{open_} questions of run {run} have"
             msg = (
-                f"{self._source.open} questions of run {self.plan.run} have {what}, {where}. "
+                f"{whose} {what}, and nothing of it is queued, in a batch or with a worker any more. "
                 "`batchfleet dead list` may say why; "
             )
             raise StuckError(msg + self._source.how_to_ask_again)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -63,6 +64,11 @@ def too_many(message: str, retry_after_s: float, *, code: str = "rate_limit_exce
     return ApiError(429, message, type="rate_limit_error", code=code, headers=headers)
 
 
+def disk_full() -> ApiError:
+    """What was sent is not kept."""
+    return ApiError(507, "The gateway's disk is full. Delete files, or ask whoever runs it.", code="disk_full")
+
+
 async def _api_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)  # noqa: S101 (for mypy: this is registered for nothing else)
     return error.response()
@@ -90,6 +96,14 @@ async def _fleet_error(_request: Request, error: Exception) -> Response:
     return ApiError(503, "The fleet cannot take this now; the gateway's log says why.", code="fleet_error").response()
 
 
+async def _unwritten(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, sqlite3.OperationalError)  # noqa: S101 (as above)
+    log.error("the gateway's database: %s", error)
+    if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+        return disk_full().response()
+    return ApiError(500, "The gateway cannot use its database; its log has more.", code="disk_error").response()
+
+
 async def _bug(_request: Request, _error: Exception) -> Response:
     # Starlette raises it once more after this, and uvicorn logs it; the client learns nothing of how we are made.
     return ApiError(500, "A bug of the gateway; its log has more.", code="internal_error").response()
@@ -102,6 +116,7 @@ HANDLERS: dict[type[Exception] | int, ExceptionHandler] = {
     FleetError: _fleet_error,
     redis.exceptions.ConnectionError: _away,
     redis.exceptions.TimeoutError: _away,
+    sqlite3.OperationalError: _unwritten,
     Exception: _bug,
 }
 """For Starlette: every failure has one shape."""

@@ -16,7 +16,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
-from batchfleet.gateway.errors import ApiError
+from batchfleet.gateway.errors import ApiError, disk_full
 
 PIECE_BYTES = 1024 * 1024
 """Written at once, in a thread: a disk may make us wait."""
@@ -73,7 +73,7 @@ async def received(request: Request, file_field: str, path: Path, max_bytes: int
 def disk_error(error: OSError) -> ApiError:
     """What a client is told when the gateway cannot write."""
     if error.errno in _FULL:
-        return ApiError(507, "The gateway's disk is full. Delete files, or ask whoever runs it.", code="disk_full")
+        return disk_full()
     return ApiError(500, "The gateway cannot write to its disk; its log has more.", code="disk_error")
 
 

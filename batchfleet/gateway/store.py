@@ -87,10 +87,12 @@ class Store:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                # SQLite ends it by itself where the disk is full.
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
 
     def rows(self, query: str, *values: str | int | None) -> list[sqlite3.Row]:
         with self._lock:

@@ -20,6 +20,8 @@ SERVER_VARIABLE = "BATCHFLEET_REDIS_SERVER"
 """Names another server program, as a path or by its name on PATH."""
 START_S = 60.0
 LAST_CHARS = 10_000
+LEAST_FREE_BYTES = 1024 * 1024
+"""With less on its disk, a server that did not start, often without a word, is taken to have failed of that."""
 # Valkey does not read what Redis 7.4 and newer have written, and no Redis what Valkey 9 has.
 _FOREIGN_FORMAT = re.compile(r"Can't handle RDB format version \d+")
 
@@ -103,7 +105,10 @@ class EmbeddedServer:
                 "written: name that one in "
                 f"{SERVER_VARIABLE}, or move the folder away"
             )
-        return f"the private redis-server did not start: {self._last_words()}"
+        why = self._last_words()
+        if shutil.disk_usage(self._folder).free < LEAST_FREE_BYTES:
+            why = f"the disk of {self._folder} is full; free some space, or have the folder elsewhere (TMPDIR) ({why})"
+        return f"the private redis-server did not start: {why}"
 
     def _last_words(self) -> str:
         for name in ("redis.out", "redis.log"):
