@@ -32,6 +32,9 @@ OURS = (
 )
 """What is imported for a look: the programs, and what is compiled for one version of Python."""
 
+LEFT_OUT = frozenset({"asgiref", "django"})
+"""What packages of ours ask for, and the parts that we use do not need: `override-dependencies` in pyproject.toml."""
+
 
 def misfits(folder: Path, modules: Sequence[str]) -> Iterator[str]:
     """What is wrong, in words; nothing if nothing is."""
@@ -58,7 +61,10 @@ def _unmet(ours: Distribution) -> Iterator[str]:
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        there = _version(canonicalize_name(requirement.name))
+        name = canonicalize_name(requirement.name)
+        if name in LEFT_OUT:
+            continue
+        there = _version(name)
         if there is None or not requirement.specifier.contains(there, prereleases=True):
             yield f"{ours.name} {ours.version} needs {requirement}; there is {there or 'none'}"
 

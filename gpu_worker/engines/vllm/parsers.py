@@ -139,7 +139,9 @@ class Chat:
         # As OpenAI has it: a call that was asked for by its name is no reason to end.
         if calls and (choice is None or choice == "auto" or (choice == "required" and reason == "stop")):
             reason = "tool_calls"
-        counted = parser.count_reasoning_tokens(output.token_ids) if reasoning else 0
+        # vLLM 0.26 has parsers that do not count.
+        count = getattr(parser, "count_reasoning_tokens", None)
+        counted = count(output.token_ids) if reasoning and count is not None else 0
         return Parsed(content or "", reasoning or None, list(map(_call, calls)) or None, reason, counted)
 
 
