@@ -51,7 +51,9 @@ return {counts[1], counts[2] or '', redis.call('BITCOUNT', KEYS[2]), both}
 def no_run(client: redis.Redis, keys: Keys, run: str) -> UsageError:
     """What to tell somebody who names a run that is not there."""
     latest: Any = client.zrevrange(keys.runs, 0, 4)
-    known = ", ".join(name.decode("utf-8", "replace") for name in latest) or "none"
+    names = [name.decode("utf-8", "replace") for name in latest]
+    # What is listed may be among the dead letters since a moment ago, or deleted by hand.
+    known = ", ".join(name for name in names if client.exists(keys.run(name))) or "none"
     return UsageError(f"no run {run!r} in Redis (finished runs are kept for limits.run_ttl_s); the latest are: {known}")
 
 

@@ -29,6 +29,20 @@ def test_what_is_still_on_its_way_is_not_missing(
     assert codes == [3, 3]
 
 
+def test_a_run_that_is_gone_is_not_named_among_the_latest(
+    client: redis.Redis, redis_server: EmbeddedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list of runs may name for a while one whose counts were put among the dead letters."""
+    for run in ("here", "gone"):
+        Submitter(client, run, 1).offer(1)
+        client.zadd(KEYS.runs, {run: 1})
+    client.delete(KEYS.run("gone"))
+
+    assert main(["verify", "gone", "--redis", redis_server.url]) == 2
+
+    assert capsys.readouterr().err.rstrip().endswith("the latest are: here")
+
+
 def test_no_dead_letters_is_said(redis_server: EmbeddedServer, capsys: pytest.CaptureFixture[str]) -> None:
     """An empty screen might mean that it did not look."""
     assert main(["dead", "list", "--redis", redis_server.url]) == 0
