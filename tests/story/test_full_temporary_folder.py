@@ -36,13 +36,13 @@ def test_a_full_temporary_folder_is_named_and_the_same_command_resumes(tmp_path:
     files = [str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl")]
     command = [sys.executable, "-m", "batchfleet", "run", *files, "--engine", "stub", "--quiet"]
 
-    def run(command: list[str], temporary: Path) -> tuple[int, str]:
-        environ = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT), "BATCHFLEET_REDIS_PATIENCE_S": "1"}
+    def run(command: list[str], temporary: Path, patience_s: str = "60") -> tuple[int, str]:
+        environ = os.environ | {"TMPDIR": str(temporary), "BATCHFLEET_REDIS_PATIENCE_S": patience_s}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environ, cwd=ROOT)  # noqa: S603
         return done.returncode, done.stderr
 
     at_once = run(on_tiny_disk(tiny, "4k", command), tiny)
-    midway = run(on_tiny_disk(tiny, "512k", command), tiny)
+    midway = run(on_tiny_disk(tiny, "512k", command), tiny, patience_s="5")
     with_room = run(command, tmp_path)
 
     assert at_once[0] == 2, at_once
