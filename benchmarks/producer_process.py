@@ -60,6 +60,7 @@ def main() -> int:
         "elapsed_s": tally.elapsed_s,
         "answered": tally.answered,
         "failed": tally.failed,
+        "empty": tally.kinds["empty_answer"],
         "cpu_s": used_s,
         "checking_cpu_s": checking_s,
     }
