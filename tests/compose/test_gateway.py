@@ -7,11 +7,13 @@ import json
 from tests.compose.composed import Composed
 
 ASK = """
-import json, os, sys, urllib.request
-headers = {"Authorization": "Bearer " + sys.argv[1], "Content-Type": "application/json"}
-asked = json.dumps({"model": "stub", "messages": [{"role": "user", "content": "Why?"}]}).encode()
-url = "http://127.0.0.1:8080/v1/chat/completions"
-print(urllib.request.urlopen(urllib.request.Request(url, asked, headers), timeout=60).read().decode())
+import json, sys, urllib.request
+def ask(path, body=None):
+    headers = {"Authorization": "Bearer " + sys.argv[1], "Content-Type": "application/json"}
+    request = urllib.request.Request("http://127.0.0.1:8080/v1/" + path, body and json.dumps(body).encode(), headers)
+    return json.load(urllib.request.urlopen(request, timeout=60))
+model = ask("models")["data"][0]["id"]
+print(json.dumps(ask("chat/completions", {"model": model, "messages": [{"role": "user", "content": "Why?"}]})))
 """
 
 
