@@ -99,6 +99,7 @@ class Engines:
     async def _in_process(self, task: str) -> Engine:
         if self._vllm is not None:
             await self._vllm.stop()
+            self._started = {key: engine for key, engine in self._started.items() if engine is not self._vllm}
         arguments = dict(tiny_model.ENGINE_ARGUMENTS)
         if task == "think":
             arguments |= {"reasoning_parser": "deepseek_r1", "tool_call_parser": "hermes"}
