@@ -46,8 +46,6 @@ CHECK_S = 2.0
 QUIET_S = 10.0
 """After so long it is asked where the open questions are."""
 LAST_SETTLE_S = 5.0
-FEW_RECORDS, MANY_OPEN, PACE_S = 64, 1024, 0.01
-"""While many questions are open and few records come at a time, more are waited for: each read costs a round trip."""
 BUSY_RETRY_S = 0.25
 
 
@@ -218,10 +216,7 @@ class RunLoop:
             if self._sink.has_room(WAIT_S):
                 if self._submitter.read_again:
                     self._restart()
-                entries = self._retry.persist(self._read, self._look_around, self._restart)
-                self._take(entries)
-                if 0 < len(entries) < FEW_RECORDS and self._source.open > MANY_OPEN:
-                    self._stopping.wait(PACE_S)
+                self._take(self._retry.persist(self._read, self._look_around, self._restart))
             if time.monotonic() >= self._settle_at or self._settlement.open_records >= SETTLE_RECORDS:
                 self._retry.persist(self._settle, self._look_around)
         self._end(None)
