@@ -38,6 +38,8 @@ PARAMETERS: JsonObject = {"type": "object", "properties": {"n": {"enum": [1, 2]}
 TOOLS: Any = [{"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": PARAMETERS}}]
 NAMED: JsonObject = {"type": "function", "function": {"name": "add"}}
 SCHEMA: JsonObject = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
+END_OF_THINKING: Any = {str(tiny_model.END_OF_THINKING_ID): 100.0}
+"""A model with random weights hardly ends its thoughts by itself."""
 numbers = itertools.count()
 
 
@@ -187,9 +189,8 @@ async def test_tools_are_for_chats(engines: Engines, kind: str) -> None:
 @pytest.mark.parametrize("choice", ["required", NAMED], ids=["required", "named"])
 async def test_a_tool_that_has_to_be_called_is_called(engines: Engines, kind: str, choice: Any) -> None:  # noqa: ANN401
     """The call is parsed, by the server or in process, and stands beside an empty text."""
-    asked = chatting(
-        tools=TOOLS, tool_choice=choice, parallel_tool_calls=False, max_tokens=200, temperature=0.5, seed=3
-    )
+    sampling: Any = {"max_tokens": 200, "temperature": 0.5, "seed": 3, "logit_bias": END_OF_THINKING}
+    asked = chatting(tools=TOOLS, tool_choice=choice, parallel_tool_calls=False, **sampling)
     outcome = await (await engines.get(kind)).answer(asked)
 
     assert isinstance(outcome, Completion), outcome
@@ -216,8 +217,7 @@ async def test_results_of_tools_are_part_of_a_chat(engines: Engines, kind: str) 
 async def test_reasoning_is_told_from_the_answer(engines: Engines) -> None:
     """By vLLM's parser; what comes before its end is no part of the text, and structured output begins behind it."""
     engine = await engines.get("in process")
-    end: Any = {str(tiny_model.END_OF_THINKING_ID): 100.0}
-    ended = await engine.answer(chatting(logit_bias=end, structured_outputs={"choice": ["yes", "no"]}))
+    ended = await engine.answer(chatting(logit_bias=END_OF_THINKING, structured_outputs={"choice": ["yes", "no"]}))
     unended = await engine.answer(chatting(max_tokens=5, ignore_eos=True))
 
     assert isinstance(ended, Completion), ended
