@@ -30,7 +30,7 @@ class TokenBudget:
         return tally.tokens_before + tally.prompt_tokens + tally.completion_tokens
 
     def has_room(self, tally: RunTally, questions: int) -> bool:
-        """Whether so many questions fit beside those that are open."""
-        answered = tally.done - sum(tally.kinds.values())
-        each = (tally.prompt_tokens + tally.completion_tokens) / answered if answered > 0 else self.first_guess
-        return self.spent(tally) + each * (tally.with_fleet + questions) <= self.most
+        """Whether so many questions fit, those included that were sent and are not in the tally yet."""
+        asked = tally.finish_reasons.total() - tally.shared
+        each = (tally.prompt_tokens + tally.completion_tokens) / asked if asked > 0 else self.first_guess
+        return self.spent(tally) + each * questions <= self.most

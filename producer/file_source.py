@@ -60,6 +60,7 @@ class FileSource:
         self._chunks: Iterator[Chunk] | None = None
         self._next = 0
         self._is_cancelled = False
+        self._ended_here = 0
 
     def begin(self, state: RunState) -> None:
         """As `believe`."""
@@ -93,13 +94,22 @@ class FileSource:
             self._next = self._chunk.until
             self._ids |= {question.index: question.request_id for question in self._chunk.questions}
         questions = self._chunk.questions
-        if self._budget is not None and questions and not self._budget.has_room(self._tally, len(questions)):
+        if (
+            self._budget is not None
+            and questions
+            and not self._budget.has_room(self._tally, self._open(len(questions)))
+        ):
             # Perhaps there is once those that are open have taken less than is thought.
             self.is_at_ceiling = not self._tally.with_fleet
             self._ended.wait(wait_s)
             self._ended.clear()
             return None
         return self._chunk
+
+    def _open(self, more: int) -> int:
+        """Questions whose tokens nobody has counted yet: with the fleet, or come and not written, and so many more."""
+        written = self._tally.done - self._tally.shared
+        return self._tally.with_fleet + max(0, self._ended_here - written) + more
 
     def move_to(self, position: int) -> None:
         """Forward, over the chunk that was accepted. Some of it may have their lines already."""
@@ -117,6 +127,7 @@ class FileSource:
             return False
         with self._lock:
             self._ids.pop(index, None)
+            self._ended_here += 1
             for ended in (index, *(self._identical.waiting_for(index) if self._identical else ())):
                 self._written[ended >> 3] |= 0x80 >> (ended & 7)
                 if ended < self.position:

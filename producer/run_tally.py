@@ -75,17 +75,18 @@ class RunTally:
         if isinstance(record, Answer):
             if record.latency_s is not None:
                 self.latencies.append(record.latency_s)
+            # Before the answer counts: a ceiling looks at both, from another thread.
+            if hasattr(record, "shared"):
+                # The engine was not asked again.
+                self.shared += 1
+            else:
+                self.prompt_tokens += record.usage.prompt_tokens
+                self.completion_tokens += record.usage.completion_tokens
             self.answered += 1
             self.finish_reasons[record.finish_reason] += 1
             # Whether there is neither a text nor what a model may give in place of one.
             has_more = record.tool_calls or record.vectors or not INSTEAD_OF_TEXT.isdisjoint(record.details or ())
             self.empty += not has_more and not any(record.texts or [record.text])
-            if hasattr(record, "shared"):
-                # The engine was not asked again.
-                self.shared += 1
-                return
-            self.prompt_tokens += record.usage.prompt_tokens
-            self.completion_tokens += record.usage.completion_tokens
         else:
             self.failed += 1
             self.kinds[record.error.kind] += 1
