@@ -37,7 +37,8 @@ class Outbox:
 
     def put(self, records: Sequence[Received]) -> None:
         with self._changed:
-            self._records.extend(records)
+            if self._error is None:
+                self._records.extend(records)
             self._changed.notify_all()
         self._on_change()
 
@@ -47,7 +48,8 @@ class Outbox:
 
     def settle(self, received: bytes) -> bytes:
         with self._changed:
-            return received if self._is_settled() else self._handled
+            # After an error there are none to give out any more, which does not mean that those were handled.
+            return received if self._error is None and self._is_settled() else self._handled
 
     def finish(self, error: BaseException | None) -> None:
         with self._changed:
