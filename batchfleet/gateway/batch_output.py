@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,13 +45,13 @@ class BatchResult:
 
 
 def write_results(
-    what: FileRun, state: ResumeState, journal: Path, to: tuple[Path, Path], batch: BatchFacts, tick: Callable[[], None]
+    journal: Path, to: tuple[Path, Path], batch: BatchFacts, unasked: Iterable[str], tick: Callable[[], None]
 ) -> BatchResult:
     """Write both files, whole or not at all; one that would be empty is not there afterwards.
 
     Args:
-        state: Whose bits tell which requests have a line in the journal.
         to: The output file and the error file.
+        unasked: The custom ids of requests that have no line in the journal.
         tick: Called now and then; what it raises ends it.
     """
     result = BatchResult()
@@ -66,12 +66,19 @@ def write_results(
                 else:
                     errors.write(as_bytes(error_line(answered, batch.why_not)))
                     result.failed += 1
-        if result.completed + result.failed < what.checked.count:
-            for question in read_checked(what.questions, what.reading, what.checked):
-                if not is_set(state.written, question.index):
-                    errors.write(as_bytes(unasked_line(question.request_id, batch.why_not)))
-                    result.failed += 1
+        for custom_id in unasked:
+            errors.write(as_bytes(unasked_line(custom_id, batch.why_not)))
+            result.failed += 1
     return result
+
+
+def unasked_ids(what: FileRun, state: ResumeState) -> Iterator[str]:
+    """Of the requests without a line in the journal, as the bits of `state` tell; reads the input if there are any."""
+    if state.is_complete:
+        return
+    for question in read_checked(what.questions, what.reading, what.checked):
+        if not is_set(state.written, question.index):
+            yield question.request_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ import fcntl
 import logging
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
 from pathlib import Path
 
 from batchfleet import logs
+from batchfleet.gateway.batch_failure import fail_batch
 from batchfleet.gateway.batch_run import BatchContext, BatchRun, StopError
 from batchfleet.gateway.batch_table import BatchTable
 from batchfleet.gateway.file_table import FileTable
@@ -38,7 +40,9 @@ STRAY_S = 3600.0
 """Bytes that belong to nothing go after such a time without a write."""
 JOIN_S = 20.0
 RETRY_S = 30.0
-MOST_RETRY_S = 1800.0
+"""Before another try after a bug; each further one waits so much longer."""
+MOST_TRIES = 5
+"""That end with a bug, without a request answered in between. Then the batch fails."""
 
 
 class BatchProcess:
@@ -49,7 +53,6 @@ class BatchProcess:
         self._files = files
         self._uploads = UploadTable(context.store, files)
         self._threads: dict[str, threading.Thread] = {}
-        self._failures: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._clean_at = 0.0
 
@@ -81,16 +84,31 @@ class BatchProcess:
     def _run(self, batch_id: str, lock: int) -> None:
         try:
             BatchRun(self._context, batch_id).run()
-            self._context.store.journal(batch_id).with_suffix(".lock").unlink(missing_ok=True)
+            self._forget(batch_id)
         except StopError:
             pass
-        except Exception:
-            # A bug; another try may still get through, and nothing of the batch is lost.
+        except sqlite3.OperationalError as error:
+            # No bug: the disk is full, or the like. That passes.
+            log.warning("batch %s waits for the gateway's database: %s", batch_id, error, extra={"run": batch_id})
+            self._not_before[batch_id] = time.monotonic() + RETRY_S
+        except Exception as error:
             log.exception("batch %s", batch_id, extra={"run": batch_id})
-            self._failures[batch_id] = self._failures.get(batch_id, 0) + 1
-            self._not_before[batch_id] = time.monotonic() + min(RETRY_S * self._failures[batch_id], MOST_RETRY_S)
+            self._try_again_or_fail(batch_id, error)
         finally:
             os.close(lock)
+
+    def _try_again_or_fail(self, batch_id: str, error: Exception) -> None:
+        """Another try may still get through, but not for ever: nothing of the batch is lost by its end."""
+        self._not_before[batch_id] = time.monotonic() + RETRY_S
+        tries = self._context.batches.count_bug(batch_id)
+        self._not_before[batch_id] = time.monotonic() + RETRY_S * tries
+        if tries >= MOST_TRIES:
+            fail_batch(self._context, batch_id, tries, error)
+            self._forget(batch_id)
+
+    def _forget(self, batch_id: str) -> None:
+        self._not_before.pop(batch_id, None)
+        self._context.store.journal(batch_id).with_suffix(".lock").unlink(missing_ok=True)
 
     def _clean(self) -> None:
         self._clean_at = time.monotonic() + CLEAN_S

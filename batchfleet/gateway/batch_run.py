@@ -6,19 +6,15 @@ to is in its row, its journal and the run's ledger.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 import threading
 import time
 from dataclasses import dataclass
 
-import redis
-
-from batchfleet.admin.control import cancel_run
-from batchfleet.admin.forget import forget_run
 from batchfleet.gateway.batch_file import BatchFile, FileProblem, check_batch_file, source_of
-from batchfleet.gateway.batch_output import BatchFacts, write_results
+from batchfleet.gateway.batch_output import BatchFacts, unasked_ids, write_results
+from batchfleet.gateway.batch_queue import cancel_in_queue, forget_in_queue, was_cancelled_in_queue
 from batchfleet.gateway.batch_table import BatchTable
 from batchfleet.gateway.store import Store, new_id, now
 from batchfleet.status.served import served_models
@@ -30,10 +26,7 @@ from producer.run_loop import StuckError
 from producer.run_tally import RunTally
 from producer.submitter import NotFinishedError
 from wire.address import RedisAddress
-from wire.connection import connect
 from wire.errors import FleetError, UsageError
-from wire.keys import Keys
-from wire.redis_errors import translated
 from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
@@ -179,7 +172,8 @@ class BatchRun:
             return
         self._give_up_at = min(self._give_up_at, time.monotonic() + LAST_RECORDS_S)
         if not self._told_fleet:
-            self._told_fleet = self._cancel_in_fleet()
+            context = self._context
+            self._told_fleet = cancel_in_queue(context.address, self._id, context.options.run_ttl_s)
 
     def _tell_counts(self, tally: RunTally) -> None:
         if (tally.answered, tally.failed) != self._counts:
@@ -193,27 +187,13 @@ class BatchRun:
             return "cancelled"
         return "expired" if row["expires_at"] <= now() else None
 
-    def _cancel_in_fleet(self) -> bool:
-        """Take what is queued and in the engines out of there; whether the fleet has heard of it."""
-        context = self._context
-        keys = Keys(context.address.namespace)
-        try:
-            with translated(context.address), connect(context.address) as client:
-                cancel_run(client, keys, self._id, run_ttl_s=int(context.options.run_ttl_s))
-        except (FleetError, redis.RedisError) as error:
-            log.warning("batch %s cannot be cancelled yet: %s", self._id, error, extra={"run": self._id})
-            return False
-        return True
-
     def _begin_anew(self) -> None:
         """The questions that are open are gone from Redis: ask them again under the same id, a few times at most."""
         self._forgets += 1
         if self._forgets > MOST_FORGETS:
             msg = f"its requests vanish from the queue; `batchfleet dead list` may say why (run {self._id})"
             raise UsageError(msg)
-        context = self._context
-        with translated(context.address), connect(context.address) as client:
-            forget_run(client, Keys(context.address.namespace), self._id)
+        forget_in_queue(self._context.address, self._id)
         msg = f"the queue has lost requests of run {self._id}; they are asked again"
         raise NotFinishedError(msg)
 
@@ -222,7 +202,7 @@ class BatchRun:
         batches.finalize(self._id)
         is_whole = state.tally.on_disk == state.tally.questions
         ends = self._why_ends()
-        if ends is None and (not is_whole or self._was_cancelled_in_redis()):
+        if ends is None and (not is_whole or was_cancelled_in_queue(self._context.address, self._id)):
             ends = "cancelled"
         if ends == "expired" and is_whole and not self._told_fleet:
             # It was all there in time, and only this process was late.
@@ -230,23 +210,11 @@ class BatchRun:
         row = self._row()
         facts = BatchFacts(row["endpoint"], row["in_progress_at"], ends or "cancelled")
         errors_id = new_id("file-")
-        output, errors = store.content(row["output_file_id"]), store.content(errors_id)
-        result = write_results(what, state, answers.path, (output, errors), facts, self._check_stopping)
-        found_id = errors_id if errors.exists() else None
+        to = store.content(row["output_file_id"]), store.content(errors_id)
+        result = write_results(answers.path, to, facts, unasked_ids(what, state), self._check_stopping)
+        found_id = errors_id if to[1].exists() else None
         batches.end(self._id, ends or "completed", (result.completed, result.failed), result.usage, found_id)
-        for path in (answers.path, answers.path.with_name(f"{answers.path.name}.run")):
-            path.unlink(missing_ok=True)
-
-    def _was_cancelled_in_redis(self) -> bool:
-        """`batchfleet cancel` ends a batch as well."""
-        context = self._context
-        with (
-            contextlib.suppress(FleetError, redis.RedisError),
-            translated(context.address),
-            connect(context.address) as client,
-        ):
-            return bool(client.hexists(Keys(context.address.namespace).run(self._id), "cancelled"))
-        return False
+        store.remove_journal(self._id)
 
     def _check_validating(self, _lines: int) -> None:
         self._check_stopping()

@@ -107,11 +107,10 @@ class BatchTable:
 
     def refuse(self, batch_id: str, problems: Sequence[FileProblem]) -> None:
         """Its input cannot be used."""
-        listed = {"object": "list", "data": [problem._asdict() for problem in problems]}
         with self._store.transaction() as database:
             database.execute(
                 f"UPDATE batches SET status = 'failed', failed_at = ?, errors = ? WHERE id = ? AND status IN {OPEN_BATCH}",  # noqa: E501, S608
-                (now(), orjson.dumps(listed).decode(), batch_id),
+                (now(), _as_list(problems), batch_id),
             )
 
     def begin(self, batch_id: str, model: str, total: int) -> None:
@@ -132,10 +131,20 @@ class BatchTable:
             )
 
     def count(self, batch_id: str, completed: int, failed: int) -> str:
-        """Say how far it is; returns its status."""
+        """Say how far it is; returns its status. One that gets on has left its bugs behind."""
         with self._store.transaction() as database:
-            database.execute("UPDATE batches SET completed = ?, failed = ? WHERE id = ?", (completed, failed, batch_id))
+            database.execute(
+                "UPDATE batches SET bugs = CASE WHEN ?1 + ?2 > completed + failed THEN 0 ELSE bugs END,"
+                " completed = ?1, failed = ?2 WHERE id = ?3",
+                (completed, failed, batch_id),
+            )
             return str(database.execute("SELECT status FROM batches WHERE id = ?", (batch_id,)).fetchone()["status"])
+
+    def count_bug(self, batch_id: str) -> int:
+        """One more try ended with a bug; returns how many have since it last got on."""
+        with self._store.transaction() as database:
+            database.execute("UPDATE batches SET bugs = bugs + 1 WHERE id = ?", (batch_id,))
+            return int(database.execute("SELECT bugs FROM batches WHERE id = ?", (batch_id,)).fetchone()["bugs"])
 
     def finalize(self, batch_id: str) -> None:
         """All that will come has come."""
@@ -147,14 +156,22 @@ class BatchTable:
             )
 
     def end(
-        self, batch_id: str, status: str, counts: tuple[int, int], usage: dict[str, Any] | None, errors_id: str | None
+        self,
+        batch_id: str,
+        status: str,
+        counts: tuple[int, int],
+        usage: dict[str, Any] | None,
+        errors_id: str | None,
+        *,
+        problems: Sequence[FileProblem] = (),
     ) -> None:
         """Give it its end, and its files their sizes. The bytes of both are in place, but for an empty output.
 
         Args:
-            status: `completed`, `expired` or `cancelled`.
+            status: `completed`, `expired`, `cancelled` or `failed`.
             counts: Requests completed and failed.
             errors_id: Of the file with the failures, whose row is made here; None if there is none.
+            problems: Why it failed.
         """
         with self._store.transaction() as database:
             row = database.execute("SELECT * FROM batches WHERE id = ?", (batch_id,)).fetchone()
@@ -171,17 +188,22 @@ class BatchTable:
                 self._files.insert(database, errors_id, row["owner"], name, OUTPUT, after_s)
             database.execute(
                 f"UPDATE batches SET status = ?, {status}_at = ?, output_file_id = ?, error_file_id = ?, usage = ?,"  # noqa: S608 (our own words)
-                " completed = ?, failed = ? WHERE id = ?",
+                " errors = ?, completed = ?, failed = ? WHERE id = ?",
                 (
                     status,
                     now(),
                     output_id,
                     errors_id,
                     orjson.dumps(usage).decode() if usage else None,
+                    _as_list(problems) if problems else None,
                     *counts,
                     batch_id,
                 ),
             )
+
+
+def _as_list(problems: Sequence[FileProblem]) -> str:
+    return orjson.dumps({"object": "list", "data": [problem._asdict() for problem in problems]}).decode()
 
 
 def as_object(row: sqlite3.Row) -> dict[str, Any]:

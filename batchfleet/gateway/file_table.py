@@ -85,13 +85,17 @@ class FileTable:
     def delete(self, owner: str, file_id: str) -> Literal["deleted", "missing", "in use"]:
         """Remove a file, unless a batch reads or writes it now."""
         with self._store.transaction() as database:
-            if not database.execute("SELECT 1 FROM files WHERE id = ? AND owner = ?", (file_id, owner)).fetchone():
+            found = "SELECT batch_id FROM files WHERE id = ? AND owner = ?"
+            if (row := database.execute(found, (file_id, owner)).fetchone()) is None:
                 return "missing"
             # In one statement with the look at batches: one may just be created of it.
             gone = database.execute(f"DELETE FROM files WHERE id = ? AND {_UNUSED}", (file_id,)).rowcount  # noqa: S608
         if not gone:
             return "in use"
         self._store.content(file_id).unlink(missing_ok=True)
+        if row["batch_id"] is not None:
+            # Of a batch that failed: the output is read from there.
+            self._store.remove_journal(row["batch_id"])
         return "deleted"
 
     def remove_expired(self) -> int:

@@ -47,6 +47,9 @@ _MIGRATIONS = (
       ('validating', 'in_progress', 'finalizing', 'cancelling');
     CREATE INDEX batches_by_input ON batches (input_file_id);
     """,
+    """
+    ALTER TABLE batches ADD COLUMN bugs INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 """Each takes the tables from one version, which is its place here, to the next. What was released stays as it is."""
 
@@ -109,6 +112,12 @@ class Store:
     def journal(self, batch_id: str) -> Path:
         """The answers of a batch that runs, in our own format. For ids out of the database."""
         return self.folder / "batches" / f"{batch_id}.jsonl"
+
+    def remove_journal(self, batch_id: str) -> None:
+        """Once all of it stands in the files of the batch."""
+        journal = self.journal(batch_id)
+        for path in (journal, journal.with_name(f"{journal.name}.run")):
+            path.unlink(missing_ok=True)
 
 
 def new_id(prefix: str) -> str:

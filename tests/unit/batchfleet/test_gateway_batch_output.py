@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batchfleet.gateway.batch_file import ENDPOINTS, check_batch_file, source_of
-from batchfleet.gateway.batch_output import BatchFacts, write_results
+from batchfleet.gateway.batch_output import BatchFacts, unasked_ids, write_results
 from batchfleet.gateway.store import NAME, Store
 from producer.answers.answers_file import AnswersFile
 from producer.options import ReadingLimits
@@ -61,7 +61,7 @@ def test_an_expired_batch_keeps_what_is_done_and_names_the_rest(tmp_path: Path) 
         state = take_stock(what, answers)
 
     to = tmp_path / "out", tmp_path / "errors"
-    result = write_results(what, state, journal, to, BatchFacts(ENDPOINTS[0], 1, "expired"), lambda: None)
+    result = write_results(journal, to, BatchFacts(ENDPOINTS[0], 1, "expired"), unasked_ids(what, state), lambda: None)
 
     assert [line["custom_id"] for line in lines_of(tmp_path / "out")] == ["r0"]
     errors = {line["custom_id"]: line for line in lines_of(tmp_path / "errors")}
@@ -78,9 +78,8 @@ def test_a_batch_without_failures_has_no_error_file(tmp_path: Path) -> None:
         answers.write([an_answer("r0", index=0)])
         state = take_stock(what, answers)
 
-    write_results(
-        what, state, journal, (tmp_path / "o", tmp_path / "e"), BatchFacts(ENDPOINTS[0], 1, "cancelled"), lambda: None
-    )
+    facts = BatchFacts(ENDPOINTS[0], 1, "cancelled")
+    write_results(journal, (tmp_path / "o", tmp_path / "e"), facts, unasked_ids(what, state), lambda: None)
 
     assert (tmp_path / "o").exists()
     assert not (tmp_path / "e").exists()
