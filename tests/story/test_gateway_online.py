@@ -18,11 +18,13 @@ import redis
 from batchfleet.gateway.keys import new_key
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
+from tests.gateways import a_request, as_file, begin
 from tests.processes import PATIENCE_S, Processes, wait_until
 from tests.redis_servers import make_certificates
 
 ASK: Any = [{"role": "user", "content": "Name a noble gas."}]
 HANG: Any = [{"role": "user", "content": "HANG"}]
+JOBS_IN_QUEUE = 64
 
 
 class GatewayOfFleet:
@@ -192,3 +194,33 @@ def test_a_model_without_workers_is_503_and_then_answers(fleet: GatewayOfFleet) 
     assert sdk.with_options(max_retries=60).chat.completions.create(model="stub", messages=ASK).choices
     fleet.processes.started["last-gateway"].terminate()
     assert fleet.processes.finish("last-gateway") == 0
+
+
+def test_online_questions_overtake_a_batch_that_saturates_the_fleet(
+    tmp_path: Path, redis_server: EmbeddedServer
+) -> None:
+    """They are answered while less of the batch is than stands in the queue before them.
+
+    Without priority they would wait for all 64 batch jobs there; the clock of the stub, not the machine, sets the pace.
+    """
+    slow = {"STUB_STEP_S": "0.05", "STUB_MIN_TOKENS": "10", "STUB_MAX_TOKENS": "20", "STUB_MAX_NUM_SEQS": "2"}
+    with Processes(redis_server.url, tmp_path) as processes, redis.Redis.from_url(redis_server.url) as queue:
+        processes.batcher()
+        processes.worker(**slow)
+        sdk = openai.OpenAI(base_url=f"{processes.gateway()}/v1", api_key="any", timeout=PATIENCE_S)
+        batch = begin(sdk, as_file(a_request(f"r{number}", f"Number {number}?") for number in range(2000)))
+        wait_until(lambda: queue.llen("rq:queue:batchfleet:stub") == JOBS_IN_QUEUE, "the queue is full")
+
+        def done() -> int:
+            counts = sdk.batches.retrieve(batch.id).request_counts
+            return counts.completed if counts else 0
+
+        wait_until(done, "the batch is being answered")
+        before = done()
+        said = [sdk.chat.completions.create(model="stub", messages=ASK, max_tokens=3) for _ in range(3)]
+        meanwhile = done() - before
+        processes.kill("worker")
+        processes.kill("gateway")
+
+    assert all(one.choices for one in said)
+    assert meanwhile < JOBS_IN_QUEUE
