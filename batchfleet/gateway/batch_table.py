@@ -11,6 +11,7 @@ import orjson
 from batchfleet.gateway.batch_file import FileProblem
 from batchfleet.gateway.file_table import OPEN_BATCH, OUTPUT, FileTable
 from batchfleet.gateway.list_page import Listing, page_of
+from batchfleet.gateway.repeats import Repeat, earlier, forget_old, remember
 from batchfleet.gateway.store import Store, new_id, now
 
 TIMES = (
@@ -37,14 +38,20 @@ class BatchTable:
         window: tuple[str, int],
         metadata: dict[str, str] | None,
         output_expires_after_s: int | None,
+        *,
+        repeat: Repeat | None = None,
     ) -> dict[str, Any] | None:
         """Accept a batch; None if its input file has gone meanwhile.
 
         Args:
             window: As the client wrote it, and in seconds.
+            repeat: If such a request made a batch before, that one is returned.
         """
         batch_id, created = new_id("batch_"), now()
         with self._store.transaction() as database:
+            if made := earlier(database, repeat):
+                row = database.execute("SELECT * FROM batches WHERE id = ?", (made,)).fetchone()
+                return as_object(row)
             added = database.execute(
                 "INSERT INTO batches (id, owner, status, endpoint, input_file_id, completion_window, metadata,"
                 " output_expires_after, created_at, expires_at)"
@@ -61,6 +68,8 @@ class BatchTable:
                     owner,
                 ),
             ).rowcount
+            if added:
+                remember(database, repeat, batch_id)
         return self.get(owner, batch_id) if added else None
 
     def get(self, owner: str, batch_id: str) -> dict[str, Any] | None:
@@ -83,8 +92,9 @@ class BatchTable:
         return int(row["number"]) if row else 0
 
     def remove_old(self) -> None:
-        """Forget those that ended long ago; their files have times of their own."""
+        """Forget those that ended long ago, whose files have times of their own, and old keys of requests."""
         with self._store.transaction() as database:
+            forget_old(database)
             query = f"DELETE FROM batches WHERE status NOT IN {OPEN_BATCH} AND expires_at < ?"  # noqa: S608 (our own words)
             database.execute(query, (now() - KEPT_S,))
 

@@ -20,6 +20,7 @@ from batchfleet.gateway.files import checked_expiry
 from batchfleet.gateway.json_body import metadata, read_object, text
 from batchfleet.gateway.keys import owner_of
 from batchfleet.gateway.list_page import listing_of
+from batchfleet.gateway.repeats import repeat_of
 from batchfleet.gateway.replies import JsonReply
 
 DEFAULT_LISTED, MOST_LISTED = 20, 100
@@ -55,7 +56,8 @@ async def create(request: Request) -> Response:
             f"You have {MOST_OPEN} batches that are not finished, the most for one key. Wait for some, or cancel them."
         )
         raise too_many(msg, RETRY_S, code="batch_limit_exceeded")
-    made = await run_in_threadpool(batches.add, owner, input_id, endpoint, window, described, after_s)
+    repeat = repeat_of(request, "batches", owner, body)
+    made = await run_in_threadpool(batches.add, owner, input_id, endpoint, window, described, after_s, repeat=repeat)
     if made is None:
         raise _no_input(input_id)
     return JsonReply(made)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from batchfleet.gateway.list_page import Listing, page_of
+from batchfleet.gateway.repeats import Repeat, earlier, remember
 from batchfleet.gateway.store import Store, new_id, now
 
 OUTPUT = "batch_output"
@@ -25,13 +26,33 @@ class FileTable:
         self._store = store
 
     def add(
-        self, owner: str, filename: str, purpose: str, part: Path, *, expires_after_s: int | None = None
+        self,
+        owner: str,
+        filename: str,
+        purpose: str,
+        part: Path,
+        *,
+        expires_after_s: int | None = None,
+        repeat: Repeat | None = None,
     ) -> dict[str, Any]:
-        """Take in a file whose bytes are whole and safe on disk at `part`, which is moved."""
+        """Take in a file whose bytes are whole and safe on disk at `part`, which is moved.
+
+        Args:
+            repeat: If such a request made a file before, that one is returned.
+        """
         file_id = self.move_in(part)
-        with self._store.transaction() as database:
-            self.insert(database, file_id, owner, filename, purpose, expires_after_s)
-        return self.get(owner, file_id) or {}
+        made = None
+        try:
+            with self._store.transaction() as database:
+                made = earlier(database, repeat)
+                if made is None:
+                    self.insert(database, file_id, owner, filename, purpose, expires_after_s)
+                    remember(database, repeat, file_id)
+                    made = file_id
+        finally:
+            if made != file_id:
+                self._store.content(file_id).unlink()
+        return self.get(owner, made) or {}
 
     def move_in(self, part: Path) -> str:
         """Give the bytes at `part` the place of a new file, whose row is the caller's to insert; returns its id."""

@@ -18,6 +18,7 @@ from batchfleet.gateway.file_table import FileTable
 from batchfleet.gateway.form_to_disk import received
 from batchfleet.gateway.keys import owner_of
 from batchfleet.gateway.list_page import listing_of
+from batchfleet.gateway.repeats import repeat_of
 from batchfleet.gateway.replies import JsonReply
 from batchfleet.gateway.store import Store, new_id
 
@@ -48,7 +49,11 @@ async def create(request: Request) -> Response:
     async with received(request, "file", part, limits.max_file_bytes) as form:
         purpose = checked_purpose(form.fields.get("purpose"))
         after_s = expiry_in_form(form.fields)
-        made = await run_in_threadpool(files.add, owner, form.filename, purpose, part, expires_after_s=after_s)
+        asked = [form.filename, purpose, after_s, part.stat().st_size]
+        repeat = repeat_of(request, "files", owner, asked)
+        made = await run_in_threadpool(
+            files.add, owner, form.filename, purpose, part, expires_after_s=after_s, repeat=repeat
+        )
     return JsonReply(made)
 
 

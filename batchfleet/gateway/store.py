@@ -50,6 +50,11 @@ _MIGRATIONS = (
     """
     ALTER TABLE batches ADD COLUMN bugs INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    CREATE TABLE repeats (object TEXT NOT NULL, owner TEXT NOT NULL, key BLOB NOT NULL, asked BLOB NOT NULL,
+      object_id TEXT NOT NULL, created_at INTEGER NOT NULL, PRIMARY KEY (object, owner, key)) WITHOUT ROWID;
+    CREATE INDEX repeats_by_age ON repeats (created_at);
+    """,
 )
 """Each takes the tables from one version, which is its place here, to the next. What was released stays as it is."""
 
