@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.mutations.catalogue import MUTATIONS, Mutation, as_table
+from tests.mutations.catalogue import MUTATIONS, as_table
+from tests.mutations.mutation import Mutation
 
 ROOT = Path(__file__).parent.parent.parent
 TEST_S = 60

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tests.mutations.gateway import GATEWAY
+from tests.mutations.mutation import Mutation
 
 FENCES = "tests/integration/test_fences.py::"
 DELIVERY = "tests/integration/test_delivery.py::"
@@ -10,27 +11,6 @@ CLOCKS = "tests/integration/test_clocks.py::"
 ANSWERING = "tests/unit/gpu_worker/test_outcome.py::"
 FILE = "tests/story/test_answering_a_file.py::"
 LIFECYCLE = "tests/story/test_lifecycle.py::"
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """One line of the program, broken.
-
-    Attributes:
-        what: What is wrong then, in a few words.
-        promise: Which of `PROMISES` it breaks.
-        file: Where.
-        before, after: What stands there, exactly once, and what is put in its place.
-        test: The test that must fail, as pytest names it.
-    """
-
-    what: str
-    promise: str
-    file: str
-    before: str
-    after: str
-    test: str
-
 
 PROMISES = {
     "conservation": "Every accepted question gets exactly one line.",
@@ -44,6 +24,7 @@ PROMISES = {
     "progress": "A worker whose engine stalls loses its work; a long generation does not.",
     "isolation": "One bad question harms only itself.",
     "stopping": "A worker told to stop costs nothing.",
+    "owners": "Each key of the gateway sees only what is its own, and no path is a client's.",
     "resume": "The same command resumes where it stopped, and nothing else is taken for a continuation.",
 }
 
@@ -263,6 +244,7 @@ MUTATIONS = (
         "        if end < size:\n", "        if end < 0:\n",
         f"{FILE}test_a_torn_last_line_is_mended",
     ),
+    *GATEWAY,
 )  # fmt: skip
 
 
