@@ -18,6 +18,8 @@ Kind = Literal[
     "bad_parameter",
     "bad_schema",
     "bad_messages",
+    "bad_image",
+    "image_unreachable",
     "no_chat_template",
     "unknown_adapter",
     "unsupported",
@@ -68,6 +70,15 @@ KINDS: Mapping[Kind, KindInfo] = {
     "bad_messages": KindInfo(
         "the chat messages have no role or content, or the model's template refuses them",
         "correct them; some models take no system message",
+    ),
+    "bad_image": KindInfo(
+        "an image of the question is missing, not allowed, too large or broken; the message names its place",
+        "correct its address, or what `images` in the workers' configuration allows",
+    ),
+    "image_unreachable": KindInfo(
+        "the server of an image failed, or did not answer in time, several times",
+        "ask again; look at that server, or raise `images.timeout_s`",
+        retryable=True,
     ),
     "no_chat_template": KindInfo(
         "`messages` for a model that has no chat template", "set `chat_template`, or ask with `prompt`"

@@ -20,6 +20,7 @@ from batchfleet.runs.run_request import RunRequest
 from batchfleet.runs.summary import SUFFIX
 from batchfleet.runs.token_count import TokenCounter, token_counter
 from batchfleet.runs.update import described, needs_update
+from batchfleet.scoring.answer_keys import text_of
 from batchfleet.status.read import read_status
 from producer.answers.answer_line import parse_line
 from producer.answers.sidecar import difference, stored_about
@@ -191,13 +192,12 @@ def _lines_there(what: FileRun, asking: RunRequest) -> Iterator[None]:
 
 
 def _text(question: ParsedQuestion) -> str:
-    """What is asked, without what a chat template puts around it."""
+    """What is asked, without images, and without what a chat template puts around it."""
     if question.prompt is not None:
         return question.prompt
     if question.inputs is not None:
         return orjson.dumps((question.query, question.inputs)).decode()
-    contents = (message.get("content") for message in question.messages or ())
-    return "\n".join(text if isinstance(text, str) else orjson.dumps(text).decode() for text in contents)
+    return text_of(question)
 
 
 def _rate_before(answers: Path) -> Rate | None:

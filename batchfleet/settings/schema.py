@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from batchfleet.settings.sections.generator import GeneratorSettings
+from batchfleet.settings.sections.images import ImageSettings
 from batchfleet.settings.sections.limits import LeaseSettings, LimitSettings
 from batchfleet.settings.sections.redis_server import RedisSettings
 from batchfleet.settings.sections.section import Contradiction, Section, Text, at_most
@@ -111,6 +112,7 @@ class Settings(Section):
     limits: LimitSettings = Field(default_factory=LimitSettings)
     leases: LeaseSettings = Field(default_factory=LeaseSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    images: ImageSettings = Field(default_factory=ImageSettings)
     stub: StubSettings = Field(default_factory=StubSettings)
     sweep: SweepSettings = Field(default_factory=SweepSettings)
 

@@ -12,6 +12,7 @@ from gpu_worker.engines.build import EngineOptions
 from gpu_worker.engines.openai.options import OpenAIOptions
 from gpu_worker.engines.stub import StubOptions
 from gpu_worker.engines.vllm.arguments import VllmOptions
+from gpu_worker.images.options import ImageOptions
 from gpu_worker.options import WorkerOptions
 from producer.options import ProducerOptions, ReadingLimits
 from wire.codec import MAX_BATCH_QUESTIONS
@@ -161,6 +162,10 @@ def engine_options(settings: Settings, kind: str) -> EngineOptions:
         stall_s=settings.leases.stall_s,
         startup_timeout_s=generator.server_startup_timeout,
     )
+
+
+def image_options(settings: Settings) -> ImageOptions:
+    return ImageOptions(**{**settings.images.model_dump(), "folders": tuple(settings.images.folders)})
 
 
 def vllm_options(settings: Settings, model: str) -> VllmOptions:

@@ -43,7 +43,10 @@ def serve_worker(settings: Settings, engine: str | None) -> int:
 async def _serve(address: RedisAddress, settings: Settings, kind: str) -> None:
     gpus = SliceOptions.of(kind, settings.model.generator_settings.vllm_args, os.environ)
     worker = GpuWorker(
-        address, build_engine(to_options.engine_options(settings, kind)), to_options.worker_options(settings), gpus
+        address,
+        build_engine(to_options.engine_options(settings, kind), to_options.image_options(settings)),
+        to_options.worker_options(settings),
+        gpus,
     )
     worker.report.metrics = expose(WorkerMetrics(worker.report), settings.metrics)
     loop = asyncio.get_running_loop()

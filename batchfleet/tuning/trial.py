@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--config", required=True)
     arguments = parser.parse_args()
     settings = helper.load(arguments.config)
-    engine = build_engine(to_options.engine_options(settings, arguments.engine))
+    engine = build_engine(to_options.engine_options(settings, arguments.engine), to_options.image_options(settings))
     questions = feed.read_all(arguments.questions, engine.model)
     with asyncio.Runner(loop_factory=to_options.event_loop()) as runner:
         runner.run(_serve(engine, questions))

@@ -43,6 +43,11 @@ _NO_TEMPLATE = re.compile(
     r"default chat template is no longer|does not (?:define|have) (?:one|a chat[ _]template)|chat_template is not set",
     re.IGNORECASE,
 )
+_NO_IMAGES = re.compile(
+    r"is not a multimodal model|At most \d+ image\(s\) may be provided|(?:does not support|no support for) images?\b",
+    re.IGNORECASE,
+)
+_BROKEN_IMAGE = re.compile(r"Failed to load image|cannot identify image file|image file is truncated")
 _EMPTY = re.compile(
     r"prompt cannot be empty|must pass at least one prompt|[Pp]lease submit a prompt|You must provide a non-empty "
     r"prompt"
@@ -193,7 +198,14 @@ def _about_prompt(problem: str) -> Refusal | None:
         )
     if _NO_TEMPLATE.search(problem):
         return NO_CHAT_TEMPLATE
-    return EMPTY_PROMPT if _EMPTY.search(problem) else None
+    return EMPTY_PROMPT if _EMPTY.search(problem) else _about_images(problem)
+
+
+def _about_images(problem: str) -> Refusal | None:
+    if _NO_IMAGES.search(problem):
+        return Refusal("unsupported", f"this model takes no images, or not so many: {_quoted(problem)}")
+    is_broken = _BROKEN_IMAGE.search(problem) is not None
+    return Refusal("bad_image", f"an image cannot be unpacked: {_quoted(problem)}") if is_broken else None
 
 
 def _quoted(problem: str) -> str:

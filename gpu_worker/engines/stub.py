@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import logging
 import math
@@ -15,6 +16,7 @@ from pydantic import JsonValue
 
 from gpu_worker.engines.engine import READY, Completion, Outcome, Refusal, Vectors, packed
 from gpu_worker.engines.sampling_params import configured_params, effective_params, vector_params
+from gpu_worker.images.header import header_of
 from wire.errors import EngineDeadError
 from wire.messages import JsonObject, Question, Usage
 from wire.parameters import names_of
@@ -84,6 +86,21 @@ def _numbers(text: str, count: int) -> list[float]:
     return [(byte - 127.25) / 128 for byte in data]
 
 
+def _seen(question: Question) -> tuple[str, list[str]]:
+    """The words of a question, and the size of each of its images, which stands among the words in place of it."""
+    text, sizes = question.text, []
+    for message in question.messages or ():
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            named = part.get("image_url") if isinstance(part, dict) else None
+            url = named.get("url") if isinstance(named, dict) else None
+            if isinstance(url, str) and url.startswith("data:image/"):
+                header = header_of(base64.b64decode(url.partition(",")[2]))
+                sizes.append(f"{header.width}x{header.height}")
+                text = text.replace(url, sizes[-1])
+    return text, sizes
+
+
 def _tool_call(params: JsonObject) -> JsonObject | None:
     """Of the tool that has to be called, without arguments; None if none has to."""
     choice, tools = params.get("tool_choice"), params.get("tools")
@@ -134,7 +151,7 @@ class StubEngine:
         if self._dead:
             msg = "the stub engine was stopped"
             raise EngineDeadError(msg)
-        text = question.text
+        text, images = _seen(question)
         refusal = self._fault(text)
         if refusal is not None:
             return refusal
@@ -159,6 +176,7 @@ class StubEngine:
         call = _tool_call(params) if "tools" in params else None
         if call is not None:
             return Completion([""], "tool_calls", usage, params, tool_calls=[[call]])
+        text = " ".join([*images, text])
         reasoning = [f"Hm: {text[::-1]}"] if params.get("reasoning_effort", "none") != "none" else []
         return Completion([text], finish_reason, usage, params, reasoning=reasoning)
 

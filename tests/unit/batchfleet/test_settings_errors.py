@@ -146,7 +146,7 @@ def test_a_value_that_cannot_be_is_named_with_what_could_be(file: Path, text: st
             "max_model_len: 1",
             (
                 "F:1: max_model_len: unknown key; known here: model, input, output, processing, redis, limits, leases, "
-                "metrics, stub, sweep; "
+                "metrics, images, stub, sweep; "
                 "arguments of vLLM go under vllm_args"
             ),
         ),

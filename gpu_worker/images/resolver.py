@@ -1,0 +1,148 @@
+"""Chat messages with images by reference -> the same with the images' bytes in them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import JsonValue
+
+from gpu_worker.engines.engine import Refusal
+from gpu_worker.images.addresses import shown_address
+from gpu_worker.images.errors import ImageError, too_large
+from gpu_worker.images.files import read_file
+from gpu_worker.images.header import header_of
+from gpu_worker.images.options import ImageOptions
+from wire.messages import JsonObject
+from wire.retry import Backoff
+
+if TYPE_CHECKING:
+    from gpu_worker.images.fetch import Fetcher
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE_S = 5.0
+
+
+class Resolver:
+    """Puts images in the place of their addresses. `steps` goes up with whatever it gets or fails to get."""
+
+    def __init__(self, options: ImageOptions) -> None:
+        self.steps = 0
+        self._options = options
+        self._places = asyncio.Semaphore(options.max_fetches)
+        self._fetcher: Fetcher | None = None
+
+    async def resolved(self, messages: Sequence[JsonObject]) -> list[JsonObject] | Refusal:
+        """Messages in which each image is a `data:` URL; or why one cannot be had, with its place."""
+        count, left = 0, self._options.max_bytes
+        made: list[JsonObject] = []
+        for number, message in enumerate(messages, 1):
+            content = message.get("content")
+            if not isinstance(content, list):
+                made.append(message)
+                continue
+            parts: list[JsonValue] = []
+            for place, part in enumerate(content, 1):
+                if not isinstance(part, dict) or part.get("type") != "image_url":
+                    parts.append(part)
+                    continue
+                count += 1
+                address: Any = None
+                try:
+                    address = self._address(part, count)
+                    data, url = await self._image(address, left)
+                except ImageError as error:
+                    where = f"message {number}, part {place}"
+                    return _refusal(where, address, error)
+                left -= len(data)
+                parts.append({"type": "image_url", "image_url": {**_details(part), "url": url}})
+            made.append({**message, "content": parts})
+        return made
+
+    async def close(self) -> None:
+        if self._fetcher is not None:
+            await self._fetcher.close()
+
+    def _address(self, part: JsonObject, count: int) -> str:
+        if count > self._options.max_images:
+            msg = f"the question has more than {self._options.max_images} images (images.max_images)"
+            raise ImageError(msg)
+        named = part.get("image_url")
+        address = named.get("url") if isinstance(named, dict) else named
+        if not isinstance(address, str) or not address:
+            msg = 'it has no address; write {"type": "image_url", "image_url": {"url": "https://..."}}'
+            raise ImageError(msg)
+        return address.strip()
+
+    async def _image(self, address: str, max_bytes: int) -> tuple[bytes, str]:
+        async with self._places:
+            data = await self._bytes(address, max_bytes)
+        header = header_of(data)
+        if header.width * header.height > self._options.max_pixels:
+            size = f"{header.width} x {header.height}"
+            msg = f"it has {size} pixels, more than {self._options.max_pixels} (images.max_pixels); scale it down"
+            raise ImageError(msg)
+        return data, f"data:{header.media_type};base64,{base64.b64encode(data).decode()}"
+
+    async def _bytes(self, address: str, max_bytes: int) -> bytes:
+        scheme = address.partition(":")[0].lower()
+        try:
+            if scheme == "data":
+                return _of_data_url(address, max_bytes)
+            if scheme == "file":
+                return await asyncio.to_thread(read_file, address, self._options.folders, max_bytes)
+            if scheme in {"http", "https"}:
+                return await self._fetched(address, max_bytes)
+        finally:
+            self.steps += 1
+        msg = "its address must begin with https:, file: or data:"
+        raise ImageError(msg)
+
+    async def _fetched(self, address: str, max_bytes: int) -> bytes:
+        if self._fetcher is None:
+            # Takes half a second to import.
+            from gpu_worker.images.fetch import Fetcher  # noqa: PLC0415
+
+            self._fetcher = Fetcher(self._options)
+        pauses = Backoff(self._options.first_pause_s, LONGEST_PAUSE_S)
+        for left in reversed(range(self._options.tries)):
+            try:
+                return await self._fetcher.fetch(address, max_bytes)
+            except ImageError as error:
+                if not error.may_pass or not left:
+                    raise
+                self.steps += 1
+                log.debug("an image is asked for again: %s", error)
+            await asyncio.sleep(pauses.next_s())
+        raise AssertionError
+
+
+def _details(part: JsonObject) -> JsonObject:
+    named = part.get("image_url")
+    return {name: value for name, value in named.items() if name == "detail"} if isinstance(named, dict) else {}
+
+
+def _of_data_url(address: str, max_bytes: int) -> bytes:
+    head, comma, content = address.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        msg = "a data: URL must be data:image/TYPE;base64,BYTES"
+        raise ImageError(msg)
+    # Four characters hold three bytes.
+    if len(content) * 3 > (max_bytes + 3) * 4:
+        raise too_large(max_bytes)
+    try:
+        return base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError):
+        msg = "the bytes of its data: URL are no base64"
+        raise ImageError(msg) from None
+
+
+def _refusal(where: str, address: object, error: ImageError) -> Refusal:
+    named = f" ({shown_address(address)})" if isinstance(address, str) else ""
+    message = f"the image in {where}{named} cannot be used: {error}"
+    return Refusal("image_unreachable", message, is_final=True) if error.may_pass else Refusal("bad_image", message)
