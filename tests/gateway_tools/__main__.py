@@ -4,7 +4,8 @@
     python -m tests.gateway_tools --python TOOLS/bin/python --vllm VLLM/bin/python --model FOLDER
                                                                           vLLM in a worker, then vLLM's own server
 
-TOOLS is a virtual environment with `lm-eval[api]`, `transformers` and `litellm`; FOLDER is made by
+TOOLS is a virtual environment with `lm-eval[api]`, `transformers`, `litellm` and `inspect-ai`, or with those of them
+that `--tools` names; FOLDER is made by
 `python -m tests.integration.tiny_model FOLDER`. Not part of the tests: it takes minutes, and packages of others. Ends
 with 1 if a tool fails, or answers differ from those of the server asked directly.
 """
@@ -30,6 +31,7 @@ from tests.integration.tiny_model import ENGINE_ARGUMENTS
 from tests.processes import ROOT, Processes, wait_until
 
 QUESTIONS = 24
+TOOLS = ("lm-eval", "litellm", "inspect-ai")
 CHOICE = {
     "task": "choice",
     "output_type": "multiple_choice",
@@ -56,6 +58,27 @@ parts = [part.choices[0].delta.content or "" for part in litellm.completion(**as
 several = [[{"role": "user", "content": f"Hi {n}"}] for n in range(50)]
 many = [one.choices[0].message.content for one in litellm.batch_completion(**{**ask, "messages": several})]
 print(json.dumps({"whole": whole, "streamed": "".join(parts), "many": many}))
+"""
+
+INSPECT = """
+import json, sys
+from pathlib import Path
+from inspect_ai import Task, eval
+from inspect_ai.dataset import Sample
+from inspect_ai.model import GenerateConfig
+from inspect_ai.scorer import match
+documents, url, model, logs = sys.argv[1:]
+read = json.loads(Path(documents).read_text())
+samples = [Sample(input=one["question"], target=one["answer"], id=number) for number, one in enumerate(read)]
+config = GenerateConfig(temperature=0, max_tokens=12, max_connections=8)
+(log,) = eval(
+    Task(dataset=samples, scorer=match(location="any"), config=config), model=f"openai-api/fleet/{model}",
+    model_args={"api_key": "none"}, model_base_url=url, log_dir=logs, display="none",
+)
+assert log.status == "success", log.error
+scores = {name: metric.value for name, metric in log.results.scores[0].metrics.items()}
+answers = [one.output.completion for one in sorted(log.samples, key=lambda one: one.id)]
+print(json.dumps({"scores": scores, "answers": answers}))
 """
 
 
@@ -106,9 +129,29 @@ def evaluate(python: str, url: str, model: str, tokenizer: str | None, folder: P
 
 def ask_litellm(python: str, url: str, model: str) -> dict[str, Any]:
     """What LiteLLM's SDK gets: whole, streamed, and many at once."""
-    command = [python, "-c", LITELLM, url, model]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603 (as above)
+    return _printed([python, "-c", LITELLM, url, model])
+
+
+def ask_inspect(python: str, url: str, model: str, folder: Path, name: str) -> dict[str, Any]:
+    """What inspect_ai finds: the scores, and every answer."""
+    return _printed([python, "-c", INSPECT, str(folder / "documents.json"), url, model, str(folder / f"{name}-logs")])
+
+
+def _printed(command: list[str]) -> dict[str, Any]:
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603 (as above)
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return found
+
+
+def ask_all(arguments: argparse.Namespace, url: str, model: str, folder: Path, name: str) -> dict[str, Any]:
+    """What each tool finds at an address. `name`: of that address, for files."""
+    found: dict[str, Any] = {}
+    if "lm-eval" in arguments.tools:
+        found |= evaluate(arguments.python, url, model, arguments.model, folder, name)
+    if "litellm" in arguments.tools:
+        found["litellm"] = ask_litellm(arguments.python, url, model)
+    if "inspect-ai" in arguments.tools:
+        found["inspect-ai"] = ask_inspect(arguments.python, url, model, folder, name)
     return found
 
 
@@ -162,7 +205,8 @@ def direct(folder: Path, vllm: str, model: str) -> Iterator[str]:
 def main() -> int:
     """Exit code 0 if every tool ran, and found the same where it asked twice."""
     parser = argparse.ArgumentParser(prog="python -m tests.gateway_tools")
-    parser.add_argument("--python", required=True, help="of an environment with lm-eval[api], transformers and litellm")
+    parser.add_argument("--python", required=True, help="of an environment with the tools")
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS)
     parser.add_argument("--vllm", help="Python of an environment with vLLM")
     parser.add_argument("--model", help="folder of its model; needed with --vllm")
     arguments = parser.parse_args()
@@ -171,13 +215,11 @@ def main() -> int:
         write_tasks(folder)
         model = arguments.model or "stub"
         with fleet(folder, arguments.vllm, model) as url:
-            ours = evaluate(arguments.python, url, model, arguments.model, folder, "gateway")
-            ours["litellm"] = ask_litellm(arguments.python, url, model)
+            ours = ask_all(arguments, url, model, folder, "gateway")
         theirs = None
         if arguments.vllm is not None:
             with direct(folder, arguments.vllm, model) as url:
-                theirs = evaluate(arguments.python, url, model, arguments.model, folder, "direct")
-                theirs["litellm"] = ask_litellm(arguments.python, url, model)
+                theirs = ask_all(arguments, url, model, folder, "direct")
     ok = True
     for what, found in ours.items():
         same = None if theirs is None else found == theirs[what]
