@@ -16,7 +16,17 @@ from batchfleet.settings.load import load_settings
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning.machine import describe_machine, in_words
 from batchfleet.tuning.table_report import Report
-from benchmarks import batch_sizes, engine_share, gateway, latency, profile, queue_comparison, scale, throughput
+from benchmarks import (
+    batch_sizes,
+    engine_share,
+    gateway,
+    gateway_engine,
+    latency,
+    profile,
+    queue_comparison,
+    scale,
+    throughput,
+)
 from benchmarks.peers.environments import PEERS
 from wire.errors import FleetError, UsageError
 
@@ -39,6 +49,10 @@ BENCHES: dict[str, tuple[Any, str]] = {
     ),
     "latency": (latency, "what a fleet adds to one question, idle and under load, and where"),
     "gateway": (gateway, "OpenAI's API in front of the queue against `submit`: rate, added latency, memory"),
+    "gateway-engine": (
+        gateway_engine,
+        "the gateway before a fleet with vLLM against vLLM's own server; needs vLLM and a --config that names a model",
+    ),
     "engine": (engine_share, "a fleet with vLLM against vLLM by itself; needs vLLM and a --config that names a model"),
     "profile": (profile, "where the CPU time of a question goes"),
 }
@@ -59,6 +73,7 @@ HELP: dict[str, str] = {
     "pause_s": "seconds between two questions; up to as much again at random",
     "step_s": "seconds that one step of the stub takes",
     "sequences": "sequences of one engine at once",
+    "answer_tokens": "length of every answer",
     "tokens": "length of the shortest and the longest answer",
     "batch_size": "questions in a batch",
     "lognormal": "mean and deviation of the logarithm of the answers' lengths; 0 0 for an even spread",

@@ -84,7 +84,7 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
 
 
 @contextmanager
-def _gateway(rig: Rig) -> Iterator[int]:
+def listening_gateway(rig: Rig) -> Iterator[int]:
     """A gateway of the fleet; gives its port."""
     log = rig.folder / "gateway.log"
     flags = ["--listen", "127.0.0.1:0", "--data", str(rig.folder / "data"), "--max-open-requests", "5000"]
@@ -116,11 +116,12 @@ def _submitted(file: Path, plan: Plan, settings: Settings) -> float:
 
 
 def _online(file: Path, plan: Plan, settings: Settings) -> float:
-    with Rig(settings, plan.workers) as rig, _gateway(rig) as port:
-        return float(plan.count / _asked(rig, file, port, plan.clients, plan.count)["elapsed_s"])
+    with Rig(settings, plan.workers) as rig, listening_gateway(rig) as port:
+        return float(plan.count / asked(rig, file, port, plan.clients, plan.count)["elapsed_s"])
 
 
-def _asked(rig: Rig, file: Path, port: int, clients: int, count: int, *flags: str) -> dict[str, Any]:
+def asked(rig: Rig, file: Path, port: int, clients: int, count: int, *flags: str) -> dict[str, Any]:
+    """What so many clients of a port were told, and how fast, in all: see `gateway_clients`."""
     with rig.helper("gateway_clients", str(file), str(port), str(clients), str(count), *flags) as asking:
         asking.wait_until_ready()
         asking.go()
@@ -133,9 +134,9 @@ def _asked(rig: Rig, file: Path, port: int, clients: int, count: int, *flags: st
 
 def _idle(file: Path, plan: Plan, settings: Settings) -> dict[str, list[float]]:
     """Milliseconds."""
-    with Rig(settings, plan.workers) as rig, _gateway(rig) as port:
-        _asked(rig, file, port, 1, 1)
-        took_s = _asked(rig, file, port, 1, plan.idle, "--idle")["took_s"]
+    with Rig(settings, plan.workers) as rig, listening_gateway(rig) as port:
+        asked(rig, file, port, 1, 1)
+        took_s = asked(rig, file, port, 1, plan.idle, "--idle")["took_s"]
         client = Client(rig, plan.idle)
         alone = []
         for text in make_questions(plan.idle, plan.seed):
@@ -145,12 +146,12 @@ def _idle(file: Path, plan: Plan, settings: Settings) -> dict[str, list[float]]:
 
 
 def _memory(file: Path, plan: Plan, settings: Settings) -> dict[str, float]:
-    with Rig(settings, plan.workers) as rig, _gateway(rig) as port:
-        _asked(rig, file, port, plan.open_requests, plan.open_requests)
+    with Rig(settings, plan.workers) as rig, listening_gateway(rig) as port:
+        asked(rig, file, port, plan.open_requests, plan.open_requests)
         pid = rig.pids["gateway"]
         before_s = cpu_s(pid)
         with MemoryWatch({"gateway": pid}, every_s=0.5) as watch:
-            result = _asked(rig, file, port, plan.open_requests, plan.requests)
+            result = asked(rig, file, port, plan.open_requests, plan.requests)
         used_s = cpu_s(pid) - before_s
     figures = {f"{share:.0%}": watch.at(share)["gateway"] for share in (0.1, 0.25, 0.5, 0.75, 1.0)}
     return {

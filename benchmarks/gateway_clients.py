@@ -62,7 +62,8 @@ def requests_of(questions: Path, model: str, count: int) -> list[bytes]:
     lines = questions.read_bytes().splitlines()
     made = []
     for line in islice(cycle(lines), count):
-        body = orjson.dumps({"model": model, "prompt": orjson.loads(line)["question"]})
+        asked = orjson.loads(line)
+        body = orjson.dumps({"model": model, "prompt": asked["question"], **asked.get("params", {})})
         head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
         made.append(head.encode() + body)
     return made
