@@ -26,6 +26,7 @@ STATUS = {
     "expired": (504, "timeout"),
     "timed_out": (504, "timeout"),
     "server_error": (502, "server_error"),
+    "image_unreachable": (502, "image_unreachable"),
     "engine_error": (500, "engine_error"),
     "internal_error": (500, "internal_error"),
     "engine_killed": (500, "engine_killed"),

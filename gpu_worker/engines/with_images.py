@@ -41,7 +41,7 @@ class WithImages:
         return await self._engine.answer(question)
 
     def progress(self) -> int:
-        return self._engine.progress() + self._images.steps
+        return self._engine.progress() + self._images.progress()
 
     def check(self) -> None:
         self._engine.check()

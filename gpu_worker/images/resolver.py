@@ -29,13 +29,19 @@ LONGEST_PAUSE_S = 5.0
 
 
 class Resolver:
-    """Puts images in the place of their addresses. `steps` goes up with whatever it gets or fails to get."""
+    """Puts images in the place of their addresses."""
 
     def __init__(self, options: ImageOptions) -> None:
-        self.steps = 0
+        self._open = 0
+        self._steps = 0
         self._options = options
         self._places = asyncio.Semaphore(options.max_fetches)
         self._fetcher: Fetcher | None = None
+
+    def progress(self) -> int:
+        """As an engine's. It goes up while images are on their way: that ends by itself, with their time."""
+        self._steps += self._open
+        return self._steps
 
     async def resolved(self, messages: Sequence[JsonObject]) -> list[JsonObject] | Refusal:
         """Messages in which each image is a `data:` URL; or why one cannot be had, with its place."""
@@ -80,8 +86,13 @@ class Resolver:
         return address.strip()
 
     async def _image(self, address: str, max_bytes: int) -> tuple[bytes, str]:
-        async with self._places:
-            data = await self._bytes(address, max_bytes)
+        self._open += 1
+        try:
+            async with self._places:
+                data = await self._bytes(address, max_bytes)
+        finally:
+            self._open -= 1
+            self._steps += 1
         header = header_of(data)
         if header.width * header.height > self._options.max_pixels:
             size = f"{header.width} x {header.height}"
@@ -91,15 +102,12 @@ class Resolver:
 
     async def _bytes(self, address: str, max_bytes: int) -> bytes:
         scheme = address.partition(":")[0].lower()
-        try:
-            if scheme == "data":
-                return _of_data_url(address, max_bytes)
-            if scheme == "file":
-                return await asyncio.to_thread(read_file, address, self._options.folders, max_bytes)
-            if scheme in {"http", "https"}:
-                return await self._fetched(address, max_bytes)
-        finally:
-            self.steps += 1
+        if scheme == "data":
+            return _of_data_url(address, max_bytes)
+        if scheme == "file":
+            return await asyncio.to_thread(read_file, address, self._options.folders, max_bytes)
+        if scheme in {"http", "https"}:
+            return await self._fetched(address, max_bytes)
         msg = "its address must begin with https:, file: or data:"
         raise ImageError(msg)
 
@@ -116,7 +124,6 @@ class Resolver:
             except ImageError as error:
                 if not error.may_pass or not left:
                     raise
-                self.steps += 1
                 log.debug("an image is asked for again: %s", error)
             await asyncio.sleep(pauses.next_s())
         raise AssertionError

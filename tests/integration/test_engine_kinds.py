@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import struct
+import zlib
 from array import array
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from importlib import import_module
+from io import BytesIO
 from math import hypot
 from operator import mul
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +29,8 @@ from gpu_worker.engines.stub import StubEngine, StubOptions
 from gpu_worker.engines.vllm import library
 from gpu_worker.engines.vllm.arguments import VllmOptions
 from gpu_worker.engines.vllm.engine import VllmEngine
+from gpu_worker.engines.with_images import WithImages
+from gpu_worker.images.options import ImageOptions
 from tests.builders import a_question
 from tests.integration import tiny_model
 from tests.unit.scripted_server import MODEL, Asked, Reply, ScriptedServer, a_text
@@ -63,7 +71,9 @@ def scripted(asked: Asked) -> Reply:
         call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": "{}"}}
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
         return a_text(choices=[{"index": 0, "finish_reason": "tool_calls", "message": message}])
-    return a_text()
+    content = body["messages"][-1]["content"] if "messages" in body else ""
+    images = [part["image_url"]["url"] for part in content if isinstance(part, dict) and "image_url" in part]
+    return a_text("".join(url[:20] for url in images)) if images else a_text()
 
 
 class Engines:
@@ -106,7 +116,7 @@ class Engines:
         if task == "think":
             arguments |= {"reasoning_parser": "deepseek_r1", "tool_call_parser": "hermes"}
         folder = str(tiny_model.cached_for(task))
-        wanted: Any = "generate" if task == "think" else task
+        wanted: Any = "generate" if task in {"think", "see"} else task
         engine = self._vllm = VllmEngine(VllmOptions(folder, "tiny", arguments, startup_timeout_s=800, task=wanted))
         self._stack.push_async_callback(engine.stop)
         await engine.start()
@@ -224,6 +234,87 @@ async def test_reasoning_is_told_from_the_answer(engines: Engines) -> None:
     assert ended.texts[0] in {"yes", "no"}
     assert isinstance(unended, Completion), unended
     assert (unended.texts, bool(next(iter(unended.reasoning)))) == ([""], True)
+
+
+def seeing(*urls: str, **more: Any) -> Question:  # noqa: ANN401 (any part)
+    """Images of these addresses, and `more` parts."""
+    parts: list[Any] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    content: list[Any] = [*parts, *more.values(), {"type": "text", "text": "What is this?"}]
+    return chatting([{"role": "user", "content": content}], ignore_eos=True, max_tokens=8)
+
+
+def a_png(width: int, height: int, colour: bytes = b"\xff\0\0") -> bytes:
+    """One of a single colour."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + colour * width) * height)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def a_data_url(image: bytes) -> str:
+    """As users write it."""
+    return f"data:image/png;base64,{b64encode(image).decode()}"
+
+
+@every_engine
+async def test_images_reach_the_model(engines: Engines, kind: str, tmp_path: Path) -> None:
+    """From an allowed folder: the stub tells its size, a server gets its bytes, and the model has its tokens."""
+    (tmp_path / "red.png").write_bytes(a_png(30, 20))
+    engine = WithImages(await engines.get(kind, "see"), ImageOptions((str(tmp_path),)))
+
+    seen = await engine.answer(seeing(f"file://{tmp_path}/red.png"))
+    blind = await engine.answer(seeing())
+    missing = await engine.answer(seeing(f"file://{tmp_path}/blue.png"))
+
+    assert isinstance(seen, Completion), seen
+    assert isinstance(blind, Completion), blind
+    assert isinstance(missing, Refusal), missing
+    assert missing.kind == "bad_image"
+    if kind == "stub":
+        assert seen.texts[0].startswith("30x20 ")
+    elif kind == "over HTTP":
+        assert seen.texts == ["data:image/png;base6"]
+    else:
+        assert seen.usage.prompt_tokens == blind.usage.prompt_tokens + tiny_model.IMAGE_TOKENS
+
+
+@pytest.mark.vllm
+async def test_images_are_seen_as_by_vllm_itself(engines: Engines) -> None:
+    """The same engine, given the picture past ours, says the same; a picture of another colour, something else."""
+    inner = await engines.get("in process", "see")
+    assert isinstance(inner, VllmEngine)
+    assert inner._booted is not None
+    llm, texts = inner._booted.llm, []
+    sampling = library.sampling_params(temperature=0.0, max_tokens=8, ignore_eos=True)
+    for colour in (b"\xff\0\0", b"\0\0\xff"):
+        image = a_png(28, 28, colour)
+        ours = await WithImages(inner, ImageOptions()).answer(seeing(a_data_url(image)))
+        picture = import_module("PIL.Image").open(BytesIO(image)).convert("RGB")
+        prompt = {"prompt": "<|user|><image>What is this?\n<|assistant|>", "multi_modal_data": {"image": picture}}
+        raw = [output async for output in llm.generate(prompt, sampling, f"raw-{next(numbers)}")][-1]
+        assert isinstance(ours, Completion), ours
+        assert ours.texts == [raw.outputs[0].text]
+        texts += ours.texts
+    assert texts[0] != texts[1]
+
+
+@pytest.mark.vllm
+async def test_what_vllm_cannot_unpack_or_would_fetch_is_refused(engines: Engines) -> None:
+    """A picture that ends in its middle; sound and what else vLLM would fetch by itself; one for a model of text."""
+    engine = WithImages(await engines.get("in process", "see"), ImageOptions())
+    cut = await engine.answer(seeing(a_data_url(a_png(28, 28)[:45])))
+    sound = {"type": "audio_url", "audio_url": {"url": "http://127.0.0.1:1/x"}}
+    sly = {"type": "text", "uuid": "u", "image_url": "http://127.0.0.1:1/x"}
+    others = [await engine.answer(seeing(more=part)) for part in (sound, sly)]
+    blind = WithImages(await engines.get("in process"), ImageOptions())
+    textual = await blind.answer(seeing(a_data_url(a_png(28, 28))))
+
+    refusals = (cut, *others, textual)
+    told = [one.kind if isinstance(one, Refusal) else one for one in refusals]
+    assert told == ["bad_image", "unsupported", "unsupported", "unsupported"], refusals
 
 
 def numbers_of(outcome: Outcome) -> list[list[float]]:

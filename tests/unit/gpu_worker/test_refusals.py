@@ -63,6 +63,9 @@ def test_a_prompt_that_is_too_long_has_both_numbers(problem: str, message: str) 
         ("min_tokens must be less than or equal to max_tokens=16, got 50.", PARAMS, False, "bad_parameter"),
         ("min_tokens must be less than or equal to max_tokens=16, got 50.", PARAMS, True, "bad_parameter"),
         ("no such role: wizard", PARAMS, True, "bad_messages"),
+        ("/m/tiny is not a multimodal model", PARAMS, True, "unsupported"),
+        ("At most 1 image(s) may be provided in one prompt.", PARAMS, True, "unsupported"),
+        ("Failed to load image: image file is truncated (3 bytes not processed)", PARAMS, True, "bad_image"),
         ("Conversation roles must alternate user/assistant/user/assistant/...", PARAMS, True, "bad_messages"),
         ("something else", PARAMS, False, "bad_parameter"),
         (
