@@ -56,7 +56,14 @@ def _text_of(asked: ParsedQuestion | Invalid | None) -> str | None:
     """What was asked, in words: the prompt, or the last message that is a text."""
     if not isinstance(asked, ParsedQuestion):
         return None
-    contents = [message.get("content") for message in asked.messages or ()]
+    contents = [_words(message.get("content")) for message in asked.messages or ()]
     if asked.inputs is not None:
         return asked.query or next((text for text in asked.inputs if isinstance(text, str)), None)
-    return asked.prompt or next((content for content in reversed(contents) if isinstance(content, str)), None)
+    return asked.prompt or next((content for content in reversed(contents) if content is not None), None)
+
+
+def _words(content: object) -> str | None:
+    """Those of a message, also beside images."""
+    parts = content if isinstance(content, list) else []
+    texts = [str(part["text"]) for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    return content if isinstance(content, str) else "\n".join(texts) or None

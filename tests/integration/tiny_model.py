@@ -59,16 +59,6 @@ TOOL_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
 )
-IMAGE_TEMPLATE = (
-    "{%- for message in messages -%}<|{{ message['role'] }}|>"
-    "{%- if message['content'] is string -%}{{ message['content'] }}"
-    "{%- else -%}{%- for part in message['content'] -%}"
-    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{%- endfor -%}{%- endif -%}\n"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
-)
-IMAGE_PIXELS, PATCH_PIXELS = 28, 14
-IMAGE_TOKENS = (IMAGE_PIXELS // PATCH_PIXELS) ** 2
 LABELS = {0: "bad", 1: "fair", 2: "good"}
 
 ON_A_GPU = Path("/dev/nvidiactl").exists()
@@ -103,14 +93,12 @@ def cached(*, chat_template: bool = True) -> Path:
 
 
 def cached_for(task: str) -> Path:
-    """The folder of a model that thinks and calls tools (`think`), sees, embeds, classifies or scores pairs."""
+    """The folder of a model that thinks and calls tools (`think`), embeds, classifies or scores pairs."""
     folder = shared_cache() / f"tiny-llama-{FORMAT}-{task}"
     if not folder.exists():
         made = Path(tempfile.mkdtemp(dir=folder.parent))
         if task == "think":
             _save_model(made, make_tokenizer(made, TOOL_TEMPLATE, THINKING_TOKENS))
-        elif task == "see":
-            _save_vision_model(made, make_tokenizer(made, IMAGE_TEMPLATE, ("<image>",)))
         else:
             _save_pooling_model(made, task, make_tokenizer(made, None))
         try:
@@ -118,53 +106,6 @@ def cached_for(task: str) -> Path:
         except OSError:
             shutil.rmtree(made)
     return folder
-
-
-def _save_vision_model(folder: Path, vocabulary_tokens: int) -> None:
-    """A Llava: a vision model whose patches are tokens of the Llama. Its image processor needs Pillow alone."""
-    transformers = import_module("transformers")
-    import_module("torch").manual_seed(0)
-    vision = transformers.CLIPVisionConfig(
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=IMAGE_PIXELS,
-        patch_size=PATCH_PIXELS,
-        projection_dim=64,
-        initializer_range=INITIALIZER_RANGE,
-    )
-    text = transformers.LlamaConfig(
-        vocab_size=vocabulary_tokens,
-        hidden_size=HIDDEN_SIZE,
-        intermediate_size=2 * HIDDEN_SIZE,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=2 * MAX_MODEL_LEN,
-        bos_token_id=0,
-        eos_token_id=1,
-        initializer_range=INITIALIZER_RANGE,
-    )
-    strategy = "default"
-    config = transformers.LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_id=2,
-        vision_feature_layer=-1,
-        vision_feature_select_strategy=strategy,
-        image_seq_length=IMAGE_TOKENS,
-    )
-    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
-    square = {"height": IMAGE_PIXELS, "width": IMAGE_PIXELS}
-    transformers.LlavaProcessor(
-        image_processor=transformers.CLIPImageProcessor(size={"shortest_edge": IMAGE_PIXELS}, crop_size=square),
-        tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
-        patch_size=PATCH_PIXELS,
-        vision_feature_select_strategy=strategy,
-        chat_template=IMAGE_TEMPLATE,
-        num_additional_image_tokens=1,
-    ).save_pretrained(folder)
 
 
 def _save_pooling_model(folder: Path, task: str, vocabulary_tokens: int) -> None:

@@ -39,6 +39,15 @@ def test_a_dry_run_says_what_would_be_asked_and_leaves_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"questions.jsonl", "fleet.yaml"}
 
 
+def test_a_dry_run_counts_no_words_in_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an image costs only its model knows; the length of its address says nothing."""
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'A' * 4000}"}}
+    content = [{"type": "text", "text": "x" * 40}, image]
+
+    assert ask(tmp_path, [{"messages": [{"role": "user", "content": content}]}], "--json") == 0
+    assert json.loads(capsys.readouterr().out)["prompt_tokens"] == 10
+
+
 def test_a_dry_run_names_what_would_be_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A line that cannot be used is an error with its place, as it would be for the run."""
     assert ask(tmp_path, [{"question": "fine?"}, {"modle": "x"}]) == 2
