@@ -22,6 +22,9 @@ from batchfleet.tuning import helper
 PAUSE_S = 0.02
 """Between two requests of one that only looks at the latency."""
 MOST_TOOK = 10_000
+HEAD = (
+    b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+)
 
 
 class Clients:
@@ -64,8 +67,7 @@ def requests_of(questions: Path, model: str, count: int) -> list[bytes]:
     for line in islice(cycle(lines), count):
         asked = orjson.loads(line)
         body = orjson.dumps({"model": model, "prompt": asked["question"], **asked.get("params", {})})
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
-        made.append(head.encode() + body)
+        made.append(HEAD % len(body) + body)
     return made
 
 

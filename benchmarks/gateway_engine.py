@@ -24,6 +24,8 @@ from batchfleet.tuning.table_report import Report, Table
 from benchmarks.gateway import asked, listening_gateway
 from benchmarks.rig import Rig, for_bench
 
+PROMPT_CHARS = 200
+"""Longer ones are cut: a tiny model has little room."""
 NOTES = [
     "Both engines are booted once, with the same arguments, and asked in turn by the same clients on kept connections.",
     "Every answer has exactly its number of tokens; the first round is preceded by one of each that does not count.",
@@ -55,7 +57,7 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
         file = Path(name) / "questions.jsonl"
         length = {"max_tokens": plan.answer_tokens, "min_tokens": plan.answer_tokens}
         params = {**length, "ignore_eos": True, "temperature": 0}
-        lines = [{"question": text, "params": params} for text in make_questions(plan.count, plan.seed)]
+        lines = [{"question": text[:PROMPT_CHARS], "params": params} for text in make_questions(plan.count, plan.seed)]
         file.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
         with (
             _vllm_server(own, Path(name), ready_s) as direct,
