@@ -25,12 +25,15 @@ class Fetcher:
     A name is resolved once, and the very address that was checked is connected to: a name that stands for another
     address a moment later changes nothing. TLS still verifies the name. Proxies of the environment are not used, as
     they would resolve the name by themselves.
+
+    Args:
+        tls: Whose certificates are believed; None for the system's authorities.
     """
 
-    def __init__(self, options: ImageOptions) -> None:
+    def __init__(self, options: ImageOptions, tls: ssl.SSLContext | None = None) -> None:
         self._options = options
         self._client = httpx.AsyncClient(
-            verify=True if options.https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            verify=tls or (True if options.https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)),
             headers={"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "batchfleet"},
             # Connections are told apart by address, not by the name that their certificate was checked for.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
