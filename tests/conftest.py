@@ -34,12 +34,18 @@ with contextlib.suppress(ValueError):
         signal.signal(signal.SIGHUP, lambda *_: None)
 
 
+OF_NO_SERVER = {"test_bench", "test_docs_commands", "test_gateway_connections", "test_tune"}
+"""Modules that are about something else than what a server does."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is worth running on several versions of the server.
 
-    All that has one of its own, and the attacks on the queue.
+    All that has one of its own, and the attacks on the queue; not what tests other things with a fleet behind them.
     """
     for item in items:
+        if item.path.stem in OF_NO_SERVER:
+            continue
         if "redis_server" in getattr(item, "fixturenames", ()) or item.path.parent.name in {"integration", "hostile"}:
             item.add_marker(pytest.mark.server)
 

@@ -98,6 +98,7 @@ def test_a_client_that_does_not_read_is_hung_up_on(address: tuple[str, int]) -> 
     with socket.create_connection(address) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(PATIENCE_S)
-        request = b"GET /v1/nothing/" + b"x" * 30_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        # Large both ways, so that what lies between the two soon holds no more of either.
+        request = b"GET /page/htmx.js?" + b"x" * 30_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
         with pytest.raises(ConnectionError):
             connection.sendall(request * 10_000)
