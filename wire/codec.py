@@ -236,10 +236,14 @@ def _are_json(values: Iterable[object], levels: int) -> bool:
         kind = type(value)
         if kind in _PLAIN:
             continue
-        if isinstance(value, dict):
-            if not levels or not all(type(name) is str for name in value) or not _are_json(value.values(), levels - 1):
-                return False
-        elif kind is not list or not levels or not _are_json(value, levels - 1):  # type: ignore[arg-type]  # it is a list
+        if kind is dict:
+            for name in value:  # type: ignore[attr-defined]  # it is a dict
+                if type(name) is not str:
+                    return False
+            value = value.values()  # type: ignore[attr-defined]  # noqa: PLW2901 (what is in it)
+        elif kind is not list:
+            return False
+        if not levels or not _are_json(value, levels - 1):  # type: ignore[arg-type]  # a list, or the values of a dict
             return False
     return True
 
