@@ -193,7 +193,7 @@ class Admission:
         try:
             while True:
                 await self._sleep_until_due(since)
-                fault = None if self.answered_at > since else await self._probe(chat)
+                fault = None if self._has_answered(since) else await self._probe(chat)
                 if fault is None or fault.blame is Blame.QUESTION:
                     break
                 if fault.blame is Blame.PERSON:
@@ -202,7 +202,8 @@ class Admission:
                 if fault.blame is Blame.TOO_MANY and self.open and not fault.retry_after_s:
                     # What fills the server is our own: the answers to it will tell.
                     self._pause_until = self._now() + self._backoff.next_s()
-                elif self.answered_at <= since:
+                elif not self._has_answered(since):
+                    since = self._now()
                     if fault.blame is not Blame.TOO_MANY and not fault.is_timeout:
                         self._window.restart(self._now())
                     self._wait(fault)
@@ -216,12 +217,19 @@ class Admission:
         finally:
             self._examination = None
 
+    def _has_answered(self, since: float) -> bool:
+        """Whether an answer tells that the server is well.
+
+        Not where a request was lost: it may have taken the server down while the answer was on its way.
+        """
+        return self.answered_at > since and not self._lost
+
     async def _sleep_until_due(self, since: float) -> None:
         """As long as the server asked for, to the second.
 
         A pause of our own is over as soon as a question is answered.
         """
-        while (until := max(self._asked_until, self._pause_until if self.answered_at <= since else 0.0)) > self._now():
+        while (until := max(self._asked_until, 0.0 if self._has_answered(since) else self._pause_until)) > self._now():
             self._news.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(until - self._now()):

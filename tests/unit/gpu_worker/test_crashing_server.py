@@ -145,6 +145,24 @@ async def test_what_did_not_reach_the_server_is_no_question_s_fault() -> None:
     assert verdicts == [Verdict.SERVER, Verdict.QUESTION]
 
 
+async def test_an_answer_from_before_a_crash_does_not_tell_that_the_server_is_well() -> None:
+    """It was on its way when the server went away; only what is asked afterwards can tell."""
+    probed = iter([Fault("connection refused", is_unreached=True), None])
+
+    async def probe(_: bool) -> Fault | None:  # noqa: FBT001 (as the engine's)
+        return next(probed)
+
+    admission = Admission(RequestWindow(4, now=0.0), "url", probe, backoff=Backoff(first_s=0.001), hold_s=30.0)
+    fault, ticket = Fault("connection reset", is_lost=True), Ticket(4)
+    admission.failed(fault, ticket, chat=False)
+    judged = asyncio.create_task(admission.judge(fault, ticket, chat=False))
+    await asyncio.sleep(0)
+    admission.answered(Ticket(4))
+
+    assert await judged is Verdict.CRASH
+    await admission.stop()
+
+
 def test_the_company_of_what_was_there_at_crashes_shrinks_to_none() -> None:
     """To a quarter with each; and no more is remembered than fits."""
     crashes, question = Crashes(64), a_question()
