@@ -54,8 +54,9 @@ KINDS: Mapping[Kind, KindInfo] = {
         "the line could not be used (only with `--skip-invalid`)", "correct the line; the message names it"
     ),
     "prompt_too_long": KindInfo(
-        "prompt and one token of answer do not fit the model; the message has both numbers",
-        "shorten it, or raise `max_model_len` in `vllm_args`",
+        "prompt and one token of answer do not fit the model, or the server takes no request so large; the message has "
+        "the numbers",
+        "shorten it, or raise `max_model_len` in `vllm_args`, or the server's limit",
     ),
     "empty_prompt": KindInfo(
         "nothing is left of the prompt once the model's template or tokenizer has seen it", "give it words"

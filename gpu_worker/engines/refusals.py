@@ -74,6 +74,13 @@ def prompt_too_long(tokens: int, limit: int, *, at_least: bool = False) -> Refus
     return Refusal("prompt_too_long", message)
 
 
+def too_large(problem: str, size_bytes: int) -> Refusal:
+    """Of a server that takes no request of `size_bytes`, in its own words unless they have the tokens."""
+    return _about_prompt(problem) or Refusal(
+        "prompt_too_long", f"the server takes no request so large, of {size_bytes} bytes (HTTP 413): {_quoted(problem)}"
+    )
+
+
 def unknown_adapter(name: str, adapters: Collection[str]) -> Refusal:
     """`adapters`: those that there are; empty if none, or if nobody can say which."""
     if not adapters:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.server_faults import FAULTS, OTHERS, PAGE, outcomes, table
 
-SOME_STATUSES = ("302", "307", "400", "401", "403", "404", "408", "418", "422", "429", "500", "503", "529")
+SOME_STATUSES = ("302", "307", "400", "401", "403", "404", "408", "413", "418", "422", "429", "500", "503", "529")
 
 
 @pytest.mark.timeout(1200)

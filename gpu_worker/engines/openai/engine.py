@@ -138,7 +138,7 @@ class OpenAIEngine:
                 return outcome
             if outcome.is_about_form and self._forms_answered and request.form not in self._forms_answered:
                 return unsupported(request.form)
-            refusal = refused(outcome, request.params, chat=request.chat)
+            refusal = refused(outcome, request)
             if refusal is not None:
                 admission.answered(ticket)
                 shorter = await self._measured(server, request, refusal)

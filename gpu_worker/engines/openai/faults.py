@@ -13,17 +13,18 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from http import HTTPStatus
 from typing import Any
 
 from gpu_worker.engines.engine import Refusal
-from gpu_worker.engines.openai.request_body import Form
+from gpu_worker.engines.openai.request_body import Form, Request
 from gpu_worker.engines.openai.retry_after import retry_after_s
-from gpu_worker.engines.refusals import is_about_model, refusal_of, unknown_adapter
-from wire.messages import JsonObject
+from gpu_worker.engines.refusals import is_about_model, refusal_of, too_large, unknown_adapter
 
 TOO_MANY = 429
 PASSING = frozenset({408, 409, 425})
-ABOUT_THE_QUESTION = frozenset({400, 413, 422})
+TOO_LARGE = 413
+ABOUT_THE_QUESTION = frozenset({400, TOO_LARGE, 422})
 ABOUT_THE_KEY = frozenset({401, 403, 407})
 PAYMENT = 402
 MISSING = frozenset({404, 405})
@@ -34,6 +35,8 @@ NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "bill
 
 _MAX_QUOTED_CHARS = 600
 _MAX_TITLE_CHARS = 120
+_KNOWN_STATUSES = frozenset(HTTPStatus)
+_WORDLESS = frozenset({"", "null", "{}", "[]", '""'})
 _OTHER_FORM = re.compile(r"not supported in the v1/(?:chat/)?completions endpoint", re.IGNORECASE)
 _TITLE = re.compile(r"<(title|h1)[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
@@ -123,16 +126,16 @@ class Fault:
         return (self.status in MISSING and not self.is_about_model) or _OTHER_FORM.search(self.message) is not None
 
 
-def refused(fault: Fault, params: JsonObject, *, chat: bool) -> Refusal | None:
-    """The failure of this question alone, if that is what the server says. `params`: the question's, canonical."""
-    adapter = params.get("lora")
+def refused(fault: Fault, request: Request) -> Refusal | None:
+    """The failure of this question alone, if that is what the server says."""
+    adapter = request.params.get("lora")
     if isinstance(adapter, str) and fault.is_about_model:
         return unknown_adapter(adapter, ())
-    return (
-        refusal_of(fault.message, params, chat=chat, parameter=fault.parameter)
-        if fault.blame is Blame.QUESTION
-        else None
-    )
+    if fault.blame is not Blame.QUESTION:
+        return None
+    if fault.status == TOO_LARGE:
+        return too_large(fault.message, len(json.dumps(request.body)))
+    return refusal_of(fault.message, request.params, chat=request.chat, parameter=fault.parameter)
 
 
 _NOT_TAKEN: Mapping[Form, str] = {
@@ -210,9 +213,10 @@ def status_fault(status: int, headers: Mapping[str, str], body: bytes, location:
         parsed = None
     error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
     words = error.get("message") or error.get("detail") or error.get("title") if isinstance(error, dict) else error
+    body_words = _title(text) if is_page else "" if text.strip() in _WORDLESS else text
     code, parameter = (error.get("code"), error.get("param")) if isinstance(error, dict) else (None, None)
     return Fault(
-        str(words or (_title(text) if is_page else text) or "no words"),
+        str(words or body_words or _phrase(status, location)),
         status,
         retry_after_s(headers),
         parameter if isinstance(parameter, str) else None,
@@ -265,6 +269,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         for one in error.exceptions:
             yield one
             yield from _causes(one)
+
+
+def _phrase(status: int, location: str | None) -> str:
+    """What a status says by itself, of a reply that has no words."""
+    if REDIRECTS <= status < CLIENT_ERRORS:
+        return f"a redirect to {location or 'nowhere'}"
+    return HTTPStatus(status).phrase if status in _KNOWN_STATUSES else "no words"
 
 
 def _title(page: str) -> str:

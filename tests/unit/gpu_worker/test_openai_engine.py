@@ -434,6 +434,45 @@ async def test_the_server_s_refusals_are_ours(fault: Reply, kind: str) -> None:
     assert (outcome.kind, outcome.retryable, len(server.asked)) == (kind, False, 1)
 
 
+@pytest.mark.parametrize("messages", [None, [{"role": "user", "content": "hi"}]])
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (Reply(413, "<h1>413 Request Entity Too Large</h1>"), " bytes (HTTP 413): 413 Request Entity Too Large"),
+        (an_error(413, "Limit 6000 tokens, `max_tokens` included"), " bytes (HTTP 413): Limit 6000 tokens, `max_tokens`"),
+    ],
+    ids=["a proxy", "a quota"],
+)
+async def test_a_request_that_is_too_large_is_a_prompt_that_is_too_long(reply: Reply, told: str, messages: Any) -> None:  # noqa: ANN401
+    """Whatever its form, and whatever parameters the server's words name; the message has the size, and these words."""
+    async with an_engine(in_turn(reply)) as (engine, server):
+        outcome = refusal(await engine.answer(a_question(messages=messages) if messages else a_question()))
+
+    assert (outcome.kind, outcome.retryable, len(server.asked)) == ("prompt_too_long", False, 1)
+    assert told in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (Reply(307, ""), "HTTP 307: a redirect to nowhere"),
+        (Reply(302, "", {"location": "https://else.where/v1"}), "HTTP 302: a redirect to https://else.where/v1"),
+        (Reply(503, {}), "HTTP 503: Service Unavailable"),
+        (Reply(599, ""), "HTTP 599: no words"),
+    ],
+)
+async def test_a_reply_without_words_is_told_by_its_status(reply: Reply, told: str) -> None:
+    """To one question, while others are answered."""
+
+    def script(asked: Asked) -> Reply:
+        return reply if asked.body["prompt"] == "bad" else a_text()
+
+    async with an_engine(script) as (engine, _):
+        outcome = refusal(await engine.answer(a_question(prompt="bad")))
+
+    assert outcome.message.endswith(f"last: {told}")
+
+
 async def test_what_we_refuse_ourselves_is_never_sent() -> None:
     """The same checks as in process."""
     async with an_engine(in_turn(a_text())) as (engine, server):
