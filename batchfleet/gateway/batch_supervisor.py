@@ -9,19 +9,20 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.concurrency import run_in_threadpool
 
 from batchfleet.gateway.options import GatewayOptions
 from batchfleet.settings.mask import child_environment, to_file_text
 from batchfleet.supervisor.processes import ChildGaveUpError, Supervised, keep_short, spawn, stop_all
+from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
-AGAIN_S = 60.0
-"""Pause before another try, once it has failed many times in a row."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 900.0
+"""Before each further try, once it has failed many times in a row. It never ends: the batches of people wait for it."""
 STOP_S = 25.0
 LOG_NAME = "batches.log"
 LOG_BYTES = 16 * 1024 * 1024
@@ -41,18 +42,20 @@ async def supervised_batches(options: GatewayOptions) -> AsyncIterator[None]:
         await run_in_threadpool(stop_all, [process.process], STOP_S)
 
 
-async def _watch(process: Supervised) -> None:
+async def _watch(process: Supervised, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
     while True:
         try:
             process.check()
             keep_short(process.log_file, LOG_BYTES)
-            await asyncio.sleep(LOOK_S)
-        except ChildGaveUpError as error:
-            log.error("%s\nbatches wait; trying again in %.0f s", error, AGAIN_S)  # noqa: TRY400 (a process's, not ours)
-            await asyncio.sleep(AGAIN_S)
-        except OSError as error:
-            log.error("the process of batches cannot be started: %s", error)  # noqa: TRY400 (as above)
-            await asyncio.sleep(AGAIN_S)
+            if process.is_steady:
+                pauses.reset()
+            await sleep(LOOK_S)
+        except (ChildGaveUpError, OSError) as error:
+            pause_s = pauses.next_s()
+            log.error("the process of batches: %s\nbatches wait; trying again in %.0f s", error, pause_s)  # noqa: TRY400 (a process's, not ours)
+            await sleep(pause_s)
+            process.try_again()
 
 
 def _start(options: GatewayOptions) -> subprocess.Popen[bytes]:

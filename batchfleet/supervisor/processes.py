@@ -81,6 +81,17 @@ class Supervised:
         self.restarts = 0
         self.process = start()
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether it runs, and has for long enough to be healthy."""
+        return self.process.poll() is None and time.monotonic() - self._started > STEADY_S
+
+    def try_again(self) -> None:
+        """Have the next `check` start a process that was given up, once; it is given up again unless it becomes steady."""
+        if self.process.poll() is not None:
+            self._failures = max(self._failures, MOST_FAILURES)
+            self._restart_at = time.monotonic()
+
     def check(self) -> None:
         """Start the process again if it ended and its pause is over.
 

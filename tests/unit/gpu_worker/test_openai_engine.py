@@ -439,7 +439,10 @@ async def test_the_server_s_refusals_are_ours(fault: Reply, kind: str) -> None:
     ("reply", "told"),
     [
         (Reply(413, "<h1>413 Request Entity Too Large</h1>"), " bytes (HTTP 413): 413 Request Entity Too Large"),
-        (an_error(413, "Limit 6000 tokens, `max_tokens` included"), " bytes (HTTP 413): Limit 6000 tokens, `max_tokens`"),
+        (
+            an_error(413, "Limit 6000 tokens, `max_tokens` included"),
+            " bytes (HTTP 413): Limit 6000 tokens, `max_tokens`",
+        ),
     ],
     ids=["a proxy", "a quota"],
 )
