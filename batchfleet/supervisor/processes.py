@@ -87,7 +87,7 @@ class Supervised:
         return self.process.poll() is None and time.monotonic() - self._started > STEADY_S
 
     def try_again(self) -> None:
-        """Have the next `check` start a process that was given up, once; it is given up again unless it becomes steady."""
+        """Have the next `check` start a process that was given up, once: unless it becomes steady, that was it."""
         if self.process.poll() is not None:
             self._failures = max(self._failures, MOST_FAILURES)
             self._restart_at = time.monotonic()
