@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import redis
 from gpu_worker.engines.engine import Completion
 from gpu_worker.engines.stub import StubEngine, StubOptions
 from tests.chaos.fleet_under_test import MAX_TOKENS, MIN_TOKENS, MODEL, FleetUnderTest
-from tests.chaos.monitor import bits
+from tests.chaos.monitor import Instant, Place, bits, see
 from tests.chaos.schedule import PRODUCERS
+from wire.codec import decode_record
 from wire.keys import Keys
 from wire.messages import Question
 
@@ -35,7 +37,8 @@ class Verdict:
     """What became of the questions.
 
     Attributes:
-        lost: Questions without a line in their answers file.
+        lost: Questions without a line in their answers file that can get none any more.
+        unfinished: Questions without a line that may still get one: time was up before their producer had ended.
         duplicated: Lines and records beyond one per question.
         wrong: Answers that belong to other questions.
         regenerated: Answers that were made again and dropped.
@@ -43,24 +46,33 @@ class Verdict:
     """
 
     lost: int = 0
+    unfinished: int = 0
     duplicated: int = 0
     wrong: int = 0
     regenerated: int = 0
     findings: list[str] = field(default_factory=list)
 
 
-def check_files(fleet: FleetUnderTest, verdict: Verdict, *, may_expire: bool) -> None:
+def check_files(fleet: FleetUnderTest, client: redis.Redis, verdict: Verdict, *, may_expire: bool) -> None:
     """Every question has exactly one line, and it is the answer to that question."""
+    seen, waiting = see(client), _waiting_records(client)
     for name in PRODUCERS:
         lines = _lines(fleet.answers(name), verdict.findings)
         counted = Counter(line["id"] for line in lines)
         expected = dict.fromkeys(fleet.ids[name])
         missing = [request_id for request_id in expected if request_id not in counted]
-        verdict.lost += len(missing)
+        lost = lost_among(
+            {(name, index) for index, request_id in enumerate(expected) if request_id not in counted},
+            seen,
+            waiting,
+            ended=fleet.members[name].ended,
+        )
+        verdict.lost += len(lost)
+        verdict.unfinished += len(missing) - len(lost)
         verdict.duplicated += sum(counted.values()) - len(counted)
         say = verdict.findings.append
         if missing:
-            say(f"{name}: {len(missing)} questions have no line, such as {missing[:3]}")
+            say(f"{name}: {len(missing)} questions have no line, such as {missing[:3]}; {len(lost)} of them are lost")
         if len(counted) < len(lines):
             say(
                 f"{name}: {len(lines) - len(counted)} lines too many, such as of "
@@ -76,6 +88,22 @@ def check_files(fleet: FleetUnderTest, verdict: Verdict, *, may_expire: bool) ->
         if wrong := _wrong_texts(fleet.questions(name), lines):
             verdict.wrong += len(wrong)
             say(f"{name}: answers that belong to other questions: {wrong[:3]}")
+
+
+def lost_among(
+    missing: AbstractSet[Place], seen: Instant, waiting: AbstractSet[Place], *, ended: bool
+) -> AbstractSet[Place]:
+    """Which of the questions without a line can get none any more.
+
+    Args:
+        waiting: Whose record the producer has not taken yet.
+        ended: The producer has, and so takes no more. Else those that it has not asked yet, and those that are on
+            their way, are not lost: the fleet was too slow, or never started.
+    """
+    if ended:
+        return missing
+    nowhere = seen.accepted - seen.done - {*seen.untouched, *seen.begun}
+    return missing & (nowhere | (seen.done - waiting))
 
 
 def check_ledger(fleet: FleetUnderTest, client: redis.Redis, verdict: Verdict) -> None:
@@ -147,6 +175,15 @@ def left_without_owner(client: redis.Redis) -> list[str]:
         )
         if not owned and client.ttl(key) == -1:
             found.append(f"{key} has neither owner nor TTL")
+    return found
+
+
+def _waiting_records(client: redis.Redis) -> set[Place]:
+    found = set()
+    for name in PRODUCERS:
+        entries: Any = client.xrange(KEYS.records(name))
+        records = (decode_record(fields[b"a"]) for _, fields in entries)
+        found |= {(record.run, record.index) for record in records}
     return found
 
 

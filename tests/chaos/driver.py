@@ -42,6 +42,7 @@ class Outcome:
     """What came of one schedule.
 
     Attributes:
+        questions: None, if the fleet did not start.
         folder: Has the logs of all processes, the files and Redis' data; gone if all was well.
         befell: Faults that could be done, by kind.
         recovered_s: For each batch of a killed worker, how long it was out of work.
@@ -75,9 +76,10 @@ def run_schedule(schedule: Schedule, folder: Path, network: str, *, keep: bool =
     began = time.monotonic()
     folder.mkdir(parents=True)
     (folder / "schedule.txt").write_text(f"{schedule}\n", encoding="utf-8")
-    outcome = Outcome(schedule, folder, questions=schedule.pace.questions * len(PRODUCERS))
+    outcome = Outcome(schedule, folder)
     try:
         with FleetUnderTest(schedule, folder, network) as fleet:
+            outcome.questions = schedule.pace.questions * len(PRODUCERS)
             _let_it_happen(fleet, outcome)
             _judge(fleet, outcome)
     except Exception:  # noqa: BLE001 (whatever breaks is a finding, with its seed, and the next schedule continues)
@@ -170,7 +172,7 @@ def _judge(fleet: FleetUnderTest, outcome: Outcome) -> None:
         for member in fleet.members.values():
             verdict.findings += member.surprises
         verdict.findings += fleet.leave()
-        check_files(fleet, verdict, may_expire=outcome.lasted_s > DEADLINE_S)
+        check_files(fleet, client, verdict, may_expire=outcome.lasted_s > DEADLINE_S)
         check_ledger(fleet, client, verdict)
         verdict.findings += left_without_owner(client)
     verdict.findings += _tracebacks(fleet)

@@ -51,7 +51,7 @@ class ConservationWatch:
         if time.monotonic() < self._next or len(self.findings) >= MOST_FINDINGS:
             return
         self._next = time.monotonic() + EVERY_S
-        seen = fleet.ask(_see)
+        seen = fleet.ask(see)
         if seen is not None:
             self.looks += 1
             self.findings += [
@@ -107,7 +107,8 @@ def bits(data: bytes) -> set[int]:
     return {8 * place + bit for place, byte in enumerate(data) for bit in range(8) if byte & (0x80 >> bit)}
 
 
-def _see(client: redis.Redis) -> Instant:
+def see(client: redis.Redis) -> Instant:
+    """What is in Redis now."""
     keys = [KEYS.questions(MODEL, 0)] + [key for run in PRODUCERS for key in (KEYS.accepted(run), KEYS.done(run))]
     reply: Any = client.register_script(_SEE)(keys=keys, args=[RQ_JOB_PREFIX])
     waiting, batches, untouched, bitmaps = reply

@@ -10,7 +10,7 @@ from typing import Any
 from tests.chaos.driver import Outcome
 from tests.chaos.schedule import Pace
 
-SUMS = ("schedules", "questions", "lost", "duplicated", "wrong", "forgotten", "regenerated", "looks")
+SUMS = ("schedules", "questions", "lost", "unfinished", "duplicated", "wrong", "forgotten", "regenerated", "looks")
 SPREADS = {"recovery_s": "recoveries_s", "schedule_s": "schedules_s", "cpu_s": "cpus_s"}
 """What is shown of a list of seconds, and that list."""
 SAME = ("leases", "network", "redis")
@@ -55,6 +55,7 @@ class Scoreboard:
             "faults": _counted(outcome.befell for outcome in self.outcomes),
             "questions": sum(outcome.questions for outcome in self.outcomes),
             "lost": sum(outcome.verdict.lost for outcome in self.outcomes),
+            "unfinished": sum(outcome.verdict.unfinished for outcome in self.outcomes),
             "duplicated": sum(outcome.verdict.duplicated for outcome in self.outcomes),
             "wrong": sum(outcome.verdict.wrong for outcome in self.outcomes),
             "forgotten": sum(outcome.forgotten for outcome in self.outcomes),
@@ -83,7 +84,7 @@ def added(boards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         raise ValueError(msg)
     figures: dict[str, Any] = {"command": "; ".join(board["command"] for board in boards), "seeds": seeds}
     figures |= {name: boards[0][name] for name in SAME}
-    figures |= {name: sum(board[name] for board in boards) for name in SUMS}
+    figures |= {name: sum(board.get(name, 0) for board in boards) for name in SUMS}
     figures["failed_seeds"] = sorted(seed for board in boards for seed in board["failed_seeds"])
     figures["faults"] = _counted(board["faults"] for board in boards)
     for name, values in SPREADS.items():
