@@ -32,6 +32,7 @@ SEND_TIMEOUT_S = 60.0
 """Longest that the server may take no byte of a request."""
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 """An answer of 32 000 tokens with 20 log probabilities each fits in; what has no end does not."""
+MAX_SHOWN_CHARS = 100
 READABLE_ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
 
 _GENERATED = re.compile(r"^vllm:(?:generation|prompt)_tokens_total\{[^}]*\} ([\d.e+]+)$", re.MULTILINE)
@@ -72,7 +73,7 @@ def base_url_of(server: str, port: int | None) -> str:
 
 
 class Server:
-    """The server's four questions that we ask. Every method raises FaultError, and waits for no more than its timeout.
+    """The four questions that we ask a server. Every method raises FaultError, and waits for no more than its timeout.
 
     Redirects are not followed: a prompt goes where the configuration says, and nowhere else.
 
@@ -108,11 +109,21 @@ class Server:
         """For messages: without a password."""
 
     async def models(self) -> list[JsonObject]:
-        """What it serves."""
+        """What it serves.
+
+        Raises:
+            EngineBootError: It says something else, as a server of another API does.
+        """
         listed = await self._call("GET", "/models", None, timeout_s=LOOK_TIMEOUT_S)
-        entries = listed.get("data") if isinstance(listed, dict) else None
+        # Together's list stands alone.
+        entries = listed.get("data") if isinstance(listed, dict) else listed
         if not isinstance(entries, list):
-            raise FaultError(Fault("its list of models has not the form of OpenAI's"))
+            sent = Fault(json.dumps(listed)).without(self._api_key).message[:MAX_SHOWN_CHARS]
+            msg = (
+                f"there is no OpenAI-compatible API at {self.shown_url}: in place of a list of models it sends "
+                f"{sent}; check server and port in model.generator_settings"
+            )
+            raise EngineBootError(msg)
         return [entry for entry in entries if isinstance(entry, dict)]
 
     async def ask(self, request: Request, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - whatever JSON it sends

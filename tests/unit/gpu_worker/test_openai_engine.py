@@ -608,6 +608,10 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
             ),
         ),
         (
+            Reply(body={"models": [f"{KEY} of"]}),
+            r'no OpenAI-compatible API at http://[^ ]+/v1: in place of a list of models it sends \{"models": \["\*',
+        ),
+        (
             Reply(body={"data": [{"id": "serves"}, {"id": "other"}]}),
             r"does not serve a model 'served'; did you mean 'serves'\?; it serves 'serves', 'other': set",
         ),
@@ -630,6 +634,17 @@ async def test_a_server_that_cannot_be_used_is_a_boot_error(models: Reply, messa
             await engine.start()
 
     assert KEY not in str(raised.value)
+
+
+async def test_a_list_of_models_may_stand_alone() -> None:
+    """As Together sends it."""
+    async with ScriptedServer(in_turn(a_text())) as server:
+        server.models = Reply(body=[{"id": "other"}, {"id": MODEL}])
+        engine = OpenAIEngine(options(server))
+        await engine.start()
+        await engine.stop()
+
+    assert engine.state.kind != "waiting"
 
 
 async def test_where_nothing_listens_is_told() -> None:
