@@ -6,7 +6,6 @@ import argparse
 
 from batchfleet.cli.flags import Commands, Shared, add_engine, add_server, add_settings
 from batchfleet.settings.schema import Settings
-from batchfleet.supervisor.services import serve_batcher, serve_worker
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
@@ -20,8 +19,13 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 
 
 def _batcher(_arguments: argparse.Namespace, settings: Settings) -> int:
+    # Only here, as below: neither needs what the other one imports.
+    from batchfleet.supervisor.batcher_service import serve_batcher  # noqa: PLC0415
+
     return serve_batcher(settings)
 
 
 def _worker(arguments: argparse.Namespace, settings: Settings) -> int:
+    from batchfleet.supervisor.worker_service import serve_worker  # noqa: PLC0415
+
     return serve_worker(settings, arguments.engine)

@@ -29,10 +29,10 @@ from batchfleet.runs.update import update
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.status.served import served_models
+from batchfleet.supervisor.garbage import collect_garbage_rarely
 from batchfleet.supervisor.local_fleet import LocalFleet
 from batchfleet.supervisor.local_plan import LocalPlan
 from batchfleet.supervisor.processes import ChildRefusedError
-from batchfleet.supervisor.services import collect_garbage_rarely
 from batchfleet.terminal import width_of
 from producer.answers.answers_file import AnswersFile
 from producer.file_run import AllFailAlikeError, RunCancelledError, Runner

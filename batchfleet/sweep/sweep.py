@@ -21,10 +21,10 @@ from batchfleet.settings import to_options
 from batchfleet.settings.mask import to_file_text
 from batchfleet.settings.schema import ModelSettings, Settings, SweepSettings
 from batchfleet.settings.sections.generator import SAMPLING_FIELDS, GeneratorSettings
+from batchfleet.supervisor.garbage import collect_garbage_rarely
 from batchfleet.supervisor.local_fleet import LocalFleet
 from batchfleet.supervisor.local_plan import LocalPlan
 from batchfleet.supervisor.processes import ChildGaveUpError
-from batchfleet.supervisor.services import collect_garbage_rarely
 from batchfleet.sweep.combinations import Combination, combinations
 from batchfleet.sweep.comparison import Accuracy, Comparison, Row, count_answers
 from producer.answers.answers_file import AnswersFile

@@ -149,15 +149,20 @@ def test_the_help_of_all_commands_imports_none_of_them() -> None:
     assert said == {name: words for names in COMMANDS.values() for name, words in names.items()}
 
 
-def test_a_health_check_imports_no_engine_and_no_producer() -> None:
-    """It comes every few seconds, in every container."""
-    code = "import sys; from batchfleet.cli.main import command_parser; command_parser(['health']); print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("command", "needless"),
+    [
+        ("health", {"producer", "batcher", "rich", "rq", "openai", "jinja2", "vllm"}),
+        ("run", {"batcher.batcher", "gpu_worker.worker", "rq", "prometheus_client", "jinja2", "httpx2", "vllm"}),
+    ],
+)
+def test_a_command_imports_no_part_of_the_fleet_that_it_does_not_need(command: str, needless: set[str]) -> None:
+    """A health check comes every few seconds, in every container; a `run` leaves batchers and workers to processes."""
+    code = (
+        "import sys; from batchfleet.cli.main import command_parser; command_parser(sys.argv[1:]); print(*sys.modules)"
+    )
     loaded = set(
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603 (ours)
+        subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603 (ours)
     )
 
-    assert not {
-        name
-        for name in loaded
-        if name.partition(".")[0] in {"producer", "batcher", "rich", "rq", "openai", "jinja2", "vllm"}
-    }
+    assert not {name for name in loaded if name in needless or name.partition(".")[0] in needless}

@@ -1,34 +1,20 @@
-"""`batcher` and `worker`: the services, from settings to exit code."""
+"""The command `worker`, from settings to exit code."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 
-from batcher.batcher import Batcher
-from batchfleet.metrics.batcher_metrics import BatcherMetrics
 from batchfleet.metrics.exposition import expose
 from batchfleet.metrics.worker_metrics import WorkerMetrics
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
+from batchfleet.supervisor.garbage import collect_garbage_rarely
 from gpu_worker.engines.build import build_engine
 from gpu_worker.gpus.slices import SliceOptions
 from gpu_worker.worker import GpuWorker
 from wire.address import RedisAddress
-
-
-def serve_batcher(settings: Settings) -> int:
-    """Run a batcher until SIGTERM or SIGINT."""
-    address = to_options.redis_address(settings)
-    batcher = Batcher(address, to_options.batcher_options(settings))
-    batcher.metrics = expose(BatcherMetrics(batcher, address), settings.metrics)
-    # A handler that only sets a flag: whatever is under way ends in order.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: batcher.stop())
-    batcher.serve()
-    return 0
 
 
 def serve_worker(settings: Settings, engine: str | None) -> int:
@@ -54,12 +40,3 @@ async def _serve(address: RedisAddress, settings: Settings, kind: str) -> None:
         loop.add_signal_handler(number, worker.stop)
     collect_garbage_rarely()
     await worker.run()
-
-
-def collect_garbage_rarely() -> None:
-    """For processes through which records go by the thousand.
-
-    Those are hardly ever part of a cycle, and what is there by now stays.
-    """
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
