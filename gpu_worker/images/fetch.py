@@ -26,14 +26,16 @@ class Fetcher:
     address a moment later changes nothing. TLS still verifies the name. Proxies of the environment are not used, as
     they would resolve the name by themselves.
 
-    Args:
-        tls: Whose certificates are believed; None for the system's authorities.
+    Certificates are believed of the authorities that SSL_CERT_FILE or SSL_CERT_DIR names, else of the system's.
+
+    Raises:
+        ImageError: These authorities cannot be read.
     """
 
-    def __init__(self, options: ImageOptions, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, options: ImageOptions) -> None:
         self._options = options
         self._client = httpx.AsyncClient(
-            verify=tls or (True if options.https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)),
+            verify=_authorities() if options.https else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             headers={"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "batchfleet"},
             # Connections are told apart by address, not by the name that their certificate was checked for.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
@@ -111,3 +113,11 @@ class Fetcher:
             else:
                 return bytes(data)
         raise too_large(max_bytes)
+
+
+def _authorities() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        msg = f"the authorities that SSL_CERT_FILE or SSL_CERT_DIR names to the worker cannot be read: {error}"
+        raise ImageError(msg) from None

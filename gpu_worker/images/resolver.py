@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
@@ -17,6 +17,7 @@ from gpu_worker.images.errors import ImageError, too_large
 from gpu_worker.images.files import read_file
 from gpu_worker.images.header import header_of
 from gpu_worker.images.options import ImageOptions
+from gpu_worker.tasks import cancel_and_wait
 from wire.messages import JsonObject
 from wire.retry import Backoff
 
@@ -26,6 +27,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 5.0
+Place = tuple[int, int]
+"""Numbers of the message and of the part in it, from 1."""
+
+
+class _BytesLeft:
+    """Of what a question's images may have together, less those that have come."""
+
+    def __init__(self, count: int) -> None:
+        self.count = self._most = count
+
+    def take(self, count: int) -> None:
+        if count > self.count:
+            raise too_large(self._most)
+        self.count -= count
 
 
 class Resolver:
@@ -44,61 +59,55 @@ class Resolver:
         return self._steps
 
     async def resolved(self, messages: Sequence[JsonObject]) -> list[JsonObject] | Refusal:
-        """Messages in which each image is a `data:` URL; or why one cannot be had, with its place."""
-        count, left = 0, self._options.max_bytes
-        made: list[JsonObject] = []
-        for number, message in enumerate(messages, 1):
-            content = message.get("content")
-            if not isinstance(content, list):
-                made.append(message)
-                continue
-            parts: list[JsonValue] = []
-            for place, part in enumerate(content, 1):
-                if not isinstance(part, dict) or part.get("type") != "image_url":
-                    parts.append(part)
-                    continue
-                count += 1
-                address: Any = None
-                try:
-                    address = self._address(part, count)
-                    data, url = await self._image(address, left)
-                except ImageError as error:
-                    where = f"message {number}, part {place}"
-                    return _refusal(where, address, error)
-                left -= len(data)
-                parts.append({"type": "image_url", "image_url": {**_details(part), "url": url}})
-            made.append({**message, "content": parts})
-        return made
+        """Messages in which each image is a `data:` URL; or why one cannot be had, with its place.
+
+        All are got at once, within the worker's limits; with the first that cannot be had the others are left.
+        """
+        images = [(place, part) for place, part in _parts(messages) if _is_image(part)]
+        most = self._options.max_images
+        if len(images) > most:
+            error = ImageError(f"the question has more than {most} images (images.max_images)")
+            return _refusal(images[most][0], None, error)
+        left = _BytesLeft(self._options.max_bytes)
+        tasks = [asyncio.ensure_future(self._url(place, part, left)) for place, part in images]
+        urls: dict[Place, str] = {}
+        try:
+            for next_one in asyncio.as_completed(tasks):
+                place, found = await next_one
+                if isinstance(found, Refusal):
+                    return found
+                urls[place] = found
+        finally:
+            await cancel_and_wait(tasks)
+        return [_with_urls(number, message, urls) for number, message in enumerate(messages, 1)]
 
     async def close(self) -> None:
         if self._fetcher is not None:
             await self._fetcher.close()
 
-    def _address(self, part: JsonObject, count: int) -> str:
-        if count > self._options.max_images:
-            msg = f"the question has more than {self._options.max_images} images (images.max_images)"
-            raise ImageError(msg)
-        named = part.get("image_url")
-        address = named.get("url") if isinstance(named, dict) else named
-        if not isinstance(address, str) or not address:
-            msg = 'it has no address; write {"type": "image_url", "image_url": {"url": "https://..."}}'
-            raise ImageError(msg)
-        return address.strip()
+    async def _url(self, place: Place, part: JsonObject, left: _BytesLeft) -> tuple[Place, str | Refusal]:
+        address: str | None = None
+        try:
+            address = _address(part)
+            return place, await self._image(address, left)
+        except ImageError as error:
+            return place, _refusal(place, address, error)
 
-    async def _image(self, address: str, max_bytes: int) -> tuple[bytes, str]:
+    async def _image(self, address: str, left: _BytesLeft) -> str:
         self._open += 1
         try:
             async with self._places:
-                data = await self._bytes(address, max_bytes)
+                data = await self._bytes(address, left.count)
         finally:
             self._open -= 1
             self._steps += 1
+        left.take(len(data))
         header = header_of(data)
         if header.width * header.height > self._options.max_pixels:
             size = f"{header.width} x {header.height}"
             msg = f"it has {size} pixels, more than {self._options.max_pixels} (images.max_pixels); scale it down"
             raise ImageError(msg)
-        return data, f"data:{header.media_type};base64,{base64.b64encode(data).decode()}"
+        return f"data:{header.media_type};base64,{base64.b64encode(data).decode()}"
 
     async def _bytes(self, address: str, max_bytes: int) -> bytes:
         scheme = address.partition(":")[0].lower()
@@ -129,9 +138,40 @@ class Resolver:
         raise AssertionError
 
 
-def _details(part: JsonObject) -> JsonObject:
+def _parts(messages: Sequence[JsonObject]) -> Iterator[tuple[Place, Any]]:
+    for number, message in enumerate(messages, 1):
+        content = message.get("content")
+        for place, part in enumerate(content if isinstance(content, list) else (), 1):
+            yield (number, place), part
+
+
+def _is_image(part: Any) -> bool:  # noqa: ANN401 (whatever users wrote)
+    return isinstance(part, dict) and part.get("type") == "image_url"
+
+
+def _address(part: JsonObject) -> str:
     named = part.get("image_url")
-    return {name: value for name, value in named.items() if name == "detail"} if isinstance(named, dict) else {}
+    address = named.get("url") if isinstance(named, dict) else named
+    if not isinstance(address, str) or not address:
+        msg = 'it has no address; write {"type": "image_url", "image_url": {"url": "https://..."}}'
+        raise ImageError(msg)
+    return address.strip()
+
+
+def _with_urls(number: int, message: JsonObject, urls: Mapping[Place, str]) -> JsonObject:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    parts: list[JsonValue] = []
+    for place, part in enumerate(content, 1):
+        url = urls.get((number, place))
+        if url is not None and isinstance(part, dict):
+            named = part.get("image_url")
+            detail = {"detail": named["detail"]} if isinstance(named, dict) and "detail" in named else {}
+            parts.append({"type": "image_url", "image_url": {**detail, "url": url}})
+        else:
+            parts.append(part)
+    return {**message, "content": parts}
 
 
 def _of_data_url(address: str, max_bytes: int) -> bytes:
@@ -149,7 +189,7 @@ def _of_data_url(address: str, max_bytes: int) -> bytes:
         raise ImageError(msg) from None
 
 
-def _refusal(where: str, address: object, error: ImageError) -> Refusal:
-    named = f" ({shown_address(address)})" if isinstance(address, str) else ""
-    message = f"the image in {where}{named} cannot be used: {error}"
+def _refusal(place: Place, address: str | None, error: ImageError) -> Refusal:
+    named = f" ({shown_address(address)})" if address is not None else ""
+    message = f"the image in message {place[0]}, part {place[1]}{named} cannot be used: {error}"
     return Refusal("image_unreachable", message, is_final=True) if error.may_pass else Refusal("bad_image", message)

@@ -5,6 +5,7 @@ The HTTP engine asks a scripted server; `-m vllm` adds vLLM in process, with tin
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import struct
@@ -31,6 +32,7 @@ from gpu_worker.engines.with_images import WithImages
 from gpu_worker.images.options import ImageOptions
 from tests.builders import a_question
 from tests.integration import tiny_model
+from tests.integration.vllm_server import VllmServer
 from tests.unit.scripted_server import MODEL, Asked, Reply, ScriptedServer, a_text
 from wire.messages import JsonObject, Question
 
@@ -114,7 +116,7 @@ class Engines:
         if task == "think":
             arguments |= {"reasoning_parser": "deepseek_r1", "tool_call_parser": "hermes"}
         folder = str(tiny_model.cached_for(task))
-        wanted: Any = "generate" if task == "think" else task
+        wanted: Any = "generate" if task in {"think", "see"} else task
         engine = self._vllm = VllmEngine(VllmOptions(folder, "tiny", arguments, startup_timeout_s=800, task=wanted))
         self._stack.push_async_callback(engine.stop)
         await engine.start()
@@ -257,22 +259,75 @@ def a_data_url(image: bytes) -> str:
     return f"data:image/png;base64,{b64encode(image).decode()}"
 
 
-@pytest.mark.parametrize("kind", ["stub", "over HTTP"])
+@every_engine
 async def test_images_reach_the_model(engines: Engines, kind: str, tmp_path: Path) -> None:
-    """From an allowed folder: the stub tells its size, a server gets its bytes."""
-    (tmp_path / "red.png").write_bytes(a_png(30, 20))
-    engine = WithImages(await engines.get(kind), ImageOptions((str(tmp_path),)))
+    """From an allowed folder: the stub tells its size, a server gets its bytes, and the model in process its tokens.
 
-    seen = await engine.answer(seeing(f"file://{tmp_path}/red.png"))
-    missing = await engine.answer(seeing(f"file://{tmp_path}/blue.png"))
+    One that is not there and one cut off in its middle fail their own questions.
+    """
+    (tmp_path / "red.png").write_bytes(a_png(30, 20))
+    inner = await engines.get(kind, "see")
+    engine = WithImages(inner, ImageOptions((str(tmp_path),)))
+
+    seen, blind, missing = await asyncio.gather(
+        engine.answer(seeing(f"file://{tmp_path}/red.png")),
+        engine.answer(seeing()),
+        engine.answer(seeing(f"file://{tmp_path}/blue.png")),
+    )
 
     assert isinstance(seen, Completion), seen
+    assert isinstance(blind, Completion), blind
     assert isinstance(missing, Refusal), missing
     assert missing.kind == "bad_image"
     if kind == "stub":
         assert seen.texts[0].startswith("30x20 ")
-    else:
+    elif kind == "over HTTP":
         assert seen.texts == ["data:image/png;base6"]
+    else:
+        # Beside those of the image itself, three that stand around it.
+        assert seen.usage.prompt_tokens == blind.usage.prompt_tokens + tiny_model.TOKENS_OF_AN_IMAGE + 3
+        cut = await engine.answer(seeing(a_data_url(a_png(28, 28)[:45])))
+        assert isinstance(cut, Refusal), cut
+        assert (cut.kind, "truncated" in cut.message) == ("bad_image", True)
+
+
+@pytest.mark.vllm
+async def test_images_are_seen_as_by_vllms_own_server(engines: Engines, tmp_path: Path) -> None:
+    """The same model over HTTP says the same of each image in the same number of tokens, and of no two the same."""
+    colours = (b"\xff\0\0", b"\0\0\xff", b"\x80\x80\x80")
+    red, blue, grey = (a_data_url(a_png(30, 20, colour)) for colour in colours)
+    urls = [(red,), (blue,), (grey,), (red, blue)]
+
+    in_process = [await said_of(await engines.get("in process", "see"), *some) for some in urls]
+    flags = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in tiny_model.ENGINE_ARGUMENTS.items()
+    ]
+    folder = tiny_model.cached_for("see")
+    with VllmServer(folder, tmp_path / "server.log", *flags, "--served-model-name=tiny") as server:
+        engine = OpenAIEngine(OpenAIOptions("127.0.0.1", "tiny", server.port, startup_timeout_s=800))
+        async with stopped_after(engine):
+            over_http = [await said_of(engine, *some) for some in urls]
+
+    assert in_process == over_http
+    assert len({text for text, _ in in_process}) == len(urls)
+
+
+@contextlib.asynccontextmanager
+async def stopped_after(engine: Engine) -> AsyncIterator[None]:
+    """Started, and stopped in the end."""
+    try:
+        await engine.start()
+        yield
+    finally:
+        await engine.stop()
+
+
+async def said_of(engine: Engine, *urls: str) -> tuple[str, int]:
+    """The text, and the prompt's tokens."""
+    outcome = await WithImages(engine, ImageOptions()).answer(seeing(*urls))
+    assert isinstance(outcome, Completion), outcome
+    return outcome.texts[0], outcome.usage.prompt_tokens
 
 
 @pytest.mark.vllm

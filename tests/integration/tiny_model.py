@@ -59,6 +59,19 @@ TOOL_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
 )
+IMAGE_TEMPLATE = (
+    "{%- for message in messages -%}<|{{ message['role'] }}|>"
+    "{%- if message['content'] is string -%}{{ message['content'] }}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{%- endfor -%}{%- endif -%}\n"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
+)
+IMAGE_TOKENS = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
+"""In the tokenizer of the model that sees, in this order, after the first two."""
+IMAGE_PIXELS, PATCH_PIXELS, PATCHES_PER_SIDE = 56, 14, 2
+"""Of a side: the image as the model sees it, a patch; patches that become one token."""
+TOKENS_OF_AN_IMAGE = (IMAGE_PIXELS // PATCH_PIXELS // PATCHES_PER_SIDE) ** 2
 LABELS = {0: "bad", 1: "fair", 2: "good"}
 
 ON_A_GPU = Path("/dev/nvidiactl").exists()
@@ -93,12 +106,14 @@ def cached(*, chat_template: bool = True) -> Path:
 
 
 def cached_for(task: str) -> Path:
-    """The folder of a model that thinks and calls tools (`think`), embeds, classifies or scores pairs."""
+    """The folder of a model that thinks and calls tools (`think`), sees images, embeds, classifies or scores pairs."""
     folder = shared_cache() / f"tiny-llama-{FORMAT}-{task}"
     if not folder.exists():
         made = Path(tempfile.mkdtemp(dir=folder.parent))
         if task == "think":
             _save_model(made, make_tokenizer(made, TOOL_TEMPLATE, THINKING_TOKENS))
+        elif task == "see":
+            _save_vision_model(made, make_tokenizer(made, IMAGE_TEMPLATE, IMAGE_TOKENS))
         else:
             _save_pooling_model(made, task, make_tokenizer(made, None))
         try:
@@ -106,6 +121,54 @@ def cached_for(task: str) -> Path:
         except OSError:
             shutil.rmtree(made)
     return folder
+
+
+def _save_vision_model(folder: Path, vocabulary_tokens: int) -> None:
+    """An Idefics3: one of the few that vLLM serves where there is Pillow and no torchvision."""
+    transformers = import_module("transformers")
+    import_module("torch").manual_seed(0)
+    vision = {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": IMAGE_PIXELS,
+        "patch_size": PATCH_PIXELS,
+        "initializer_range": INITIALIZER_RANGE,
+    }
+    text = transformers.LlamaConfig(
+        vocab_size=vocabulary_tokens,
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=2 * HIDDEN_SIZE,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=2 * MAX_MODEL_LEN,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+        initializer_range=INITIALIZER_RANGE,
+    )
+    config = transformers.Idefics3Config(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=2,
+        scale_factor=PATCHES_PER_SIDE,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=1,
+        initializer_range=INITIALIZER_RANGE,
+    )
+    transformers.Idefics3ForConditionalGeneration(config).save_pretrained(folder)
+    side = {"longest_edge": IMAGE_PIXELS}
+    transformers.Idefics3Processor(
+        image_processor=transformers.Idefics3ImageProcessorPil(
+            size=side, max_image_size=side, do_image_splitting=False
+        ),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
+        image_seq_len=TOKENS_OF_AN_IMAGE,
+        chat_template=IMAGE_TEMPLATE,
+    ).save_pretrained(folder)
 
 
 def _save_pooling_model(folder: Path, task: str, vocabulary_tokens: int) -> None:

@@ -268,6 +268,49 @@ async def test_a_server_that_drips_is_given_up(server: ScriptedServer) -> None:
     assert (outcome.kind, "images.timeout_s" in outcome.message) == ("image_unreachable", True)
 
 
+async def test_images_of_a_question_are_fetched_at_once_within_the_limit() -> None:
+    """Three of four together, none of them alone; the model has them in the question's order, whoever comes last."""
+    three, all_of_them = asyncio.Event(), asyncio.Event()
+
+    async def waited_for(asked: Asked) -> Reply:
+        number = int(asked.path[1:])
+        if len(images.asked) >= 3:
+            three.set()
+        if len(images.asked) == 4:
+            all_of_them.set()
+        await (all_of_them if number == 1 else three).wait()
+        return Reply(body=png(number, 1), headers={"content-type": "image/png"})
+
+    async with ScriptedServer(waited_for) as images:
+        urls = [f"http://127.0.0.1:{images.port}/{number}" for number in (1, 2, 3, 4)]
+        outcome = await outcome_of(*urls, http=True, private_addresses=True, max_fetches=3)
+
+    assert isinstance(outcome, Completion), outcome
+    assert outcome.texts[0].startswith("1x1 2x1 3x1 4x1 ")
+    assert images.most_at_once == 3
+
+
+async def test_the_first_image_that_cannot_be_had_ends_the_fetching_of_the_others() -> None:
+    """A question that fails waits for nothing, and holds no other question's place."""
+    never = asyncio.Event()
+
+    async def stuck(asked: Asked) -> Reply:
+        if asked.path == "/stuck":
+            asked_for.set()
+            await never.wait()
+        await asked_for.wait()
+        return Reply(404)
+
+    asked_for = asyncio.Event()
+    async with ScriptedServer(stuck) as server:
+        urls = [f"http://127.0.0.1:{server.port}/{name}" for name in ("stuck", "missing")]
+        outcome = await outcome_of(*urls, http=True, private_addresses=True)
+        never.set()
+
+    assert isinstance(outcome, Refusal), outcome
+    assert (outcome.kind, "part 3" in outcome.message) == ("bad_image", True)
+
+
 async def test_a_checked_name_is_connected_to_at_its_checked_address(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
