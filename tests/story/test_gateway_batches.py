@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -56,7 +57,9 @@ def gateway() -> Iterator[Gateway]:
     server.start()
     with Processes(server.url, folder) as fleet:
         fleet.batcher()
-        fleet.worker(STUB_REFUSE_ON="refuse-me", STUB_HANG_ON="hang-me", LEASES_STALL_S="3600", LEASES_BATCH_S="3600")
+        patient = {"LEASES_STALL_S": "3600", "LEASES_BATCH_S": "3600"}
+        images = {"IMAGES_FOLDERS": json.dumps([str(folder / "images")])}
+        fleet.worker(STUB_REFUSE_ON="refuse-me", STUB_HANG_ON="hang-me", **patient, **images)
         url = start_gateway(fleet, folder / "data")
         yield Gateway(url, server.url, folder / "data", openai.OpenAI(base_url=url, api_key="none"))
     assert server.process is not None
@@ -150,6 +153,33 @@ def test_a_batch_may_be_of_embeddings(gateway: Gateway) -> None:
     assert {len(line["response"]["body"]["data"]) for line in output} == {2}
     assert ended.usage is not None
     assert ended.usage.input_tokens > 0
+
+
+def test_images_are_got_by_the_worker_for_batches_and_online(gateway: Gateway) -> None:
+    """The stub sees the size of what the address names; a missing or forbidden image fails its line alone, as a 400."""
+    folder = gateway.data.parent / "images"
+    folder.mkdir()
+    (folder / "page.gif").write_bytes(b"GIF89a" + struct.pack("<HH", 5, 7))
+    addresses = [f"file://{folder}/page.gif", f"file://{folder}/none.gif", "file:///etc/passwd", "https://127.0.0.1/x"]
+    asked = []
+    for number, address in enumerate(addresses):
+        line = a_request(f"i{number}", max_tokens=5)
+        image = {"type": "image_url", "image_url": {"url": address, "detail": "low"}}
+        line["body"]["messages"] = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]
+        asked.append(line)
+
+    batch = wait_for_end(gateway.client, begin(gateway.client, as_file(asked)).id)
+    online = gateway.client.chat.completions.create(**asked[0]["body"])
+    with pytest.raises(openai.BadRequestError, match="message 1, part 2") as refused:
+        gateway.client.chat.completions.create(**asked[1]["body"])
+
+    (good,), bad = lines_of(gateway.client, batch.output_file_id), lines_of(gateway.client, batch.error_file_id)
+    assert good["response"]["body"]["choices"][0]["message"]["content"].startswith("5x7 ")
+    assert (online.choices[0].message.content or "").startswith("5x7 ")
+    assert ids_in(bad) == ["i1", "i2", "i3"]
+    told = [(line["response"]["status_code"], line["response"]["body"]["error"]["code"]) for line in bad]
+    assert told == [(400, "bad_image")] * 3
+    assert refused.value.code == "bad_image"
 
 
 def test_a_bad_file_fails_with_codes_and_line_numbers(gateway: Gateway) -> None:

@@ -268,26 +268,38 @@ async def test_a_server_that_drips_is_given_up(server: ScriptedServer) -> None:
     assert (outcome.kind, "images.timeout_s" in outcome.message) == ("image_unreachable", True)
 
 
-async def test_images_of_a_question_are_fetched_at_once_within_the_limit() -> None:
-    """Three of four together, none of them alone; the model has them in the question's order, whoever comes last."""
+async def test_images_of_a_question_are_fetched_at_once_within_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of four together and never four; the model has them in the question's order, whoever comes last."""
     three, all_of_them = asyncio.Event(), asyncio.Event()
+    begun = ended = most_at_once = 0
 
-    async def waited_for(asked: Asked) -> Reply:
-        number = int(asked.path[1:])
-        if len(images.asked) >= 3:
+    async def resolved(*_: object, **__: object) -> list[str]:
+        # The first step of each: without a limit all four are here before any goes on.
+        nonlocal begun, most_at_once
+        begun += 1
+        most_at_once = max(most_at_once, begun - ended)
+        if begun == 3:
             three.set()
+        await three.wait()
+        return ["127.0.0.1"]
+
+    async def last_first(asked: Asked) -> Reply:
+        nonlocal ended
         if len(images.asked) == 4:
             all_of_them.set()
-        await (all_of_them if number == 1 else three).wait()
-        return Reply(body=png(number, 1), headers={"content-type": "image/png"})
+        if asked.path == "/1":
+            await all_of_them.wait()
+        ended += 1
+        return Reply(body=png(int(asked.path[1:]), 1), headers={"content-type": "image/png"})
 
-    async with ScriptedServer(waited_for) as images:
-        urls = [f"http://127.0.0.1:{images.port}/{number}" for number in (1, 2, 3, 4)]
-        outcome = await outcome_of(*urls, http=True, private_addresses=True, max_fetches=3)
+    monkeypatch.setattr(fetch, "allowed_addresses", resolved)
+    async with ScriptedServer(last_first) as images:
+        urls = [f"http://images.invalid:{images.port}/{number}" for number in (1, 2, 3, 4)]
+        outcome = await outcome_of(*urls, http=True, max_fetches=3)
 
     assert isinstance(outcome, Completion), outcome
     assert outcome.texts[0].startswith("1x1 2x1 3x1 4x1 ")
-    assert images.most_at_once == 3
+    assert most_at_once == 3
 
 
 async def test_the_first_image_that_cannot_be_had_ends_the_fetching_of_the_others() -> None:
