@@ -18,6 +18,7 @@ from batchfleet.tuning.machine import describe_machine, in_words
 from batchfleet.tuning.table_report import Report
 from benchmarks import (
     batch_sizes,
+    embeddings,
     engine_share,
     gateway,
     gateway_engine,
@@ -54,6 +55,10 @@ BENCHES: dict[str, tuple[Any, str]] = {
         "the gateway before a fleet with vLLM against vLLM's own server; needs vLLM and a --config that names a model",
     ),
     "engine": (engine_share, "a fleet with vLLM against vLLM by itself; needs vLLM and a --config that names a model"),
+    "embeddings": (
+        embeddings,
+        "vectors of short texts by a fleet with vLLM against vLLM by itself; needs vLLM and a model that embeds",
+    ),
     "profile": (profile, "where the CPU time of a question goes"),
 }
 HELP: dict[str, str] = {

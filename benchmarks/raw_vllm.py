@@ -23,6 +23,9 @@ from gpu_worker.engines.vllm.arguments import serving_of
 from gpu_worker.engines.vllm.boot import boot
 from gpu_worker.engines.vllm.tether import Tether
 
+Prompt = tuple[str, int | None]
+"""A text, and how many tokens its answer has; None for a vector."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser()
@@ -40,7 +43,7 @@ def main() -> int:
     return 0
 
 
-async def _serve(options: Any, prompts: list[tuple[str, int]]) -> None:  # noqa: ANN401 (VllmOptions)
+async def _serve(options: Any, prompts: list[Prompt]) -> None:  # noqa: ANN401 (VllmOptions)
     booted = await boot(options, serving_of(options), threading.Event())
     print(
         json.dumps({"ready": True, "max_num_seqs": int(booted.llm.vllm_config.scheduler_config.max_num_seqs)}),
@@ -59,7 +62,7 @@ async def _serve(options: Any, prompts: list[tuple[str, int]]) -> None:  # noqa:
     booted.llm.shutdown()
 
 
-async def _continuously(llm: Any, prompts: list[tuple[str, int]], in_flight: int) -> int:  # noqa: ANN401 (AsyncLLM)
+async def _continuously(llm: Any, prompts: list[Prompt], in_flight: int) -> int:  # noqa: ANN401 (AsyncLLM)
     places = asyncio.Semaphore(in_flight)
 
     async def one(number: int) -> int:
@@ -69,7 +72,7 @@ async def _continuously(llm: Any, prompts: list[tuple[str, int]], in_flight: int
     return sum(await asyncio.gather(*map(one, range(len(prompts)))))
 
 
-async def _in_batches(llm: Any, prompts: list[tuple[str, int]], size: int, at_once: int) -> int:  # noqa: ANN401 (AsyncLLM)
+async def _in_batches(llm: Any, prompts: list[Prompt], size: int, at_once: int) -> int:  # noqa: ANN401 (AsyncLLM)
     """`at_once` batches at a time, each awaited whole before another takes its place."""
     places = asyncio.Semaphore(at_once)
 
@@ -80,8 +83,12 @@ async def _in_batches(llm: Any, prompts: list[tuple[str, int]], size: int, at_on
     return sum(await asyncio.gather(*map(one, range(0, len(prompts), size))))
 
 
-async def _answer(llm: Any, prompt: tuple[str, int], request_id: str) -> int:  # noqa: ANN401 (AsyncLLM)
+async def _answer(llm: Any, prompt: Prompt, request_id: str) -> int:  # noqa: ANN401 (AsyncLLM)
     text, length = prompt
+    if length is None:
+        async for _ in llm.encode(text, library.pooling_params(task="embed"), request_id):
+            pass
+        return 0
     sampling = library.sampling_params(temperature=0.0, max_tokens=length, min_tokens=length, ignore_eos=True)
     tokens = 0
     async for output in llm.generate(text, sampling, request_id):
@@ -89,8 +96,10 @@ async def _answer(llm: Any, prompt: tuple[str, int], request_id: str) -> int:  #
     return tokens
 
 
-def _prompt(line: bytes) -> tuple[str, int]:
+def _prompt(line: bytes) -> Prompt:
     question = orjson.loads(line)
+    if "input" in question:
+        return question["input"], None
     return question["question"], question["params"]["max_tokens"]
 
 
