@@ -37,6 +37,14 @@ def wait_until(condition: Callable[[], object], what: str, within_s: float = PAT
     return time.monotonic() - began
 
 
+def unmeasured(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which a process is not measured for coverage, for those whom a Ctrl-C is to end.
+
+    One that arrives while coverage holds its lock, which all threads take, leaves it held for ever.
+    """
+    return {name: value for name, value in environ.items() if not name.startswith("COVERAGE_PROCESS_")}
+
+
 @dataclass
 class Processes:
     """Processes of one fleet on one Redis, ended at the end of the `with` block.

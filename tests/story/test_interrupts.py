@@ -17,7 +17,17 @@ import pytest
 
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import spawn
-from tests.processes import PATIENCE_S, ROOT, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
+from tests.processes import (
+    PATIENCE_S,
+    ROOT,
+    Processes,
+    batchfleet,
+    lines_in,
+    read_answers,
+    unmeasured,
+    wait_until,
+    write_questions,
+)
 
 SLOW = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BATCHFLEET_STUB_MAX_TOKENS": "25"}
 
@@ -71,7 +81,7 @@ def start_run(folder: Path, *, step_s: str) -> subprocess.Popen[bytes]:
     """`batchfleet run` of 2 000 questions, with its temporary files under `folder`."""
     write_questions(folder / "questions.jsonl", 2000)
     environ = {
-        **os.environ,
+        **unmeasured(os.environ),
         "PYTHONPATH": str(ROOT),
         **SLOW,
         "BATCHFLEET_STUB_STEP_S": step_s,

@@ -39,7 +39,7 @@ from batchfleet import (
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import spawn
 from producer.stream_run import StreamRun
-from tests.processes import PATIENCE_S, ROOT, Processes, wait_until
+from tests.processes import PATIENCE_S, ROOT, Processes, unmeasured, wait_until
 
 SLOW_ENVIRON = {"BATCHFLEET_STUB_STEP_S": "0.02", "BATCHFLEET_STUB_MIN_TOKENS": "5", "BATCHFLEET_STUB_MAX_TOKENS": "25"}
 
@@ -70,7 +70,7 @@ class Program:
     def __init__(self, url: str, folder: Path, code: str) -> None:
         self.output = folder / "program.out"
         (folder / "program.py").write_text(code)
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "BATCHFLEET_REDIS_URL": url, "PYTHONUNBUFFERED": "1"}
+        env = {**unmeasured(os.environ), "PYTHONPATH": str(ROOT), "BATCHFLEET_REDIS_URL": url, "PYTHONUNBUFFERED": "1"}
         self.process = spawn([sys.executable, str(folder / "program.py")], env, self.output)
 
     def lines(self) -> list[str]:
