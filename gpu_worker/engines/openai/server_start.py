@@ -10,7 +10,7 @@ from collections.abc import Callable
 from gpu_worker.engines.engine import EngineState
 from gpu_worker.engines.openai.client import FaultError, Server
 from gpu_worker.engines.openai.faults import MISSING, Blame, Fault, unusable_because
-from gpu_worker.engines.openai.request_body import Served
+from gpu_worker.engines.openai.request_body import Request, Served
 from wire.errors import EngineBootError, nearest
 from wire.messages import JsonObject
 
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 SHOWN_EVERY_S = 10.0
 LOOK_AGAIN_S = 0.5
+FIRST_TOKEN_S = 30.0
+"""Longest that a question for one token may take."""
 
 
 async def served_by(server: Server, model: str, timeout_s: float, show: Callable[[EngineState], None]) -> Served:
@@ -36,6 +38,9 @@ async def served_by(server: Server, model: str, timeout_s: float, show: Callable
             return _served(await server.models(), model, server.shown_url)
         except FaultError as error:
             fault = error.fault
+        if fault.status in MISSING and await _answers(server, model):
+            log.info("%s lists no models; %r is taken to be one", server.shown_url, model)
+            return Served(model)
         now = time.monotonic()
         if fault.blame not in {Blame.PASSING, Blame.TOO_MANY}:
             raise EngineBootError(_hopeless(fault, server.shown_url))
@@ -48,6 +53,21 @@ async def served_by(server: Server, model: str, timeout_s: float, show: Callable
             shown = now
             log.info("waiting for %s, %.0f of at most %g s: %s", server.shown_url, now - began, timeout_s, fault.told)
         await asyncio.sleep(pause_s)
+
+
+async def _answers(server: Server, model: str) -> bool:
+    """Whether it takes a question for one token, be it to refuse it; some serve no list of models."""
+    body: JsonObject = {"model": model, "max_tokens": 1}
+    chat = Request("/chat/completions", {**body, "messages": [{"role": "user", "content": "Hello"}]}, {}, chat=True)
+    for request in (chat, Request("/completions", {**body, "prompt": "Hello"}, {}, chat=False)):
+        try:
+            await server.ask(request, FIRST_TOKEN_S)
+        except FaultError as error:
+            if error.fault.blame in {Blame.QUESTION, Blame.TOO_MANY}:
+                return True
+        else:
+            return True
+    return False
 
 
 def _served(models: list[JsonObject], wanted: str, url: str) -> Served:

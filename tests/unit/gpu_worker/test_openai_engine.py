@@ -626,7 +626,7 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
 )
 async def test_a_server_that_cannot_be_used_is_a_boot_error(models: Reply, message: str) -> None:
     """Before any work is taken; with the setting to change, without the key."""
-    async with ScriptedServer(in_turn(a_text())) as server:
+    async with ScriptedServer(in_turn(models)) as server:
         server.models = models
         engine = OpenAIEngine(options(server, startup_timeout_s=3.0))
 
@@ -634,6 +634,22 @@ async def test_a_server_that_cannot_be_used_is_a_boot_error(models: Reply, messa
             await engine.start()
 
     assert KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize("chat", [True, False])
+async def test_a_server_without_a_list_of_models_is_asked_for_a_token(*, chat: bool) -> None:
+    """In either form; that it answers is enough to know that the address is right."""
+
+    def script(asked: Asked) -> Reply:
+        return a_text() if ("chat" in asked.path) is chat else an_error(404, "nothing here")
+
+    async with ScriptedServer(script) as server:
+        server.models = an_error(404, "nothing here")
+        engine = OpenAIEngine(options(server))
+        await engine.start()
+        question = a_question(messages=[{"role": "user", "content": "hi"}]) if chat else a_question()
+        completion(await engine.answer(question))
+        await engine.stop()
 
 
 async def test_a_list_of_models_may_stand_alone() -> None:
