@@ -138,6 +138,24 @@ def test_engine_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path) -> None:
     assert (tmp_path / "found" / "engine.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_embeddings_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path) -> None:
+    """Two real engines in turn, each text with a vector; a rate for each way to feed, and each program's memory."""
+    folder = str(tiny_model.cached_for("embed"))
+    generator = {"hf_model_id": folder, "vllm_args": tiny_model.ENGINE_ARGUMENTS}
+    (tmp_path / "tiny.yaml").write_text(json.dumps({"model": {"generator_settings": generator}}), encoding="utf-8")
+    arguments = ("--config", str(tmp_path / "tiny.yaml"), "--count", "64", "--rounds", "2")
+
+    found = measured("embeddings", *arguments, timeout_s=2 * PATIENCE_S)
+
+    rates, memory = found["tables"].values()
+    assert [row["round"] for row in rates] == [1, 2]
+    for row, one in zip(rates, found["measurements"], strict=True):
+        assert row["of the best raw"] == pytest.approx(one["fleet"] / max(one["raw"].values()), abs=0.001)
+    assert {row["program"] for row in memory} == {"redis", "batcher", "worker-1"}
+
+
 def test_scale_sets_simulated_workers_against_the_ideal() -> None:
     """Every number of workers answers its questions; the busiest program is named with what to do about it."""
     arguments = (
