@@ -14,7 +14,10 @@ class ImageError(Exception):
         self.may_pass = may_pass
 
 
-def too_large(max_bytes: int) -> ImageError:
-    return ImageError(
-        f"the question's images have more than {max_bytes} bytes (images.max_bytes); give smaller or fewer ones"
-    )
+class ImagesTooLargeError(ImageError):
+    """This one, or all of the question's with it, have more bytes than they may."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            f"the question's images have more than {max_bytes} bytes (images.max_bytes); give smaller or fewer ones"
+        )

@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 import httpx2 as httpx
 
 from gpu_worker.images.addresses import allowed_addresses, checked_url
-from gpu_worker.images.errors import ImageError, too_large
+from gpu_worker.images.errors import ImageError, ImagesTooLargeError
 from gpu_worker.images.options import ImageOptions
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -112,7 +112,7 @@ class Fetcher:
                     break
             else:
                 return bytes(data)
-        raise too_large(max_bytes)
+        raise ImagesTooLargeError(max_bytes)
 
 
 def _authorities() -> ssl.SSLContext:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gpu_worker.images.errors import ImageError, too_large
+from gpu_worker.images.errors import ImageError, ImagesTooLargeError
 
 
 def path_of(address: str) -> str:
@@ -72,5 +72,5 @@ def _bytes(descriptor: int, max_bytes: int) -> bytes:
     with os.fdopen(descriptor, "rb", closefd=False) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise too_large(max_bytes)
+        raise ImagesTooLargeError(max_bytes)
     return data

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from gpu_worker.engines.engine import Refusal
 from gpu_worker.images.addresses import shown_address
-from gpu_worker.images.errors import ImageError, too_large
+from gpu_worker.images.errors import ImageError, ImagesTooLargeError
 from gpu_worker.images.files import read_file
 from gpu_worker.images.header import header_of
 from gpu_worker.images.options import ImageOptions
@@ -39,7 +39,7 @@ class _BytesLeft:
 
     def take(self, count: int) -> None:
         if count > self.count:
-            raise too_large(self._most)
+            raise ImagesTooLargeError(self._most)
         self.count -= count
 
 
@@ -98,6 +98,9 @@ class Resolver:
         try:
             async with self._places:
                 data = await self._bytes(address, left.count)
+        except ImagesTooLargeError:
+            # Than what the others left of it.
+            raise ImagesTooLargeError(self._options.max_bytes) from None
         finally:
             self._open -= 1
             self._steps += 1
@@ -181,7 +184,7 @@ def _of_data_url(address: str, max_bytes: int) -> bytes:
         raise ImageError(msg)
     # Four characters hold three bytes.
     if len(content) * 3 > (max_bytes + 3) * 4:
-        raise too_large(max_bytes)
+        raise ImagesTooLargeError(max_bytes)
     try:
         return base64.b64decode(content, validate=True)
     except (binascii.Error, ValueError):

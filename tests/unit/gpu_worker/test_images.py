@@ -174,7 +174,7 @@ async def test_the_stub_sees_the_images() -> None:
     [
         ((data_url(png()),) * 3, {"max_images": 2}, "images.max_images"),
         ((data_url(png()),), {"max_bytes": 50}, "images.max_bytes"),
-        ((data_url(png()),) * 2, {"max_bytes": len(png()) + 10}, "images.max_bytes"),
+        ((data_url(png()),) * 2, {"max_bytes": 100}, "more than 100 bytes (images.max_bytes)"),
         ((data_url(png(100_000, 100_000)),), {}, "images.max_pixels"),
         (("data:image/png;base64,***",), {}, "no base64"),
         (("data:image/png,abc",), {}, "base64,BYTES"),
