@@ -11,11 +11,12 @@ from batchfleet.cli.flags import Commands, Shared, add_engine, add_server, add_s
 from batchfleet.humanize import plural
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
-from batchfleet.supervisor.hosts import Host, find_host, known_hosts, scale_host, stop_hosts
+from batchfleet.status.model import HostStatus
+from batchfleet.supervisor.hosts import find_host, known_hosts, scale_host, stop_hosts
+from batchfleet.supervisor.scale_rule import WorkerRange
 from batchfleet.supervisor.state_folder import default_folder
-from batchfleet.supervisor.up import MOST_WORKERS, UpPlan, grace_s, stay_up
+from batchfleet.supervisor.up import UpPlan, grace_s, stay_up
 from wire.connection import connect
-from wire.errors import UsageError
 from wire.keys import Keys
 from wire.redis_errors import translated
 
@@ -33,7 +34,11 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     add_server(up)
     add_settings(up)
     up.add_argument(
-        "--workers", type=not_negative, default=1, metavar="N", help="worker processes at first (default: 1)"
+        "--workers",
+        type=_worker_range,
+        default=WorkerRange(1, 1),
+        metavar="N|MIN:MAX",
+        help="worker processes at first, or between how many as the backlog is worth it, such as 0:8 (default: 1)",
     )
     up.add_argument(
         "--batchers",
@@ -50,7 +55,9 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         parents=shared.both,
         help="change the number of workers of an `up`; those that go finish what they hold",
     )
-    scale.add_argument("workers", type=not_negative, metavar="N", help="how many there are to be")
+    scale.add_argument(
+        "workers", type=_worker_range, metavar="N|MIN:MAX", help="how many there are to be, or between how many"
+    )
     _add_host(scale)
     scale.set_defaults(command=_scale)
 
@@ -60,6 +67,14 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "--all", action="store_true", help="every one on that Redis: first those with workers, then the others"
     )
     down.set_defaults(command=_down)
+
+
+def _worker_range(text: str) -> WorkerRange:
+    """For argparse, which would not show what a ValueError says."""
+    try:
+        return WorkerRange.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _add_state(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +89,7 @@ def _add_host(parser: argparse.ArgumentParser) -> None:
 
 
 def _up(arguments: argparse.Namespace, settings: Settings) -> int:
-    if arguments.workers:
+    if arguments.workers.most:
         # What is wrong with the settings is said before anything is started.
         to_options.model_name(settings, to_options.engine_kind(settings, arguments.engine))
     folder = Path(arguments.state) if arguments.state else default_folder(os.environ)
@@ -87,16 +102,14 @@ def _up(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _scale(arguments: argparse.Namespace, settings: Settings) -> int:
-    if arguments.workers > MOST_WORKERS:
-        msg = f"{arguments.workers} workers on one host? {MOST_WORKERS} is the most"
-        raise UsageError(msg)
     address = to_options.redis_address(settings)
     keys, said = Keys(address.namespace), set[str]()
 
-    def show(host: Host) -> None:
+    def show(host: HostStatus) -> None:
         finish = "finishes what it holds" if host.leaving == 1 else "finish what they hold"
         leaving = f", {host.leaving} {finish}" if host.leaving else ""
-        line = f"{host.shown(known)}: {plural(host.workers, 'worker')}{leaving}"
+        between = f" of {host.least}:{host.most}" if host.least < host.most else ""
+        line = f"{host.shown(known)}: {plural(host.workers, 'worker')}{between}{leaving}"
         if line not in said:
             said.add(line)
             print(line, file=sys.stderr)

@@ -50,7 +50,11 @@ class Models:
         self._known: dict[str, int] = {configured: int(time.time())} if configured else {}
 
     async def served(self) -> dict[str, ServedModel]:
-        """By name; workers that boot or wait for their engine count, as they will answer what is queued."""
+        """By name.
+
+        Workers that boot or wait for their engine count, and hosts that start some once there is work: they will answer
+        what is queued.
+        """
         async with self._looking:
             if time.monotonic() - self._looked_at > FRESH_S:
                 self._served = await self._look()
@@ -88,19 +92,27 @@ class Models:
     async def _look(self) -> dict[str, ServedModel]:
         try:
             names: Any = await self._client.zrange(self._keys.workers, 0, -1)
+            hosts: Any = await self._client.zrange(self._keys.hosts, 0, -1)
             async with self._client.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.hmget(self._keys.worker(name.decode("utf-8", "replace")), "model", "state", "capacity")
-                reports: Any = await pipe.execute()
+                for name in hosts:
+                    pipe.hget(self._keys.host(name.decode("utf-8", "replace")), "model")
+                found: Any = await pipe.execute()
         except redis.ResponseError:
             # Something else is where reports belong; the batcher moves it aside.
             return self._served
         served: dict[str, ServedModel] = {}
+        reports = found[: len(names)]
         for model, state, capacity in reports:
             if model and (state or b"").decode("utf-8", "replace") not in NOT_SERVING:
                 name = model.decode("utf-8", "replace")
                 known = served.get(name, ServedModel(name, 0, 0))
                 served[name] = ServedModel(name, known.workers + 1, known.capacity + whole_number(capacity))
+        # Hosts start workers for these once there is work. Where some report, it is for them to say whether they serve.
+        for model in {model for model in found[len(names) :] if model} - {model for model, _, _ in reports}:
+            name = model.decode("utf-8", "replace")
+            served[name] = ServedModel(name, 0, 0)
         return served
 
 

@@ -161,13 +161,15 @@ def waits_for(standing: ProgressSnapshot) -> str:
     if standing.silent_s < SILENT_S or status is None or not standing.in_flight + standing.queued:
         return ""
     since = f"no answer for {duration(standing.silent_s)}"
-    if nobody := _nobody(standing, status):
-        return f"{nobody} ({since})"
+    if absent := _nobody(standing, status):
+        return f"{absent} ({since})"
     serving = [worker for worker in status.workers if worker.state in AT_WORK]
     if not serving:
         reason = next((worker.waits_for for worker in status.workers if worker.waits_for), "")
         booting = sum(worker.state == "booting" for worker in status.workers)
-        return reason or (f"{plural(booting, 'engine')} still booting" if booting else f"no worker reports ({since})")
+        models = _to_be_served(status)
+        nobody = f"workers of {', '.join(models)} are being started" if models else "no worker reports"
+        return reason or (f"{plural(booting, 'engine')} still booting" if booting else f"{nobody} ({since})")
     lacks = _lacks(status, serving)
     if lacks and not standing.in_flight:
         return f"{lacks} ({since})"
@@ -188,10 +190,16 @@ def _nobody(standing: ProgressSnapshot, status: FleetStatus) -> str:
 def _lacks(status: FleetStatus, serving: Sequence[WorkerStatus]) -> str:
     """Why workers that are at work cannot take what waits; empty if some can."""
     queues = [queue for queue in status.queues if queue.waiting_questions or queue.waiting_batches]
-    if unserved := sorted({queue.model for queue in queues} - {worker.model for worker in serving}):
+    served = {worker.model for worker in serving}.union(_to_be_served(status))
+    if unserved := sorted({queue.model for queue in queues} - served):
         return f"no worker serves {', '.join(unserved)}"
     newer = sum(queue.newer_batches for queue in status.queues if queue.unread_by(serving))
     return f"{plural(newer, 'batch', 'batches')} can only be read by workers of a newer version" if newer else ""
+
+
+def _to_be_served(status: FleetStatus) -> list[str]:
+    """Models for which a host starts workers when it finds them worth it."""
+    return sorted({host.model for host in status.hosts if host.model})
 
 
 def _share(standing: ProgressSnapshot) -> str:

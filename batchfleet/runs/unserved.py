@@ -59,7 +59,7 @@ class UnservedNotice:
         """Tell it again if it is time, and still so."""
         if status is None or now_s < self._next_s:
             return
-        served = sorted({worker.model for worker in status.workers})
+        served = sorted(status.served_models)
         waiting = {queue.model for queue in status.queues if queue.waiting_questions or queue.waiting_batches}
         if unserved := {model: use for model, use in _unserved(self._asked, served).items() if model in waiting}:
             self._tell(unserved, served)

@@ -54,6 +54,14 @@ class ProcessingSettings(Section):
             "engine's max_num_seqs."
         ),
     )
+    scale_down_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=30 * 86_400,
+        description=(
+            "`up --workers MIN:MAX` lets workers that hold no work go once fewer have been enough for this many seconds."
+        ),
+    )
 
 
 class MetricsSettings(Section):

@@ -48,6 +48,11 @@ def _batch_limits(settings: Settings) -> BatchLimits:
     return BatchLimits(MAX_BATCH_QUESTIONS, min(TOKEN_BYTES * tokens, most_bytes))
 
 
+def most_in_a_batch(settings: Settings) -> int:
+    """Questions."""
+    return _batch_limits(settings).max_questions
+
+
 def most_question_bytes(settings: Settings) -> int:
     """Above this, something is no question.
 

@@ -35,10 +35,9 @@ def nobody_leads(status: FleetStatus) -> Iterator[str]:
 
 
 def model_without_worker(status: FleetStatus) -> Iterator[str]:
-    served = {worker.model for worker in status.workers}
     for queue in status.queues:
         waiting = queue.waiting_questions
-        if (waiting or queue.waiting_batches) and queue.model not in served:
+        if (waiting or queue.waiting_batches) and queue.model not in status.served_models:
             batches = plural(queue.waiting_batches, "batch", "batches") if queue.waiting_batches else ""
             waits = " and ".join(filter(None, (plural(waiting, "question") if waiting else "", batches)))
             yield (

@@ -86,6 +86,35 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class HostStatus:
+    """What a host with a `batchfleet up` last said of itself.
+
+    Attributes:
+        name: Unique for ever: HOST-TOKEN.
+        workers: How many it is to have; those that are just being restarted included.
+        leaving: How many finish what they hold, and go.
+        model: That its workers serve, or will once there is work; empty if it is to have none, or does not say.
+        least, most: Workers that it may have; the same for a fixed number.
+        wanted: Workers that the backlog is worth; there are more while those that hold work finish it.
+        heard: Token of the last request that it took; empty before the first.
+    """
+
+    name: str
+    workers: int = 0
+    leaving: int = 0
+    model: str = ""
+    least: int = 0
+    most: int = 0
+    wanted: int = 0
+    heard: str = ""
+
+    def shown(self, known: Sequence[HostStatus]) -> str:
+        """As people know it: by its host's name, unless several of `known` are there."""
+        bare = self.name.rpartition("-")[0]
+        return bare if sum(host.name.rpartition("-")[0] == bare for host in known) == 1 else self.name
+
+
+@dataclass(frozen=True, slots=True)
 class BatcherStatus:
     """What a batcher last said of itself. `models` has, for each model, what it handed over, in all and lately."""
 
@@ -162,6 +191,7 @@ class FleetStatus:
 
     Attributes:
         runs: Those to which something happened last, the latest first.
+        hosts: Those on which `batchfleet up` keeps workers.
         pending_questions: Accepted and without a record, of all runs.
         engine_deaths: By model, since the fleet exists.
         leader: Name of the batcher that leads; empty for none.
@@ -177,6 +207,12 @@ class FleetStatus:
     engine_deaths: Mapping[str, int] = field(default_factory=dict)
     leader: str = ""
     runs: tuple[RunStatus, ...] = ()
+    hosts: tuple[HostStatus, ...] = ()
+
+    @property
+    def served_models(self) -> frozenset[str]:
+        """Those that workers serve, and those for which a host starts workers once there is work."""
+        return frozenset({worker.model for worker in self.workers} | {host.model for host in self.hosts if host.model})
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

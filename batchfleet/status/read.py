@@ -9,6 +9,7 @@ from typing import Any
 
 import redis
 
+from batchfleet.status.hosts import host_status
 from batchfleet.status.model import (
     BatcherStatus,
     FleetStatus,
@@ -48,6 +49,7 @@ def read_status(client: redis.Redis, keys: Keys) -> FleetStatus:
     deaths = batch.ask("HGETALL", keys.engine_deaths)
     troubles = batch.ask("XREVRANGE", keys.troubles, "+", "-", "COUNT", TROUBLES_SHOWN)
     leader = batch.ask("GET", keys.leader)
+    hosts = batch.ask("ZRANGE", keys.hosts, 0, -1)
     time = batch.ask("TIME")
     batch.send()
     now_s = number(time.value[0]) if time.value else 0
@@ -59,6 +61,7 @@ def read_status(client: redis.Redis, keys: Keys) -> FleetStatus:
     batch = Batch(client)
     asked_workers = {name: batch.ask("HGETALL", keys.worker(name)) for name in sorted(names.texts())}
     asked_queues = {model: _AskedQueue.of(batch, keys, model, each) for model, each in sorted(priorities.items())}
+    asked_hosts = {name: batch.ask("HGETALL", keys.host(name)) for name in sorted(hosts.texts())}
     asked_runs = {run: _AskedRun.of(batch, keys, run, seen_ms / 1000) for run, seen_ms in latest_runs.scores().items()}
     batch.send()
     workers = tuple(_worker(name, reply.fields()) for name, reply in asked_workers.items() if reply.value)
@@ -74,6 +77,7 @@ def read_status(client: redis.Redis, keys: Keys) -> FleetStatus:
         engine_deaths={model: number(count) for model, count in deaths.fields().items()},
         leader=leader.text(),
         runs=tuple(asked.run(run) for run, asked in asked_runs.items() if asked.fields.value),
+        hosts=tuple(host_status(name, reply.fields()) for name, reply in asked_hosts.items() if reply.value),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which models the workers of a fleet serve."""
+"""Which models a fleet serves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import redis
 
+from batchfleet.status.replies import text
 from wire.address import RedisAddress
 from wire.connection import connect
 from wire.keys import Keys
@@ -13,13 +14,15 @@ from wire.redis_errors import translated
 
 
 def served_models(address: RedisAddress) -> list[str]:
-    """Names of the models that workers have reported, in alphabetical order."""
+    """Names of the models that workers serve, or hosts start workers for once there is work; in alphabetical order."""
     keys = Keys(address.namespace)
     with translated(address), connect(address) as client:
         try:
             workers: Any = client.zrange(keys.workers, 0, -1)
-            found: Any = [client.hget(keys.worker(name.decode("utf-8", "replace")), "model") for name in workers]
+            hosts: Any = client.zrange(keys.hosts, 0, -1)
+            reports = [keys.worker(text(name)) for name in workers] + [keys.host(text(name)) for name in hosts]
+            found: Any = [client.hget(report, "model") for report in reports]
         except redis.ResponseError:
             # Something else is where reports belong; the batcher moves it aside.
             found = []
-    return sorted({model.decode("utf-8", "replace") for model in found if model})
+    return sorted({text(model) for model in found if model})

@@ -10,7 +10,15 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from batchfleet.humanize import GIB, count, duration, gib, plural, rate
-from batchfleet.status.model import BatcherStatus, FleetStatus, GpuStatus, QueueStatus, RunStatus, WorkerStatus
+from batchfleet.status.model import (
+    BatcherStatus,
+    FleetStatus,
+    GpuStatus,
+    HostStatus,
+    QueueStatus,
+    RunStatus,
+    WorkerStatus,
+)
 from batchfleet.status.table import Column, Kind, columns_of, fit, rich_table
 
 STATE_STYLES = {
@@ -42,6 +50,7 @@ def draw(
     queues, workers = fit(_queues(status), width), fit(_workers(shown), width)
     runs = fit(_runs([run for run in status.runs if run.state not in OVER]), width)
     parts: list[RenderableType] = [Text(_first_line(status))]
+    parts += [Text(f"{line}\n") for line in _ranges(status.hosts)]
     parts += [rich_table(queues), Text()] if status.queues else [Text("no questions were ever sent to this fleet\n")]
     parts += [rich_table(runs), Text()] if runs.columns else []
     parts += [rich_table(workers)] if shown else [Text("no worker reports")]
@@ -76,6 +85,17 @@ def _first_line(status: FleetStatus) -> str:
         f"Redis: {memory.used_bytes / 2**20:.0f} MiB{of}",
     ]
     return "   ".join([*words, *([plural(status.dead_letters, "dead letter")] if status.dead_letters else [])]) + "\n"
+
+
+def _ranges(hosts: Sequence[HostStatus]) -> Iterator[str]:
+    """Of the hosts that scale by the backlog."""
+    for host in hosts:
+        if host.least < host.most:
+            leaving = f", {host.leaving} on their way out" if host.leaving else ""
+            yield (
+                f"{host.shown(hosts)}: {plural(host.workers, 'worker')} of {host.least}:{host.most}, "
+                f"{host.wanted} wanted for {host.model or 'no model'}{leaving}"
+            )
 
 
 def _batchers(batchers: Sequence[BatcherStatus], leader: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 
+from batchfleet.status.replies import fraction
 from wire.codec import whole_number
 from wire.keys import Keys
 
@@ -18,7 +19,10 @@ class WorkerSnapshot:
     name: str
     pid: int
     state: str
-    waits_for: str
+    waits_for: str = ""
+    capacity: int = 0
+    in_flight: int = 0
+    answers_per_s: float = 0.0
 
 
 def see_workers(client: redis.Redis, keys: Keys, host: str | None = None) -> list[WorkerSnapshot]:
@@ -27,11 +31,19 @@ def see_workers(client: redis.Redis, keys: Keys, host: str | None = None) -> lis
     known = [name for name in map(_text, names) if host is None or name.rpartition("-")[0] == host]
     with client.pipeline(transaction=False) as pipe:
         for name in known:
-            pipe.hmget(keys.worker(name), "pid", "state", "waits_for")
+            pipe.hmget(keys.worker(name), "pid", "state", "waits_for", "capacity", "in_flight", "answers_per_s")
         seen = zip(known, pipe.execute(), strict=True)
     return [
-        WorkerSnapshot(name, whole_number(pid), _text(state), _text(waits_for))
-        for name, (pid, state, waits_for) in seen
+        WorkerSnapshot(
+            name,
+            whole_number(pid),
+            _text(state),
+            _text(waits_for),
+            whole_number(capacity),
+            whole_number(in_flight),
+            fraction(answers_per_s),
+        )
+        for name, (pid, state, waits_for, capacity, in_flight, answers_per_s) in seen
         if state
     ]
 

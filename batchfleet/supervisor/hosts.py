@@ -8,13 +8,15 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import redis
 
-from wire.codec import NUMBER, whole_number
+from batchfleet.status.hosts import read_host, read_hosts
+from batchfleet.status.model import HostStatus
+from batchfleet.supervisor.scale_rule import WorkerRange
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys
 
@@ -31,33 +33,11 @@ class HostSilentError(FleetError):
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
-    """What a host last said.
-
-    Attributes:
-        name: Unique for ever: HOST-TOKEN.
-        workers: How many it is to have; those that are just being restarted included.
-        leaving: How many finish what they hold, and go.
-        heard: Token of the last request that it took; empty before the first.
-    """
-
-    name: str
-    workers: int
-    leaving: int
-    heard: str
-
-    def shown(self, known: Sequence[Host]) -> str:
-        """As people know it: by its host's name, unless several of `known` are there."""
-        bare = self.name.rpartition("-")[0]
-        return bare if sum(host.name.rpartition("-")[0] == bare for host in known) == 1 else self.name
-
-
-@dataclass(frozen=True, slots=True)
 class Request:
     """`what` is SCALE or STOP; `token` tells it from others."""
 
     what: str
-    workers: int
+    workers: WorkerRange
     token: str
 
 
@@ -71,9 +51,9 @@ class HostReporter:
         self._ttl_ms = int(1000 * heartbeat_s * REPORT_LIVES_FOR_HEARTBEATS)
         self.heard = ""
 
-    def report(self, workers: int, leaving: int) -> Request | None:
-        """Say what there is now; returns what is asked for, once."""
-        fields: dict[Any, Any] = {"workers": workers, "leaving": leaving, "heard": self.heard}
+    def report(self, fields: Mapping[str, str | int]) -> Request | None:
+        """Say what there is now, as `HostStatus` has it; returns what is asked for, once."""
+        report: dict[Any, Any] = {**fields, "heard": self.heard}
         seconds, micros = self._client.time()
         now_ms = seconds * 1000 + micros // 1000
         with self._client.pipeline(transaction=True) as pipe:
@@ -83,7 +63,7 @@ class HostReporter:
             pipe.zremrangebyscore(self._keys.hosts, now_ms + self._ttl_ms, "+inf")
             pipe.zadd(self._keys.hosts, {self.name: now_ms})
             pipe.pexpire(self._keys.hosts, self._ttl_ms)
-            pipe.hset(self._keys.host(self.name), mapping=fields)
+            pipe.hset(self._keys.host(self.name), mapping=report)
             pipe.pexpire(self._keys.host(self.name), self._ttl_ms)
             pipe.getdel(self._keys.control(self.name))
             asked: Any = pipe.execute()[-1]
@@ -99,15 +79,13 @@ class HostReporter:
             pipe.execute()
 
 
-def known_hosts(client: redis.Redis, keys: Keys) -> list[Host]:
+def known_hosts(client: redis.Redis, keys: Keys) -> list[HostStatus]:
     """All that report, at least one.
 
     Raises:
         UsageError: There is none.
     """
-    names: Any = client.zrange(keys.hosts, 0, -1)
-    known = [host for name in names if (host := _host(client, keys, name.decode("utf-8", "replace"))) is not None]
-    if not known:
+    if not (known := read_hosts(client, keys)):
         msg = (
             "no `batchfleet up` reports in this Redis; containers are scaled by `docker compose up --detach --scale "
             "gpu-worker=N`"
@@ -116,7 +94,7 @@ def known_hosts(client: redis.Redis, keys: Keys) -> list[Host]:
     return known
 
 
-def find_host(client: redis.Redis, keys: Keys, wanted: str | None) -> Host:
+def find_host(client: redis.Redis, keys: Keys, wanted: str | None) -> HostStatus:
     """The host of that name, whole or without its token; without a name, the only one.
 
     Raises:
@@ -132,9 +110,15 @@ def find_host(client: redis.Redis, keys: Keys, wanted: str | None) -> Host:
 
 
 def scale_host(
-    client: redis.Redis, keys: Keys, host: Host, workers: int, *, patience_s: float, show: Callable[[Host], None]
+    client: redis.Redis,
+    keys: Keys,
+    host: HostStatus,
+    workers: WorkerRange,
+    *,
+    patience_s: float,
+    show: Callable[[HostStatus], None],
 ) -> None:
-    """Have a host keep that many workers; returns when those that go have gone.
+    """Have a host keep so many workers; returns when those that go have gone.
 
     Raises:
         HostSilentError: Not within `patience_s` seconds.
@@ -142,8 +126,7 @@ def scale_host(
     token = _ask(client, keys, host, SCALE, workers)
     deadline = time.monotonic() + patience_s
     while True:
-        now = _host(client, keys, host.name)
-        if now is None:
+        if (now := read_host(client, keys, host.name)) is None:
             msg = f"{host.name} stopped reporting"
             raise HostSilentError(msg)
         if now.heard == token:
@@ -159,7 +142,7 @@ def scale_host(
         time.sleep(LOOK_S)
 
 
-def stop_hosts(client: redis.Redis, keys: Keys, hosts: Sequence[Host], *, patience_s: float) -> None:
+def stop_hosts(client: redis.Redis, keys: Keys, hosts: Sequence[HostStatus], *, patience_s: float) -> None:
     """Have hosts finish what they hold and stop, all at once; returns when they have taken leave.
 
     With a Redis of its own, that is the end of the Redis too.
@@ -168,7 +151,7 @@ def stop_hosts(client: redis.Redis, keys: Keys, hosts: Sequence[Host], *, patien
         HostSilentError: Not within `patience_s` seconds.
     """
     for host in hosts:
-        _ask(client, keys, host, STOP, 0)
+        _ask(client, keys, host, STOP, WorkerRange(0, 0))
     deadline = time.monotonic() + patience_s
     try:
         for host in hosts:
@@ -182,23 +165,17 @@ def stop_hosts(client: redis.Redis, keys: Keys, hosts: Sequence[Host], *, patien
         return
 
 
-def _ask(client: redis.Redis, keys: Keys, host: Host, what: str, workers: int) -> str:
+def _ask(client: redis.Redis, keys: Keys, host: HostStatus, what: str, workers: WorkerRange) -> str:
     token = secrets.token_hex(4)
     client.set(keys.control(host.name), f"{what} {workers} {token}", ex=ASKED_FOR_S)
     return token
 
 
-def _host(client: redis.Redis, keys: Keys, name: str) -> Host | None:
-    found: Any = client.hmget(keys.host(name), "workers", "leaving", "heard")
-    if found[0] is None:
-        return None
-    workers, leaving, heard = found
-    return Host(name, whole_number(workers), whole_number(leaving), (heard or b"").decode("utf-8", "replace"))
-
-
 def _read(asked: bytes) -> Request | None:
     """Whatever is no request of ours is none."""
-    match asked.split(b" "):
-        case [what, workers, token] if what.decode("utf-8", "replace") in {SCALE, STOP} and NUMBER.fullmatch(workers):
-            return Request(what.decode(), whole_number(workers), token.decode("utf-8", "replace"))
-    return None
+    words = asked.decode("utf-8", "replace").split(" ")
+    try:
+        what, workers, token = words
+        return Request(what, WorkerRange.parse(workers), token) if what in {SCALE, STOP} else None
+    except ValueError:
+        return None

@@ -23,6 +23,7 @@ from batchfleet.status.workers import WorkerSnapshot, see_workers
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.local_plan import STOP_S, LocalPlan, scratch_folder
 from batchfleet.supervisor.processes import ChildGaveUpError, Supervised, keep_short, send_sigterm, spawn, stop_all
+from batchfleet.supervisor.usefulness import first_to_go, usefulness
 from wire.address import RedisAddress
 from wire.connection import connect
 from wire.errors import QueueUnavailableError
@@ -36,7 +37,11 @@ LOG_BYTES = 16 * 1024 * 1024
 
 
 class LocalFleet:
-    """Started by `with`, and gone after it; its files too, unless the plan names a folder."""
+    """Started by `with`, and gone after it; its files too, unless the plan names a folder.
+
+    Attributes:
+        lost: Workers that were given up, or drained by hand: nobody starts others in their place unasked.
+    """
 
     def __init__(self, plan: LocalPlan) -> None:
         self._plan = plan
@@ -45,6 +50,7 @@ class LocalFleet:
         self._services: list[Supervised] = []
         self._workers: dict[int, Supervised] = {}
         self._leaving: dict[int, _Leaving] = {}
+        self.lost = 0
         self._has_served = False
         self.redis_url = plan.redis_url or ""
 
@@ -87,15 +93,17 @@ class LocalFleet:
                     raise
                 log.error("going on without %s", error)  # noqa: TRY400 (the message has its last words)
                 del self._workers[number]
+                self.lost += 1
         self._reap_leaving()
         for child in (*self._services, *self._workers.values()):
             keep_short(child.log_file, LOG_BYTES)
 
-    def scale(self, count: int, seen: Mapping[int, WorkerSnapshot]) -> None:
+    def scale(self, count: int, seen: Mapping[int, WorkerSnapshot], *, only_idle: bool = False) -> None:
         """Have `count` workers from now on: start some, or let some go, which then finish what they hold.
 
         Args:
             seen: What is known of the workers, by process id.
+            only_idle: Let none go that holds work or is not among `seen`, even if more than `count` stay.
         """
         while len(self._workers) < count:
             number = next(
@@ -107,11 +115,11 @@ class LocalFleet:
             self._workers[number] = self._supervise(
                 f"worker-{number}", ["worker", *(["--engine", self._plan.engine] if self._plan.engine else [])]
             )
-        usefulness = {number: _usefulness(worker, seen) for number, worker in self._workers.items()}
-        # The least useful first; of equals, the youngest.
-        for number in sorted(self._workers, key=lambda number: (usefulness[number], -number))[
-            : len(self._workers) - count
-        ]:
+        ranks = {
+            number: usefulness(seen.get(worker.process.pid), is_running=worker.process.poll() is None)
+            for number, worker in self._workers.items()
+        }
+        for number in first_to_go(ranks, len(self._workers) - count, only_idle=only_idle):
             log.info("worker-%d finishes what it holds, and goes", number)
             process = self._workers.pop(number).process
             process.terminate()
@@ -119,6 +127,7 @@ class LocalFleet:
 
     def _let_go(self, number: int) -> None:
         del self._workers[number]
+        self.lost += 1
         log.info("worker-%d was told to finish and end, and has gone", number)
         if not self._workers and self._plan.folder is None:
             msg = "the last worker was drained, so nobody answers any more"
@@ -272,11 +281,3 @@ class _Leaving:
 
     process: subprocess.Popen[bytes]
     until: float
-
-
-def _usefulness(worker: Supervised, seen: Mapping[int, WorkerSnapshot]) -> int:
-    """0 for a worker that is between two tries, 3 for one that answers."""
-    if worker.process.poll() is not None:
-        return 0
-    known = seen.get(worker.process.pid)
-    return {"standby": 1, "booting": 2}.get(known.state, 3) if known else 2

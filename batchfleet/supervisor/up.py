@@ -18,13 +18,16 @@ import redis
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.status.workers import WorkerSnapshot, see_workers
+from batchfleet.supervisor.autoscaler import Autoscaler
 from batchfleet.supervisor.hosts import STOP, HostReporter, Request
 from batchfleet.supervisor.local_fleet import LocalFleet
 from batchfleet.supervisor.local_plan import LocalPlan
+from batchfleet.supervisor.scale_rule import WorkerRange
 from batchfleet.supervisor.state_folder import held
+from gpu_worker.gpus.slices import SliceOptions
 from wire.address import RedisAddress
 from wire.connection import connect
-from wire.errors import FleetError, QueueUnavailableError
+from wire.errors import FleetError, QueueUnavailableError, UsageError
 from wire.keys import Keys
 from wire.redis_errors import translated
 
@@ -33,7 +36,6 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.2
 ENGINE_STOP_S = 20.0
 """How long an engine may take to end, after the questions in it."""
-MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,14 @@ class UpPlan:
 
     Attributes:
         engine: `stub`, `vllm` or `openai`; None for what each worker finds in the configuration.
-        workers, batchers: How many of each at first.
+        workers: How many, or between how many.
+        batchers: How many.
         folder: For the state; see `supervisor.state_folder`.
         log_level, log_format: Of all processes.
     """
 
     engine: str | None
-    workers: int
+    workers: WorkerRange
     batchers: int
     folder: Path
     log_level: str
@@ -74,7 +77,7 @@ def stay_up(what: UpPlan, settings: Settings) -> int:
     """
     with held(what.folder, for_socket=settings.redis.url is None) as folder:
         plan = replace(
-            LocalPlan.of(settings, os.environ, engine=what.engine, workers=what.workers),
+            LocalPlan.of(settings, os.environ, engine=what.engine, workers=what.workers.least),
             batchers=what.batchers,
             log_level=what.log_level,
             log_format=what.log_format,
@@ -82,24 +85,55 @@ def stay_up(what: UpPlan, settings: Settings) -> int:
             grace_s=grace_s(settings),
         )
         stopping = threading.Event()
+        scaler = _autoscaler(what, settings)
         with LocalFleet(plan) as fleet:
             _stop_on_signals(stopping, fleet)
             address = to_options.redis_address(settings, url=fleet.redis_url)
             log.info(
-                "up with Redis at %s; logs are in %s; `batchfleet scale N` changes the number of workers, Ctrl-C stops",
+                "up with Redis at %s; logs are in %s; `batchfleet scale` changes the number of workers, Ctrl-C stops",
                 address.shown(),
                 folder,
             )
-            _Keeper(fleet, address, settings.leases.heartbeat_s, stopping).keep()
+            _Keeper(fleet, address, settings.leases.heartbeat_s, stopping, scaler).keep()
     log.info("stopped")
     return 0
+
+
+def _autoscaler(what: UpPlan, settings: Settings) -> Autoscaler:
+    try:
+        kind = to_options.engine_kind(settings, what.engine)
+        model = to_options.model_name(settings, kind)
+    except UsageError:
+        if what.workers.most:
+            raise
+        # None are to be started; with other settings in their environment, others may be one day.
+        kind = model = ""
+    slices = SliceOptions.of(kind, settings.model.generator_settings.vllm_args, os.environ) if model else SliceOptions()
+    scaler = Autoscaler(
+        model,
+        batch_size=to_options.most_in_a_batch(settings),
+        capacity=settings.capacity or 0,
+        idle_s=settings.processing.scale_down_s,
+        # With fewer GPUs than one needs, it is for the worker to say so.
+        room=max(1, len(slices.gpus.uuids) // slices.count) if slices.count and slices.gpus.uuids else None,
+    )
+    scaler.set_range(what.workers, what.workers.least)
+    return scaler
 
 
 class _Keeper:
     """Looks after the fleet, reports, and does what it is asked for."""
 
-    def __init__(self, fleet: LocalFleet, address: RedisAddress, heartbeat_s: float, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        fleet: LocalFleet,
+        address: RedisAddress,
+        heartbeat_s: float,
+        stopping: threading.Event,
+        scaler: Autoscaler,
+    ) -> None:
         self._fleet = fleet
+        self._scaler = scaler
         self._address = address
         self._heartbeat_s = heartbeat_s
         self._stopping = stopping
@@ -137,11 +171,13 @@ class _Keeper:
                     if worker.pid in self._fleet.pids
                 ]
                 self._say(seen)
-                request = post.report(self._fleet.workers, self._fleet.leaving)
+                if not self._stopping.is_set():
+                    self._scale(client, post.name, seen)
+                request = post.report(self._report())
                 if request is not None and not self._stopping.is_set():
                     self._do(request, seen)
                     # At once: somebody waits for it.
-                    post.report(self._fleet.workers, self._fleet.leaving)
+                    post.report(self._report())
         except QueueUnavailableError as error:
             log.warning("not reported: %s", error)
 
@@ -150,8 +186,27 @@ class _Keeper:
             log.info("asked to stop")
             self._stopping.set()
             return
-        log.info("asked for %d workers", request.workers)
-        self._fleet.scale(min(request.workers, MOST_WORKERS), {worker.pid: worker for worker in seen})
+        log.info("asked for %s workers", request.workers)
+        self._fleet.lost = 0
+        self._scaler.set_range(request.workers, self._fleet.workers)
+        self._fleet.scale(self._scaler.wanted, {worker.pid: worker for worker in seen})
+
+    def _scale(self, client: redis.Redis, host: str, seen: list[WorkerSnapshot]) -> None:
+        """Have as many workers as the backlog is worth; none goes for it that holds work."""
+        self._scaler.observe(self._fleet.pids, seen, self._fleet.lost, time.monotonic())
+        self._scaler.look(client, self._keys, host, time.monotonic())
+        self._fleet.scale(self._scaler.wanted, {worker.pid: worker for worker in seen}, only_idle=True)
+
+    def _report(self) -> dict[str, str | int]:
+        limits = self._scaler.range
+        return {
+            "workers": self._fleet.workers,
+            "leaving": self._fleet.leaving,
+            "model": self._scaler.model if limits.most else "",
+            "least": limits.least,
+            "most": limits.most,
+            "wanted": self._scaler.wanted,
+        }
 
     def _say(self, seen: list[WorkerSnapshot]) -> None:
         """Tell, when it changes, how many workers do what."""
