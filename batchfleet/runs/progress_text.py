@@ -182,7 +182,7 @@ def waits_for(standing: ProgressSnapshot) -> str:
 
 def _nobody(standing: ProgressSnapshot, status: FleetStatus) -> str:
     """Who does not report; empty if a batcher leads and, later than at the start, even if no worker does."""
-    if standing.elapsed_s < STARTING_S and not (status.leader and status.workers):
+    if standing.elapsed_s < STARTING_S and not (status.leader and status.served_models):
         return f"starting: no {'worker' if status.leader else 'batcher'} has reported yet"
     return "" if status.leader else "no batcher leads, so nothing is handed out"
 

@@ -59,7 +59,7 @@ class ProcessingSettings(Section):
         ge=0,
         le=30 * 86_400,
         description=(
-            "`up --workers MIN:MAX` lets workers that hold no work go once fewer have been enough for this many seconds."
+            "`up --workers MIN:MAX` lets workers that hold no work go when fewer have done for this many seconds."
         ),
     )
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -22,48 +18,10 @@ import redis
 from batchfleet.status.workers import see_workers
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.hosts import HostReporter, known_hosts
+from tests.long_running import CLOCKED, Home, up
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 from tests.redis_servers import free_port
 from wire.keys import Keys
-
-CLOCKED = {"BATCHFLEET_STUB_STEP_S": "0.01", "BATCHFLEET_STUB_MIN_TOKENS": "10", "BATCHFLEET_STUB_MAX_TOKENS": "40"}
-
-
-@dataclass(frozen=True)
-class Home:
-    """A user's state folder, and what `up` needs to be found there."""
-
-    folder: Path
-
-    @property
-    def url(self) -> str:
-        return f"unix://{self.folder}/redis.sock"
-
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(
-            batchfleet("status", "--redis", self.url, "--json").stdout or '{"workers": [], "batchers": []}'
-        )
-        return found
-
-    def running(self) -> int:
-        return sum(worker["state"] == "running" for worker in self.status()["workers"])
-
-    def scale(self, workers: int) -> subprocess.CompletedProcess[str]:
-        return batchfleet("scale", str(workers), "--state", str(self.folder))
-
-    def processes(self) -> list[int]:
-        """Ids of the processes that were started with this folder."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    words = (entry / "cmdline").read_bytes()
-                    state = (entry / "stat").read_text(errors="replace").rpartition(") ")[2][:1]
-                except OSError:
-                    continue
-                if str(self.folder).encode() in words and state != "Z":
-                    found.append(int(entry.name))
-        return found
 
 
 @pytest.fixture
@@ -79,14 +37,6 @@ def machine(home: Home, tmp_path: Path) -> Iterator[Processes]:
     """Processes that reach that fleet."""
     with Processes(home.url, tmp_path, CLOCKED) as processes:
         yield processes
-
-
-def up(machine: Processes, home: Home, *arguments: str, name: str = "up", **environ: str) -> subprocess.Popen[bytes]:
-    """Start `batchfleet up` with the stub."""
-    # An empty URL is as good as none: the fleet has a Redis of its own.
-    return machine.start(
-        name, "up", "--engine", "stub", "--state", str(home.folder), *arguments, REDIS_URL="", **environ
-    )
 
 
 def test_it_grows_shrinks_and_ends_in_order_under_load(machine: Processes, home: Home, tmp_path: Path) -> None:
@@ -265,7 +215,7 @@ def test_requests_that_no_fleet_makes_are_passed_over(redis_server: EmbeddedServ
     client.zadd(Keys().workers, {"here-1": 1})
     for asked in (b"scale " + b"9" * 5000 + b" t", b"scale 1e3 t", b"scale \xff t", b"stop", b"", b"\xff \xff \xff"):
         client.set(Keys().control(host.name), asked)
-        assert host.report(1, 0) is None, asked[:20]
+        assert host.report({"workers": 1, "leaving": 0}) is None, asked[:20]
     client.hset(Keys().host(host.name), "workers", "9" * 5000)
 
     assert known_hosts(client, Keys())[0].workers == 0
