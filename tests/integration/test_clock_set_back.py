@@ -61,7 +61,7 @@ async def test_workers_and_hosts_that_died_are_forgotten(client: redis.Redis, ac
 
     await Leases(aclient, KEYS, "stub", "alive", OPTIONS, ServerClock()).renew([], {"state": "running"})
     host = HostReporter(client, KEYS, 1.0)
-    host.report(1, 0)
+    host.report({"workers": 1, "leaving": 0})
 
     assert client.zrange(KEYS.workers, 0, -1) == [b"alive"]
     assert client.zrange(KEYS.hosts, 0, -1) == [host.name.encode()]
