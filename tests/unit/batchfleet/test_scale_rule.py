@@ -100,7 +100,7 @@ class SimulatedHost:
 
 
 def test_a_burst_takes_it_from_zero_to_the_most_and_back_to_zero() -> None:
-    """The first answer comes when an engine has booted; the last worker goes within two idle times of the last answer."""
+    """The first answer comes when an engine has booted; the last worker goes within two idle times."""
     host = SimulatedHost(WorkerRange(0, 8))
 
     host.live({100: [ANSWER_S] * 2000}, 600)
