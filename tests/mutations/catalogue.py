@@ -169,6 +169,11 @@ MUTATIONS = (
         f"{ANSWERING}test_a_failure_that_may_pass_is_tried_again",
     ),
     Mutation(
+        "images are fetched without end at once", "bounds", "gpu_worker/images/resolver.py",
+        "asyncio.Semaphore(options.max_fetches)", "asyncio.Semaphore(1000)",
+        "tests/unit/gpu_worker/test_images.py::test_images_of_a_question_are_fetched_at_once_within_the_limit",
+    ),
+    Mutation(
         "the window of a run has no end", "bounds", "producer/submit.lua",
         "> tonumber(ARGV[7]) then return {'window'} end", "> math.huge then return {'window'} end",
         f"{FENCES}test_the_window_of_a_run_and_the_bound_of_the_fleet_hold_a_producer_back",
