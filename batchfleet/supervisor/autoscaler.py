@@ -55,13 +55,13 @@ class Autoscaler:
     def wanted(self) -> int:
         return self.range.clamp(self._scale.wanted)
 
-    def observe(self, pids: Collection[int], seen: Sequence[WorkerSnapshot], lost: int, now_s: float) -> None:
-        """Learn from the workers there are; `lost`: how many were given up or drained."""
+    def observe(self, pids: Collection[int], seen: Sequence[WorkerSnapshot], now_s: float) -> None:
+        """Learn from the workers there are."""
         self._measures.observe(pids, seen, now_s)
-        self._lost = lost
 
-    def look(self, client: redis.Redis, keys: Keys, host: str, now_s: float) -> None:
-        """Decide again how many workers are wanted on this host."""
+    def look(self, client: redis.Redis, keys: Keys, host: str, lost: int, now_s: float) -> None:
+        """Decide again how many workers are wanted on this host; `lost`: how many were given up or drained."""
+        self._lost = lost
         if self._range.is_fixed:
             return
         measures = self._measures

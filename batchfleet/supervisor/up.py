@@ -193,9 +193,10 @@ class _Keeper:
 
     def _scale(self, client: redis.Redis, host: str, seen: list[WorkerSnapshot]) -> None:
         """Have as many workers as the backlog is worth; none goes for it that holds work."""
-        self._scaler.observe(self._fleet.pids, seen, self._fleet.lost, time.monotonic())
-        self._scaler.look(client, self._keys, host, time.monotonic())
+        self._scaler.look(client, self._keys, host, self._fleet.lost, time.monotonic())
         self._fleet.scale(self._scaler.wanted, {worker.pid: worker for worker in seen}, only_idle=True)
+        # After it, as a boot begins here.
+        self._scaler.observe(self._fleet.pids, seen, time.monotonic())
 
     def _report(self) -> dict[str, str | int]:
         limits = self._scaler.range
