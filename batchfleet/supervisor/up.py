@@ -195,7 +195,7 @@ class _Keeper:
         """Have as many workers as the backlog is worth; none goes for it that holds work."""
         self._scaler.look(client, self._keys, host, self._fleet.lost, time.monotonic())
         self._fleet.scale(self._scaler.wanted, {worker.pid: worker for worker in seen}, only_idle=True)
-        # After it, as a boot begins here.
+        # Last, so that the boots of those just started are measured from here.
         self._scaler.observe(self._fleet.pids, seen, time.monotonic())
 
     def _report(self) -> dict[str, str | int]:
