@@ -42,7 +42,13 @@ every_engine = pytest.mark.parametrize(
     "kind", ["stub", "over HTTP", pytest.param("in process", marks=pytest.mark.vllm)]
 )
 MESSAGES: list[JsonObject] = [{"role": "user", "content": "What is 2 + 2?"}]
-PARAMETERS: JsonObject = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+PARAMETERS: JsonObject = {
+    "type": "object",
+    "properties": {"n": {"enum": [1, 2]}},
+    "required": ["n"],
+    # Random weights would else add properties until there are no tokens left.
+    "additionalProperties": False,
+}
 TOOLS: Any = [{"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": PARAMETERS}}]
 NAMED: JsonObject = {"type": "function", "function": {"name": "add"}}
 SCHEMA: JsonObject = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}
