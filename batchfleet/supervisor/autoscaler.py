@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 import redis
 
+from batchfleet.humanize import plural
 from batchfleet.status.backlog import unanswered_questions
 from batchfleet.status.hosts import read_hosts
 from batchfleet.status.workers import WorkerSnapshot
@@ -73,7 +74,8 @@ class Autoscaler:
         self._scale = self._scale.after(self.range.clamp(needed), now_s, self._idle_s)
         if self.wanted != before:
             log.info(
-                "%d workers wanted in place of %d: about %d questions unanswered; a worker keeps %s in flight, answers "
-                "%.1f a second and boots in %.1f s",
-                self.wanted, before, unanswered, measures.capacity or "?", measures.per_s, measures.boot_s,
+                "%s wanted in place of %d: about %d questions unanswered; a worker keeps %s in flight, answers %s a second "
+                "and boots in %s s (?: not known yet)",
+                plural(self.wanted, "worker"), before, unanswered, measures.capacity or "?",
+                round(measures.per_s, 1) or "?", round(measures.boot_s, 1) or "?",
             )  # fmt: skip
