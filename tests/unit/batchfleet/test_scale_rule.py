@@ -136,7 +136,7 @@ def test_once_measured_a_backlog_that_is_done_before_another_engine_booted_boots
     assert (host.answered, host.ended_busy) == (820, 0)
 
 
-def test_a_long_tail_keeps_the_workers_that_hold_it_and_no_others() -> None:
+def test_a_long_tail_keeps_the_workers_that_hold_it() -> None:
     """Eight answers of half an hour: all others go, and none is ended that holds work."""
     host = SimulatedHost(WorkerRange(0, 8))
 
