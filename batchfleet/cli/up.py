@@ -127,8 +127,7 @@ def _down(arguments: argparse.Namespace, settings: Settings) -> int:
     with connect(address) as client, translated(address):
         known = known_hosts(client, keys)
         hosts = known if arguments.all else [find_host(client, keys, arguments.host)]
-        # Those that have no workers, nor may start some meanwhile, have the batchers, and perhaps the Redis that workers
-        # need to the end.
+        # Those that may have no workers have the batchers, and perhaps the Redis that workers need to the end.
         for some in ([host for host in hosts if host.most], [host for host in hosts if not host.most]):
             for host in some:
                 if host.workers:

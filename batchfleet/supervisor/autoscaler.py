@@ -74,8 +74,8 @@ class Autoscaler:
         self._scale = self._scale.after(self.range.clamp(needed), now_s, self._idle_s)
         if self.wanted != before:
             log.info(
-                "%s wanted in place of %d: about %d questions unanswered; a worker keeps %s in flight, answers %s a second "
-                "and boots in %s s (?: not known yet)",
+                "%s wanted in place of %d: about %d questions unanswered; a worker keeps %s in flight, answers %s a "
+                "second and boots in %s s (?: not known yet)",
                 plural(self.wanted, "worker"), before, unanswered, measures.capacity or "?",
                 round(measures.per_s, 1) or "?", round(measures.boot_s, 1) or "?",
             )  # fmt: skip
