@@ -105,11 +105,11 @@ def test_a_run_whose_own_records_fill_redis_goes_on(
     before = used(client)
 
     with Processes(redis_server.url, tmp_path, WINDOW) as fleet:
+        fleet.submit(questions, answers, "--run", "run-1")
+        wait_until(lambda: accepted(client) >= 200, "megabytes are accepted")
+        fleet.kill("producer", signal.SIGSTOP)
         fleet.batcher()
         fleet.worker()
-        fleet.submit(questions, answers, "--run", "run-1")
-        wait_until(lambda: lines_in(answers) >= 100, "it is on")
-        fleet.kill("producer", signal.SIGSTOP)
         # However much was sent by then: all of it is answered while nobody collects.
         wait_until(lambda: (run := read_run(client, KEYS, "run-1")).accepted == run.answered, "records gather")
         client.config_set("maxmemory", (before + used(client)) // 2)
