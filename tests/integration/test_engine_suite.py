@@ -460,8 +460,8 @@ REFUSED: dict[str, tuple[Question, str, str]] = {
         chatting(
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x.png"}}]}
         ),
-        "bad_messages",
-        "the chat messages cannot be used: ",
+        "unsupported",
+        "this model takes no images, or not so many: ",
     ),
 }
 
