@@ -102,7 +102,6 @@ def test_a_run_whose_own_records_fill_redis_goes_on(
     """They are more than fits, and are collected: that makes the room for the rest."""
     questions, answers = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
     write(questions, QUESTIONS, metadata=20_000 * "x")
-    before = used(client)
 
     with Processes(redis_server.url, tmp_path, WINDOW) as fleet:
         fleet.submit(questions, answers, "--run", "run-1")
@@ -112,7 +111,8 @@ def test_a_run_whose_own_records_fill_redis_goes_on(
         fleet.worker()
         # However much was sent by then: all of it is answered while nobody collects.
         wait_until(lambda: (run := read_run(client, KEYS, "run-1")).accepted == run.answered, "records gather")
-        client.config_set("maxmemory", (before + used(client)) // 2)
+        # To the brim. Much less, and a chunk of questions would not fit in beside the fleet itself.
+        client.config_set("maxmemory", used(client) - 100_000)
         fleet.kill("producer", signal.SIGCONT)
 
         assert fleet.finish("producer") == 0
