@@ -87,13 +87,15 @@ def _cut_clients(fleet: FleetUnderTest, _fault: Fault) -> bool:
 def _fill_memory(fleet: FleetUnderTest, fault: Fault) -> bool:
     def fill(client: redis.Redis) -> bool:
         used = int(client.info("memory")["used_memory"])
+        fleet.is_memory_to_be_freed = False
         return bool(client.config_set("maxmemory", used // 2 if fault.variant == "half" else used + LEFT_BYTES))
 
     return bool(fleet.ask(fill))
 
 
 def _free_memory(fleet: FleetUnderTest, _fault: Fault) -> None:
-    fleet.ask(lambda client: client.config_set("maxmemory", 0))
+    """As soon as Redis hears it: another fault may have stopped it."""
+    fleet.is_memory_to_be_freed = True
 
 
 def _copy_data(fleet: FleetUnderTest, _fault: Fault) -> bool:
