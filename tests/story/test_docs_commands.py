@@ -36,7 +36,6 @@ from tests.unit.scripted_server import ScriptedServer, a_text
 from wire.keys import Keys, queue_member
 
 NOT_RUN = {
-    ("README.md", "scripts/test"): "is what runs this",
     ("README.md ## With Docker", ""): "needs Docker: tests/compose/test_readme.py runs it in a fresh clone",
     ("docs/docker.md", ""): "needs Docker: tests/compose",
     ("README.md ## OpenAI's API", ""): "listens on a port that may be taken: tests/story/test_gateway_online.py",
