@@ -54,60 +54,55 @@ KINDS: Mapping[Kind, KindInfo] = {
         "the line could not be used (only with `--skip-invalid`)", "correct the line; the message names it"
     ),
     "prompt_too_long": KindInfo(
-        "prompt and one token of answer do not fit the model, or the server takes no request so large; the message has "
-        "the numbers",
-        "shorten it, or raise `max_model_len` in `vllm_args`, or the server's limit",
+        "prompt and one token of answer exceed the model's or server's limit; the message has the numbers",
+        "shorten it, or raise `max_model_len` in `vllm_args` or the server's limit",
     ),
-    "empty_prompt": KindInfo(
-        "nothing is left of the prompt once the model's template or tokenizer has seen it", "give it words"
-    ),
+    "empty_prompt": KindInfo("the prompt is empty after the model's template or tokenizer", "write a prompt"),
     "bad_parameter": KindInfo(
-        "a name or value in `params` that this engine does not take",
-        "correct it; the message names the nearest known one",
+        "a name or value in `params` that the engine does not take",
+        "correct it; the message names the nearest one",
     ),
-    "bad_schema": KindInfo(
-        "the structured output asked for cannot be used", "correct the schema, regex, choice or grammar"
-    ),
+    "bad_schema": KindInfo("the structured output cannot be used", "correct the schema, regex, choice or grammar"),
     "bad_messages": KindInfo(
-        "the chat messages have no role or content, or the model's template refuses them",
+        "chat messages without role or content, or refused by the model's template",
         "correct them; some models take no system message",
     ),
     "bad_image": KindInfo(
-        "an image of the question is missing, not allowed, too large or broken; the message names its place",
+        "an image is missing, not allowed, too large or broken; the message says which",
         "correct its address, or what `images` in the workers' configuration allows",
     ),
     "image_unreachable": KindInfo(
-        "the server of an image failed, or did not answer in time, several times",
-        "ask again; look at that server, or raise `images.timeout_s`",
+        "an image's server failed or timed out several times",
+        "check that server, or raise `images.timeout_s`; ask again",
         retryable=True,
     ),
     "no_chat_template": KindInfo(
         "`messages` for a model that has no chat template", "set `chat_template`, or ask with `prompt`"
     ),
     "unknown_adapter": KindInfo(
-        "no LoRA adapter of that name here; the message lists those that there are",
+        "no LoRA adapter of that name; the message lists the known ones",
         "correct the name, or load the adapter",
     ),
     "unsupported": KindInfo(
-        "the engine or server does not do what is asked: chat or plain text, text or vectors",
-        "ask with `messages` instead of `prompt`, or the other way round; for vectors see `task` in the configuration",
+        "the engine does not do this: chat or plain text, text or vectors",
+        "use `messages` instead of `prompt` or vice versa; for vectors see the setting `task`",
     ),
     "empty_answer": KindInfo(
-        "the model ended without a text, a call of a tool or a refusal; `evidence` has `finish_reason` and tokens",
-        "raise `max_tokens` if the reason is `length`; else ask differently",
+        "neither text, tool call nor refusal; `evidence` has `finish_reason` and tokens",
+        "raise `max_tokens` if the reason is `length`; else rephrase",
     ),
     "only_reasoning": KindInfo(
-        "the model thought, and gave no answer; `evidence` has its `reasoning`",
+        "reasoning but no answer; `evidence` has the reasoning",
         "raise `max_tokens`, or lower `reasoning_effort` or `thinking_token_budget`",
     ),
     "unreadable": KindInfo(
-        "no worker here can read it: damaged, or of a newer version; its bytes are among the dead letters",
+        "no worker can read it: damaged, or of a newer version; its bytes are a dead letter",
         "upgrade the workers, or ask again",
         retryable=True,
     ),
     "refused": KindInfo("the stub engine was told to refuse it (`stub.refuse_on`)", "only in tests"),
     "expired": KindInfo(
-        "its `deadline_s` passed while it was queued (it was never generated) or in the engine (it was taken out)",
+        "its `deadline_s` passed in the queue or in the engine",
         "more workers, or a later deadline",
     ),
     "cancelled": KindInfo("its run was cancelled", "ask again under another `--run`, with another `-o`"),
@@ -115,12 +110,12 @@ KINDS: Mapping[Kind, KindInfo] = {
         "no answer within `limits.question_timeout_s`", "raise that limit, or lower `max_tokens`", retryable=True
     ),
     "server_error": KindInfo(
-        "the server kept failing on it, or refusing it, while it answered others; or went away each time it had it",
+        "the server kept failing on it while answering others, or crashed each time",
         "look at the server's log",
         retryable=True,
     ),
     "engine_error": KindInfo(
-        "the engine failed on this question and lives on",
+        "the engine failed on this question and continued",
         "ask again; if it fails again, look at the worker's log",
         retryable=True,
     ),
@@ -128,8 +123,8 @@ KINDS: Mapping[Kind, KindInfo] = {
         "a bug of batchfleet or of the engine, seen on this question only", "report it, with the worker's log"
     ),
     "engine_killed": KindInfo(
-        "workers died of it until it stood alone; `evidence` names them",
-        "leave it out, or find out what about it kills the engine",
+        "its workers died, at last with nothing else in the engine; `evidence` names them",
+        "leave it out, or find out what kills the engine",
     ),
 }
 

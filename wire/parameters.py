@@ -136,7 +136,7 @@ PARAMETERS: dict[str, Parameter] = {
     "seed": Parameter("an integer of at most 64 bits", whole_number_from(-(2**63))),
     "n": Parameter("an integer of at least 1", whole_number_from(1)),
     "max_tokens": Parameter(
-        "an integer of at least 1", whole_number_from(1), note="lowered to what fits behind the prompt"
+        "an integer of at least 1", whole_number_from(1), note="lowered to what fits after the prompt"
     ),
     "min_tokens": Parameter("an integer of at least 0", whole_number_from(0)),
     "stop": Parameter("a text that is not empty, or a list of such", _texts, absent=([],)),
@@ -154,7 +154,7 @@ PARAMETERS: dict[str, Parameter] = {
     "include_stop_str_in_output": _FLAG,
     "thinking_token_budget": Parameter("an integer of at least 0, or -1 for no limit", whole_number_from(-1)),
     "structured_outputs": Parameter("an object with one of json, regex, choice, grammar, json_object", _OBJECT.read),
-    "lora": Parameter("a text", _TEXT.read, note="the adapter's name; servers are asked for the model of that name"),
+    "lora": Parameter("a text", _TEXT.read, note="the adapter's name; on servers, the model's"),
     "add_special_tokens": _FLAG,
     "add_generation_prompt": _FOR_CHATS,
     "continue_final_message": _FOR_CHATS,
@@ -165,7 +165,7 @@ PARAMETERS: dict[str, Parameter] = {
         _extra_body,
         "servers",
         absent=({},),
-        note="joined to the request, whatever is in it",
+        note="merged into the request unchecked",
     ),
     "tools": Parameter(
         "a list of objects as OpenAI has them",
@@ -185,7 +185,7 @@ PARAMETERS: dict[str, Parameter] = {
     "use_beam_search": _for_servers(False),  # noqa: FBT003 - a value of JSON
     "length_penalty": _for_servers(1),
     "echo": _for_servers(False),  # noqa: FBT003
-    "priority": _for_servers(0, note="the fleet's own `priority` stands beside `params`"),
+    "priority": _for_servers(0, note="the fleet's own `priority` is a field of the question"),
     "mm_processor_kwargs": _for_servers({}),
     "vllm_xargs": _for_servers({}),
     "functions": _for_servers([], reach="other servers"),

@@ -32,28 +32,26 @@ def _for(parameter: Parameter, does: str, *tasks: Task) -> PoolingParameter:
 POOLING_PARAMETERS: dict[str, PoolingParameter] = {
     "dimensions": _for(
         Parameter("an integer of at least 1", whole_number_from(1)),
-        "shorter vectors, from models that were trained for it",
+        "shorter vectors, from models trained for it",
         "embed",
     ),
     "encoding_format": _for(
-        Parameter("`float` or `base64`", one_of(ENCODINGS)), "how the vectors are written into lines of JSON", "embed"
+        Parameter("`float` or `base64`", one_of(ENCODINGS)), "how vectors are written in JSON", "embed"
     ),
-    "use_activation": _for(
-        PARAMETERS["ignore_eos"], "false: what the pooling layer gives, not normalized, not made probabilities"
-    ),
+    "use_activation": _for(PARAMETERS["ignore_eos"], "false: raw output of the pooling layer"),
     "top_n": _for(
         Parameter("an integer of at least 1", whole_number_from(1)),
-        "how many documents OpenAI-like output names, the best first",
+        "how many documents `.openai.jsonl` lists, best first",
         "score",
     ),
     "truncate_prompt_tokens": _for(
         Parameter("an integer of at least 1, or -1 for what the model takes", whole_number_from(-1)),
-        "cuts what is longer off, instead of refusing it",
+        "truncates instead of refusing",
     ),
     "add_special_tokens": _for(PARAMETERS["add_special_tokens"], "as for prompts"),
     "lora": _for(PARAMETERS["lora"], "as for prompts"),
-    "extra_body": _for(PARAMETERS["extra_body"], "joined to the request to a server; not for vLLM in process"),
-    **{name: _for(PARAMETERS[name], "passed over; servers are told") for name in sorted(names_of("bookkeeping"))},
+    "extra_body": _for(PARAMETERS["extra_body"], "merged into the request to a server; not for vLLM in process"),
+    **{name: _for(PARAMETERS[name], "ignored; sent to servers") for name in sorted(names_of("bookkeeping"))},
 }
 
 

@@ -20,15 +20,13 @@ _DAY_S = 86_400
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
-    cache = commands.add_parser(
-        "cache", parents=[shared.common], help="what a folder of `run --cache` holds, and how to make it smaller"
-    )
-    cache.add_argument("action", choices=("stats", "prune"), help="look at it; drop answers")
-    cache.add_argument("folder", metavar="FOLDER", help="as --cache names it")
+    cache = commands.add_parser("cache", parents=[shared.common], help="inspect or shrink a folder of `run --cache`")
+    cache.add_argument("action", choices=("stats", "prune"), help="show figures; drop answers")
+    cache.add_argument("folder", metavar="FOLDER", help="the folder of --cache")
     cache.add_argument(
-        "--max-bytes", type=_size, metavar="N", help="drop what was used least recently, down to 500M, 2G"
+        "--max-bytes", type=_size, metavar="N", help="drop the least recently used, down to a size such as 500M or 2G"
     )
-    cache.add_argument("--unused-days", type=positive, metavar="N", help="drop what was not used for so many days")
+    cache.add_argument("--unused-days", type=positive, metavar="N", help="drop what was not used for N days")
     cache.add_argument("--model", metavar="NAME", help="drop all answers of this model")
     cache.add_argument("--all", action="store_true", help="drop everything")
     add_json(cache)

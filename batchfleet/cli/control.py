@@ -17,20 +17,20 @@ from wire.keys import Keys
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
     cancel = commands.add_parser(
-        "cancel", parents=shared.both, help="end a run: what has no record yet becomes a failure of kind `cancelled`"
+        "cancel", parents=shared.both, help="end a run; questions without a record fail as `cancelled`"
     )
     cancel.add_argument("run", metavar="RUN", help=RUN)
     cancel.set_defaults(command=_cancel)
-    drain = commands.add_parser("drain", parents=shared.both, help="have a worker finish what it holds and end")
+    drain = commands.add_parser("drain", parents=shared.both, help="make a worker finish what it holds and exit")
     drain.add_argument("worker", metavar="WORKER", help="its name, as `status` shows it")
     drain.set_defaults(command=_drain)
-    dead = commands.add_parser("dead", parents=shared.both, help="what could not be read, with the reasons")
+    dead = commands.add_parser("dead", parents=shared.both, help="list, show, retry or drop what could not be read")
     dead.add_argument(
         "action",
         choices=["list", "show", "retry", "drop"],
-        help="all of them, a line each; one of them whole; queue one again; forget one",
+        help="list all, a line each; show one; queue one again; delete one",
     )
-    dead.add_argument("id", nargs="?", metavar="ID", help="of the dead letter, as `dead list` shows it")
+    dead.add_argument("id", nargs="?", metavar="ID", help="as `dead list` shows it")
     add_json(dead, "one JSON object a line on stdout")
     dead.set_defaults(command=_dead)
 

@@ -35,38 +35,34 @@ ENDINGS = ".jsonl, .json, .csv, .tsv, .parquet, .arrow, .openai.jsonl, and .gz o
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=get_args(OutputFormat), help="format of the answers, if not by the ending")
     parser.add_argument(
-        "--format", choices=get_args(OutputFormat), help="format of the answers, if the ending is not to say it"
-    )
-    parser.add_argument(
-        "--ordered", action="store_true", help="in the end, put the answers in the order of the questions"
+        "--ordered", action="store_true", help="put the answers in the order of the questions, at the end"
     )
     parser.add_argument(
         "--samples-as",
         choices=("lines", "list"),
         default="lines",
-        help="what --samples becomes: a line each, or a line for each question with the list of them (default: lines)",
+        help="--samples as a line each, or one line per question with a list (default: lines)",
     )
     parser.add_argument(
-        "--csv-safe", action="store_true", help="in CSV and TSV, put ' before what a spreadsheet takes for a formula"
+        "--csv-safe", action="store_true", help="in CSV and TSV, put ' before what spreadsheets take for formulas"
     )
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
-    convert = commands.add_parser("convert", parents=[shared.common], help="write answers in another format")
-    convert.add_argument(
-        "answers", metavar="ANSWERS", help="answers as run, submit or convert wrote them, or an OpenAI batch's output"
-    )
+    convert = commands.add_parser("convert", parents=[shared.common], help="convert answers to another format")
+    convert.add_argument("answers", metavar="ANSWERS", help="answers of run, submit or convert, or of an OpenAI batch")
     convert.add_argument(
         "-o",
         "--output",
         required=True,
         metavar="FILE",
-        help=f"what to write, or - for standard output; its ending says the format: {ENDINGS}",
+        help=f"file to write, or - for standard output; format by ending: {ENDINGS}",
     )
     add_flags(convert)
     convert.add_argument(
-        "--questions", nargs="+", default=[], metavar="FILE", help="the questions, for their order and their texts"
+        "--questions", nargs="+", default=[], metavar="FILE", help="the questions, for their order and texts"
     )
     question_flags.add_flags(convert)
     convert.set_defaults(command=_convert)

@@ -34,18 +34,18 @@ def shared_flags() -> Shared:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--config", metavar="FILE", help="YAML configuration")
     common.add_argument(
-        "--log-level", choices=["debug", "info", "warning", "error"], help="services: info by default; others: warning"
+        "--log-level", choices=["debug", "info", "warning", "error"], help="default: info for services, else warning"
     )
     common.add_argument(
         "--log-format",
         choices=logs.FORMATS,
         default="text",
-        help="lines for people, or one JSON object a line (default: text)",
+        help="plain lines, or one JSON object a line (default: text)",
     )
     queue = argparse.ArgumentParser(add_help=False)
     words = (
-        "redis://, rediss:// or unix:// URL; or set BATCHFLEET_REDIS_URL; "
-        "by default that of this user's `batchfleet up` on this host, if one is up"
+        "redis://, rediss:// or unix:// URL, or set BATCHFLEET_REDIS_URL; "
+        "by default that of this user's `batchfleet up` on this host"
     )
     queue.add_argument("--redis", metavar="URL", help=words)
     queue.set_defaults(finds_fleet=True)
@@ -57,28 +57,30 @@ def add_json(parser: argparse.ArgumentParser, words: str = "one JSON object on s
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", choices=ENGINES, help="what answers (default: what the configuration describes)")
+    parser.add_argument("--engine", choices=ENGINES, help="what answers (default: as the configuration says)")
 
 
 def add_served_as(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--served-as", metavar="NAME", help="the model for all questions, whatever model they name")
+    parser.add_argument("--served-as", metavar="NAME", help="ask all questions of this model, whatever model they name")
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server",
         metavar="URL",
-        help="a server of OpenAI's API answers (--model if it has several); its key belongs in BATCHFLEET_API_KEY",
+        help="use an OpenAI-compatible server (--model if it has several); its key belongs in BATCHFLEET_API_KEY",
     )
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Flags that stand for settings of `model.generator_settings`, and `--set` for all of them; `load` reads them."""
-    words = "the model for questions that name none; with vLLM, what is loaded: a Hugging Face id or a folder"
+    words = "model for questions that name none; with vLLM, the model to load: a Hugging Face id or a folder"
     parser.add_argument("--model", metavar="NAME", help=words)
-    parser.add_argument("--temperature", metavar="T", help="randomness, for questions that bring none")
-    parser.add_argument("--max-tokens", metavar="N", help="most tokens of an answer, for questions that bring none")
-    words = "any setting of docs/configuration.md, such as top_p=0.9; may be repeated"
+    parser.add_argument("--temperature", metavar="T", help="temperature, for questions that have none")
+    parser.add_argument(
+        "--max-tokens", metavar="N", help="maximum tokens of an answer, for questions that have no maximum"
+    )
+    words = "any setting of docs/configuration.md, such as top_p=0.9; repeatable"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings", help=words)
 
 

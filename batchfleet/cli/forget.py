@@ -15,7 +15,7 @@ from wire.keys import Keys
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
     forget = commands.add_parser(
-        "forget", parents=shared.both, help="make Redis forget a run; the same command then asks what has no line"
+        "forget", parents=shared.both, help="remove a run from Redis; the same command then asks what has no line"
     )
     forget.add_argument("run", metavar="RUN", help=RUN)
     forget.set_defaults(command=_forget)

@@ -14,38 +14,36 @@ LISTEN = "127.0.0.1:8080"
 KEYS_VARIABLE = "BATCHFLEET_GATEWAY_KEYS"
 TLS_PASSWORD_VARIABLE = "BATCHFLEET_GATEWAY_TLS_PASSWORD"  # noqa: S105 (a name)
 LIMITS: tuple[tuple[str, Callable[[str], int], int, str], ...] = (
-    ("max_body_mib", positive, 32, "largest body of a request that is not an upload, in MiB"),
-    ("max_bodies_mib", positive, 256, "such bodies of all open requests together, in MiB"),
+    ("max_body_mib", positive, 32, "largest request body but uploads, in MiB"),
+    ("max_bodies_mib", positive, 256, "such bodies together, in MiB"),
     ("max_file_mib", positive, 16384, "largest file, in MiB"),
-    ("max_files", positive, 10_000, "files that each key may have"),
-    ("max_open_requests", positive, 2_000, "requests at once; more are told to come again (429)"),
-    ("max_connections", positive, 10_000, "connections at once; for more, those that are idle longest are closed"),
-    ("idle_timeout_s", positive, 30, "seconds for a connection to send the head of a request"),
-    ("body_timeout_s", positive, 30, "seconds for a body to come, or a response to be taken, beside 1 KiB a second"),
-    ("answer_timeout_s", positive, 600, "seconds until an online question is given up and withdrawn"),
-    ("stop_timeout_s", not_negative, 30, "seconds for open requests to end when it is stopped"),
+    ("max_files", positive, 10_000, "files per key"),
+    ("max_open_requests", positive, 2_000, "requests at once; more get a 429"),
+    ("max_connections", positive, 10_000, "connections at once; beyond that, the longest idle ones are closed"),
+    ("idle_timeout_s", positive, 30, "seconds for the head of a request to arrive"),
+    ("body_timeout_s", positive, 30, "seconds for a body to arrive or a response to be read, plus 1 s per KiB"),
+    ("answer_timeout_s", positive, 600, "seconds until an online question is withdrawn"),
+    ("stop_timeout_s", not_negative, 30, "seconds for open requests to finish when stopped"),
 )
 """Flag, its type, its default and what it bounds."""
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
-    words = "serve: OpenAI's API in front of the queue, and a page to look at"
+    words = "serve OpenAI's API in front of the queue, and a page"
     gateway = commands.add_parser("gateway", parents=shared.both, help=words)
-    gateway.add_argument("--listen", default=LISTEN, metavar="HOST:PORT", help=f"where (default: {LISTEN})")
-    gateway.add_argument("--data", metavar="FOLDER", help="where files, and what is known of batches, are kept")
-    words = f"who may ask: NAME sha256:HEX, one a line; or set {KEYS_VARIABLE}. Needed unless it listens on loopback"
+    gateway.add_argument("--listen", default=LISTEN, metavar="HOST:PORT", help=f"address (default: {LISTEN})")
+    gateway.add_argument("--data", metavar="FOLDER", help="folder of files and batches")
+    words = f"keys, NAME sha256:HEX, one a line; or set {KEYS_VARIABLE}. Optional on loopback"
     gateway.add_argument("--keys", metavar="FILE", help=words)
-    gateway.add_argument("--new-key", metavar="NAME", help="print a new key and its line for that file, and end")
-    gateway.add_argument("--tls-cert", metavar="FILE", help="serve HTTPS with this certificate and its chain (PEM)")
+    gateway.add_argument("--new-key", metavar="NAME", help="print a new key and its line for that file, and exit")
+    gateway.add_argument("--tls-cert", metavar="FILE", help="serve HTTPS with this certificate chain (PEM)")
     words = f"its private key (PEM); a password belongs in {TLS_PASSWORD_VARIABLE}"
     gateway.add_argument("--tls-key", metavar="FILE", help=words)
-    words = "0 to 9, of questions that somebody waits for (default: 7)"
+    words = "priority of online questions, 0 to 9 (default: 7)"
     gateway.add_argument("--online-priority", type=priority, default=7, metavar="P", help=words)
-    words = "0 to 9, of batches (default: 0)"
+    words = "priority of batches, 0 to 9 (default: 0)"
     gateway.add_argument("--batch-priority", type=priority, default=0, metavar="P", help=words)
-    words = (
-        "percent of a model's capacity that online questions have before batches; more queue with these (default: 75)"
-    )
+    words = "percent of a model's capacity for online questions before batches; more take turns (default: 75)"
     gateway.add_argument("--online-share", type=_percent, default=75, metavar="PERCENT", help=words)
     for name, kind, default, words in LIMITS:
         flag = f"--{name.replace('_', '-')}"

@@ -16,7 +16,7 @@ from wire.keys import Keys
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
     health = commands.add_parser(
-        "health", parents=shared.both, help="exit code 0 if the worker or batcher of this host does its work"
+        "health", parents=shared.both, help="exit code 0 if this host's worker or batcher works"
     )
     health.set_defaults(command=_health)
 

@@ -14,34 +14,34 @@ from batchfleet.terminal import guarded_streams
 
 COMMANDS: dict[str, dict[str, str]] = {
     "run": {
-        "run": "the whole fleet on this machine, for one file",
-        "submit": "ask a fleet that runs elsewhere",
+        "run": "answer a file with a fleet of its own on this machine",
+        "submit": "answer a file with a fleet that is already up",
     },
-    "retry": {"retry": "ask again what failed, with the command that asked it"},
-    "convert": {"convert": "write answers in another format"},
+    "retry": {"retry": "ask failed questions again"},
+    "convert": {"convert": "convert answers to another format"},
     "score": {"score": "compare answers with the known answers"},
-    "sweep": {"sweep": "the same questions under several settings, and how these compare"},
+    "sweep": {"sweep": "compare several settings on the same questions"},
     "up": {
-        "up": "a long-running fleet on this host: Redis unless one is named, batchers and workers",
-        "scale": "change the number of workers of an `up`; those that go finish what they hold",
+        "up": "a long-running fleet on this host: Redis (unless one is named), batchers and workers",
+        "scale": "change the number of workers of an `up`; removed ones finish what they hold",
         "down": "stop an `up`; what is queued stays queued",
     },
-    "gateway": {"gateway": "serve: OpenAI's API in front of the queue, and a page to look at"},
-    "services": {"batcher": "serve: put questions into batches", "worker": "serve: answer batches"},
-    "health": {"health": "exit code 0 if the worker or batcher of this host does its work"},
+    "gateway": {"gateway": "serve OpenAI's API in front of the queue, and a page"},
+    "services": {"batcher": "serve: group questions into batches", "worker": "serve: answer batches"},
+    "health": {"health": "exit code 0 if this host's worker or batcher works"},
     "status": {
-        "status": "what the fleet is doing",
-        "verify": "the ledger of a run; exit code 3 if anything is missing or double",
+        "status": "show what the fleet is doing",
+        "verify": "check the ledger of a run; exit code 3 if anything is missing or duplicated",
         "config": "print the settings that take effect, secrets masked",
     },
     "control": {
-        "cancel": "end a run: what has no record yet becomes a failure of kind `cancelled`",
-        "drain": "have a worker finish what it holds and end",
-        "dead": "what could not be read, with the reasons",
+        "cancel": "end a run; questions without a record fail as `cancelled`",
+        "drain": "make a worker finish what it holds and exit",
+        "dead": "list, show, retry or drop what could not be read",
     },
-    "forget": {"forget": "make Redis forget a run; the same command then asks what has no line"},
-    "cache": {"cache": "what a folder of `run --cache` holds, and how to make it smaller"},
-    "tune": {"tune": "find the fastest settings for an engine, by trying"},
+    "forget": {"forget": "remove a run from Redis; the same command then asks what has no line"},
+    "cache": {"cache": "inspect or shrink a folder of `run --cache`"},
+    "tune": {"tune": "find the fastest settings for an engine by measuring"},
 }
 """Module of `batchfleet.cli` -> its commands and what they are for, in the order in which `--help` shows them."""
 

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from producer.questions.templates import PromptTemplate
 
 QUESTIONS = (
-    "files of questions: JSONL, JSON array, OpenAI batch, CSV, TSV, Parquet, Arrow, a data set's folder; .gz and .zst; "
+    "files of questions: JSONL, JSON array, OpenAI batch, CSV, TSV, Parquet, Arrow, data set folder; .gz and .zst; "
     "patterns such as 'a*.csv'"
 )
 
 _COLUMNS = {
-    "question": "the text that is asked",
-    "messages": "the chat messages, in OpenAI's form",
-    "id": "the id of a question",
-    "answer": "the known answer; it goes into the metadata as `answer`",
-    "model": "the model that is to answer",
+    "question": "the text to ask",
+    "messages": "chat messages in OpenAI's form",
+    "id": "the question's id",
+    "answer": "the known answer, `answer` in the metadata",
+    "model": "the model to ask",
 }
 
 
@@ -41,42 +41,40 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--template",
         metavar="TEXT|FILE",
-        help="Jinja template that makes the prompt of a row's columns, such as 'Q: {{ question }}'",
+        help="Jinja template for prompts, such as 'Q: {{ question }}'",
     )
     group.add_argument(
-        "--system", metavar="TEXT", help="system message before each question; text then becomes a chat message"
+        "--system", metavar="TEXT", help="system message for every question, which becomes a chat message"
     )
     group.add_argument(
         "--chat",
         action="store_true",
-        help="ask text as a chat message, with the model's chat template, without a system message",
+        help="ask text as a chat message, without a system message",
     )
     group.add_argument(
         "--delimiter",
         metavar="CHAR",
         type=_delimiter,
-        help="what separates the cells of tables as text, or `tab` (found by itself: , ; | and tab)",
+        help="separator of CSV cells, or `tab` (, ; | and tab are recognized)",
     )
     group.add_argument(
         "--quoting",
         choices=get_args(Quoting),
         default="auto",
-        help="whether quotes enclose cells of tables as text, or are text",
+        help="none: quotes in CSV files are text",
     )
     group.add_argument(
-        "--input-format", choices=get_args(InputFormat), default="auto", help="what files are whose name does not tell"
+        "--input-format", choices=get_args(InputFormat), default="auto", help="format of files whose name does not say"
     )
     group.add_argument(
         "--where",
         metavar="CONDITION",
-        help="only rows for which it holds, such as 'status == \"answered\"' (Jinja); of `convert`, only such answers",
+        help="only rows (or, with `convert`, answers) for which it holds, such as 'status == \"answered\"' (Jinja)",
     )
     some = group.add_mutually_exclusive_group()
     some.add_argument("--limit", type=positive, metavar="N", help="only the first N questions")
-    some.add_argument(
-        "--sample", type=positive, metavar="N", help="only N questions, drawn at random; the same ones each time"
-    )
-    group.add_argument("--seed", type=int, metavar="S", help="draws another --sample (default: 0)")
+    some.add_argument("--sample", type=positive, metavar="N", help="only N random questions, the same ones each time")
+    group.add_argument("--seed", type=int, metavar="S", help="seed of --sample (default: 0)")
 
 
 def source(arguments: argparse.Namespace, names: Iterable[str]) -> Source:

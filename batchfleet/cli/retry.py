@@ -15,7 +15,7 @@ from wire.errors import UsageError
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:  # noqa: ARG001 (its flags are those of `run` and `submit`)
     command = commands.add_parser(
         "retry",
-        help="ask again what failed, with the command that asked it",
+        help="ask failed questions again",
         description=(
             "Asks again all failures that are retryable, with the command that ANSWERS.run has kept. Each line stays "
             "until there is another for it."
@@ -27,7 +27,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "flags",
         nargs=argparse.REMAINDER,
         metavar="FLAGS",
-        help="flags of `run` or `submit` to be added, such as --kind prompt_too_long --config longer.yaml; they win",
+        help="flags of `run` or `submit` to add, such as --kind prompt_too_long --config longer.yaml; they win",
     )
     command.set_defaults(command=_retry, config=None, log_level=None, log_format="text", redis=None, finds_fleet=False)
 

@@ -38,7 +38,7 @@ from wire.failures import KINDS
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
     run = commands.add_parser(
-        "run", parents=shared.both, help="the whole fleet on this machine, for one file", epilog=EXIT_CODES
+        "run", parents=shared.both, help="answer a file with a fleet of its own on this machine", epilog=EXIT_CODES
     )
     _add_asking(run)
     add_engine(run)
@@ -47,13 +47,13 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     run.set_defaults(command=_run, finds_fleet=False)
 
     submit = commands.add_parser(
-        "submit", parents=shared.both, help="ask a fleet that runs elsewhere", epilog=EXIT_CODES
+        "submit", parents=shared.both, help="answer a file with a fleet that is already up", epilog=EXIT_CODES
     )
     _add_asking(submit)
     submit.add_argument(
         "--no-wait",
         action="store_true",
-        help="end with exit code 3, instead of waiting, when the fleet has no room for more questions",
+        help="end with exit code 3 instead of waiting when the fleet is full",
     )
     submit.set_defaults(command=_submit)
 
@@ -64,49 +64,49 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="ANSWERS",
-        help=f"file of answers, or - for standard output; its ending says the format: {convert.ENDINGS}",
+        help=f"file of answers, or - for standard output; format by ending: {convert.ENDINGS}",
     )
     convert.add_flags(parser)
     parser.add_argument(
         "--run",
         metavar="ID",
-        help="name of the run (default: derived from what is asked, so that the same command resumes)",
+        help="name of the run (default: derived from what is asked, so the same command resumes)",
     )
     parser.add_argument(
         "--priority",
         type=priority,
         default=0,
         metavar="0-9",
-        help="of questions that bring none; higher goes first (default: 0)",
+        help="of questions that have none; higher goes first (default: 0)",
     )
     parser.add_argument(
         "--samples",
         type=positive,
         default=0,
         metavar="K",
-        help="ask each question K times, with K seeds; the same command with a larger K asks only what is missing",
+        help="ask each question K times, with K seeds; a larger K later adds samples",
     )
     parser.add_argument(
         "--share-identical",
         action="store_true",
-        help="ask identical questions once, where temperature is 0; the others take the answer",
+        help="ask identical questions at temperature 0 once",
     )
     parser.add_argument(
         "--cache",
         metavar="FOLDER",
-        help="the same between runs: take answers from this folder, and keep new ones there",
+        help="the same between runs: keep answers in this folder",
     )
     add_settings(parser)
     add_served_as(parser)
-    parser.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
+    parser.add_argument("--skip-invalid", action="store_true", help="turn lines that cannot be used into failures")
     parser.add_argument(
-        "--keep-going", action="store_true", help=f"ask the others too if the first {run_file.ALIKE} all fail alike"
+        "--keep-going", action="store_true", help=f"continue even if the first {run_file.ALIKE} all fail alike"
     )
     _add_coming_back(parser)
     _add_ceilings(parser)
     question_flags.add_flags(parser)
     add_json(parser, "print the summary as one JSON object on stdout")
-    parser.add_argument("--quiet", action="store_true", help="no progress and no summary on stderr")
+    parser.add_argument("--quiet", action="store_true", help="no progress or summary on stderr")
 
 
 def _add_coming_back(parser: argparse.ArgumentParser) -> None:
@@ -114,21 +114,21 @@ def _add_coming_back(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--update",
         action="store_true",
-        help="where questions, model or parameters have changed, ask what changed, and keep all other answers",
+        help="ask only what has changed since (questions, model, parameters); keep the other answers",
     )
     group.add_argument(
-        "--keep-removed", action="store_true", help="with --update, keep answers to questions that are gone, marked so"
+        "--keep-removed", action="store_true", help="with --update, keep answers to removed questions, marked as such"
     )
     group.add_argument(
         "--retry",
         action="store_true",
-        help="ask again what failed and is retryable; its line stays until there is another",
+        help="ask retryable failures again; their lines stay until replaced",
     )
     group.add_argument(
         "--kind",
         metavar="A,B",
         type=_kinds,
-        help="with --retry, ask these kinds of failures again instead, or `all` (docs/records.md lists them)",
+        help="with --retry, these kinds of failures instead, or `all` (docs/records.md lists them)",
     )
 
 
@@ -137,17 +137,17 @@ def _add_ceilings(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dry-run",
         action="store_true",
-        help="only say what would be asked, how many tokens that is and how long it may take; nothing is started",
+        help="only report what would be asked, its tokens and time; start nothing",
     )
     group.add_argument(
         "--max-tokens-total",
         type=positive,
         default=0,
         metavar="N",
-        help="end with exit code 3 before all answers together take more tokens, read and written",
+        help="end with exit code 3 before all answers use more tokens, read and written",
     )
     group.add_argument(
-        "--max-seconds", type=positive, default=0, metavar="S", help="end with exit code 3 after so long of asking"
+        "--max-seconds", type=positive, default=0, metavar="S", help="end with exit code 3 after S seconds of asking"
     )
 
 

@@ -38,7 +38,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "answers",
         nargs="+",
         metavar="ANSWERS",
-        help="answers in any format; several files to the same questions are compared",
+        help="answers in any format; several files are compared",
     )
     command.add_argument(
         "--questions",
@@ -46,27 +46,25 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         nargs="+",
         required=True,
         metavar="FILE",
-        help="the questions, with their `answer`; any format that `run` reads",
+        help="the questions with their `answer`, in any format that `run` reads",
     )
-    command.add_argument(
-        "--by", metavar="FIELD", help="also by the values of this field of the metadata, such as metadata.subject"
-    )
+    command.add_argument("--by", metavar="FIELD", help="a line per value of this field, such as metadata.subject")
     command.add_argument(
         "--tolerance",
         type=_share,
         default=0.0,
         metavar="SHARE",
-        help="how far numbers may differ, as a part of the known one (default: 0)",
+        help="how far numbers may differ, as a fraction of the known one (default: 0)",
     )
     command.add_argument(
         "--details",
         metavar="FILE",
-        help="write a JSON line for each question, with what was extracted and by which rule",
+        help="write a JSON line per question: what was read, by which rule",
     )
     command.add_argument(
         "--disagreements",
         metavar="FILE",
-        help="the same for those that some answers files have right and others have not",
+        help="the same for questions that only some answers files have right",
     )
     add_json(command)
     question_flags.add_flags(command)

@@ -9,7 +9,7 @@ from batchfleet.settings.schema import Settings
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
-    batcher = commands.add_parser("batcher", parents=shared.both, help="serve: put questions into batches")
+    batcher = commands.add_parser("batcher", parents=shared.both, help="serve: group questions into batches")
     batcher.set_defaults(command=_batcher, usual_log_level="info")
     worker = commands.add_parser("worker", parents=shared.both, help="serve: answer batches")
     add_engine(worker)

@@ -24,12 +24,14 @@ from wire.keys import Keys
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
-    status = commands.add_parser("status", parents=shared.both, help="what the fleet is doing")
+    status = commands.add_parser("status", parents=shared.both, help="show what the fleet is doing")
     add_json(status)
-    status.add_argument("--watch", action="store_true", help="keep showing it, until Ctrl-C")
+    status.add_argument("--watch", action="store_true", help="keep showing it until Ctrl-C")
     status.set_defaults(command=_status)
     verify = commands.add_parser(
-        "verify", parents=shared.both, help="the ledger of a run; exit code 3 if anything is missing or double"
+        "verify",
+        parents=shared.both,
+        help="check the ledger of a run; exit code 3 if anything is missing or duplicated",
     )
     verify.add_argument("run", metavar="RUN", help=RUN)
     add_json(verify)

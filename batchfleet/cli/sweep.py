@@ -22,7 +22,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     sweep = commands.add_parser(
         "sweep",
         parents=[shared.common],
-        help="the same questions under several settings, and how these compare",
+        help="compare several settings on the same questions",
         description=(
             "Makes one run for each combination of `sweep:` in the configuration, with a fleet of its own on "
             "this machine."
@@ -35,9 +35,9 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "--output",
         required=True,
         metavar="DIR",
-        help="folder for the answers, one file a run, and the comparison",
+        help="folder for answers, one file per run, and the comparison",
     )
-    sweep.add_argument("--skip-invalid", action="store_true", help="make failure records of lines that cannot be used")
+    sweep.add_argument("--skip-invalid", action="store_true", help="turn lines that cannot be used into failures")
     add_served_as(sweep)
     add_engine(sweep)
     sweep.add_argument("--workers", type=positive, default=1, metavar="N", help="worker processes (default: 1)")

@@ -26,7 +26,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     parser = commands.add_parser(
         "tune",
         parents=[shared.common],
-        help="find the fastest settings for an engine, by trying",
+        help="find the fastest settings for an engine by measuring",
         description=(
             "Boots the engine without a fleet and measures it with several sizes, capacities and batch sizes. "
             "Needs the GPUs for itself."
@@ -37,18 +37,14 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "--questions",
         type=Path,
         metavar="FILE",
-        help="a sample of what will be asked (default: generated word problems)",
+        help="sample questions (default: generated word problems)",
     )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the settings there (default: stdout)")
+    parser.add_argument("--budget", type=_seconds, default=600.0, metavar="S", help="total seconds (default: 600)")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write the settings there (default: print them on stdout)"
+        "--seconds", type=_seconds, default=8.0, metavar="S", help="seconds per measurement (default: 8)"
     )
-    parser.add_argument("--budget", type=_seconds, default=600.0, metavar="S", help="seconds in all (default: 600)")
-    parser.add_argument(
-        "--seconds", type=_seconds, default=8.0, metavar="S", help="seconds for each measurement (default: 8)"
-    )
-    parser.add_argument(
-        "--exhaustive", action="store_true", help="then measure every combination, however long it takes, and compare"
-    )
+    parser.add_argument("--exhaustive", action="store_true", help="then measure every combination and compare")
     add_json(parser, "print what was measured as one JSON object on stdout, in place of the settings")
     parser.set_defaults(command=_tune)
 

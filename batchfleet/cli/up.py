@@ -28,7 +28,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     up = commands.add_parser(
         "up",
         parents=shared.both,
-        help="a long-running fleet on this host: Redis unless one is named, batchers and workers",
+        help="a long-running fleet on this host: Redis (unless one is named), batchers and workers",
     )
     add_engine(up)
     add_server(up)
@@ -38,14 +38,14 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         type=_worker_range,
         default=WorkerRange(1, 1),
         metavar="N|MIN:MAX",
-        help="worker processes at first, or between how many as the backlog is worth it, such as 0:8 (default: 1)",
+        help="worker processes, or a range to scale with the backlog, such as 0:8 (default: 1)",
     )
     up.add_argument(
         "--batchers",
         type=not_negative,
         default=2,
         metavar="N",
-        help="one leads, the others stand by (default: 2); 0: on another host",
+        help="one leads, the others stand by (default: 2); 0 if they are on another host",
     )
     _add_state(up)
     up.set_defaults(command=_up, usual_log_level="info", finds_fleet=False)
@@ -53,18 +53,16 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     scale = commands.add_parser(
         "scale",
         parents=shared.both,
-        help="change the number of workers of an `up`; those that go finish what they hold",
+        help="change the number of workers of an `up`; removed ones finish what they hold",
     )
-    scale.add_argument(
-        "workers", type=_worker_range, metavar="N|MIN:MAX", help="how many there are to be, or between how many"
-    )
+    scale.add_argument("workers", type=_worker_range, metavar="N|MIN:MAX", help="number of workers, or a range")
     _add_host(scale)
     scale.set_defaults(command=_scale)
 
     down = commands.add_parser("down", parents=shared.both, help="stop an `up`; what is queued stays queued")
     _add_host(down)
     down.add_argument(
-        "--all", action="store_true", help="every one on that Redis: first those with workers, then the others"
+        "--all", action="store_true", help="every `up` on that Redis: first those with workers, then the others"
     )
     down.set_defaults(command=_down)
 
@@ -79,13 +77,13 @@ def _worker_range(text: str) -> WorkerRange:
 
 def _add_state(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--state", metavar="FOLDER", help="where queue and logs are kept (default: ~/.local/state/batchfleet/HOST)"
+        "--state", metavar="FOLDER", help="folder of queue and logs (default: ~/.local/state/batchfleet/HOST)"
     )
 
 
 def _add_host(parser: argparse.ArgumentParser) -> None:
     _add_state(parser)
-    parser.add_argument("--host", metavar="NAME", help="which one, if several share a Redis")
+    parser.add_argument("--host", metavar="NAME", help="which `up`, if several share a Redis")
 
 
 def _up(arguments: argparse.Namespace, settings: Settings) -> int:

@@ -59,18 +59,16 @@ class Name:
 
 WORKER = (
     WORKER_STATE := Name(
-        "worker_state", "gauge", ("model", "state"), "1 for the state that the worker is in, 0 for the others"
+        "worker_state", "gauge", ("model", "state"), "1 for the worker's current state, 0 for the others"
     ),
     IN_FLIGHT := Name("worker_in_flight_questions", "gauge", ("model",), "Questions in the engine now"),
-    CAPACITY := Name(
-        "worker_capacity_questions", "gauge", ("model",), "Most questions that the worker keeps in its engine"
-    ),
+    CAPACITY := Name("worker_capacity_questions", "gauge", ("model",), "Maximum questions in its engine"),
     ANSWERED := Name("worker_answered_questions", "counter", ("model",), "Questions answered"),
     FAILED := Name(
         "worker_failed_questions",
         "counter",
         ("model", "kind"),
-        "Questions that ended as failures, by the kinds of docs/records.md",
+        "Failed questions, by kind (docs/records.md)",
     ),
     PROMPT_TOKENS := Name("worker_prompt_tokens", "counter", ("model",), "Tokens read, of answered questions"),
     COMPLETION_TOKENS := Name(
@@ -80,23 +78,21 @@ WORKER = (
         "worker_question_wait_seconds",
         "histogram",
         ("model",),
-        "From a question's submission until it went to the engine",
+        "From submission of a question to the engine",
     ),
     QUESTION_ENGINE := Name(
         "worker_question_engine_seconds",
         "histogram",
         ("model",),
-        "From there until there was an answer or a refusal, further tries included",
+        "From there to an answer or refusal, retries included",
     ),
     CLAIMED := Name("worker_claimed_batches", "counter", ("model",), "Batches taken from the queue"),
-    LEASES_LOST := Name(
-        "worker_lost_leases", "counter", ("model",), "Batches that went to another worker while this one worked on them"
-    ),
+    LEASES_LOST := Name("worker_lost_leases", "counter", ("model",), "Batches lost to another worker while in work"),
     GPU_BUSY := Name(
-        "worker_gpu_busy_ratio", "gauge", ("gpu",), "Share of the time in which the GPU ran anything (NVML), 0 to 1"
+        "worker_gpu_busy_ratio", "gauge", ("gpu",), "Share of time in which the GPU was busy (NVML), 0 to 1"
     ),
-    GPU_USED := Name("worker_gpu_memory_used_bytes", "gauge", ("gpu",), "Memory of the GPU in use, by whomever (NVML)"),
-    GPU_MEMORY := Name("worker_gpu_memory_bytes", "gauge", ("gpu",), "Memory of the GPU (NVML)"),
+    GPU_USED := Name("worker_gpu_memory_used_bytes", "gauge", ("gpu",), "GPU memory in use by any process (NVML)"),
+    GPU_MEMORY := Name("worker_gpu_memory_bytes", "gauge", ("gpu",), "GPU memory (NVML)"),
 )
 BATCHER = (
     LEADING := Name("batcher_leading", "gauge", (), "1 if this batcher leads, 0 if it stands by"),
@@ -104,22 +100,20 @@ BATCHER = (
         "batcher_batches",
         "counter",
         ("model", "reason"),
-        "Batches handed over, because they were `full` or because it was `time`",
+        "Batches handed over because they were `full` or their `time` was up",
     ),
     BATCH_SIZE := Name("batcher_batch_questions", "histogram", ("model",), "Questions in each batch handed over"),
     BATCH_WAIT := Name(
         "batcher_batch_wait_seconds",
         "histogram",
         ("model",),
-        "How long the first question of each batch waited for company",
+        "Wait of the first question of each batch for others",
     ),
-    TAKEN_BACK := Name(
-        "batcher_taken_back_batches", "counter", (), "Batches taken back from workers that stopped making progress"
-    ),
+    TAKEN_BACK := Name("batcher_taken_back_batches", "counter", (), "Batches taken back from workers without progress"),
 )
 FLEET = (
     REDIS_UP := Name(
-        "redis_up", "gauge", (), "1 if Redis answered this scrape; if 0, the others of this table are missing"
+        "redis_up", "gauge", (), "1 if Redis answered this scrape; if 0, the rest of this table is missing"
     ),
     REDIS_USED := Name("redis_memory_used_bytes", "gauge", (), "Memory that Redis uses"),
     REDIS_MAX := Name("redis_memory_max_bytes", "gauge", (), "Its maxmemory; 0 for none"),
@@ -127,19 +121,17 @@ FLEET = (
     OLDEST := Name("queue_oldest_seconds", "gauge", ("model",), "How long the first of them has waited"),
     WAITING_BATCHES := Name("queue_waiting_batches", "gauge", ("model",), "Batches that no worker has taken yet"),
     SUSPECTS := Name(
-        "queue_suspect_batches", "gauge", ("model",), "Batches run alone because their workers keep dying"
+        "queue_suspect_batches", "gauge", ("model",), "Batches to be run alone because their workers keep dying"
     ),
-    NEWER := Name("queue_newer_batches", "gauge", ("model",), "Batches that wait for a worker of a newer wire version"),
-    PENDING := Name(
-        "pending_questions", "gauge", (), "Questions accepted and without a record, of all runs and models"
-    ),
-    WORKERS := Name("workers", "gauge", ("model", "state"), "Workers that report, by state"),
-    DEAD_LETTERS := Name("dead_letters", "gauge", (), "Messages put aside because they could not be read"),
+    NEWER := Name("queue_newer_batches", "gauge", ("model",), "Batches waiting for a worker with a newer wire version"),
+    PENDING := Name("pending_questions", "gauge", (), "Accepted questions without a record, of all runs and models"),
+    WORKERS := Name("workers", "gauge", ("model", "state"), "Workers by state"),
+    DEAD_LETTERS := Name("dead_letters", "gauge", (), "Messages that could not be read"),
     ENGINE_DEATHS := Name(
         "engine_deaths",
         "counter",
         ("model",),
-        "Engines that died or did not boot, so that their worker was restarted; SIGKILL goes uncounted",
+        "Engines that died or did not boot, except by SIGKILL",
     ),
 )
 GATEWAY = (

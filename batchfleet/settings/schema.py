@@ -28,18 +28,16 @@ class ModelSettings(Section):
 
 
 class InputSettings(Section):
-    """What is asked if the command line does not say it."""
+    """What is asked if the command line does not say."""
 
     questions_file: Text | None = Field(default=None, description="File of questions, or a pattern for several.")
 
 
 class OutputSettings(Section):
-    """Where the answers go if the command line does not say it."""
+    """Where answers go if the command line does not say."""
 
-    output_directory: Text | None = Field(default=None, description="Folder for them; made if it is not there.")
-    output_prefix: Text | None = Field(
-        default=None, description="Begins the name of the file, which is PREFIX_MODEL.json."
-    )
+    output_directory: Text | None = Field(default=None, description="Folder; made if it does not exist.")
+    output_prefix: Text | None = Field(default=None, description="The file is PREFIX_MODEL.json.")
 
 
 class ProcessingSettings(Section):
@@ -50,44 +48,41 @@ class ProcessingSettings(Section):
         ge=1,
         le=65536,
         description=(
-            "A worker keeps up to parallel_workers x batch_size questions in its engine; null: 1.5 times the "
-            "engine's max_num_seqs."
+            "A worker keeps up to parallel_workers x batch_size questions in its engine; null: 1.5 times max_num_seqs."
         ),
     )
     scale_down_s: float = Field(
         default=60.0,
         ge=0,
         le=30 * 86_400,
-        description=(
-            "`up --workers MIN:MAX` lets workers that hold no work go when fewer have done for this many seconds."
-        ),
+        description=("`up --workers MIN:MAX` stops idle workers when fewer have been enough for this many seconds."),
     )
 
 
 class MetricsSettings(Section):
-    """Where Prometheus can scrape batchers and workers; docs/metrics.md lists what it finds."""
+    """Where Prometheus can scrape batchers and workers ([metrics.md](metrics.md))."""
 
     port: int | None = Field(
         default=None, ge=0, le=65535, description="First port to try; 0: any free one; null: no metrics."
     )
     ports: int = Field(
-        default=32, ge=1, le=4096, description="How many ports from there on, one for each process of the host."
+        default=32, ge=1, le=4096, description="How many ports from there on, one per process of the host."
     )
-    host: Text = Field(default="127.0.0.1", description="Address to listen at; 0.0.0.0 or :: for all of this host's.")
+    host: Text = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 or :: for all.")
 
 
 class StubSettings(Section):
-    """Shape and faults of the stub engine, which stands in for vLLM where there is none."""
+    """Shape and faults of the stub engine."""
 
-    max_num_seqs: int = Field(default=64, ge=1, le=65536, description="Most questions that it answers at once.")
-    step_s: float = Field(default=0.0, ge=0, le=60, description="Seconds that one decode step takes.")
+    max_num_seqs: int = Field(default=64, ge=1, le=65536, description="Maximum questions that it answers at once.")
+    step_s: float = Field(default=0.0, ge=0, le=60, description="Seconds of one decode step.")
     min_tokens: int = Field(
         default=8, ge=1, le=1_000_000, description="Tokens of its shortest answers; lengths vary by question."
     )
     max_tokens: int = Field(default=128, ge=1, le=1_000_000, description="Tokens of its longest answers.")
-    refuse_on: Text | None = Field(default=None, description="It refuses prompts that hold this text.")
-    crash_on: Text | None = Field(default=None, description="Its process dies of prompts that hold this text.")
-    hang_on: Text | None = Field(default=None, description="It never finishes prompts that hold this text.")
+    refuse_on: Text | None = Field(default=None, description="It refuses prompts that contain this text.")
+    crash_on: Text | None = Field(default=None, description="Its process dies of prompts that contain this text.")
+    hang_on: Text | None = Field(default=None, description="It never finishes prompts that contain this text.")
 
     def contradictions(self) -> Iterator[Contradiction]:
         yield from at_most(self, "min_tokens", "max_tokens")
@@ -96,16 +91,16 @@ class StubSettings(Section):
 class SweepSettings(Section):
     """Runs of `batchfleet sweep`: every entry of `runs` with every combination of the values of `grid`.
 
-    Other commands pass over it.
+    Other commands ignore it.
     """
 
     grid: dict[str, JsonValue] = Field(
-        default={}, description="Settings, each with a list of the values to try: `temperature: [0.0, 0.7]`."
+        default={}, description="Settings with lists of values: `temperature: [0.0, 0.7]`."
     )
     runs: list[dict[str, JsonValue]] = Field(
         default=[],
         max_length=1000,
-        description="Settings that belong together, one mapping a run, each with a `name` if you like.",
+        description="Settings that belong together, one mapping per run, each with an optional `name`.",
     )
 
 

@@ -12,39 +12,37 @@ from wire.messages import FIELDS_SINCE, Answer, Failure
 
 ANSWER_FIELDS = {
     "id": "the question's id",
-    "status": "`answered` or `failed`; an error is never in the place of an answer",
-    "text": "the answer; the first one if `n` asked for several",
+    "status": "`answered` or `failed`",
+    "text": "the answer; the first if `n` asked for several",
     "texts": "all answers, only if `n` asked for several",
-    "reasoning": "what the model thought before `text`, if the engine tells it apart; it is never part of `text`",
-    "tool_calls": "the calls of `tools`, in OpenAI's form; `text` may then be empty",
-    "task": "`embed`, `classify` or `score`; missing for text, in whose place the next fields stand",
-    "embedding": "of `input`: a list of numbers, or base64 of little-endian float32 with `encoding_format: base64`",
+    "reasoning": "the model's reasoning, if the engine separates it from `text`",
+    "tool_calls": "calls of `tools`, in OpenAI's form; `text` may then be empty",
+    "task": "`embed`, `classify` or `score`; the next fields then replace `text`",
+    "embedding": "of `input`: a list of numbers, or with `encoding_format: base64` base64 of little-endian float32",
     "embeddings": "of each text, only if `input` has several",
-    "label": "the likeliest class, if the model names its classes",
+    "label": "the most likely class, if the model names its classes",
     "probs": "the probability of each class",
     "classes": "`label` and `probs` of each text, only if `input` has several",
-    "scores": "of each of `documents`, in their order",
-    "finish_reason": "as the engine names it: `stop`, `length`, ...",
+    "scores": "of `documents`, in their order",
+    "finish_reason": "the engine's: `stop`, `length`, ...",
     "usage": (
         "`prompt_tokens`, and `completion_tokens` of all texts together; of them `cached_tokens`, "
         "`reasoning_tokens`, if the server says"
     ),
     "model": "the model that answered",
-    "params": "the sampling parameters that were really used, defaults included",
+    "params": "the sampling parameters used, defaults included",
     "details": (
-        "what else was asked for or came (log probabilities, `refusal`, ...), mostly a list with one for each text; "
+        "anything else (log probabilities, `refusal`, ...), mostly a list with one entry per text; "
         "with several texts also `reasoning` and `tool_calls` of each"
     ),
-    "error": "only if failed: `kind`, `message`, `retryable`, and for some kinds `evidence`",
-    "worker": "the worker that made the record; missing if no worker did",
-    "attempts": "how many workers were given the question; 0 if none was",
-    "latency_s": "seconds from submission to record, queueing included, on the clock of the Redis server",
-    "shared": "only if the answer is that of an identical question: its id, and the run if it was in another one",
-    "asked": (
-        "what was asked, under which id, of which model and with which parameters, as a hash; `--update` goes by it"
-    ),
-    "removed": "true if its question is gone and `--keep-removed` has kept the line; else missing",
-    "metadata": "the question's, untouched",
+    "error": "if failed: `kind`, `message`, `retryable`, and for some kinds `evidence`",
+    "worker": "the worker that made the record, if one did",
+    "attempts": "how many workers were given the question",
+    "latency_s": "seconds from submission to record, queueing included",
+    "shared": "if the answer is that of an identical question: its id, and its run if another",
+    "asked": ("hash of question, id, model and parameters, for `--update`"),
+    "removed": "true if the question is gone and `--keep-removed` kept the line",
+    "metadata": "the question's, unchanged",
 }
 """Field of an answer line -> what it holds, for people, in Markdown."""
 

@@ -135,36 +135,34 @@ class Field:
     missing: str = ""
 
 
-_ASKED = "the text that is asked, as it stands"
-_ONE_OF_THREE = "one of `question`, `prompt` and `messages` must be there, or what asks for vectors"
+_ASKED = "the text to ask, as it stands"
+_ONE_OF_THREE = "one of `question`, `prompt`, `messages` is needed, or the fields for vectors"
 FIELDS: dict[str, Field] = {
     "id": Field(
         request_id_of,
         f"text of 1 to {MAX_REQUEST_ID_CHARS} characters, or an integer; unique in the file",
-        "derived from row and position, such as `0000001-5d3a90c1`; the same on every resubmission",
+        "derived from row and position, such as `0000001-5d3a90c1`",
     ),
     "question": Field(text_of, _ASKED, _ONE_OF_THREE),
     "prompt": Field(text_of, _ASKED, "the same"),
-    "messages": Field(
-        _messages, "chat messages in OpenAI's form; the worker applies the model's chat template", "the same"
-    ),
+    "messages": Field(_messages, "chat messages in OpenAI's form, for the model's chat template", "the same"),
     "model": Field(
         _model,
-        "the model that is to answer",
-        "the run's (`--model`, or the configured one; `--served-as` wins over a name here)",
+        "the model to ask",
+        "the run's (`--model` or the configuration); `--served-as` wins over both",
     ),
     "params": Field(
         _json_object,
-        "sampling parameters, OpenAI's names and vLLM's: [Parameters](#parameters)",
+        "[parameters](#parameters), under OpenAI's or vLLM's names",
         "the configured ones",
     ),
-    "priority": Field(_priority, f"0 to {MAX_PRIORITY}; higher goes first, from when it is submitted", "0"),
+    "priority": Field(_priority, f"0 to {MAX_PRIORITY}; higher goes first", "0"),
     "deadline_s": Field(
         _deadline,
-        "seconds from submission after which nobody wants the answer; what has none by then fails as `expired`",
+        "seconds from submission after which the question fails as `expired`",
         "no deadline",
     ),
-    "metadata": Field(_json_object, "any object; returned untouched"),
+    "metadata": Field(_json_object, "any object; returned unchanged"),
 }
 
 

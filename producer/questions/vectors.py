@@ -59,11 +59,11 @@ def _task(value: object, name: str) -> Task:
 
 VECTOR_FIELDS: dict[str, Field] = {
     "input": Field(
-        _inputs, f"a text, or a list of token ids, or a list of up to {MOST_INPUTS} of these: each gets a vector"
+        _inputs, f"a text, a list of token ids, or a list of up to {MOST_INPUTS} of these; each gets a vector"
     ),
     "task": Field(_task, "`embed` or `classify`: what to make of `input`", "`embed`"),
-    "query": Field(text_of, "a text, with which each of `documents` is compared"),
-    "documents": Field(_documents, f"a list of up to {MOST_INPUTS} texts: each gets a score"),
+    "query": Field(text_of, "a text to compare with each of `documents`"),
+    "documents": Field(_documents, f"up to {MOST_INPUTS} texts; each gets a score"),
 }
 """Only in a question that has no `question`, `prompt` or `messages`."""
 

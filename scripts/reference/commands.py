@@ -14,21 +14,18 @@ HEAD = """\
 
 <!-- Written by `.venv/bin/python -m scripts.reference.commands >docs/commands.md`. Edit the modules of batchfleet/cli instead. -->
 
-What `--help` says of `batchfleet` and of each of its commands. Data goes to stdout, all else to stderr.
+What `batchfleet --help` and `batchfleet COMMAND --help` say. Data goes to stdout, everything else to stderr.
 
 {exit_codes} ([more](records.md#exit-codes)).
 
-## Flags of many commands
+## Shared flags
 
-Every command has the first three, those that reach a Redis of yours the last one too. Their settings in files and in the environment are in
-[configuration.md](configuration.md).
+Every command has the first three; those that use Redis have `--redis` too.
 """
 READING = """
-## How questions are read
-
-All commands that read questions have these: `run`, `submit`, `convert`, `score`, `sweep`. Other columns become metadata ([formats.md](formats.md)).
+`run`, `submit`, `convert`, `score` and `sweep` read questions with these ([formats.md](formats.md)):
 """
-TABLE = "\n| | what it is |\n|---|---|"
+TABLE = "\n| | |\n|---|---|"
 FEW = 4
 """Flags that a command shares with one before it are named there once, if they are as many as this."""
 

@@ -12,40 +12,35 @@ HEAD = """\
 
 <!-- Written by `.venv/bin/python -m scripts.reference.metrics >docs/metrics.md`. Edit scripts/reference/metrics.py or batchfleet/metrics/names.py instead. -->
 
-Batchers and workers can be scraped by Prometheus. It is off by default; this turns it on:
+Prometheus can scrape batchers and workers if it is turned on:
 
     metrics:
       port: 9400
 
-Each process takes the first free port from there on, at most `metrics.ports` of them, and answers at `/metrics`. So with the same configuration
-a host's batcher and its workers have ports 9400, 9401 and so on, and Prometheus may be given all of them as targets:
+Each process takes the first free port from there, of `metrics.ports`, and answers at `/metrics`. Give Prometheus as many targets as there are processes:
 
     scrape_configs:
       - job_name: batchfleet
         static_configs:
           - targets: ["localhost:9400", "localhost:9401", "localhost:9402", "localhost:9403"]
 
-`metrics.port: 0` takes any free port. `batchfleet status --json` says where each process can be scraped. Only this machine can reach the endpoint
-unless `metrics.host` says otherwise (`0.0.0.0` in a container). There is no password: whoever reaches it reads model names and counts, never
-questions or answers.
-
-A scrape reads counters that are kept anyway, in a thread of its own, one scrape at a time; it does not touch the path of a question. Counters
-begin at 0 with each process, as Prometheus expects. Process metrics (`process_cpu_seconds_total`, `process_resident_memory_bytes`,
-`process_start_time_seconds`, ...) come along on Linux.
+`metrics.port: 0` takes any free port; `batchfleet status --json` lists the addresses. Only this machine can reach them unless `metrics.host` says
+otherwise (`0.0.0.0` in a container). There is no password: the endpoint shows model names and counts, never questions or answers. Counters begin at 0
+with each process. On Linux, process metrics (`process_cpu_seconds_total`, `process_resident_memory_bytes`, ...) are included.
 """
-WORKER_WORDS = "Of each worker; `model` is its model."
-BATCHER_WORDS = "Of each batcher, what it handed over itself."
-GATEWAY_WORDS = "Of each gateway, at `/metrics` of its own address, whatever `metrics.port` says; no key is needed."
-FLEET_WORDS = "Of the whole fleet, given by the batcher that leads, which asks Redis at each scrape."
+WORKER_WORDS = "Of each worker and its `model`."
+BATCHER_WORDS = "Of each batcher, for what it handed over itself."
+GATEWAY_WORDS = "Of each gateway, at `/metrics` of its own address, without a key, whatever `metrics.port` says."
+FLEET_WORDS = "Of the whole fleet, from the leading batcher, which asks Redis at each scrape."
 TAIL = """\
 ## Dashboards and alerts
 
-`deploy/grafana/batchfleet.json` is a dashboard of all of it: Grafana, Dashboards, New, Import, and name the Prometheus that scrapes the fleet.
-`deploy/prometheus/alerts.yml` has the alerts, each with what to do; `deploy/prometheus/prometheus.yml` shows how both files are named:
+Import `deploy/grafana/batchfleet.json` into Grafana (Dashboards, New, Import), and name the Prometheus that scrapes the fleet.
+`deploy/prometheus/alerts.yml` has alerts, each with what to do. `deploy/prometheus/prometheus.yml` shows how both files are used:
 
     prometheus --config.file=deploy/prometheus/prometheus.yml
 
-`scripts/test-gateway` evaluates every query of both against a Prometheus that scrapes a fleet under load.
+`scripts/test-gateway` evaluates every query of both on a fleet under load.
 """
 
 
@@ -63,7 +58,7 @@ def text() -> str:
 def _section(title: str, words: str, metrics: Iterable[Name]) -> Iterator[str]:
     yield f"## {title}\n"
     yield f"{words}\n"
-    yield "| metric | type | labels | what it says |"
+    yield "| metric | type | labels | meaning |"
     yield "|---|---|---|---|"
     for metric in metrics:
         yield f"| `{metric.full}` | {metric.kind} | {', '.join(metric.labels) or '-'} | {metric.words} |"

@@ -5,6 +5,7 @@ Every setting, from the fields that define them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from batchfleet.settings import setting_names
@@ -16,15 +17,9 @@ HEAD = """\
 
 <!-- Written by `.venv/bin/python -m scripts.reference.settings >docs/configuration.md`. Edit scripts/reference/settings.py or batchfleet/settings/sections/ instead. -->
 
-A setting can be given in four places. Each wins over those before it:
-
-1. the default in the tables below,
-2. a YAML file, with `--config FILE`,
-3. an environment variable, `BATCHFLEET_...`; an empty one counts as not set,
-4. the command line (`--redis`, `--model`).
-
-`batchfleet config --config FILE` prints what takes effect, with secrets masked. An unknown key, a wrong type or an impossible value is an
-error that names the file and line, and the nearest known key. Nothing starts then, and the exit code is 2.
+Each of these wins over those before it: the default in the tables below; a YAML file (`--config FILE`); a non-empty environment variable; the command
+line (`--model`, `--redis`, `--set KEY=VALUE`). `batchfleet config --config FILE` prints what takes effect, secrets masked. An unknown key, wrong type or
+impossible value is an error (exit code 2) that names the file, the line and the nearest known key.
 
     model:
       generator_settings:
@@ -36,20 +31,17 @@ error that names the file and line, and the nearest known key. Nothing starts th
         max_tokens: 512
         batch_size: 16
 
-- **Fragments.** `generator_settings:`, `vllm_args:` and single settings of `generator_settings` and `processing` may stand at the top of the
-  file, without what is around them: `batch_size: 16` alone is a valid file. Other settings may too where no two have the same name.
-- **vllm_args.** Keys in here are vLLM's. Those of file, environment and command line are joined key by key; of every other setting the last
-  value counts as a whole.
-- **Capacity.** A worker keeps up to `parallel_workers` x `batch_size` questions in its engine. Without `parallel_workers` it is 1.5 times
-  the engine's `max_num_seqs`: half as many as the engine works on wait in it, so that no step runs short while the next batch is on its way.
-  What only waits is taken from a backlog alone, while more batches wait than there are workers: the end of a run is spread over all of them.
-  It takes the next batch as soon as there is room for one question, so it holds at most its capacity plus one batch, less one question.
-- **Secrets** (marked below) belong in the environment rather than in a file. They appear in no log, record or error.
-- **An existing server.** `server`, `port`, `model` and, if it asks for one, `api_key`. `boot_local` is false then, unless a model to load is
-  named too.
-- **Configurations of distllm's evaluation scripts** load as they are. `questions_file`, `output_directory` and `output_prefix` take effect where
-  the command line says nothing, `base_url` is `server`. What has no meaning here (`rag`, the grader, checkpoints, which are always on) is named in
-  one warning with what to do in its place. Retrieval and scoring are no part of a run.
+- **Environment.** `BATCHFLEET_SECTION_KEY`, such as `BATCHFLEET_REDIS_URL`; settings of `model.generator_settings` and `processing` without the
+  section, such as `BATCHFLEET_HF_MODEL_ID`.
+- **Fragments.** `generator_settings:`, `vllm_args:` and settings with a unique name may stand at the top of the file: `batch_size: 16` alone is valid.
+- **vllm_args** of file, environment and command line are merged key by key; all other values are replaced as a whole.
+- **Capacity.** A worker keeps up to `parallel_workers` x `batch_size` questions in its engine, by default 1.5 times the engine's `max_num_seqs`, so that
+  no step runs short while the next batch is on its way. It takes a batch as soon as there is room for one question; the part above `max_num_seqs` is filled
+  only while more batches wait than there are workers.
+- **Secrets** (marked below) belong in the environment. They appear in no log, record or error.
+- **An existing server** needs `server`, and `port`, `model` and `api_key` as the server does; `boot_local` is then false unless a model to load is named.
+- **distllm's evaluation configurations** load as they are: `questions_file`, `output_directory` and `output_prefix` apply unless the command line says
+  otherwise, and `base_url` is `server`. A warning names what has no meaning here (`rag`, the grader, checkpoints, which are always on).
 """
 
 UNITS = ((DAY_S, "day"), (HOUR_S, "hour"))
@@ -68,31 +60,25 @@ def text() -> str:
 def _section(section: KeyPath) -> Iterator[str]:
     yield f"## {'.'.join(section)}\n"
     yield f"{_about(section)}\n"
-    yield "| setting | takes | default | what it is |"
+    yield "| setting | takes | default | meaning |"
     yield "|---|---|---|---|"
     for path in setting_names.SETTINGS:
         if path[:-1] == section:
             secret = " **Secret.**" if path in setting_names.SECRETS else ""
-            takes = setting_names.expected(path).partition(" (default ")[0]
-            yield f"| `{path[-1]}` | {takes} | {_default(path)} | {setting_names.FIELDS[path].description}{secret} |"
-    yield (
-        f"\nEnvironment: `{setting_names.variable((*section, 'KEY'))}`, such as "
-        f"`{setting_names.variable(next(_inside(section)))}`{_short_variable(section)}.\n"
-    )
-
-
-def _inside(section: KeyPath) -> Iterator[KeyPath]:
-    return (path for path in setting_names.SETTINGS if path[:-1] == section)
+            yield f"| `{path[-1]}` | {_takes(path)} | {_default(path)} | {setting_names.FIELDS[path].description}{secret} |"
+    yield ""
 
 
 def _about(section: KeyPath) -> str:
     return " ".join((setting_names.KINDS[section][0].__doc__ or "").split())
 
 
-def _short_variable(section: KeyPath) -> str:
-    first = next(_inside(section))
-    short = setting_names.ENVIRONMENT_PREFIX + first[-1].upper()
-    return f" or shorter `{short}`" if setting_names.ENVIRONMENT.get(short) == first else ""
+def _takes(path: KeyPath) -> str:
+    """As error messages say it, in fewer words."""
+    text = setting_names.expected(path).partition(" (default ")[0]
+    text = re.sub(r"at least (\S+) and at most (\S+)", r"\1 to \2", text)
+    text = re.sub(r", more than (\S+) and at most (\S+)", r" above \1, to \2", text)
+    return text.replace("a whole number", "integer").replace("a number", "number").replace("a text", "text")
 
 
 def _default(path: KeyPath) -> str:

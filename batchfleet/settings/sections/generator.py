@@ -44,86 +44,78 @@ class GeneratorSettings(Section):
     """Which model answers, where it runs, how it samples, and how questions are grouped for it."""
 
     hf_model_id: ModelName | None = Field(
-        default=None, description="Model to load in this process: a Hugging Face id or a folder."
+        default=None, description="Model to load with vLLM: a Hugging Face id or a folder."
     )
-    boot_local: bool = Field(
-        default=True, description="true: load the model in this process; false: use the server below."
-    )
+    boot_local: bool = Field(default=True, description="true: load the model with vLLM; false: use `server`.")
     server_startup_timeout: float = Field(
-        default=600.0, gt=0, le=DAY_S, description="Longest that the engine may take to boot, in seconds."
+        default=600.0, gt=0, le=DAY_S, description="Longest boot of the engine, in seconds."
     )
-    server: Text | None = Field(
-        default=None, description="Host or base URL of an OpenAI-compatible server, for boot_local: false."
-    )
-    port: int | None = Field(default=None, ge=1, le=65535, description="Port of that server.")
-    api_key: Secret | None = Field(default=None, description="Key that the server asks for.")
+    server: Text | None = Field(default=None, description="Host or base URL of an OpenAI-compatible server.")
+    port: int | None = Field(default=None, ge=1, le=65535, description="Its port.")
+    api_key: Secret | None = Field(default=None, description="Its API key.")
     model: ModelName | None = Field(
-        default=None, description="Name of the model on that server, and in the fleet's queues."
+        default=None, description="Name of the model on the server, and in the fleet's queues."
     )
     chat_template: LongText | None = Field(
-        default=None, description="Chat template (Jinja text or a file) instead of the model's own."
+        default=None, description="Chat template (Jinja text or a file) in place of the model's own."
     )
     task: Task = Field(
         default="generate",
-        description="What the model makes of a text: generate (an answer), embed, classify or score (vectors).",
+        description="What the model makes of a text: an answer (generate) or vectors (the others).",
     )
     vllm_args: dict[str, JsonValue] = Field(
-        default={}, description="Engine arguments of vLLM, any, under vLLM's names.", repr=False
+        default={}, description="Any engine arguments of vLLM, under vLLM's names.", repr=False
     )
 
     temperature: float | None = Field(
         default=0.0,
         ge=0,
         le=2,
-        description="Randomness where a question says nothing; 0 is greedy; null: not sent, for models that take none.",
+        description="Default temperature; 0 is greedy; null: not sent, for models that take none.",
     )
     max_tokens: int | None = Field(
         default=1024,
         ge=1,
         le=10_000_000,
-        description="Most tokens of an answer where a question says nothing; null: not sent.",
+        description="Default maximum of tokens in an answer; null: not sent.",
     )
     top_p: float | None = Field(
-        default=None, gt=0, le=1, description="Sample from the likeliest tokens up to this total probability."
+        default=None, gt=0, le=1, description="Sample from the most likely tokens, up to this total probability."
     )
     top_k: int | None = Field(
-        default=None, ge=-1, le=10_000_000, description="Sample from this many likeliest tokens; 0 or -1 for all."
+        default=None, ge=-1, le=10_000_000, description="Sample from this many most likely tokens; 0 or -1 for all."
     )
     min_p: float | None = Field(
-        default=None, ge=0, le=1, description="Least probability of a token, relative to the likeliest."
+        default=None, ge=0, le=1, description="Minimum probability of a token, relative to the most likely."
     )
     presence_penalty: float | None = Field(
-        default=None, ge=-2, le=2, description="Penalty on tokens that occurred in the answer."
+        default=None, ge=-2, le=2, description="Penalty on tokens that are in the answer already."
     )
-    frequency_penalty: float | None = Field(
-        default=None, ge=-2, le=2, description="Penalty on tokens, times how often they occurred."
-    )
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2, description="The same, times their number.")
     repetition_penalty: float | None = Field(
-        default=None, gt=0, le=10, description="Above 1 discourages repeating prompt and answer."
+        default=None, gt=0, le=10, description="Above 1 discourages repetition of prompt and answer."
     )
     seed: int | None = Field(
-        default=None, ge=-(2**63), le=2**63 - 1, description="Seed of the sampling, the same for every question."
+        default=None, ge=-(2**63), le=2**63 - 1, description="Sampling seed, the same for every question."
     )
-    stop: Text | StopTexts | None = Field(
-        default=None, description="Text, or list of up to 64 texts, at which an answer ends."
-    )
+    stop: Text | StopTexts | None = Field(default=None, description="Text, or up to 64 texts, at which an answer ends.")
 
     enable_batching: bool = Field(default=True, description="false: every batch holds one question.")
-    batch_size: int = Field(default=16, ge=1, le=65536, description="Most questions in a batch.")
+    batch_size: int = Field(default=16, ge=1, le=65536, description="Maximum questions in a batch.")
     batch_tokens: int | None = Field(
         default=None,
         ge=1,
         le=10_000_000,
         description=(
-            "Most tokens in a batch, guessed at 4 bytes each; then batch_size is no bound. If it is not set: none for "
-            "`task: generate`, 16384 for the others, unless batch_size is set."
+            "Maximum tokens in a batch, guessed at 4 bytes each, instead of batch_size. Default: none for "
+            "`task: generate`, else 16384 unless batch_size is set."
         ),
     )
     batch_timeout: float = Field(
         default=0.5,
         ge=0,
         le=HOUR_S,
-        description="Longest that a question waits for company, in seconds; a hungry worker ends the wait at once.",
+        description="Longest wait of a question for others, in seconds; an idle worker ends it at once.",
     )
 
     def contradictions(self) -> Iterator[Contradiction]:

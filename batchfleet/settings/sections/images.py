@@ -12,24 +12,20 @@ Folder = Annotated[str, StringConstraints(pattern=r"^/", max_length=4096)]
 
 
 class ImageSettings(Section):
-    """Which images a worker may get that chat messages name (docs/engines.md), and how much of them."""
+    """Which images in chat messages a worker may fetch (docs/engines.md), and how much."""
 
-    folders: list[Folder] = Field(
-        default=[], max_length=64, description="Folders from which file: addresses may name images; begin with /."
-    )
-    https: bool = Field(default=True, description="Whether images may come from https: addresses.")
-    http: bool = Field(default=False, description="Whether images may come from http: addresses.")
+    folders: list[Folder] = Field(default=[], max_length=64, description="Absolute folders for file: addresses.")
+    https: bool = Field(default=True, description="Allow https: addresses.")
+    http: bool = Field(default=False, description="Allow http: addresses.")
     private_addresses: bool = Field(
-        default=False, description="true: also from this host and its network, not only from public addresses."
+        default=False, description="Allow this host and its network, not only public addresses."
     )
-    max_images: int = Field(default=16, ge=0, le=1000, description="Most images of a question.")
+    max_images: int = Field(default=16, ge=0, le=1000, description="Maximum images of a question.")
     max_bytes: int = Field(
-        default=20 * MIB, ge=1, le=1024 * MIB, description="Most bytes of a question's images together."
+        default=20 * MIB, ge=1, le=1024 * MIB, description="Maximum bytes of a question's images together."
     )
-    max_pixels: int = Field(default=50_000_000, ge=1, le=1_000_000_000, description="Most pixels of an image.")
-    timeout_s: float = Field(
-        default=20.0, gt=0, le=300, description="Longest that a try to fetch an image may take, in seconds."
-    )
-    tries: int = Field(default=3, ge=1, le=20, description="Most tries of an image whose server fails.")
-    max_redirects: int = Field(default=3, ge=0, le=20, description="Most redirects on the way to an image.")
-    max_fetches: int = Field(default=16, ge=1, le=1000, description="Most images that a worker fetches at once.")
+    max_pixels: int = Field(default=50_000_000, ge=1, le=1_000_000_000, description="Maximum pixels of an image.")
+    timeout_s: float = Field(default=20.0, gt=0, le=300, description="Longest attempt to fetch an image, in seconds.")
+    tries: int = Field(default=3, ge=1, le=20, description="Maximum attempts if its server fails.")
+    max_redirects: int = Field(default=3, ge=0, le=20, description="Maximum redirects.")
+    max_fetches: int = Field(default=16, ge=1, le=1000, description="Maximum images that a worker fetches at once.")

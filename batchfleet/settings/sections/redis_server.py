@@ -74,30 +74,26 @@ class RedisSettings(Section):
     url: RedisUrl | None = Field(
         default=None, description="redis://, rediss:// (TLS) or unix:// URL; may hold a password.", repr=False
     )
-    username: Text | None = Field(default=None, description="User name, where the server has users.")
-    password: Secret | None = Field(default=None, description="Password, where the URL holds none.")
+    username: Text | None = Field(default=None, description="User name, if the server has users.")
+    password: Secret | None = Field(default=None, description="Password, if the URL has none.")
     namespace: Namespace = Field(
         default=DEFAULT_NAMESPACE,
-        description=(
-            "Begins the name of every key; fleets with different namespaces share a Redis without seeing each other."
-        ),
+        description=("Prefix of every key; fleets with different namespaces can share a Redis."),
     )
     socket_timeout_s: float = Field(
-        default=5.0, gt=0, le=300, description="Longest wait for Redis to connect or to answer, in seconds."
+        default=5.0, gt=0, le=300, description="Longest wait for Redis to connect or answer, in seconds."
     )
     patience_s: float = Field(
         default=600.0,
         ge=0,
         le=30 * DAY_S,
-        description="Longest that a producer waits for a Redis that is away before it stops, in seconds.",
+        description="Longest wait of a producer for an unreachable Redis, in seconds.",
     )
-    tls_ca_file: Text | None = Field(
-        default=None, description="File with the authority that signed the server's certificate (PEM)."
-    )
+    tls_ca_file: Text | None = Field(default=None, description="Certificate authority of the server (PEM file).")
     tls_cert_file: Text | None = Field(
-        default=None, description="File with our own certificate (PEM), where the server asks for one."
+        default=None, description="Client certificate (PEM file), if the server asks for one."
     )
-    tls_key_file: Text | None = Field(default=None, description="File with the key of that certificate (PEM).")
+    tls_key_file: Text | None = Field(default=None, description="Its key (PEM file).")
 
     def contradictions(self) -> Iterator[Contradiction]:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
