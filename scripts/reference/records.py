@@ -14,41 +14,41 @@ from wire.failures import KINDS
 from wire.parameters import PARAMETERS, SPELLINGS, Parameter, Reach
 from wire.vector_parameters import POOLING_PARAMETERS
 
-DONE_WITH: Mapping[Reach, tuple[str, str, str, str]] = {
-    "everywhere": ("recorded", "used", "used", "sent"),
-    "bookkeeping": ("passed over", "passed over", "sent", "sent"),
-    "servers": ("recorded", "`bad_parameter`", "used", "sent"),
-    "other servers": ("recorded", "`bad_parameter`", "`bad_parameter`", "sent"),
-}
-"""What the stub, vLLM in a worker's process, vLLM's server and another server do with a parameter."""
+TASKS = frozenset(task for one in POOLING_PARAMETERS.values() for task in one.tasks)
 
-BY_THE_STUB: Mapping[str, str] = {
-    "max_tokens": "used",
-    "tools": "used",
-    "tool_choice": "used",
-    "reasoning_effort": "used",
+USED_BY: Mapping[Reach, str] = {
+    "everywhere": "vLLM, servers",
+    "bookkeeping": "nobody; sent to servers",
+    "servers": "servers",
+    "other servers": "servers other than vLLM's",
 }
-"""What it does not only record."""
+
+BY_THE_STUB = frozenset({"max_tokens", "tools", "tool_choice", "reasoning_effort"})
+"""What the stub does not only record."""
 
 
 def _parameters() -> Iterator[Sequence[str]]:
     """A row for each kind of parameter, with all names of it."""
-    alike: dict[tuple[str, ...], list[str]] = {}
+    alike: dict[tuple[str, str], list[str]] = {}
     for name, parameter in PARAMETERS.items():
-        stub, *others = DONE_WITH[parameter.reach]
-        alike.setdefault((_takes(parameter), BY_THE_STUB.get(name, stub), *others), []).append(f"`{name}`")
-    for cells, names in alike.items():
-        yield ", ".join(names), *cells
+        used_by = USED_BY[parameter.reach] + (", stub" if name in BY_THE_STUB else "")
+        alike.setdefault((_takes(parameter), used_by), []).append(f"`{name}`")
+    for (takes, used_by), names in alike.items():
+        yield ", ".join(names), takes, used_by
     meanings: dict[str, list[str]] = {}
     for name, meaning in SPELLINGS.items():
         meanings.setdefault(meaning, []).append(f"`{name}`")
     for meaning, names in meanings.items():
-        yield ", ".join(names), f"as {meaning}", *["as that"] * 4
+        yield ", ".join(names), f"as {meaning}", ""
 
 
 def _vector_parameters() -> Iterator[Sequence[str]]:
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for name, one in POOLING_PARAMETERS.items():
-        yield f"`{name}`", one.parameter.takes, ", ".join(sorted(one.tasks)), one.does
+        tasks = "all" if len(one.tasks) == len(TASKS) else ", ".join(sorted(one.tasks))
+        alike.setdefault((one.parameter.takes, tasks, one.does), []).append(f"`{name}`")
+    for cells, names in alike.items():
+        yield ", ".join(names), *cells
 
 
 def _takes(parameter: Parameter) -> str:
@@ -70,7 +70,7 @@ TABLES: dict[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = {
     ),
     "fields of an answer": (("field", "holds"), [(f"`{name}`", holds) for name, holds in ANSWER_FIELDS.items()]),
     "parameters": (
-        ("parameter", "takes", "stub", "vLLM in process", "vLLM's server", "another server"),
+        ("parameter", "takes", "used by"),
         list(_parameters()),
     ),
     "parameters of vectors": (("parameter", "takes", "task", "does"), list(_vector_parameters())),
