@@ -14,7 +14,7 @@ HEAD = """\
 
 <!-- Written by `.venv/bin/python -m scripts.reference.commands >docs/commands.md`. Edit the modules of batchfleet/cli instead. -->
 
-What `batchfleet --help` and `batchfleet COMMAND --help` say. Data goes to stdout, everything else to stderr.
+What `--help` says of each command. Data goes to stdout, everything else to stderr.
 
 {exit_codes} ([more](records.md#exit-codes)).
 
