@@ -25,9 +25,16 @@ Every command has the first three; those that use Redis have `--redis` too.
 READING = """
 `run`, `submit`, `convert`, `score` and `sweep` read questions with these ([formats.md](formats.md)):
 """
+SMALL_HEAD = """
+## Other commands
+
+| | | |
+|---|---|---|"""
 TABLE = "\n| | |\n|---|---|"
 FEW = 4
 """Flags that a command shares with one before it are named there once, if they are as many as this."""
+SMALL = 3
+"""Commands with no more rows than this share a table at the end."""
 
 
 def text() -> str:
@@ -49,20 +56,33 @@ def text() -> str:
         *_rows(reading_flags, set()),
     ]
     shown: dict[str, str] = {}
+    small: list[str] = []
     for name, about, parser in _commands(command_parser()):
-        lines += [f"\n## {name}\n", f"{_sentence(about)}{_description(parser)}"]
         rows = list(_rows(parser, names))
         known = [row for row in rows if row in shown]
-        if len(known) >= FEW:
-            flags = ", ".join(f"{row.removeprefix('| ').partition(' |')[0]}" for row in known)
-            lines.append(f"\nAs for `{shown[known[0]]}`: {flags}.")
-            rows = [row for row in rows if row not in known]
-        if rows:
-            lines += [TABLE, *rows]
+        rows = [row for row in rows if len(known) < FEW or row not in known]
+        if len(rows) + (len(known) >= FEW) <= SMALL:
+            words = [row.strip("| ").replace(" | ", " ") for row in rows]
+            words += [_as_before(known, shown)] if len(known) >= FEW else []
+            small.append(f"| `{name}` | {_escaped(about)} | {'; '.join(words)} |".replace("|  |", "| |"))
+            continue
+        before = f" Also {_as_before(known, shown)}." if len(known) >= FEW else ""
+        lines += [f"\n## {name}\n", f"{_sentence(about)}{_description(parser)}{before}", TABLE, *rows]
         shown = {**dict.fromkeys(rows, name), **shown}
-        for inner, what, nested in _commands(parser):
-            lines += [f"\n### {name} {inner}\n", _sentence(what), TABLE, *_rows(nested, names)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, SMALL_HEAD, *small]) + "\n"
+
+
+def _as_before(known: list[str], shown: dict[str, str]) -> str:
+    """Which flags of an earlier command one takes: all but some, or some."""
+    earlier = shown[known[0]]
+    left_out = [row for row, name in shown.items() if name == earlier and row not in known]
+    if len(left_out) < len(known):
+        return f"all that `{earlier}` takes but {_listed(left_out)}"
+    return f"{_listed(known)}, as for `{earlier}`"
+
+
+def _listed(rows: list[str]) -> str:
+    return ", ".join(f"`{row.removeprefix('| `').partition('`')[0].split(' ')[0]}`" for row in rows)
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
