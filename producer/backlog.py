@@ -233,8 +233,8 @@ class Backlog:
         """
         if self._open:
             msg = (
-                f"{len(self._open)} questions of run {self._run} have no result, and none will come: somebody took "
-                "records out of Redis"
+                f"{len(self._open)} questions of run {self._run} have no result, and none will come: somebody "
+                "removed records from Redis"
             )
             raise FleetError(msg)
 

@@ -230,7 +230,7 @@ class Runner:
             raise NotFinishedError(msg)
         if self._budget is not None and self._source.is_at_ceiling:
             spent = self._budget.spent(self.tally)
-            msg = f"{spent} of the {self._budget.most} tokens of --max-tokens-total are used, and no question more fits"
+            msg = f"{spent} of the {self._budget.most} tokens of --max-tokens-total are used; no further question fits"
             raise NotFinishedError(msg)
 
 

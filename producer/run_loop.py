@@ -286,7 +286,7 @@ class RunLoop:
         elif not self._looked_stuck:
             self._looked_stuck = True
         else:
-            what = "no record" if found.unanswered else "a record that somebody took out of Redis"
+            what = "no record" if found.unanswered else "a record that somebody removed from Redis"
             open_, run = self._source.open, self.plan.run
             whose = f"1 question of run {run} has" if open_ == 1 else f"{open_} questions of run {run} have"
             msg = (

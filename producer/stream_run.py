@@ -33,7 +33,7 @@ class StreamRun(RunLoop):
         inbox: BoundedQueue[PendingQuestion] | None,
         sink: Sink,
     ) -> None:
-        full = f"waits for results to be taken: {options.run_window} are accepted and not taken, as many as the window"
+        full = f"waits for results to be taken: {options.run_window} are accepted and not taken, which fills the window"
         plan = RunPlan(run, fingerprint, sends=inbox is not None, full_window=full)
         self._backlog = Backlog(run, inbox)
         super().__init__(address, options, plan, self._backlog, sink)

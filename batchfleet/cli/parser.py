@@ -34,6 +34,6 @@ class Parser(argparse.ArgumentParser):
 def _unknown(words: Sequence[str], flags: Collection[str]) -> str:
     flag = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
     if flag is None:
-        return f"what is {' '.join(words)!r}? File names stand together, before the flags or after them"
+        return f"unexpected {' '.join(words)!r}: put file names together, before or after the flags"
     near = difflib.get_close_matches(flag, flags, 1)
     return f"there is no flag {flag}" + (f"; did you mean {near[0]}?" if near else "")

@@ -17,8 +17,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "retry",
         help="ask failed questions again",
         description=(
-            "Asks again all failures that are retryable, with the command that ANSWERS.run has kept. Each line stays "
-            "until there is another for it."
+            "Asks retryable failures again, with the command kept in ANSWERS.run. Each line stays until it is replaced."
         ),
         epilog=EXIT_CODES,
     )

@@ -110,7 +110,7 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_coming_back(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("coming back to answers", "See docs/runs.md.")
+    group = parser.add_argument_group("resuming and changing", "See docs/runs.md.")
     group.add_argument(
         "--update",
         action="store_true",
@@ -165,7 +165,7 @@ def _retried(arguments: argparse.Namespace) -> frozenset[str] | None:
         msg = "--kind says what --retry asks again; give --retry as well"
         raise UsageError(msg)
     if arguments.retry and arguments.update:
-        msg = "--retry and --update come one after the other: the update first"
+        msg = "--retry and --update cannot be combined: update first, then retry"
         raise UsageError(msg)
     if arguments.keep_removed and not arguments.update:
         msg = "--keep-removed says what --update does; give --update as well"

@@ -26,7 +26,7 @@ def deliver(what: FileRun, tally: RunTally, to: Destination, check: Callable[[],
     """
     if to.is_made_at_the_end:
         about = about_run(what.run, tally.questions, tally.answered, tally.failed, what.fingerprint)
-        after = f"the answers are safe in {to.journal}, and the same command goes on"
+        after = f"the answers are safe in {to.journal}, and the same command continues"
         with LongStep("writing the answers", "rows", after, check=check, quiet=quiet) as step:
             asked = lambda: ticked(read_checked(what.questions, what.reading, what.checked), step)  # noqa: E731 (begins anew with each call)
             export(to.journal, to, about, asked, step)

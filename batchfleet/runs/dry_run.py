@@ -60,7 +60,7 @@ class Forecast:
     """What a run would be.
 
     Attributes:
-        questions, unusable, identical: Of the file; `identical` ask what another one asks.
+        questions, unusable, identical: Of the file; `identical` repeat another question.
         to_ask: Of these, without an answer.
         prompt_tokens: Of those to ask, from a sample; `counted_by` says how they were counted.
         max_completion_tokens: The most that they may write.
@@ -166,7 +166,7 @@ def as_text(forecast: Forecast) -> Iterator[str]:
     if forecast.unusable:
         yield f"  unusable  {count(forecast.unusable)} would become failures"
     if forecast.identical:
-        yield f"  identical {count(forecast.identical)} ask what another one asks"
+        yield f"  identical {count(forecast.identical)} repeat another question"
     sampled = "" if forecast.sampled < SAMPLED else f", from a sample of {count(forecast.sampled)}"
     yield (
         f"  tokens    about {count(forecast.prompt_tokens)} to read ({forecast.counted_by}{sampled}), at most "
@@ -178,7 +178,7 @@ def as_text(forecast: Forecast) -> Iterator[str]:
             f"answer in max_model_len = {forecast.max_model_len}, and would fail"
         )
     if forecast.seconds is None:
-        yield "  time      not known: no run of this model was seen"
+        yield "  time      not known: no earlier run of this model"
     else:
         gpus = f", {forecast.gpu_hours:.1f} GPU hours" if forecast.gpu_hours else ""
         yield f"  time      about {duration(forecast.seconds)}{gpus}, {forecast.rate_from}"

@@ -95,10 +95,10 @@ def beside_bar(words: str, done: int, of: int, width: int) -> str:
 
 
 def times(standing: ProgressSnapshot) -> str:
-    """`12 %  1 250 of 10 000   1 min 12 s gone, about 8 min left`."""
+    """`12 %  1 250 of 10 000   1 min 12 s elapsed, about 8 min left`."""
     return (
         f"{_share(standing)}  {count(standing.on_disk)} of {count(standing.questions)}   "
-        f"{duration(standing.elapsed_s)} gone, {left(standing)}"
+        f"{duration(standing.elapsed_s)} elapsed, {left(standing)}"
     )
 
 

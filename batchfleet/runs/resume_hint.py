@@ -62,7 +62,7 @@ def how_to_correct(answers: Path, again: str, run: str | None, *, width: int | N
     """
     lines = [f"none of them was kept: {answers} is as it was before"]
     lines += [f"first:       batchfleet forget {run}"] if run is not None else []
-    lines += ["correct what it says; --keep-going asks all of them, whatever comes of it"]
+    lines += ["fix what the message names, or ask all of them anyway with --keep-going"]
     lines += [to_do("to resume:   ", again, width)]
     return "\n".join(f"  {line}" for line in lines)
 
@@ -73,7 +73,7 @@ def _lines(tally: RunTally, answers: Path, kept_s: float | None) -> Iterator[str
     if kept_s is None:
         yield (
             f"{count(tally.questions - tally.on_disk)} are open; this fleet and its queue end with the command, and "
-            "going on asks them again"
+            "resuming asks them again"
         )
     else:
         if tally.with_fleet:

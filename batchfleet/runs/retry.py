@@ -46,7 +46,7 @@ class Retry:
             if self._what.begun_with:
                 msg = (
                     f"{stock.tally.questions - stock.tally.on_disk} questions have no line yet, and would be asked "
-                    "with other parameters than the rest; finish the run with those that it has, then retry"
+                    "with other parameters than the rest; finish the run with its own parameters, then retry"
                 )
                 raise UsageError(msg)
             self._is_first = True
@@ -89,7 +89,7 @@ class Retry:
             if fields["status"] == "failed"
         )
         named = ", ".join(f"{kind} {count(number)}" for kind, number in kinds.most_common())
-        return f" (there are {named}; --kind A,B asks those that it names)"
+        return f" (there are {named}; --kind A,B selects others)"
 
 
 @contextmanager

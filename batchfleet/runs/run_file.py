@@ -180,14 +180,14 @@ def _stock_of(what: FileRun, answers: AnswersFile, asking: RunRequest, interrupt
         stock = take_stock(what, answers, step)
     if is_new and to.path != to.journal and to.path.exists() and to.path.stat().st_size:
         msg = (
-            f"{to.path} already exists, and no {to.journal.name} says that it holds answers of ours; move it away, or "
-            "choose another -o"
+            f"{to.path} already exists, and no {to.journal.name} says that it holds answers of batchfleet; move it "
+            "away, or choose another -o"
         )
         raise UsageError(msg)
     # Before a run, not after it: whether it can be reached at all.
     if asking.upload_to is not None and exists(asking.upload_to) and is_new:
         msg = (
-            f"{shown(asking.upload_to)} exists already, and no {to.journal} says that it holds answers of ours; "
+            f"{shown(asking.upload_to)} exists already, and no {to.journal} says that it holds answers of batchfleet; "
             "choose another -o"
         )
         raise UsageError(msg)
@@ -199,7 +199,7 @@ def _keep_keys(what: FileRun, answers: Path) -> None:
         if what.keys is not None:
             what.keys.save(answers, what.begun_with or what.fingerprint)
     except OSError as error:
-        msg = f"cannot write to {answers}{SUFFIX}: {error.strerror}; make room and give the same command again"
+        msg = f"cannot write to {answers}{SUFFIX}: {error.strerror}; free some space and run the same command again"
         raise UsageError(msg) from None
 
 

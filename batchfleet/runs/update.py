@@ -95,7 +95,7 @@ def _collect(
     open_questions = leftover.count()
     if open_questions <= 0:
         return
-    _say(asking, f"waits for {plural(open_questions, 'answer')} to the earlier file that the fleet still has")
+    _say(asking, f"waiting for {plural(open_questions, 'answer')} to the earlier file that the fleet still has")
     keys = RowKeys.saved(answers.path, (answers.stored() or {})["fingerprint"])
     if keys is not None:
         answers.key_of = keys.of
@@ -114,7 +114,7 @@ def _collect(
 
 def described(counts: UpdateCounts, answers: Path, *, keeps_removed: bool) -> list[str]:
     """What an update finds, for people."""
-    gone = "kept, marked `removed`" if keeps_removed else f"dropped, to be found in {answers.name}{OUTDATED}"
+    gone = "kept, marked `removed`" if keeps_removed else f"moved to {answers.name}{OUTDATED}"
     to_ask = count(counts.changed + counts.new)
     lines = [
         f"update of {answers}: {to_ask} of {plural(_rows(counts), 'question')} to be asked",

@@ -85,7 +85,7 @@ def batches_run_alone(status: FleetStatus) -> Iterator[str]:
     for queue in status.queues:
         if queue.suspect_batches:
             batches = plural(queue.suspect_batches, "batch", "batches")
-            yield f"workers keep dying of {batches} of {queue.model}: each is run by itself until the culprit is found"
+            yield f"workers keep dying of {batches} of {queue.model}: each is run alone until the culprit is found"
 
 
 def idle_workers(status: FleetStatus) -> Iterator[str]:

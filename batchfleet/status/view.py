@@ -58,7 +58,7 @@ def draw(
         parts.append(Text(f"... and {plural(len(status.workers) - len(shown), 'more worker')}", style="dim"))
     parts.append(Text())
     parts += (
-        [Text(f"no room here for: {left_out}", style="dim")]
+        [Text(f"columns left out: {left_out}", style="dim")]
         if (left_out := _left_out(queues.dropped, runs.dropped, workers.dropped))
         else []
     )
@@ -91,7 +91,7 @@ def _ranges(hosts: Sequence[HostStatus]) -> Iterator[str]:
     """Of the hosts that scale by the backlog."""
     for host in hosts:
         if host.least < host.most:
-            leaving = f", {host.leaving} on their way out" if host.leaving else ""
+            leaving = f", {host.leaving} leaving" if host.leaving else ""
             yield (
                 f"{host.shown(hosts)}: {plural(host.workers, 'worker')} of {host.least}:{host.most}, "
                 f"{host.wanted} wanted for {host.model or 'no model'}{leaving}"

@@ -42,7 +42,7 @@ class Autoscaler:
     def set_range(self, asked: WorkerRange, workers: int) -> None:
         """Take a new range, with so many workers there."""
         if self._room is not None and not asked.is_fixed and asked.most > self._room:
-            log.warning("the GPUs of this host hold %d workers, so it will have no more than that", self._room)
+            log.warning("the GPUs of this host hold %d workers, which is its maximum", self._room)
             asked = asked.at_most(self._room)
         self._range, self._lost = asked, 0
         self._scale = Scale(asked.clamp(workers))

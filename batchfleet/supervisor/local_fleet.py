@@ -91,7 +91,7 @@ class LocalFleet:
             except ChildGaveUpError as error:
                 if not self._has_served or len(self._workers) == 1:
                     raise
-                log.error("going on without %s", error)  # noqa: TRY400 (the message has its last words)
+                log.error("continuing without %s", error)  # noqa: TRY400 (the message has its last words)
                 del self._workers[number]
                 self.lost += 1
         self._reap_leaving()
@@ -120,7 +120,7 @@ class LocalFleet:
             for number, worker in self._workers.items()
         }
         for number in first_to_go(ranks, len(self._workers) - count, only_idle=only_idle):
-            log.info("worker-%d finishes what it holds, and goes", number)
+            log.info("worker-%d finishes what it holds and exits", number)
             process = self._workers.pop(number).process
             process.terminate()
             self._leaving[number] = _Leaving(process, time.monotonic() + self._plan.grace_s)
@@ -128,9 +128,9 @@ class LocalFleet:
     def _let_go(self, number: int) -> None:
         del self._workers[number]
         self.lost += 1
-        log.info("worker-%d was told to finish and end, and has gone", number)
+        log.info("worker-%d was drained and has exited", number)
         if not self._workers and self._plan.folder is None:
-            msg = "the last worker was drained, so nobody answers any more"
+            msg = "the last worker was drained, so nothing is answered any more"
             raise ChildGaveUpError(msg)
 
     def send_sigterm(self) -> None:

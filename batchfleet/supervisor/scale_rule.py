@@ -39,10 +39,10 @@ class WorkerRange:
             raise ValueError(msg)
         least, most = map(int, ends)
         if least > most:
-            msg = f"{text!r}: the least is above the most; write MIN:MAX"
+            msg = f"{text!r}: MIN is above MAX"
             raise ValueError(msg)
         if most > MOST_WORKERS:
-            msg = f"{most} workers on one host? {MOST_WORKERS} is the most"
+            msg = f"{most} workers on one host; {MOST_WORKERS} is the most"
             raise ValueError(msg)
         return cls(least, most)
 

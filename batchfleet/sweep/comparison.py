@@ -123,7 +123,7 @@ class Comparison:
         ]
         fitted = fit(columns_of(headings, [_cells(row)[: len(headings)] for row in self.rows]), width)
         parts: list[RenderableType] = [rich_table(fitted)]
-        parts += [Text(f"no room here for: {', '.join(fitted.dropped)}", style="dim")] if fitted.dropped else []
+        parts += [Text(f"columns left out: {', '.join(fitted.dropped)}", style="dim")] if fitted.dropped else []
         parts += [
             Text(f"{row.name}: {row.status}{': ' if row.reason else ''}{row.reason}")
             for row in self.rows

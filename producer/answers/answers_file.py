@@ -115,7 +115,7 @@ class AnswersFile:
         try:
             self._lock, held = self._put_in_place(self.sidecar, [what]), self._lock
         except OSError as error:
-            msg = f"cannot write to {self.sidecar}: {error.strerror}; make room and give the same command again"
+            msg = f"cannot write to {self.sidecar}: {error.strerror}; free some space and run the same command again"
             raise OutputFullError(msg) from None
         self._replaced.append(held)
 
@@ -162,7 +162,7 @@ class AnswersFile:
             # Through a link: it is the file behind it that holds the answers.
             self._file, held = self._put_in_place(self.path.resolve(), lines), self._file
         except OSError as error:
-            msg = f"cannot write to {self.path}: {error.strerror}; make room and give the same command again"
+            msg = f"cannot write to {self.path}: {error.strerror}; free some space and run the same command again"
             raise OutputFullError(msg) from None
         # Who has opened the file that had the name must not get the lock on it, as long as this process lives.
         self._replaced.append(held)
@@ -214,8 +214,8 @@ class AnswersFile:
                 data = data[os.write(self._file, data) :]
         except OSError as error:
             msg = (
-                f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is "
-                "lost"
+                f"cannot write to {self.path}: {error.strerror}; free some space and run the same command again; "
+                "nothing is lost"
             )
             raise OutputFullError(msg) from None
 
@@ -229,8 +229,8 @@ class AnswersFile:
             os.fsync(self._file)
         except OSError as error:
             msg = (
-                f"cannot write to {self.path}: {error.strerror}; make room and give the same command again, nothing is "
-                "lost"
+                f"cannot write to {self.path}: {error.strerror}; free some space and run the same command again; "
+                "nothing is lost"
             )
             raise OutputFullError(msg) from None
         if not self._is_in_place():
@@ -260,7 +260,7 @@ class AnswersFile:
                     file.write(os.pread(self._lock, os.fstat(self._lock).st_size, 0))
         except OSError as error:
             return f"{what}, and they could not be kept ({error.strerror})"
-        return f"{what}; they are all in {copy}: put that in its place, and give the same command again"
+        return f"{what}; they are all in {copy}: put that in its place, and run the same command again"
 
     def stored(self) -> dict[str, Any] | None:
         """What is known of the run that the file is of; None if nothing is."""

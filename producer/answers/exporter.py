@@ -85,7 +85,7 @@ def _exported(
     except OSError as error:
         msg = (
             f"cannot write {to.path}: {error.strerror or error}; the answers are safe in {answers}: make room, and "
-            "give the same command again"
+            "run the same command again"
         )
         raise UsageError(msg) from None
 

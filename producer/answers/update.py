@@ -102,7 +102,8 @@ class Update:
                 Path(outdated.name).unlink()
         except OSError as error:
             msg = (
-                f"cannot write to {answers.path}{OUTDATED}: {error.strerror}; make room and give the same command again"
+                f"cannot write to {answers.path}{OUTDATED}: {error.strerror}; "
+                "free some space and run the same command again"
             )
             raise OutputFullError(msg) from None
         answers.replace_lines(self._lines())

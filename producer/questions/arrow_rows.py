@@ -129,7 +129,7 @@ def _opened(path: Path, kind: Kind) -> Iterator[tuple[Any, Callable[[list[str]],
         if isinstance(error, OSError) and error.errno:
             raise
         words = str(error).splitlines() or [type(error).__name__]
-        msg = f"{path}: it is damaged or incomplete ({words[0][:200]}); get it again"
+        msg = f"{path}: it is damaged or incomplete ({words[0][:200]}); fetch it again"
         raise UsageError(msg) from None
 
 

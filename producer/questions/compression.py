@@ -110,7 +110,7 @@ class _Translating(io.RawIOBase):
         try:
             piece = self._read(len(buffer))
         except self._errors as error:
-            msg = f"{self._problem} ({error or 'it ends too early'}); get it again, or unpack what is left of it"
+            msg = f"{self._problem} ({error or 'it ends too early'}); fetch it again, or unpack what is left of it"
             raise UsageError(msg) from None
         buffer[: len(piece)] = piece
         return len(piece)

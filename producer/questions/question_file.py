@@ -278,4 +278,4 @@ def _ensure_unchanged(source: Source, file_ids: Sequence[FileId]) -> None:
 
 
 def _changed(path: Path) -> UsageError:
-    return UsageError(f"{path}: it changed while it was read; run the command again when nothing writes to it any more")
+    return UsageError(f"{path}: it changed while it was read; run the command again when nothing writes to it")

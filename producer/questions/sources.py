@@ -123,9 +123,7 @@ def _files_of_dataset(folder: Path) -> Sequence[Path]:
         )
         raise UsageError(msg) from None
     if is_selection:
-        msg = (
-            f"{folder}: it holds a selection of rows that is not carried out yet; save it again after flatten_indices()"
-        )
+        msg = f"{folder}: it holds a selection of rows that is not applied; save it again after flatten_indices()"
         raise UsageError(msg)
     if not names:
         msg = f"{state_file}: the data set has no files; there are no questions in it"

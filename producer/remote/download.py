@@ -131,7 +131,7 @@ def _copied(
             file.flush()
             os.fsync(file.fileno())
         if size is not None and done != size:
-            msg = f"{name}: {done} of {size} bytes came; give the same command again"
+            msg = f"{name}: {done} of {size} bytes came; run the same command again"
             raise UsageError(msg)
         part.replace(copy)
     finally:

@@ -54,5 +54,5 @@ def upload(local: Path, url: str) -> None:
         files.invalidate_cache()
         found = files.info(url)["size"]
     if found != size:
-        msg = f"{shown(url)}: {found} bytes are there in place of {size}; give the same command again"
+        msg = f"{shown(url)}: {found} bytes are there in place of {size}; run the same command again"
         raise UsageError(msg)

@@ -1,4 +1,4 @@
-"""`--max-tokens-total` ends a run before it costs more, and the same command goes on from there."""
+"""`--max-tokens-total` ends a run before it costs more, and the same command continues from there."""
 
 from __future__ import annotations
 

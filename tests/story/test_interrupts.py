@@ -114,7 +114,7 @@ def test_an_interrupted_run_ends_soon_and_leaves_nothing_behind(tmp_path: Path, 
     assert process.wait(PATIENCE_S) == 130
 
     told = (tmp_path / "log").read_text()
-    assert "are open; this fleet and its queue end with the command, and going on asks them again" in told
+    assert "are open; this fleet and its queue end with the command, and resuming asks them again" in told
     assert "killed" not in told
     assert list((tmp_path / "tmp").iterdir()) == []
 

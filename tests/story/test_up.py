@@ -104,7 +104,7 @@ def test_a_drained_worker_stays_gone(machine: Processes, home: Home) -> None:
     worker = home.status()["workers"][0]["name"]
 
     drained = batchfleet("drain", worker, "--redis", home.url)
-    wait_until(lambda: "was told to finish and end, and has gone" in machine.log("up"), "it has gone")
+    wait_until(lambda: "was drained and has exited" in machine.log("up"), "it has gone")
     left = [one["name"] for one in home.status()["workers"]]
     grown = home.scale(2)
     wait_until(lambda: home.running() == 2, "two workers run again")

@@ -33,7 +33,7 @@ def test_a_mistyped_command_is_told_from_the_nearest_one(capsys: pytest.CaptureF
         ("submit a.jsonl -o b.jsonl --frobnicate", "batchfleet submit: there is no flag --frobnicate"),
         (
             "run a.jsonl -o b.jsonl c.jsonl",
-            "batchfleet run: what is 'c.jsonl'? File names stand together, before the flags or after them",
+            "batchfleet run: unexpected 'c.jsonl': put file names together, before or after the flags",
         ),
         (
             "run a.jsonl -o b.jsonl --engine stubb",

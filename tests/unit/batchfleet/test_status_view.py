@@ -117,7 +117,7 @@ def test_eighty_columns_have_room_for_what_says_most() -> None:
     for heading in ("model", "waiting", "longest", "answers", "tokens", "worker", "state", "busy", "memory"):
         assert heading in text
     assert "85.3 of 140.4 GiB" in text
-    assert "no room here for: batches full; of workers model, answered, failed, GPUs" in text
+    assert "columns left out: batches full; of workers model, answered, failed, GPUs" in text
 
 
 def test_failures_stay_where_there_are_any() -> None:
