@@ -197,7 +197,7 @@ def test_records_that_somebody_took_are_noticed(
         client.xtrim(KEYS.records("r"), maxlen=0, approximate=False)
 
         assert main(asked) == 3
-        assert "took out of Redis" in capsys.readouterr().err
+        assert "removed from Redis" in capsys.readouterr().err
         assert main(["forget", "r", "--redis", redis_server.url]) == 0
         assert main(asked) == 0
     assert Counter(line["id"] for line in read_answers(tmp_path / "answers.jsonl")) == Counter(ids)

@@ -534,7 +534,7 @@ def test_a_full_fleet_makes_the_client_wait(redis_server: EmbeddedServer, tmp_pa
         Fleet(redis_server.url, model="stub", config=bounds) as fleet,
     ):
         first = fleet.submit(numbered(1000))
-        wait_until(lambda: "as many as the window" in first.status().waiting_for, "the first run has its share")
+        wait_until(lambda: "fills the window" in first.status().waiting_for, "the first run has its share")
         run = fleet.submit(numbered(1000))
         wait_until(lambda: "limits.max_pending_questions" in run.status().waiting_for, "the client waits")
         with pytest.raises(TimeoutError, match="continues"):

@@ -78,7 +78,7 @@ TROUBLES = [
         "suspects",
         a_fleet(queues=(a_queue(suspect_batches=2),)),
         "workers keep dying of 2 batches of stub",
-        "run by itself until the culprit is found",
+        "run alone until the culprit is found",
     ),
     (
         "newer",

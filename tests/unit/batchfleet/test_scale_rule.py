@@ -217,7 +217,7 @@ def test_the_idle_go_before_those_that_hold_work() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("8:2", "the least is above the most"),
+        ("8:2", "MIN is above MAX"),
         ("x", "neither a number of workers nor a range"),
         (":8", "neither"),
         ("1:2:3", "neither"),
