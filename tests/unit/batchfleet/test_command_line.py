@@ -127,7 +127,7 @@ def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> 
         main([])
 
     said = capsys.readouterr()
-    assert "the whole fleet on this machine, for one file" in said.err
+    assert "answer a file with a fleet of its own on this machine" in said.err
     assert said.out == ""
 
 
