@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from typing import Any
 
 import redis
 
 from batchfleet.runs.ledger import no_run
+from batchfleet.status.workers import see_workers
 from gpu_worker.heartbeat import DRAIN
 from wire.codec import run_counts
 from wire.errors import UsageError
@@ -15,6 +18,10 @@ from wire.scripts import load_script
 
 ASKED_FOR_S = 3600
 NEWS_S = 60
+SERVING = frozenset({"running", "waiting", "draining"})
+LOOK_S = 0.5
+ENDING_S = 30.0
+"""An engine that ends, and the worker's last words."""
 
 
 def cancel_run(client: redis.Redis, keys: Keys, run: str, *, run_ttl_s: float) -> tuple[int, int]:
@@ -47,3 +54,31 @@ def drain_worker(client: redis.Redis, keys: Keys, worker: str) -> None:
         msg = f"no worker {worker!r} reports; there are: {', '.join(known) or 'none'}"
         raise UsageError(msg)
     client.set(keys.control(worker), DRAIN, ex=ASKED_FOR_S)
+
+
+def drain_here(client: redis.Redis, keys: Keys, drain_s: float) -> bool:
+    """Ask the workers of this host to finish what they hold and end, and wait until they have.
+
+    Those that boot or stand by hold nothing: they are left to the signal that comes next. A Redis that goes away
+    meanwhile is waited for; what the workers do does not depend on it.
+
+    Returns:
+        Whether they have ended within `drain_s` and a little.
+    """
+    host = socket.gethostname()
+    for worker in see_workers(client, keys, host):
+        if worker.state in SERVING:
+            client.set(keys.control(worker.name), DRAIN, ex=ASKED_FOR_S)
+    give_up_at = time.monotonic() + drain_s + ENDING_S
+    while _serves(client, keys, host):
+        if time.monotonic() > give_up_at:
+            return False
+        time.sleep(LOOK_S)
+    return True
+
+
+def _serves(client: redis.Redis, keys: Keys, host: str) -> bool:
+    try:
+        return any(worker.state in SERVING for worker in see_workers(client, keys, host))
+    except (redis.ConnectionError, redis.TimeoutError):
+        return True

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from batchfleet.admin.control import cancel_run, drain_worker
+from batchfleet.admin.control import cancel_run, drain_here, drain_worker
 from batchfleet.admin.dead_letters import DeadLetters
 from batchfleet.cli.flags import RUN, Commands, Shared, add_json
 from batchfleet.settings import to_options
@@ -22,7 +22,11 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     cancel.add_argument("run", metavar="RUN", help=RUN)
     cancel.set_defaults(command=_cancel)
     drain = commands.add_parser("drain", parents=shared.both, help="make a worker finish what it holds and exit")
-    drain.add_argument("worker", metavar="WORKER", help="its name, as `status` shows it")
+    which = drain.add_mutually_exclusive_group(required=True)
+    which.add_argument("worker", nargs="?", metavar="WORKER", help="its name, as `status` shows it")
+    which.add_argument(
+        "--here", action="store_true", help="the workers of this host or container; returns when they have finished"
+    )
     drain.set_defaults(command=_drain)
     dead = commands.add_parser("dead", parents=shared.both, help="list, show, retry or drop what could not be read")
     dead.add_argument(
@@ -52,6 +56,8 @@ def _cancel(arguments: argparse.Namespace, settings: Settings) -> int:
 def _drain(arguments: argparse.Namespace, settings: Settings) -> int:
     address = to_options.redis_address(settings)
     with opened(address) as client:
+        if arguments.here:
+            return 0 if drain_here(client, Keys(address.namespace), settings.leases.drain_s) else 3
         drain_worker(client, Keys(address.namespace), arguments.worker)
     print(f"worker {arguments.worker} takes nothing more, finishes what it holds and ends", file=sys.stderr)
     return 0

@@ -150,6 +150,7 @@ def main() -> int:
         to_options.producer_options(settings, priority=arguments.priority),
         to_options.reading_limits(settings),
         threading.Event(),
+        settings.processing.scaled_models,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: context.stopping.set())

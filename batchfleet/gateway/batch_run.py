@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from batchfleet.gateway.batch_file import BatchFile, FileProblem, check_batch_file, source_of
@@ -61,6 +62,7 @@ class BatchContext:
     options: ProducerOptions
     reading: ReadingLimits
     stopping: threading.Event
+    scaled_models: Collection[str] = ()
 
 
 class BatchRun:
@@ -132,7 +134,7 @@ class BatchRun:
         problems = list(found.problems)
         if problems or self._row()["in_progress_at"] is not None:
             return problems
-        served = served_models(self._context.address)
+        served = sorted({*served_models(self._context.address), *self._context.scaled_models})
         # A fleet without a worker may be about to get one; one with others has been asked for what it does not have.
         if served and found.model not in served:
             words = f"No worker serves the model {found.model[:100]!r}; they serve {', '.join(served[:10])}."

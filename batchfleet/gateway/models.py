@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +39,13 @@ class ServedModel:
 
 
 class Models:
-    """The models of one fleet; looked up in Redis once a second at most."""
+    """The models of one fleet; looked up in Redis once a second at most. `scaled`: served without any worker, too."""
 
-    def __init__(self, client: redis.asyncio.Redis, keys: Keys, configured: str | None) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, keys: Keys, configured: str | None, scaled: Collection[str] = ()
+    ) -> None:
         self._client = client
+        self._scaled = {name.encode() for name in scaled}
         self._keys = keys
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
@@ -109,8 +112,9 @@ class Models:
                 name = model.decode("utf-8", "replace")
                 known = served.get(name, ServedModel(name, 0, 0))
                 served[name] = ServedModel(name, known.workers + 1, known.capacity + whole_number(capacity))
-        # Hosts start workers for these once there is work. Where some report, it is for them to say whether they serve.
-        for model in {model for model in found[len(names) :] if model} - {model for model, _, _ in reports}:
+        # Workers are started for these once there is work. Where some report, it is for them to say whether they serve.
+        announced = {model for model in found[len(names) :] if model} | self._scaled
+        for model in announced - {model for model, _, _ in reports}:
             name = model.decode("utf-8", "replace")
             served[name] = ServedModel(name, 0, 0)
         return served
@@ -144,7 +148,9 @@ def _shown(models: Models, name: str) -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Puts the models at `app.state.models`."""
-    app.state.models = Models(app.state.redis, app.state.redis_keys, app.state.options.settings.model_name)
+    settings = app.state.options.settings
+    scaled = settings.processing.scaled_models
+    app.state.models = Models(app.state.redis, app.state.redis_keys, settings.model_name, scaled)
     yield
 
 

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from batcher.batcher import Batcher
 from batchfleet.metrics import names
+from batchfleet.status.backlog import unanswered_questions
 from batchfleet.status.model import FleetStatus
 from batchfleet.status.read import read_status
 from wire.address import RedisAddress
@@ -47,11 +48,16 @@ class BatcherMetrics(Collector):
     def _fleet(self) -> Iterator[Metric]:
         try:
             with connect(self._address) as client, translated(self._address):
-                status = read_status(client, Keys(self._address.namespace))
+                keys = Keys(self._address.namespace)
+                status = read_status(client, keys)
+                batch_size = max((batcher.batch_size for batcher in status.batchers), default=1)
+                models = [queue.model for queue in status.queues]
+                unanswered = {model: unanswered_questions(client, keys, model, batch_size) for model in models}
         except FleetError:
             yield names.REDIS_UP.values(((), 0))
             return
         yield names.REDIS_UP.values(((), 1))
+        yield names.UNANSWERED.values(*(((model,), number) for model, number in unanswered.items()))
         yield from fleet_metrics(status)
 
 

@@ -124,6 +124,13 @@ FLEET = (
         "queue_suspect_batches", "gauge", ("model",), "Batches to be run alone because their workers keep dying"
     ),
     NEWER := Name("queue_newer_batches", "gauge", ("model",), "Batches waiting for a worker with a newer wire version"),
+    UNANSWERED := Name(
+        "unanswered_questions",
+        "gauge",
+        ("model",),
+        "Questions without a record, including those in engines and those that producers have yet to send; an upper "
+        "bound, and exactly 0 if there are none. Scale workers by this",
+    ),
     PENDING := Name("pending_questions", "gauge", (), "Accepted questions without a record, of all runs and models"),
     WORKERS := Name("workers", "gauge", ("model", "state"), "Workers by state"),
     DEAD_LETTERS := Name("dead_letters", "gauge", (), "Messages that could not be read"),

@@ -18,7 +18,7 @@ from batchfleet.settings.sections.generator import GeneratorSettings
 from batchfleet.settings.sections.images import ImageSettings
 from batchfleet.settings.sections.limits import LeaseSettings, LimitSettings
 from batchfleet.settings.sections.redis_server import RedisSettings
-from batchfleet.settings.sections.section import Contradiction, Section, Text, at_most
+from batchfleet.settings.sections.section import Contradiction, ModelName, Section, Text, at_most
 
 
 class ModelSettings(Section):
@@ -56,6 +56,14 @@ class ProcessingSettings(Section):
         ge=0,
         le=30 * 86_400,
         description=("`up --workers MIN:MAX` stops idle workers when fewer have been enough for this many seconds."),
+    )
+    scaled_models: list[ModelName] = Field(
+        default=[],
+        max_length=1000,
+        description=(
+            "Models for which something other than `up`, such as KEDA, starts workers once there is work: the gateway "
+            "takes their questions while no worker serves them."
+        ),
     )
 
 
