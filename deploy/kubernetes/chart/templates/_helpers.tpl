@@ -27,9 +27,6 @@ imagePullPolicy: {{ $root.Values.images.pullPolicy }}
 {{- end }}
 
 {{- define "batchfleet.podSecurity" -}}
-{{- with .Values.images.pullSecrets }}
-imagePullSecrets: {{ toJson . }}
-{{- end }}
 # Nothing here speaks to the Kubernetes API.
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -40,6 +37,9 @@ securityContext:
   fsGroup: 10001
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
 {{- end }}
 
 {{- define "batchfleet.containerSecurity" -}}
