@@ -225,6 +225,18 @@ def test_a_redis_that_cannot_be_used_is_one_clear_line(
     assert not (tmp_path / "answers.jsonl").exists()
 
 
+def test_a_redis_that_is_away_is_no_illness_for_whoever_would_restart_a_worker(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`health --redis-may-be-away` says so and ends with 0; a fleet that answers and has no worker here is still ill."""
+    asked = ["health", "--redis-may-be-away", "--redis"]
+    with nobody_there(folder) as url:
+        assert main([*asked, url]) == 0
+        assert "does not answer" in one_line(capsys)
+    with running(folder) as server:
+        assert main([*asked, server.url]) == 3
+
+
 def test_a_url_of_sentinel_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     """With what to give instead."""
     assert main(["status", "--redis", "redis+sentinel://host:26379/mymaster/0"]) == 2

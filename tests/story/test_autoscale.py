@@ -65,7 +65,7 @@ def test_a_model_whose_workers_are_yet_to_be_started_is_served(
 ) -> None:
     """At zero workers, `submit`, the gateway, the notice and the advice know the model of a host that may have some.
 
-    Of one that may have none, they do not.
+    Of one that may have none, they do not; the gateway also knows those of `processing.scaled_models`.
     """
     keys, address = Keys(), RedisAddress(redis_server.url)
     host = HostReporter(client, keys, 60.0)
@@ -82,9 +82,9 @@ def test_a_model_whose_workers_are_yet_to_be_started_is_served(
         notice.look(read_status(client, keys), began + REPEAT_S)
         return "".join((*model_without_worker(read_status(client, keys)), capsys.readouterr().err))
 
-    async def of_gateway() -> dict[str, ServedModel]:
+    async def of_gateway(*scaled: str) -> dict[str, ServedModel]:
         async with connect_async(address) as waiting:
-            return await Models(waiting, keys, None).served()
+            return await Models(waiting, keys, None, scaled).served()
 
     host.report({"workers": 0, "leaving": 0, "model": "stub", "least": 0, "most": 8, "wanted": 1})
     assert (served_models(address), told()) == (["stub"], "")
@@ -93,3 +93,4 @@ def test_a_model_whose_workers_are_yet_to_be_started_is_served(
     host.report({"workers": 0, "leaving": 0, "model": "", "least": 0, "most": 0, "wanted": 0})
     assert (served_models(address), asyncio.run(of_gateway())) == ([], {})
     assert told().count("no worker serves") == 3
+    assert asyncio.run(of_gateway("elsewhere")) == {"elsewhere": ServedModel("elsewhere", 0, 0)}

@@ -55,7 +55,7 @@ def gateway() -> Iterator[Gateway]:
     folder = Path(tempfile.mkdtemp(prefix="bf-gateway-"))
     server = EmbeddedServer(folder)
     server.start()
-    with Processes(server.url, folder) as fleet:
+    with Processes(server.url, folder, {"BATCHFLEET_PROCESSING_SCALED_MODELS": "[asleep]"}) as fleet:
         fleet.batcher()
         patient = {"LEASES_STALL_S": "3600", "LEASES_BATCH_S": "3600"}
         images = {"IMAGES_FOLDERS": json.dumps([str(folder / "images")])}
@@ -200,6 +200,17 @@ def test_a_bad_file_fails_with_codes_and_line_numbers(gateway: Gateway) -> None:
         ("failed", [("model_not_found", 1)]),
         ("failed", [("empty_file", None)]),
     ]
+
+
+def test_a_batch_for_a_model_that_is_scaled_from_zero_waits_for_its_worker(gateway: Gateway) -> None:
+    """It is queued while nobody serves its model, and `processing.scaled_models` says that somebody will."""
+    client = gateway.client
+    batch = begin(client, as_file([{**a_request("a"), "body": {"model": "asleep", "messages": []}}]))
+
+    wait_until(lambda: client.batches.retrieve(batch.id).status == "in_progress", "it is in the queue")
+    client.batches.cancel(batch.id)
+
+    assert wait_for_end(client, batch.id).status == "cancelled"
 
 
 def test_what_is_asked_wrongly_is_refused_at_once(gateway: Gateway) -> None:

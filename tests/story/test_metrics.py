@@ -60,6 +60,7 @@ def test_the_figures_of_a_scrape_add_up(tmp_path: Path, redis_server: EmbeddedSe
     )
     assert batcher["batchfleet_queue_waiting_questions", "stub"] == 0
     assert batcher["batchfleet_pending_questions",] == 0
+    assert batcher["batchfleet_unanswered_questions", "stub"] == 0
     assert batcher["batchfleet_workers", "stub", "running"] == 1
     assert "process_start_time_seconds" in {name for name, *_ in worker}
     gathered = {name.removesuffix("_bucket") for name, *_ in (*worker, *batcher)}
