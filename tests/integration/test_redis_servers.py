@@ -228,7 +228,7 @@ def test_a_redis_that_cannot_be_used_is_one_clear_line(
 def test_a_redis_that_is_away_is_no_illness_for_whoever_would_restart_a_worker(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`health --redis-may-be-away` says so and ends with 0; a fleet that answers and has no worker here is still ill."""
+    """`health --redis-may-be-away` says so and ends with 0; where Redis answers and no worker is here, it is 3."""
     asked = ["health", "--redis-may-be-away", "--redis"]
     with nobody_there(folder) as url:
         assert main([*asked, url]) == 0
