@@ -17,9 +17,9 @@ from batcher.handover import HandOver
 from batcher.leadership import Leadership
 from batcher.maintenance.housekeeping import SILENT_HEARTBEATS, Housekeeping
 from batcher.options import BatcherOptions
-from batcher.packing import Demand, look_again_s, most_waiting, plan
+from batcher.packing import Demand, PackingPlan, company_s, look_again_s, most_waiting, plan, room_for
 from batcher.stats import HandoverStats
-from batcher.stream_reader import StreamReader
+from batcher.stream_reader import QueueId, StreamReader
 from wire.address import RedisAddress
 from wire.connection import check_server, connect
 from wire.errors import LeaseLostError, QueueDamagedError, QueueUnavailableError
@@ -69,6 +69,7 @@ class Batcher:
             batch_questions=options.limits.max_questions,
             max_question_bytes=options.max_question_bytes,
             max_queues=options.max_queues,
+            group_prefixes=options.group_prefixes,
         )
         self._hand_over = HandOver(self._client, keys, self._leadership)
         self._housekeeping = Housekeeping(self._client, keys, self._leadership, options, self._inbox)
@@ -144,7 +145,7 @@ class Batcher:
         demand = self._demand({model for model, _ in queues})
         for queue in sorted(queues, key=lambda queue: -queue[1]):
             model, priority = queue
-            todo = plan(self._inbox.front(queue), demand[model], self._options, time.monotonic(), priority)
+            todo = self._plan(queue, demand[model])
             if todo.batches:
                 line = self._inbox.waiting[queue]
                 waiting_batches = self._hand_over.commit(
@@ -159,6 +160,19 @@ class Batcher:
             if todo.recheck_s is not None:
                 wait_s = min(wait_s, todo.recheck_s)
         return wait_s
+
+    def _plan(self, queue: QueueId, demand: Demand) -> PackingPlan:
+        options, priority, now = self._options, queue[1], time.monotonic()
+        line = self._inbox.waiting[queue]
+        since = line.gathers_since
+        gathering = since is not None and now < since + company_s(options, priority)
+        room = room_for(demand, options, priority, gathering=gathering)
+        if room <= 0:
+            # What is not asked for is not put in order yet: its company may still come.
+            return PackingPlan(recheck_s=demand.look_again_s)
+        waiting = self._inbox.front(queue, (room + 1) * options.limits.max_questions)
+        more = len(waiting) < len(line)
+        return plan(waiting, demand, options, now, priority, gathering=gathering, more=more)
 
     def _demand(self, models: set[str]) -> dict[str, Demand]:
         if not models:

@@ -1,6 +1,6 @@
 """The questions of one queue in the order in which they ride.
 
-Runs take turns, a question each, and within a run the oldest goes first.
+Runs take turns, a question each. Within a run the oldest goes first, and brings along those that begin like it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,57 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from batcher.packing import Waiting
+from batcher.prefixes import together
+
+MOST_TOGETHER = 8192
+"""Questions of a run that are put in order at once: no question is overtaken by as many."""
+
+
+class RunQueue:
+    """The questions of one run.
+
+    Those whose beginnings matter, and what came after them, are put in order as late as may be, when they are asked
+    for. The others stand in order as they come.
+    """
+
+    def __init__(self) -> None:
+        self._ordered: deque[Waiting] = deque()
+        self._gathering: deque[Waiting] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._ordered or self._gathering)
+
+    def __iter__(self) -> Iterator[Waiting]:
+        seen = 0
+        while seen < len(self._ordered) or self._order_more():
+            yield from islice(self._ordered, seen, None)
+            seen = len(self._ordered)
+
+    @property
+    def gathers_since(self) -> float | None:
+        """Since when the oldest that is not in order waits; None if all are."""
+        return self._gathering[0].since if self._gathering else None
+
+    def append(self, question: Waiting) -> None:
+        (self._gathering if self._gathering or question.prefix else self._ordered).append(question)
+
+    def popleft(self) -> Waiting:
+        """The first, as iterating gave it."""
+        return self._ordered.popleft()
+
+    def forget(self, entry_ids: Collection[bytes]) -> list[Waiting]:
+        """Take out questions of these ids, wherever they stand; returns those that were there."""
+        gone = list[Waiting]()
+        for part in (self._ordered, self._gathering):
+            for _ in range(len(part)):
+                question = part.popleft()
+                (gone if question.entry_id in entry_ids else part).append(question)
+        return gone
+
+    def _order_more(self) -> bool:
+        some = [self._gathering.popleft() for _ in range(min(MOST_TOGETHER, len(self._gathering)))]
+        self._ordered.extend(together(some))
+        return bool(some)
 
 
 class FairQueue:
@@ -23,7 +74,7 @@ class FairQueue:
 
     def __init__(self) -> None:
         # In the order of their turns. A run that has nothing here has no turn, and comes back as the newest.
-        self._runs: OrderedDict[bytes, deque[Waiting]] = OrderedDict()
+        self._runs: OrderedDict[bytes, RunQueue] = OrderedDict()
         self._came: dict[bytes, int] = {}
         self._comings = 0
         self._count = 0
@@ -35,10 +86,16 @@ class FairQueue:
     def __iter__(self) -> Iterator[Waiting]:
         return iter(self.front(self._count))
 
+    @property
+    def gathers_since(self) -> float | None:
+        """Since when the oldest waits that may still be joined by others that begin like it; None if there is none."""
+        times = (run.gathers_since for run in self._runs.values())
+        return min((since for since in times if since is not None), default=None)
+
     def append(self, question: Waiting) -> None:
         """Put a question behind those of its run."""
         if question.run not in self._runs:
-            self._runs[question.run] = deque()
+            self._runs[question.run] = RunQueue()
             self._comings += 1
             self._came[question.run] = self._comings
         self._runs[question.run].append(question)
@@ -77,10 +134,9 @@ class FairQueue:
 
     def forget(self, entry_ids: Collection[bytes]) -> None:
         """Take out questions that are not in the stream any more, wherever they stand."""
-        for run, waiting in self._runs.items():
-            self._runs[run] = deque(question for question in waiting if question.entry_id not in entry_ids)
-        self._count = sum(map(len, self._runs.values()))
-        self.bytes = sum(len(question.data) for waiting in self._runs.values() for question in waiting)
+        gone = [question for run in self._runs.values() for question in run.forget(entry_ids)]
+        self._count -= len(gone)
+        self.bytes -= sum(len(question.data) for question in gone)
         self._forget_runs(set(self._runs))
 
     def _forget_runs(self, runs: Collection[bytes]) -> None:

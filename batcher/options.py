@@ -28,6 +28,7 @@ class BatcherOptions:
         limits: Bounds of one batch.
         timeout_s: Longest that a question waits for company while no worker is hungry.
         linger_s: Longest that it waits once one is.
+        group_prefixes: Whether questions that begin alike ride together.
         max_waiting_batches: Most batch jobs of one model in RQ at once; for each step of priority an eighth more. What
             exceeds them waits in the stream. None: 64, or twice the number of workers if that is more.
         max_models: Most models that questions may name.
@@ -42,6 +43,7 @@ class BatcherOptions:
     limits: BatchLimits = BatchLimits()
     timeout_s: float = 0.5
     linger_s: float = 0.002
+    group_prefixes: bool = True
     max_waiting_batches: int | None = None
     max_models: int = 64
     max_question_bytes: int = 4 * 1024 * 1024

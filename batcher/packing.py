@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from batcher.options import BatcherOptions, BatchLimits
+from batcher.prefixes import Prefix, shared
 
 SOONEST_LOOK_S = 0.005
 LATEST_LOOK_S = 0.1
@@ -24,12 +25,14 @@ class Waiting:
         data: The encoded question.
         since: When this batcher first saw it, in seconds on a monotonic clock.
         run: Whose turn it takes.
+        prefix: How its text begins.
     """
 
     entry_id: bytes
     data: bytes
     since: float
     run: bytes = b""
+    prefix: Prefix = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,11 @@ FEWEST_WAITING = 64
 Twice as many as there are workers must be able to wait: their engines' spare room is filled from a backlog only, which
 is more batches than workers, and a batcher that is held up for a moment lets nobody go short.
 """
+FEWEST_GATHERING = 4
+"""Batches that may wait for few workers while questions gather that begin alike: more would go before company came.
+
+A worker that goes short wakes the batcher.
+"""
 URGENT_S = 0.05
 """Longest that questions of a priority above 0 wait for company: fewer in a batch is a small price for being early."""
 
@@ -80,19 +88,39 @@ def pack(waiting: Sequence[Waiting], limits: BatchLimits) -> list[list[Waiting]]
 
     Returns:
         Batches of 1 to `limits.max_questions` questions; every question in exactly one; empty if `waiting` is. All but
-        the last are full:
-        no further question would fit.
+        the last are full: no further question would fit; or at least half full, where the next begins with questions
+        that have more of a prefix in common with each other than with these.
     """
     batches: list[list[Waiting]] = []
     size = 0
     for question in waiting:
         length = len(question.data)
         if not batches or len(batches[-1]) >= limits.max_questions or size + length > limits.max_bytes:
-            batches.append([])
-            size = 0
+            moved = _company(batches[-1], question) if batches else []
+            size = sum(len(one.data) for one in moved)
+            if size + length > limits.max_bytes:
+                moved, size = [], 0
+            if moved:
+                del batches[-1][-len(moved) :]
+            batches.append(moved)
         batches[-1].append(question)
         size += length
     return batches
+
+
+def _company(batch: Sequence[Waiting], following: Waiting) -> list[Waiting]:
+    """The last questions of a batch that should rather ride with the one that follows, at most half of them.
+
+    Two workers that answer questions about one document each have to read it. So a batch ends where neighbours have
+    least in common.
+    """
+    best, cut = shared(batch[-1].prefix, following.prefix), len(batch)
+    for at in range(len(batch) - 1, len(batch) - len(batch) // 2 - 1, -1):
+        if best == 0:
+            break
+        if (common := shared(batch[at - 1].prefix, batch[at].prefix)) < best:
+            best, cut = common, at
+    return list(batch[cut:])
 
 
 def is_full(batch: Sequence[Waiting], limits: BatchLimits) -> bool:
@@ -112,6 +140,23 @@ def most_waiting(max_waiting_batches: int | None, priority: int, workers: int = 
     return most + priority * -(-most // 8)
 
 
+def room_for(demand: Demand, options: BatcherOptions, priority: int = 0, *, gathering: bool = False) -> int:
+    """How many batches may be handed over now; below 1 for none.
+
+    Args:
+        gathering: Whether the questions are better kept until others came that begin like them.
+    """
+    most = most_waiting(options.max_waiting_batches, priority, demand.workers)
+    if gathering:
+        most = min(most, max(FEWEST_GATHERING, 2 * demand.workers))
+    return most - demand.waiting_batches
+
+
+def company_s(options: BatcherOptions, priority: int) -> float:
+    """Longest that a question waits for company, in seconds."""
+    return min(options.timeout_s, URGENT_S) if priority else options.timeout_s
+
+
 def look_again_s(slots: int, taken: int, in_s: float) -> float:
     """Seconds until a quarter of the batch slots will be free, if workers continue at their present pace.
 
@@ -122,27 +167,38 @@ def look_again_s(slots: int, taken: int, in_s: float) -> float:
 
 
 def plan(
-    waiting: Sequence[Waiting], demand: Demand, options: BatcherOptions, now: float, priority: int = 0
+    waiting: Sequence[Waiting],
+    demand: Demand,
+    options: BatcherOptions,
+    now: float,
+    priority: int = 0,
+    *,
+    gathering: bool = False,
+    more: bool = False,
 ) -> PackingPlan:
     """Decide which batches of one queue to hand over now.
 
-    Full batches go at once, as long as RQ holds fewer than `most_waiting` says. The incomplete one goes when its oldest
+    Full batches go at once, as long as there is `room_for` them. The incomplete one goes when its oldest
     question has waited `options.timeout_s`, or `URGENT_S` if it is of a priority above 0, or `options.linger_s` if a
     worker is hungry and no batch job waits for it.
+
+    Args:
+        gathering: As for `room_for`.
+        more: Whether others stand behind these, so that the last batch only looks incomplete.
     """
-    room = most_waiting(options.max_waiting_batches, priority, demand.workers) - demand.waiting_batches
+    room = room_for(demand, options, priority, gathering=gathering)
     if not waiting:
         return PackingPlan()
     if room <= 0:
         return PackingPlan(recheck_s=demand.look_again_s)
     batches = pack(waiting, options.limits)
-    full = len(batches) if is_full(batches[-1], options.limits) else len(batches) - 1
+    full = len(batches) if not more and is_full(batches[-1], options.limits) else len(batches) - 1
     if full >= room:
         return PackingPlan(batches[:room], recheck_s=demand.look_again_s if len(batches) > room else None)
-    if full == len(batches):
-        return PackingPlan(batches)
+    if full == len(batches) or (more and full):
+        return PackingPlan(batches[:full])
     hungry = demand.hungry > 0 and demand.waiting_batches + full == 0
-    longest_s = min(options.timeout_s, URGENT_S) if priority else options.timeout_s
+    longest_s = company_s(options, priority)
     left_s = (
         min(question.since for question in batches[-1])
         + (min(options.linger_s, longest_s) if hungry else longest_s)

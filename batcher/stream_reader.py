@@ -14,6 +14,7 @@ import redis
 
 from batcher.fair_queue import FairQueue
 from batcher.packing import Waiting
+from batcher.prefixes import prefix_of
 from wire.address import BLOCK_S
 from wire.keys import Keys, parse_queue_member
 from wire.streams import Entry, entries_of
@@ -46,16 +47,27 @@ class StreamReader:
     """What this batcher has read and not yet handed over, by queue.
 
     `cancelled` is set when somebody has cancelled a run; whoever sees to it resets it.
+
+    Args:
+        group_prefixes: Whether to look how questions begin.
     """
 
     def __init__(
-        self, client: redis.Redis, keys: Keys, *, batch_questions: int, max_question_bytes: int, max_queues: int
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        *,
+        batch_questions: int,
+        max_question_bytes: int,
+        max_queues: int,
+        group_prefixes: bool = False,
     ) -> None:
         self._client = client
         self._keys = keys
         self._least_ahead = max(2 * batch_questions, READ_AT_ONCE)
         self._max_question_bytes = max_question_bytes
         self._max_queues = max_queues
+        self._group_prefixes = group_prefixes
         # Begins with a few, since nothing is known of them.
         self._largest_bytes = READ_BYTES // 32
         self._wake_seen: bytes | str = "$"
@@ -107,9 +119,9 @@ class StreamReader:
                 if any(b"queue" in fields for _, fields in entries):
                     self.find_queues()
 
-    def front(self, queue: QueueId) -> list[Waiting]:
-        """As many questions as may be needed for the next hand-over, in the order in which they should go."""
-        return self.waiting[queue].front(self._least_ahead)
+    def front(self, queue: QueueId, most: int) -> list[Waiting]:
+        """At most so many questions for the next hand-over, in the order in which they should go."""
+        return self.waiting[queue].front(min(most, self._least_ahead))
 
     def forget(self, queue: QueueId, entry_ids: Collection[bytes]) -> None:
         """Forget questions that are not in the stream any more, wherever in the queue they are."""
@@ -141,7 +153,8 @@ class StreamReader:
                 reason = f"a question of {len(data)} bytes; {self._max_question_bytes} are the most"
                 self.unreadable.append((self._keys.questions(*queue), entry_id, reason))
                 continue
-            waiting.append(Waiting(entry_id, data, now, fields.get(b"r", b"")))
+            prefix = prefix_of(data) if self._group_prefixes else ()
+            waiting.append(Waiting(entry_id, data, now, fields.get(b"r", b""), prefix))
             # Decays, so that one giant does not slow reading for good.
             self._largest_bytes = max(len(data), int(self._largest_bytes * 0.999), 256)
         self._seen[queue] = entries[-1][0]

@@ -29,6 +29,7 @@ def batcher_options(settings: Settings) -> BatcherOptions:
         limits=_batch_limits(settings),
         timeout_s=generator.batch_timeout,
         linger_s=leases.linger_s,
+        group_prefixes=generator.group_prefixes,
         max_waiting_batches=limits.max_waiting_batches,
         max_models=limits.max_models,
         run_ttl_s=limits.run_ttl_s,

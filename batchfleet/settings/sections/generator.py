@@ -117,6 +117,10 @@ class GeneratorSettings(Section):
         le=HOUR_S,
         description="Longest wait of a question for others, in seconds; an idle worker ends it at once.",
     )
+    group_prefixes: bool = Field(
+        default=True,
+        description="Questions that begin alike ride together, for the prefix cache of the engine; false: as they come.",
+    )
 
     def contradictions(self) -> Iterator[Contradiction]:
         if not self.boot_local and self.server is None and self.port is None:

@@ -195,6 +195,7 @@ def completion_of(output: Any, request: Request) -> Completion | Refusal:  # noq
     usage = Usage(
         prompt_tokens=len(output.prompt_token_ids or ()),
         completion_tokens=sum(len(one.token_ids) for one in outputs),
+        cached_tokens=output.num_cached_tokens or None,
     )
     if request.chat is None:
         details = _details(output, outputs, reasons, params)
