@@ -23,6 +23,7 @@ from benchmarks import (
     gateway,
     gateway_engine,
     latency,
+    prefixes,
     profile,
     queue_comparison,
     scale,
@@ -59,6 +60,10 @@ BENCHES: dict[str, tuple[Any, str]] = {
         embeddings,
         "vectors of short texts by a fleet with vLLM against vLLM by itself; needs vLLM and a model that embeds",
     ),
+    "prefixes": (
+        prefixes,
+        "questions that share documents, as they come and side by side; needs vLLM and a --config that names a model",
+    ),
     "profile": (profile, "where the CPU time of a question goes"),
 }
 HELP: dict[str, str] = {
@@ -79,6 +84,9 @@ HELP: dict[str, str] = {
     "step_s": "seconds that one step of the stub takes",
     "sequences": "sequences of one engine at once",
     "answer_tokens": "length of every answer",
+    "documents": "in a run",
+    "each": "questions to a document",
+    "document_tokens": "length of a document",
     "tokens": "length of the shortest and the longest answer",
     "batch_size": "questions in a batch",
     "lognormal": "mean and deviation of the logarithm of the answers' lengths; 0 0 for an even spread",

@@ -148,8 +148,12 @@ class Rig:
 
         Another batcher does it, while the workers and their engines stay.
         """
+        self.restart_batcher(BATCHFLEET_BATCH_SIZE=str(size))
+
+    def restart_batcher(self, **environ: str) -> None:
+        """Have another batcher, with these settings, while the workers and their engines stay."""
         stop_all([self.processes["batcher"]], STOP_S)
-        self._spawn("batcher", ["batcher"], BATCHFLEET_BATCH_SIZE=str(size))
+        self._spawn("batcher", ["batcher"], **environ)
         self._wait_until_ready()
 
     def _wait_until_ready(self) -> None:

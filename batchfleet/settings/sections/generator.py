@@ -119,7 +119,7 @@ class GeneratorSettings(Section):
     )
     group_prefixes: bool = Field(
         default=True,
-        description="Questions that begin alike ride together, for the prefix cache of the engine; false: as they come.",
+        description="Questions that begin alike ride together, for the engine's prefix cache; false: as they come.",
     )
 
     def contradictions(self) -> Iterator[Contradiction]:
