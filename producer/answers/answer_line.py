@@ -27,7 +27,7 @@ ANSWER_FIELDS = {
     "finish_reason": "the engine's: `stop`, `length`, ...",
     "usage": (
         "`prompt_tokens`, and `completion_tokens` of all texts together; of them `cached_tokens`, "
-        "`reasoning_tokens`, if the server says"
+        "`reasoning_tokens`, if the engine says"
     ),
     "model": "the model that answered",
     "params": "the sampling parameters used, defaults included",

@@ -157,6 +157,39 @@ def test_embeddings_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path) -> None:
     assert {row["program"] for row in memory} == {"redis", "batcher", "worker-1"}
 
 
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_prefixes_sets_two_orders_side_by_side(tmp_path: Path) -> None:
+    """What shares documents and what shares nothing; how much of it the real engine's cache had."""
+    generator = {"hf_model_id": str(tiny_model.cached()), "vllm_args": tiny_model.ENGINE_ARGUMENTS}
+    (tmp_path / "tiny.yaml").write_text(json.dumps({"model": {"generator_settings": generator}}), encoding="utf-8")
+    sizes = (
+        "--documents",
+        "6",
+        "--document-tokens",
+        "300",
+        "--answer-tokens",
+        "2",
+        "--each",
+        "3",
+        "1",
+        "--rounds",
+        "1",
+    )
+
+    found = measured("prefixes", "--config", str(tmp_path / "tiny.yaml"), *sizes, timeout_s=2 * PATIENCE_S)
+
+    (rows,) = found["tables"].values()
+    assert [(row["questions to a document"], row["order"]) for row in rows] == [
+        (3, "as they come"),
+        (3, "side by side"),
+        (1, "as they come"),
+        (1, "side by side"),
+    ]
+    assert rows[1]["cached"] > 0
+    assert [row["cached"] for row in rows[2:]] == [0, 0]
+
+
 def test_scale_sets_simulated_workers_against_the_ideal() -> None:
     """Every number of workers answers its questions; the busiest program is named with what to do about it."""
     arguments = (

@@ -263,7 +263,7 @@ async def test_an_answer_can_be_begun(engines: Engines, kind: str) -> None:
     completion = await completed(engine, begun)
 
     by_hand = await completed(engine, asking("<|user|>Hi.<|assistant|>Well"))
-    assert (completion.texts, completion.usage) == (by_hand.texts, by_hand.usage)
+    assert (completion.texts, completion.usage.plain()) == (by_hand.texts, by_hand.usage.plain())
 
 
 @every_vllm
@@ -547,7 +547,20 @@ async def test_both_give_the_same_records(engines: Engines) -> None:
 def _rounded(completion: Completion) -> tuple[object, ...]:
     """Logprobs differ in the last bits between two processes; nothing else does."""
     rounded = json.loads(json.dumps(completion.details), parse_float=lambda text: round(float(text), 3))
-    return completion.texts, completion.finish_reason, completion.usage, completion.params, rounded
+    return completion.texts, completion.finish_reason, completion.usage.plain(), completion.params, rounded
+
+
+@pytest.mark.vllm
+async def test_what_the_prefix_cache_had_is_counted(engines: Engines) -> None:
+    """So that one sees whether questions that begin alike gain by it; nothing is said where there is none."""
+    engine = await engines.get("in process")
+    long = " ".join(map(str, range(100, 180)))
+
+    first, second = [await completed(engine, asking(long + ending, max_tokens=1)) for ending in ("?", "!")]
+
+    assert first.usage.cached_tokens is None
+    assert second.usage.cached_tokens is not None
+    assert 0 < second.usage.cached_tokens < second.usage.prompt_tokens
 
 
 @pytest.mark.vllm
