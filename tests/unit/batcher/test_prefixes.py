@@ -153,6 +153,7 @@ def test_what_others_stand_behind_is_not_taken_for_an_end() -> None:
 
     assert [len(batch) for batch in plan(questions, Demand(), OPTIONS, now=9.0, more=True).batches] == [8, 8]
     assert [len(batch) for batch in plan(questions, Demand(), OPTIONS, now=9.0).batches] == [8, 8, 4]
+    assert [len(batch) for batch in plan(questions[:16], Demand(), OPTIONS, now=9.0, more=True).batches] == [8]
 
 
 def test_gathering_begins_with_the_first_that_has_a_prefix_and_ends_when_it_is_in_order() -> None:
