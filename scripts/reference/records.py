@@ -17,10 +17,10 @@ from wire.vector_parameters import POOLING_PARAMETERS
 TASKS = frozenset(task for one in POOLING_PARAMETERS.values() for task in one.tasks)
 
 USED_BY: Mapping[Reach, str] = {
-    "everywhere": "vLLM, servers",
+    "everywhere": "",
     "bookkeeping": "nobody; sent to servers",
-    "servers": "servers",
-    "other servers": "servers other than vLLM's",
+    "servers": "servers only",
+    "other servers": "servers other than vLLM's only",
 }
 
 BY_THE_STUB = frozenset({"max_tokens", "tools", "tool_choice", "reasoning_effort"})
@@ -31,7 +31,7 @@ def _parameters() -> Iterator[Sequence[str]]:
     """A row for each kind of parameter, with all names of it."""
     alike: dict[tuple[str, str], list[str]] = {}
     for name, parameter in PARAMETERS.items():
-        used_by = USED_BY[parameter.reach] + (", stub" if name in BY_THE_STUB else "")
+        used_by = "also the stub" if name in BY_THE_STUB else USED_BY[parameter.reach]
         alike.setdefault((_takes(parameter), used_by), []).append(f"`{name}`")
     for (takes, used_by), names in alike.items():
         yield ", ".join(names), takes, used_by
