@@ -1,1 +1,1 @@
-"""Which questions ride together, and the hand-over."""
+"""Groups questions into batches, and hands them over."""

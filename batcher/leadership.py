@@ -94,7 +94,7 @@ class Leadership:
         return began
 
     def drop(self) -> None:
-        """Stop believing; the next `hold` finds out."""
+        """Stop assuming that it is held; the next `hold` finds out."""
         self.held = False
 
     def fenced(self, package: str, name: str, *functions: str) -> FencedScript:

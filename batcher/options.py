@@ -1,4 +1,4 @@
-"""What a batcher is told."""
+"""A batcher's options."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class BatchLimits:
 
     Attributes:
         max_questions: At least 1.
-        max_bytes: Of the encoded questions together. A single question may exceed it and then rides alone.
+        max_bytes: Of the encoded questions together. A single question may exceed it and then gets its own batch.
     """
 
     max_questions: int = 16
@@ -26,7 +26,7 @@ class BatcherOptions:
 
     Attributes:
         limits: Bounds of one batch.
-        timeout_s: Longest that a question waits for company while no worker is hungry.
+        timeout_s: Longest wait of a question for others while no worker is hungry.
         linger_s: Longest that it waits once one is.
         group_prefixes: Whether questions that begin alike ride together.
         max_waiting_batches: Most batch jobs of one model in RQ at once; for each step of priority an eighth more. What

@@ -1,4 +1,4 @@
-"""Which questions ride together, and when. Pure: no Redis, no clock of its own."""
+"""Which questions share a batch, and when it goes. Pure: no Redis, no clock of its own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """How eager the workers of one model are.
+    """Demand of the workers of one model.
 
     Attributes:
         waiting_batches: Batch jobs that no worker has taken yet.
@@ -58,7 +58,7 @@ class PackingPlan:
 
     Attributes:
         batches: To be handed over, in this order.
-        recheck_s: When to think again if nothing new comes, in seconds; None if only something new can change the plan.
+        recheck_s: Seconds until the next decision if nothing new comes; None if only something new can change the plan.
     """
 
     batches: list[list[Waiting]] = field(default_factory=list)

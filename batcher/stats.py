@@ -1,4 +1,4 @@
-"""What a batcher has handed over since it started, and lately."""
+"""What a batcher has handed over, in total and recently."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ PAUSE_S = 1.0
 
 
 class News:
-    """Says when to look up early. What there is to see, the heartbeat says."""
+    """Wakes the heartbeat early, which then reads the news."""
 
     def __init__(self, client: redis.asyncio.Redis, address: RedisAddress) -> None:
         self._client = client

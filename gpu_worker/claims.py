@@ -1,4 +1,4 @@
-"""Takes batches from RQ's queue and gives them back. What comes out of Redis is believed only after it was decoded."""
+"""Takes batches from RQ's queue and gives them back. What comes from Redis is trusted only once it is decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker has in its engine: questions that run each by itself, and the batches that they came in.
+"""What a worker has in its engine: questions that run independently, and the batches that they came in.
 
 A batch whose lease was lost leaves it here: its questions are taken out of the engine, and nothing of it is ended.
 """
@@ -84,7 +84,7 @@ class InFlight:
             self._end(batch)
 
     def lose(self, batch: HeldBatch) -> None:
-        """Stop working on a batch whose lease lapsed: it is somebody else's now."""
+        """Stop working on a batch whose lease lapsed: it is another worker's now."""
         tasks = self._tasks.pop(batch, None)
         if tasks is None:
             return

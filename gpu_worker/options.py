@@ -1,4 +1,4 @@
-"""What a worker is told."""
+"""A worker's options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def default_capacity(max_num_seqs: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How a worker works; what answers is said by its engine.
+    """How a worker works; its engine has options of its own.
 
     Attributes:
         capacity: Most questions in flight in the engine; None for `default_capacity`.

@@ -72,7 +72,7 @@ async def answer(
 def record(
     question: Question, outcome: Outcome, model: str, clock: ServerClock, *, worker: str, attempts: int
 ) -> Answer | Failure:
-    """What came of a question, as its producer will see it."""
+    """The outcome of a question, as its producer will see it."""
     latency_s = round(max(0.0, clock.now() - question.submitted_at), 6)
     common: dict[str, Any] = {
         "run": question.run,
@@ -163,7 +163,7 @@ async def _outcome(question: Question, engine: Engine, clock: ServerClock, patie
         except TimeoutError:
             if engine.state.kind == "ready":
                 return Refusal("timed_out", f"no answer within limits.question_timeout_s = {patience.timeout_s:g} s")
-            # It waited for the engine: that is no fault of the question, whose time begins anew.
+            # It waited for the engine: that is no fault of the question, whose time starts again.
             left_s = math.inf if question.deadline is None else question.deadline - clock.now()
     try:
         async with asyncio.timeout(left_s):

@@ -242,7 +242,7 @@ class Publisher:
         try:
             return await self._call_once(script, calls)
         except NoScriptError:
-            # Redis was started anew. Asking it every time, as redis-py does in a pipeline, would be a round trip more.
+            # Redis was restarted. Asking it every time, as redis-py does in a pipeline, would be a round trip more.
             await self._client.script_load(script.script)
             return await self._call_once(script, calls)
 

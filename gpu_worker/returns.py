@@ -1,4 +1,4 @@
-"""Gives back what waits in an engine that does nothing for it, while the worker lives on."""
+"""Gives back questions of an engine that cannot answer for now, while the worker continues."""
 
 from __future__ import annotations
 

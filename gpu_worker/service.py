@@ -167,7 +167,7 @@ class Service:
             await asyncio.sleep(RQ_REPORT_S)
 
     async def _watch_gpus(self) -> None:
-        """In a thread: NVML takes its time."""
+        """In a thread, as NVML is slow."""
         while True:
             self._report.gpu_use = await asyncio.to_thread(self._gpus.use, self._report.gpus)
             await asyncio.sleep(GPU_LOOK_S)

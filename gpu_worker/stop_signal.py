@@ -1,4 +1,4 @@
-"""That a worker is to stop, and why: told from anywhere in it."""
+"""The signal that a worker is to stop, and why."""
 
 from __future__ import annotations
 

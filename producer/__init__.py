@@ -1,1 +1,1 @@
-"""File or caller -> questions; results -> file or caller."""
+"""From a file or caller to questions, and from results to a file or caller."""

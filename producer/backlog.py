@@ -1,4 +1,4 @@
-"""The questions of a run, from when they are given until their record is there.
+"""The questions of a run, from submission to their records.
 
 This includes the questions of a run that a program makes while it goes.
 """
@@ -47,17 +47,17 @@ class QuestionSource(Protocol):
     how_to_ask_again: str
 
     def begin(self, state: RunState) -> None:
-        """Take note of how the run stands, before anything is sent.
+        """Read the state of the run, before anything is sent.
 
         Raises:
             FleetError: It cannot be resumed from here.
         """
 
     def believe(self, state: RunState) -> None:
-        """Go by Redis' cursor, wherever it is now.
+        """Follow Redis' cursor, wherever it is now.
 
         Raises:
-            FleetError: What is to be asked again is not ours to ask.
+            FleetError: What would have to be asked again is not ours.
         """
 
     def chunk(self, most: int, most_bytes: int, wait_s: float) -> Chunk | None:
@@ -67,7 +67,7 @@ class QuestionSource(Protocol):
         """
 
     def move_to(self, position: int) -> None:
-        """All before this position are accepted."""
+        """Everything before this position is accepted."""
 
     def end(self, record: Answer | Failure) -> bool:
         """A record has come; returns whether it is the first one of a question of ours."""
@@ -79,11 +79,11 @@ class QuestionSource(Protocol):
         """So many records were delivered, which are all that there are, and some of our questions have none.
 
         Raises:
-            FleetError: They are ours to miss.
+            FleetError: The missing ones are ours.
         """
 
     def close(self) -> None:
-        """Nobody takes questions any more."""
+        """No more questions are taken."""
 
     @property
     def is_over(self) -> bool:
@@ -114,7 +114,7 @@ class PendingQuestion:
 class Backlog:
     """What waits to be sent, and what was sent and has no record yet.
 
-    The latter is kept for the day when Redis forgets its last second. Called by the thread that sends, by the one that
+    The latter is kept in case Redis loses its last second. Called by the thread that sends, by the one that
     receives, and by those that withdraw; each call is one step.
 
     Args:
@@ -192,7 +192,7 @@ class Backlog:
             self._end = max(self._end, position)
 
     def end(self, record: Answer | Failure) -> bool:
-        """A record has come; what nobody asked must not make us remember 2^60 bits."""
+        """A record has come; an index that was never asked must not cost 2^60 bits."""
         with self._lock:
             asked = self._open.get(record.index)
             if asked is not None and asked.asked.request_id != record.request_id:
@@ -239,7 +239,7 @@ class Backlog:
             raise FleetError(msg)
 
     def close(self) -> None:
-        """Whoever gives questions is told."""
+        """Tells those who put questions in."""
         if self._inbox is not None:
             self._inbox.close()
 

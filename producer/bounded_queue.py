@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 def _nothing() -> None:
-    """Whom it does not concern."""
+    """A callback that does nothing."""
 
 
 class BoundedQueue(Generic[T]):
-    """Questions on their way from whoever asks to the thread that sends them.
+    """Questions on their way to the thread that sends them.
 
     Args:
         most: More than this many wait outside; None for no bound.
@@ -62,7 +62,7 @@ class BoundedQueue(Generic[T]):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Nobody will take any more; what is in it is dropped, and who waits for room is let go."""
+        """Nobody will take any more; what is in it is dropped, and those who wait for room return."""
         with self._changed:
             self.is_closed = True
             self._items.clear()

@@ -1,4 +1,4 @@
-"""How much a run may still cost, in tokens."""
+"""How many tokens a run may still use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Names the process that collects a run.
-
-Another process of this machine can then tell whether it is gone, and need not wait for its lease to lapse.
-"""
+"""Names the process that collects a run, so that others on this machine notice its end at once."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from wire.errors import FleetError, NewerMessageError, QueueUnavailableError
 
 
 class RunCancelledError(FleetError):
-    """Somebody cancelled the run; every question that was accepted has its record, the others were never asked."""
+    """The run was cancelled; accepted questions have their records, the others were never asked."""
 
 
 class AllFailAlikeError(FleetError):
@@ -119,11 +119,11 @@ class FileSink:
 
 
 class Runner:
-    """A run with a file behind it and a file before it.
+    """A run from a file of questions to a file of answers.
 
     Args:
         identical: Questions that take the answers of others.
-        observe: Told how the run stands, several times a second.
+        observe: Told the run's progress, several times a second.
         check_fleet: Called as often; what it raises ends the run.
     """
 

@@ -69,7 +69,7 @@ class FileSource:
     def believe(self, state: RunState) -> None:
         """Go by Redis' cursor.
 
-        The file is read anew only if it went elsewhere: to get to the end of a large one takes minutes.
+        The file is read again only if the cursor went elsewhere: to get to the end of a large one takes minutes.
 
         Raises:
             UsageError: More was delivered than the answers file has.

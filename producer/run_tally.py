@@ -10,7 +10,7 @@ from wire.messages import Answer, Failure
 
 LATENCIES_KEPT = 10_000
 INSTEAD_OF_TEXT = frozenset({"tool_calls", "function_call", "refusal", "audio"})
-"""Details of an answer that may stand for its text."""
+"""Details of an answer that may replace its text."""
 
 
 @dataclass(slots=True)

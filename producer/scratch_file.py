@@ -1,4 +1,4 @@
-"""Files with names that others can foresee: made anew, and never through a link that somebody has put there."""
+"""Files with names that others can foresee: created fresh, and never through a link that somebody placed there."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class StreamRun(RunLoop):
         self._thread = threading.Thread(target=self._serve, name=f"batchfleet {run}", daemon=True)
 
     def open(self) -> RunState:
-        """As every run is opened, but a Redis that is not there is said at once."""
+        """As every run is opened, but an unreachable Redis is an error at once."""
         with connect(self._address) as client:
             check_server(client, self._address)
         return super().open()

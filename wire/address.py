@@ -1,4 +1,4 @@
-"""Where Redis is and how to be let in."""
+"""Address and credentials of Redis."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Above the socket timeout, redis-py would take the silence for a dead connection 
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where Redis is and how to be let in.
+    """Address and credentials of Redis.
 
     Attributes:
         url: `redis://`, `rediss://` or `unix://`; may carry a password, so it stays out of `repr`.

@@ -25,7 +25,7 @@ _BESIDE = frozenset({"model", "messages", "prompt", "question", "metadata", "dea
 def canonical(asked: JsonObject, *, chat: bool | None = None) -> JsonObject:
     """`asked` in canonical names, checked.
 
-    Null stays null: whoever says so wants nothing sent, not the configured value.
+    Null stays null: it means that nothing is sent, not even the configured value.
 
     Args:
         chat: Whether it is of chat messages; None if that is not known.
@@ -93,7 +93,7 @@ def _checked(name: str, value: JsonValue, *, spelled: str | None = None) -> Json
 
 
 def _check_tools(given: Mapping[str, JsonValue], params: JsonObject) -> None:
-    """Without tools, who chooses among them, and how many at once, is nothing."""
+    """Without tools, `tool_choice` and `parallel_tool_calls` have no meaning."""
     if "tools" in given:
         return
     if given.get("tool_choice", "none") != "none":

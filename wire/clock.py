@@ -23,7 +23,7 @@ class ServerClock:
         self._offset_s = time.time() - time.clock_gettime(_STEADY)
 
     def learn(self, server_s: float) -> None:
-        """Take in what the server's clock said a moment ago (Unix seconds)."""
+        """Record what the server's clock said a moment ago (Unix seconds)."""
         self._offset_s = server_s - time.clock_gettime(_STEADY)
 
     def now(self) -> float:

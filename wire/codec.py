@@ -1,4 +1,4 @@
-"""Messages to bytes and back. Decoding believes nothing: any bytes give a valid message or MalformedMessageError.
+"""Messages to bytes and back. Decoding trusts nothing: any bytes give a valid message or MalformedMessageError.
 
 Only msgpack is spoken. A message is a map of the fields that differ from their defaults, and always of `v`, the wire
 version. Nothing that is read is ever imported, looked up by name or executed.
@@ -58,8 +58,8 @@ def decode_question(data: bytes) -> Question:
     """Read a question.
 
     Raises:
-        NewerMessageError: It is of a wire version to come.
-        MalformedMessageError: It is not one, or of a wire version that nobody speaks any more.
+        NewerMessageError: Its wire version is newer than ours.
+        MalformedMessageError: It is not one, or its wire version is no longer spoken.
     """
     try:
         question = _QUESTION.decode(data)
@@ -72,7 +72,7 @@ def decode_question(data: bytes) -> Question:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which question it is, whatever it asks."""
+    """Which question it is, without its content."""
 
     run: str
     epoch: str
@@ -98,7 +98,7 @@ def identify_question(data: bytes) -> Identity | None:
 
 
 def whole_number(text: bytes | None) -> int:
-    """A count as Redis stores it; 0 for what is none."""
+    """A count as Redis stores it; 0 for anything that is not a count."""
     return max(0, int(text)) if text and NUMBER.fullmatch(text) else 0
 
 
@@ -112,7 +112,7 @@ def run_counts(run: str, counts: Iterable[bytes | int | None]) -> list[int]:
     """Counts of a run as Redis has them; -1 stands for a number of questions that is not known yet.
 
     Raises:
-        QueueDamagedError: One is none.
+        QueueDamagedError: One is not a count.
     """
     found = [
         count if isinstance(count, int) else int(count) if count and NUMBER.fullmatch(count) else None
@@ -131,8 +131,8 @@ def decode_record(data: bytes) -> Answer | Failure:
     """Read a terminal record.
 
     Raises:
-        NewerMessageError: It is of a wire version to come.
-        MalformedMessageError: It is not one, or of a wire version that nobody speaks any more.
+        NewerMessageError: Its wire version is newer than ours.
+        MalformedMessageError: It is not one, or its wire version is no longer spoken.
     """
     try:
         record = _RECORD.decode(data)
@@ -173,7 +173,7 @@ def sendable(value: Any) -> Any:  # noqa: ANN401 (any JSON)
 
 
 def encode_batch(questions: Sequence[bytes]) -> bytes:
-    """Write the payload of a batch job from encoded questions, which are not looked into.
+    """Write the payload of a batch job from encoded questions, which are not decoded.
 
     The outer shape, (function, instance, args, kwargs), is RQ's; `rq` tools can show such a job.
     """
@@ -184,7 +184,7 @@ def decode_batch(data: bytes) -> list[bytes]:
     """Read the payload of a batch job; the questions in it stay encoded, so that one bad question harms only itself.
 
     Raises:
-        NewerMessageError: It is of a wire version to come.
+        NewerMessageError: Its wire version is newer than ours.
         MalformedMessageError: It is not a batch of ours: foreign, truncated, or of a version that nobody speaks any
             more.
     """
@@ -225,7 +225,7 @@ def pack(value: object) -> bytes:
 
 
 def _ensure_json(*values: object) -> None:
-    """Msgpack can hold what JSON cannot: bytes, times, keys that are no text. Raises ValueError for these."""
+    """Msgpack can hold what JSON cannot: bytes, times, keys that are not text. Raises ValueError for these."""
     if not _are_json(values, MOST_LEVELS):
         msg = "a value that is not JSON, or nested too deeply"
         raise ValueError(msg)
@@ -276,7 +276,7 @@ def _check_version(version: object, what: str) -> None:
 
 
 def _refuse(data: bytes, what: str, error: Exception) -> NoReturn:
-    """Say what is wrong with bytes that are no message.
+    """Say why bytes are not a message.
 
     First whether they are msgpack, then whether of our version, then the rest.
     """

@@ -62,7 +62,7 @@ def _packing_in_c(
 def check_server(
     client: redis.Redis, address: RedisAddress, *, may_evict: bool = False, wait_for_primary: bool = False
 ) -> None:
-    """Ask once whether a fleet can live there.
+    """Check once whether a fleet can use the server.
 
     Args:
         may_evict: Pass over that it would drop keys when it is full, for those who only look.

@@ -72,7 +72,7 @@ class EngineDeadError(FleetError):
 
 
 class EngineUnusableError(FleetError):
-    """The engine can answer nothing until somebody does something: the message says what. No question is the reason."""
+    """The engine cannot answer until a person acts: the message says how. No question is to blame."""
 
 
 class EngineBootError(FleetError):
@@ -101,6 +101,6 @@ def nearest(name: str, known: Iterable[str], *, least: float = 0.6) -> str:
 
 
 def shown(value: object) -> str:
-    """A value of JSON, not at length."""
+    """A JSON value, abbreviated."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."

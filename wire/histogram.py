@@ -1,4 +1,4 @@
-"""How often a value was how large.
+"""Counts of values by size.
 
 Cheap to add to on the path of a question; whoever shows it reads the counts as they are.
 """

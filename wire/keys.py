@@ -151,7 +151,7 @@ class Keys:
         return rest.partition(":")[0] if first == "run" and key.startswith(f"{self.namespace}:") else None
 
     def type_of(self, key: str) -> str | None:
-        """What Redis must say of the type of a key if it is there; None if the key is none of ours."""
+        """What Redis must say of the type of a key if it is there; None if the key is not ours."""
         if key in RQ_SETS:
             return "set"
         if key.startswith(self.rq_queue("")):
@@ -165,7 +165,7 @@ class Keys:
         return _TYPES_BY_PREFIX.get(first) if rest else _TYPES.get(first)
 
     def requires_ttl(self, key: str) -> bool:
-        """Whether a key is a claim of somebody's, which never lasts longer than its TTL."""
+        """Whether a key is a claim, which never outlasts its TTL."""
         first = key.removeprefix(f"{self.namespace}:").partition(":")[0]
         return first in _CLAIMS or (first == "run" and key.endswith(":producer"))
 

@@ -1,4 +1,4 @@
-"""What a question may ask of a model beside its words: OpenAI's names and vLLM's, and their values. Knows no engine.
+"""The parameters that a question may have: OpenAI's names and vLLM's, and their values. Knows no engine.
 
 Canonical are the names of vLLM's `SamplingParams`, plus `structured_outputs` (see `wire.structured_output`), `logprobs`
 as a count, `lora` (an adapter's name) and what shapes a chat prompt. Other spellings become these, in
@@ -121,7 +121,7 @@ _BOOKKEEPING = Parameter("anything", reach="bookkeeping")
 
 
 def _for_servers(*absent: JsonValue, reach: Reach = "servers", note: str = "") -> Parameter:
-    """Something that a server may act on, and knows best what it is."""
+    """A parameter that only a server can check and use."""
     return Parameter("anything", reach=reach, absent=absent, note=note)
 
 
@@ -222,5 +222,5 @@ CHAT_ONLY = frozenset(name for name, parameter in PARAMETERS.items() if paramete
 
 
 def names_of(*reaches: Reach) -> frozenset[str]:
-    """The parameters on which those act."""
+    """The parameters with that reach."""
     return frozenset(name for name, parameter in PARAMETERS.items() if parameter.reach in reaches)

@@ -118,13 +118,13 @@ DAMAGE = (
 
 
 def is_full(error: redis.exceptions.ResponseError) -> bool:
-    """Whether Redis refused a write because its memory is full. What is taken off makes room."""
+    """Whether Redis refused a write because its memory is full. Removing entries makes room."""
     # Redis 6.2 says it of a script in the middle of a longer text, for which redis-py has no class.
     return isinstance(error, redis.exceptions.OutOfMemoryError) or "-OOM " in str(error)
 
 
 def _in_our_words(error: redis.exceptions.ResponseError, address: RedisAddress) -> FleetError | None:
-    """None for what should not happen at all."""
+    """None for errors that should not occur."""
     words = _words(error)
 
     def shows(signs: tuple[str, ...]) -> bool:

@@ -1,6 +1,6 @@
 """What a batcher says of itself in Redis, as others read it.
 
-What cannot be read was said by somebody else, and is passed over.
+What cannot be read was written by a stranger, and is ignored.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def batcher_report(text: bytes) -> dict[str, Any] | None:
-    """The report of a batcher, with its state and when it was made; None if it is none."""
+    """A batcher's report, with its state and its time; None if it is not a report."""
     try:
         report: Any = json.loads(text)
     except (ValueError, RecursionError):

@@ -42,5 +42,5 @@ class Backoff:
         return pause_s(self.failures, first_s=self.first_s, longest_s=self.longest_s)
 
     def reset(self) -> None:
-        """It went well: the next pause is a short one again."""
+        """After a success: the next pause is short again."""
         self.failures = 0

@@ -35,6 +35,6 @@ def call_each(client: redis.Redis, script: Script, calls: Sequence[Call]) -> lis
     try:
         return call_once()
     except redis.exceptions.NoScriptError:
-        # Redis was started anew. Asking it every time, as redis-py does in a pipeline, would be a round trip more.
+        # Redis was restarted. Asking it every time, as redis-py does in a pipeline, would be a round trip more.
         client.script_load(script.script)
         return call_once()

@@ -13,7 +13,7 @@ Entry = tuple[bytes, dict[bytes, bytes]]
 
 
 def leaves_no_room(entry_id: bytes) -> bool:
-    """Whether a stream whose last entry has this id can take no other ever after.
+    """Whether a stream whose last entry has this id can never take another.
 
     Nobody who has read so far would read another either. No stream of a fleet is like that.
     """

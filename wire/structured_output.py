@@ -25,7 +25,7 @@ def structure_of(given: Mapping[str, JsonValue]) -> JsonObject:
     Null does not occur among them.
 
     Raises:
-        ParameterError: It asks for what is none (`bad_schema`).
+        ParameterError: What it asks for is not a schema (`bad_schema`).
     """
     found: JsonObject = {}
     if "structured_outputs" in given:

@@ -1,4 +1,4 @@
-"""What a question for vectors may ask beside its texts. The counterpart of `wire.parameters` and `canonical_params`."""
+"""The parameters of questions for vectors. The counterpart of `wire.parameters` and `canonical_params`."""
 
 from __future__ import annotations
 

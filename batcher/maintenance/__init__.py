@@ -1,4 +1,1 @@
-"""What the leading batcher does besides batching.
-
-Reaping the dead, expiring the unwanted, repairing what is damaged.
-"""
+"""What the leading batcher does besides batching: reap, expire, repair."""

@@ -40,12 +40,12 @@ class DeadlineMarks:
         self.restart()
 
     def restart(self) -> None:
-        """Trust no mark: a leader before us may have stopped half way."""
+        """Trust no mark: an earlier leader may have stopped half way."""
         self._all_due = True
         self._rested_at = 0.0
 
     def rest(self, seconds: float) -> None:
-        """Let nothing be due for so long."""
+        """Nothing is due for this many seconds."""
         self._rested_at = time.monotonic() + seconds
 
     def due(self, marked: Sequence[tuple[bytes, float]], now: float) -> list[QueueId]:

@@ -64,14 +64,14 @@ class ExpirySweep:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew: another batcher may have led meanwhile, and may have stopped half way."""
+        """Start over: another batcher may have led meanwhile and stopped half way."""
         self._walk: Iterator[None] | None = None
         # With when they were cancelled: the same questions, submitted again, are a run of the same id.
         self._walked: set[tuple[tuple[str, str], bytes]] = set()
         self._marks.restart()
 
     def look(self, queues: Collection[QueueId]) -> None:
-        """See whether anything is to be ended; `go_on` then does it."""
+        """See whether there is anything to end; `go_on` then does it."""
         if self._walk is not None:
             return
         with self._client.pipeline(transaction=False) as pipe:
@@ -91,7 +91,7 @@ class ExpirySweep:
         self._walked |= new
 
     def go_on(self, budget_s: float) -> bool:
-        """Do a part of it, for about `budget_s` seconds.
+        """Do part of the work, for about `budget_s` seconds.
 
         Returns:
             Whether there is more to do at once.

@@ -68,7 +68,7 @@ class Housekeeping:
         self.taken_back = 0
 
     def restart(self) -> None:
-        """Believe nothing that was seen before this batcher began to lead."""
+        """Forget everything seen before this batcher began to lead."""
         self._ending.restart()
 
     def tend(self, queues: Collection[QueueId]) -> None:
@@ -88,10 +88,10 @@ class Housekeeping:
         self._ending.look(queues)
 
     def end_unwanted(self, queues: Collection[QueueId], *, look: bool) -> bool:
-        """Go on ending questions that nobody wants any more, for a moment.
+        """Continue ending unwanted questions, for a moment.
 
         Args:
-            look: Somebody has just cancelled a run: see at once.
+            look: Somebody has just cancelled a run: look at once.
 
         Returns:
             Whether there is more to do at once.

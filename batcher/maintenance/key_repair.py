@@ -91,7 +91,7 @@ class Mender:
             self.patrol()
 
     def _look_at(self, names: Iterable[bytes]) -> None:
-        # A name that is not UTF-8 is none of ours: it starts like one at most.
+        # A name that is not UTF-8 cannot be ours, even if it starts like one.
         ours = [
             (name.decode(), expected)
             for name in names

@@ -1,4 +1,4 @@
-"""Who is suspected of killing engines, and what becomes of them. Pure: suspects in, judgements out."""
+"""Which batches are suspected of killing engines, and what happens to them. Pure: suspects in, judgements out."""
 
 from __future__ import annotations
 

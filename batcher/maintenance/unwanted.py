@@ -1,4 +1,4 @@
-"""Whether a question is still wanted, and what becomes of it if not. Pure."""
+"""Whether a question is still wanted, and how it ends if not. Pure."""
 
 from __future__ import annotations
 

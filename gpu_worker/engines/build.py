@@ -1,4 +1,4 @@
-"""Options -> the engine that they are for, not yet started."""
+"""From options to an engine, not yet started."""
 
 from __future__ import annotations
 

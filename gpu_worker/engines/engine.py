@@ -1,4 +1,4 @@
-"""What a worker needs of whatever answers: vLLM in this process, a server, or the stub."""
+"""What a worker needs of an engine: vLLM in this process, a server, or the stub."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def packed(numbers: Iterable[float]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why this engine gives no answer to this question; its neighbours are not concerned.
+    """Why this engine does not answer this question; its neighbours are not affected.
 
     `kind`, `message`: as in `wire.failures`. A refusal that is not `retryable` would be given by every worker.
     `is_final`: the engine itself has tried as often as makes sense. `evidence`: as in `wire.messages.ErrorDetail`.
@@ -151,4 +151,4 @@ class Engine(Protocol):
         """
 
     async def stop(self) -> None:
-        """Let go of everything (processes, GPU memory, connections). Safe to call at any time, also twice."""
+        """Release everything (processes, GPU memory, connections). Safe to call at any time, also twice."""

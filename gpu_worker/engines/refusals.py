@@ -128,7 +128,7 @@ def unknown_tokens(params: JsonObject, vocabulary_tokens: int) -> Refusal | None
 
 
 def engine_failed(problem: str) -> Refusal:
-    """This question failed inside the engine, which lives on."""
+    """This question failed inside the engine, which continues."""
     return Refusal("engine_error", f"the engine failed on this question: {_quoted(problem)}")
 
 

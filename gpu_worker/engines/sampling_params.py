@@ -1,4 +1,4 @@
-"""What one question gets from the sampler: what it asks for, and the configuration where it says nothing."""
+"""The sampling parameters of a question: its own, completed by the configuration."""
 
 from __future__ import annotations
 

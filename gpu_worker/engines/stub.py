@@ -1,4 +1,4 @@
-"""Stands in for vLLM where there is none, with its shape: continuous batching on a step clock. It computes nothing."""
+"""Stands in for vLLM, with its shape: continuous batching on a step clock. It computes nothing."""
 
 from __future__ import annotations
 

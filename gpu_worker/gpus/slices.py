@@ -36,7 +36,7 @@ RELEASE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class SliceOptions:
-    """What a worker needs, and where it is to be had.
+    """The GPUs that a worker needs, and those it may use.
 
     Attributes:
         count: GPUs that the engine needs; 0: it claims none.
@@ -251,7 +251,7 @@ class SliceClaim:
             await asyncio.sleep(self._heartbeat_s)
             try:
                 with translated(self._address):
-                    # Claiming anew renews; it also brings back what lapsed while Redis or we were away and nobody took.
+                    # Claiming again renews; it also brings back what lapsed meanwhile and nobody took.
                     kept = await self._claim(keys=self._names(gpus), args=[self._worker, self._lease_ms])
             except QueueUnavailableError as error:
                 log.warning("the lease of GPUs %s is not renewed: %s", ", ".join(gpus), error)

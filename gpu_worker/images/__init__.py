@@ -1,1 +1,1 @@
-"""Images that chat messages name: found, fetched within limits, and put in the place of their names."""
+"""Images named in chat messages: fetched within limits, and inserted in place of their names."""

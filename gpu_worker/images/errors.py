@@ -1,10 +1,10 @@
-"""Why there is no image."""
+"""Errors of fetching images."""
 
 from __future__ import annotations
 
 
 class ImageError(Exception):
-    """This image cannot be had: the text says why and what to do, without what may be secret.
+    """The image cannot be fetched: the text says why and what to do, without secrets.
 
     `may_pass`: another try may get it.
     """

@@ -69,7 +69,7 @@ class Fetcher:
         await self._client.aclose()
 
     async def _follow(self, url: str, max_bytes: int) -> bytes | str:
-        """The bytes, or where else they are."""
+        """The bytes, or the address they are redirected to."""
         host = checked_url(url, self._options)
         addresses = (await allowed_addresses(host, private=self._options.private_addresses))[:MOST_ADDRESSES]
         target = httpx.URL(url)

@@ -1,4 +1,4 @@
-"""What the first bytes of an image say of its format and size. Nothing is unpacked, so nothing can burst."""
+"""What the first bytes of an image say of its format and size. Nothing is decompressed."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class _BytesLeft:
 
 
 class Resolver:
-    """Puts images in the place of their addresses."""
+    """Replaces addresses by images."""
 
     def __init__(self, options: ImageOptions) -> None:
         self._open = 0

@@ -52,7 +52,7 @@ class Announcement:
             await asyncio.sleep(self._heartbeat_s)
 
     async def withdraw(self) -> None:
-        """Be forgotten at once; without Redis, when the report's time is over."""
+        """Remove the report at once; without Redis, its TTL ends it."""
         try:
             async with asyncio.timeout(LAST_WORDS_S):
                 with translated(self._address):

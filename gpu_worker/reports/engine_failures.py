@@ -1,4 +1,4 @@
-"""An engine that died or could not boot is written down in Redis: its worker ends, and nobody could ask it any more."""
+"""Records in Redis that an engine died or could not boot, as its worker ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def record_engine_failure(
     model: str,
     error: EngineDeadError | EngineUnusableError | EngineBootError,
 ) -> None:
-    """Write down what befell an engine; without Redis, not at all."""
+    """Record an engine's failure in Redis; without Redis, do nothing."""
     keys = Keys(address.namespace)
     kind = {EngineDeadError: "engine_dead", EngineUnusableError: "engine_unusable"}.get(type(error), "engine_boot")
     entry = {"kind": kind, "worker": worker, "model": model, "message": str(error)[:MESSAGE_CHARS]}

@@ -28,7 +28,7 @@ class RqIdentity:
         self._worker: SimpleWorker | None = None
 
     def report(self, *, busy: bool) -> None:
-        """Say that we live, and whether anything is in flight."""
+        """Report that the worker is alive, and whether anything is in flight."""
         if self._worker is None:
             # Not before: RQ asks the server already as it makes one, and an engine that has booted must not end because
             # Redis is away just then.

@@ -107,11 +107,11 @@ class AnswersFile:
             raise UsageError(msg)
 
     def become(self, about: dict[str, Any]) -> None:
-        """Let it be of another run from now on: what `claim` stores, with `run` and `fingerprint`."""
+        """Assign it to another run: what `claim` stores, with `run` and `fingerprint`."""
         self._store(orjson.dumps(about) + b"\n")
 
     def _store(self, what: bytes) -> None:
-        """In one step: half of it would leave answers that are nobody's."""
+        """In one step, so that answers never lack their run."""
         try:
             self._lock, held = self._put_in_place(self.sidecar, [what]), self._lock
         except OSError as error:
@@ -120,7 +120,7 @@ class AnswersFile:
         self._replaced.append(held)
 
     def forget_run(self) -> None:
-        """Let it be of no run."""
+        """Assign it to no run."""
         os.ftruncate(self._lock, 0)
 
     def size(self) -> int:
@@ -153,7 +153,7 @@ class AnswersFile:
                 start += len(line)
 
     def replace_lines(self, lines: Iterable[bytes]) -> None:
-        """Put other lines in the place of all that are there, in one step.
+        """Replace all lines in one step.
 
         Raises:
             OutputFullError: The disk is full, or fails; all is as it was.
@@ -168,7 +168,7 @@ class AnswersFile:
         self._replaced.append(held)
 
     def _put_in_place(self, path: Path, lines: Iterable[bytes]) -> int:
-        """Write a file anew; returns its descriptor, locked."""
+        """Write the file; returns its descriptor, locked."""
         scratch = write_beside(path, lines, os.fstat(self._file).st_mode)
         held = open_locked(scratch, os.O_APPEND | os.O_NOFOLLOW, self.path)
         scratch.replace(path)
@@ -176,7 +176,7 @@ class AnswersFile:
         return held
 
     def conclude(self, *, is_complete: bool) -> None:
-        """No more is written for now; `is_complete`: nor ever will be. There is nothing to do: all is in its place."""
+        """Nothing more is written for now, or ever (`is_complete`). Nothing to do here."""
 
     def lines_of(self, request_id: str) -> list[int]:
         """The numbers of the lines that bear an id; two at most."""
@@ -189,7 +189,7 @@ class AnswersFile:
             return list(itertools.islice(found, 2))
 
     def cut(self, size: int) -> None:
-        """Take back what was written beyond `size` bytes.
+        """Truncate to `size` bytes.
 
         Raises:
             OutputFullError: The disk fails.
@@ -247,7 +247,7 @@ class AnswersFile:
             return False
 
     def _rescued(self) -> str:
-        """Copy what would vanish with this process; returns what to tell the user."""
+        """Copy what would be lost with this process; returns what to tell the user."""
         copy = self.path.with_name(f"{self.path.name}.{os.getpid()}.rescued")
         what = f"{self.path} was removed, moved or replaced while answers were written to it"
         try:
@@ -263,11 +263,11 @@ class AnswersFile:
         return f"{what}; they are all in {copy}: put that in its place, and run the same command again"
 
     def stored(self) -> dict[str, Any] | None:
-        """What is known of the run that the file is of; None if nothing is."""
+        """What is known of the file's run; None if nothing is."""
         return parse_sidecar(os.pread(self._lock, MAX_SIDECAR_BYTES, 0))
 
     def _end_torn_line(self) -> None:
-        """A line without its end was being written when the machine or the disk gave out; its record is still in Redis.
+        """A line without its end was being written when the machine or the disk failed; its record is still in Redis.
 
         Unless it is whole: then an editor has left out the end.
         """

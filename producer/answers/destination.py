@@ -1,4 +1,4 @@
-"""Where answers go, in which format, and where they are kept meanwhile."""
+"""Where answers go, in which format, and where they are kept during the run."""
 
 from __future__ import annotations
 

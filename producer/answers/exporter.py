@@ -1,4 +1,4 @@
-"""The file that was asked for, made from the answers file: whole or not at all."""
+"""Makes the requested file from the answers file, in one step."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _exported(
 
 
 def ensure_writable(to: Destination) -> None:
-    """Find out before a run, not after it, whether what the format needs is there.
+    """Check before the run whether the format's packages are installed.
 
     Raises:
         UsageError: A package is missing, or the folder.

@@ -1,4 +1,4 @@
-"""Whatever a line or row of an answers file is -> the fields of an answer line.
+"""From a line or row of any answers file to the fields of an answer line.
 
 It may be our own, a row of our tables, or OpenAI's batch output.
 """

@@ -1,4 +1,4 @@
-"""The records of questions that are asked again, beside the answers file until they take the failures' places."""
+"""Records of retried questions, kept beside the answers file until they replace the failures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RetryJournal(AnswersFile):
         return is_new
 
     def reopen(self, what: FileRun, stock: ResumeState, tick: Tick = lambda _: None) -> int:
-        """Take the failures that are to be asked again, and were not yet, for open in `stock`; returns how many."""
+        """Mark the failures to be retried as open in `stock`; returns how many."""
         found = 0
         with id_table() as table:
             for question in ticked(read_checked(what.questions, what.reading, what.checked), tick):
@@ -72,7 +72,7 @@ class RetryJournal(AnswersFile):
         return found
 
     def conclude(self, *, is_complete: bool) -> None:
-        """Let the records take their places, and remove the journal if no more will come."""
+        """Move the records to the answers file, and remove the journal if it is complete."""
         self._merge()
         if is_complete:
             # Last of all the lines: without what says whose they are, they are known to be in their places.

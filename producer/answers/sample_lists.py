@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def lists_of_samples(lines: Iterator[Answered]) -> Iterator[bytes]:
-    """A line for each question; its samples have to follow one another. What is no sample stays as it is."""
+    """A line for each question; its samples must be adjacent. What is no sample stays as it is."""
     for base, group in groupby(lines, lambda line: (sample_of(line.fields["id"]) or (line.fields["id"],))[0]):
         samples = [line.fields for line in group]
         if sample_of(samples[0]["id"]) is None:
@@ -44,7 +44,7 @@ def _listed(base: str, samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def unlisted(line: bytes) -> Iterator[bytes]:
-    """The lines that were made into this one; itself if it is none of these."""
+    """The lines that were made into this one; itself if it is no list."""
     try:
         found: Any = orjson.loads(line) if b'"samples"' in line else None
     except orjson.JSONDecodeError:

@@ -30,7 +30,7 @@ class Sink(Protocol):
         """
 
     def finish(self, error: BaseException | None) -> None:
-        """No more will be put, because that is all, or because of an error. Called once."""
+        """Nothing more will be put, at the end or after an error. Called once."""
 
     def is_settled(self, wait_s: float) -> bool:
         """Whether everything put was handled; waits up to `wait_s` seconds for it."""

@@ -1,4 +1,4 @@
-"""Answers to a file of questions -> the part of them that answers another one. Nothing is asked here.
+"""From answers to one file of questions to those that also answer another. Nothing is asked here.
 
 A row is known again by what it asks and, if it has one of its own, by its id; never by its place. What memory cannot
 hold is in temporary files.
@@ -32,7 +32,7 @@ _ROW, _LINE = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class UpdateCounts:
-    """How the rows of a file stand to the answers of an earlier one.
+    """The rows of a file, compared with the answers of an earlier one.
 
     Attributes:
         kept: Rows that keep their line.

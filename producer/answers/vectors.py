@@ -25,7 +25,7 @@ class WithVectors(Protocol):
 
 
 def vector_fields(answer: WithVectors) -> dict[str, Any]:
-    """What stands in the place of a text: `embedding`, `scores`, or `label` and `probs`."""
+    """What replaces the text: `embedding`, `scores`, or `label` and `probs`."""
     vectors = answer.vectors or []
     if answer.task == "score":
         return {"scores": numbers(vectors[0])} if vectors else {}

@@ -17,7 +17,7 @@ MAX_PROBLEMS_SHOWN = 20
 _MOST_TIMES_SAID = 3
 
 _NOT_JSON = "it is not JSON"
-"""How a reason begins that says no more than that (`producer.questions.fields`)."""
+"""Start of a reason that says only that (`producer.questions.fields`)."""
 
 
 class ModelUse(NamedTuple):

@@ -19,7 +19,7 @@ INVALID_ID_PREFIX = "invalid-line-"
 
 
 def text_of(value: object, name: str) -> str:
-    """Check a text; raises UnusableError for what is none."""
+    """Check a text; raises UnusableError if it is not one."""
     if not isinstance(value, str):
         msg = f"`{name}` is {kind(value)}, not a text"
         raise UnusableError(msg)
@@ -175,7 +175,7 @@ def no_such_column(name: str, known: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as they may stand in a message: the first twenty, and how many more there are."""
+    """Names for a message: the first twenty, and how many more there are."""
     shown = [short(name) for name in names]
     most = 20
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

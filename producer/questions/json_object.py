@@ -120,7 +120,7 @@ def kind(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it may stand in a message: itself if it is short, else what it is."""
+    """A value for a message: itself if short, else its kind."""
     return (
         "missing"
         if value is None

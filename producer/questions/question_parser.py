@@ -1,4 +1,4 @@
-"""One JSON object -> one question, or the reason why it is none.
+"""From a JSON object to a question, or the reason why it is not one.
 
 Three forms are understood: our own (`question`, `prompt` or `messages`, and what goes with it); the same with an
 `answer`, as data sets with known answers have it, whose other fields travel along in the metadata; and a line of an

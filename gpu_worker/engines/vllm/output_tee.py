@@ -1,4 +1,4 @@
-"""Hear what an engine's processes write while they start, without keeping it from anybody else."""
+"""Records what an engine's processes write while they start, and passes it on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model says -> its reasoning, its answer and the tools that it calls, by vLLM's own parsers.
+"""A model's output -> reasoning, answer and tool calls, by vLLM's own parsers.
 
 They are those of `reasoning_parser` and `tool_call_parser` in `vllm_args`; a question is changed for them as vLLM's
 server changes it.
@@ -67,7 +67,7 @@ class Parsers:
             raise EngineBootError(msg) from error
 
     def chat(self, messages: Sequence[JsonObject], params: JsonObject, template: JsonObject) -> Chat | Refusal | None:
-        """How the answer to these messages is read; None if it is read as it stands.
+        """How to parse the answer to these messages; None if it is used unchanged.
 
         Raises whatever vLLM raises for a request that it will not serve.
 

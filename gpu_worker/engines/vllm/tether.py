@@ -60,7 +60,7 @@ class Tether:
             self._spawn()
 
     def stop(self) -> None:
-        """Let go: from here on, nothing is ended when this process ends. Safe to call twice."""
+        """Release: from here on, nothing is ended when this process ends. Safe to call twice."""
         if self.folder != Path():
             shutil.rmtree(self.folder, ignore_errors=True)
         if self._watchdog is None:
@@ -94,7 +94,7 @@ class Tether:
         )
 
     def _report_fork(self) -> None:
-        """In a child made by fork alone: make it known, and let go of the pipe.
+        """In a child made by fork alone: report it, and close the pipe.
 
         If it held on, the watchdog would not notice our end.
         """
