@@ -34,6 +34,12 @@ class Chunk:
     questions: Sequence[ParsedQuestion | Invalid]
     mark: str = ""
 
+    def part(self, position: int, most: int) -> Chunk:
+        """Its first `most` questions from `position` on. Of a chunk whose questions have no marks of their own."""
+        questions = [question for question in self.questions if question.index >= position]
+        until = self.until if len(questions) <= most else questions[most].index
+        return Chunk(position, until, questions[:most], self.mark)
+
 
 class QuestionSource(Protocol):
     """Where the questions of a run come from. Called by the thread that sends and by the one that receives.
@@ -61,7 +67,7 @@ class QuestionSource(Protocol):
         """
 
     def chunk(self, most: int, most_bytes: int, wait_s: float) -> Chunk | None:
-        """The next questions; the same ones until `move_to`.
+        """The next questions; the same ones until `move_to`, or fewer of them if `most` is less than before.
 
         Waits up to `wait_s` seconds for the first; None if there are none now.
         """

@@ -85,7 +85,7 @@ class FileSource:
         position = self.position
         if self._is_cancelled or position >= self._count:
             return None
-        if self._chunk is None or self._chunk.start != position:
+        if self._chunk is None or not self._chunk.start <= position < self._chunk.until:
             if self._budget is not None:
                 most = min(most, AT_ONCE)
             if self._chunks is None or self._next != position:
@@ -93,18 +93,15 @@ class FileSource:
             self._chunk = next(self._chunks)
             self._next = self._chunk.until
             self._ids |= {question.index: question.request_id for question in self._chunk.questions}
-        questions = self._chunk.questions
-        if (
-            self._budget is not None
-            and questions
-            and not self._budget.has_room(self._tally, self._open(len(questions)))
-        ):
+        chunk = self._chunk.part(position, most)
+        asked = len(chunk.questions)
+        if self._budget is not None and asked and not self._budget.has_room(self._tally, self._open(asked)):
             # Perhaps there is once those that are open have taken less than is thought.
             self.is_at_ceiling = not self._tally.with_fleet
             self._ended.wait(wait_s)
             self._ended.clear()
             return None
-        return self._chunk
+        return chunk
 
     def _open(self, more: int) -> int:
         """Questions whose tokens nobody has counted yet: with the fleet, or come and not written, and so many more."""

@@ -55,8 +55,8 @@ class Sent:
     """What became of one submission.
 
     Attributes:
-        outcome: `ok`; `window`, `pending`, `share` (no room now: try later); `cursor`, `gone` (Redis knows less or more
-            than we thought: open again); `cancelled`.
+        outcome: `ok`; `window`, `pending`, `share`, `memory` (no room now: try later, or with fewer questions where it
+            is Redis' memory); `cursor`, `gone` (Redis knows less or more than we thought: open again); `cancelled`.
         detail: For people, where there is no room.
     """
 
@@ -172,7 +172,7 @@ class Sender:
                 raise
             # Not a reason to stop collecting: what is taken off makes room.
             return Sent(
-                "pending",
+                "memory",
                 "waits for room: Redis is out of memory; raise its maxmemory or lower limits.max_pending_bytes",
             )
         return self._understood(reply)

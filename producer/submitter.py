@@ -96,6 +96,7 @@ class Submitter:
         self._again = threading.Event()
         self._pause = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._in_doubt = False
+        self._most = CHUNK_QUESTIONS
         # A daemon: a program that forgets to close its fleet must still be able to end.
         self._thread = threading.Thread(target=self._send_all, name=f"batchfleet questions of {plan.run}", daemon=True)
 
@@ -149,7 +150,7 @@ class Submitter:
             # Only what we acknowledge makes room there; a chunk is a megabyte that is packed and sent to be refused.
             self._room.wait(WINDOW_S)
             self._room.clear()
-        elif outcome in {"pending", "share"}:
+        elif outcome in {"pending", "share", "memory"}:
             self._room.wait(self._pause.next_s())
             self._room.clear()
         elif self._source.is_over:
@@ -170,7 +171,7 @@ class Submitter:
         options = self._options
         # A part of the window: a chunk as large as all of it would wait for the last answer of the chunk before. And a
         # part of the fleet's room, or it would wait for the moment when nobody else asks.
-        most = min(CHUNK_QUESTIONS, max(1, options.run_window // 4), -(-options.max_pending_questions // 8))
+        most = min(self._most, max(1, options.run_window // 4), -(-options.max_pending_questions // 8))
         chunk = self._source.chunk(most, CHUNK_BYTES, WAIT_S)
         if chunk is None:
             return "nothing"
@@ -181,7 +182,12 @@ class Submitter:
         if sent.outcome == "ok":
             self._source.move_to(chunk.until)
             self._pause.reset()
-        elif sent.outcome in {"pending", "share"} and not options.wait_for_room:
+            self._most = min(2 * self._most, CHUNK_QUESTIONS)
+        elif sent.outcome == "memory" and len(chunk.questions) > 1:
+            # Redis may have room for less than a chunk, and nothing that is under way need ever make more.
+            self._most = len(chunk.questions) // 2
+            return "fewer"
+        elif sent.outcome in {"pending", "share", "memory"} and not options.wait_for_room:
             msg = f"the fleet has no room for more: {sent.detail}. Without --no-wait the command waits for it"
             raise NotFinishedError(msg)
         self.no_room = sent.outcome == "window"

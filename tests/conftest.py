@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -48,6 +49,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         if "redis_server" in getattr(item, "fixturenames", ()) or item.path.parent.name in {"integration", "hostile"}:
             item.add_marker(pytest.mark.server)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """A command that is run in this process sends the logs to its stderr, which is closed after the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    # Pytest's own come and go with each phase of a test.
+    ours = [handler for handler in root.handlers if type(handler) is logging.StreamHandler and handler not in handlers]
+    for handler in ours:
+        root.removeHandler(handler)
+    if ours:
+        root.setLevel(level)
 
 
 @pytest.fixture

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 
 from batchfleet.client.run_status import read_run
 from batchfleet.supervisor.embedded_server import EmbeddedServer
+from producer.answers.answers_file import AnswersFile
+from producer.backlog import Backlog, PendingQuestion, QuestionSource
+from producer.bounded_queue import BoundedQueue
+from producer.file_source import FileSource
+from producer.options import ReadingLimits
+from producer.questions.question_file import check_questions
+from producer.questions.question_parser import Invalid, ParsedQuestion
+from producer.questions.sources import Source
+from producer.redis_outage import RetryUntilAvailable
+from producer.resume import FileRun, take_stock
+from producer.sender import Sender, Sent
+from producer.submitter import RunPlan, Submitter
+from tests import submissions
 from tests.processes import Processes, lines_in, read_answers, wait_until
-from tests.submissions import Submitter
+from tests.submissions import ROOMY
+from wire.address import RedisAddress
 from wire.keys import Keys
 
 ROOM_BYTES = 8 * 1024 * 1024
@@ -53,6 +70,68 @@ def test_a_full_redis_empties_itself(tmp_path: Path, redis_server: EmbeddedServe
         assert "leads" in fleet.log("batcher")
 
     assert len(read_answers(answers)) == QUESTIONS
+
+
+def from_file(folder: Path, prompts: list[str]) -> FileSource:
+    """The questions of a file."""
+    path = folder / "questions.jsonl"
+    source = Source((path,))
+    path.write_text("".join(f'{{"question": "{prompt}"}}\n' for prompt in prompts))
+    what = FileRun("run-1", source, check_questions(source, ReadingLimits()), ReadingLimits(), "stub", {})
+    with AnswersFile(folder / "answers.jsonl") as answers:
+        return FileSource(what, take_stock(what, answers), answers.path)
+
+
+def from_program(_: Path, prompts: list[str]) -> Backlog:
+    """Those that a program gives."""
+    inbox: BoundedQueue[PendingQuestion] = BoundedQueue(len(prompts))
+    for index, prompt in enumerate(prompts):
+        inbox.put(PendingQuestion(ParsedQuestion(index, index, f"q{index}", prompt, None, None, {}, None, None, None)))
+    return Backlog("run-1", inbox)
+
+
+class CountingSender(Sender):
+    """Remembers how many questions each try had."""
+
+    def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 (those of a sender)
+        super().__init__(*arguments)
+        self.sizes: list[int] = []
+
+    def send(self, cursor: int, until: int, chunk: Sequence[ParsedQuestion | Invalid], *arguments: str) -> Sent:
+        self.sizes.append(len(chunk))
+        return super().send(cursor, until, chunk, *arguments)
+
+
+@pytest.mark.parametrize("source_of", [from_file, from_program])
+def test_fewer_are_sent_at_once_where_redis_has_room_for_few(
+    source_of: Callable[[Path, list[str]], QuestionSource], tmp_path: Path, client: redis.Redis
+) -> None:
+    """It has never room for a whole chunk of a megabyte, and all are accepted; then chunks grow again."""
+    prompts = [20_000 * "x" for _ in range(100)] + ["What is this?" for _ in range(300)]
+    source, stopping, said = source_of(tmp_path, prompts), threading.Event(), list[str]()
+    sender = CountingSender(client, KEYS, "run-1", {}, len(prompts), ROOMY)
+    source.begin(sender.open())
+    retry = RetryUntilAvailable(RedisAddress("unused"), 0.0, stopping, said.append)
+    plan = RunPlan("run-1", {}, len(prompts), "stub")
+    submitter = Submitter(sender, source, plan, ROOMY, retry, stopping, say=said.append, fail=lambda _: stopping.set())
+    client.config_set("maxmemory", used(client) + 800_000)
+    submitter.start()
+
+    def are_all_accepted() -> bool:
+        # As a batcher that takes them out, and as the scripts of a fleet, without which Redis 8 keeps what ours left.
+        with client.pipeline(transaction=False) as fleet:
+            fleet.xtrim(KEYS.questions("stub", 0), 0, approximate=False)
+            for _ in range(100):
+                fleet.eval("return 1", 0)
+            fleet.execute()
+        return accepted(client) == len(prompts)
+
+    wait_until(are_all_accepted, "all are accepted")
+    stopping.set()
+    submitter.wake()
+    submitter.join()
+    assert min(sender.sizes) < 25
+    assert max(sender.sizes[-3:]) > 50
 
 
 def write(questions: Path, count: int, metadata: str) -> None:
@@ -125,7 +204,7 @@ def test_how_a_run_stands_can_be_read_of_a_full_redis(client: redis.Redis) -> No
 
     A producer fills one that is smaller than what may be pending.
     """
-    Submitter(client, "run-1", 3).offer(3)
+    submissions.Submitter(client, "run-1", 3).offer(3)
     client.config_set("maxmemory", used(client) // 2)
 
     assert read_run(client, KEYS, "run-1").accepted == 3

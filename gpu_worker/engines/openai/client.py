@@ -109,21 +109,14 @@ class Server:
         """For messages: without a password."""
 
     async def models(self) -> list[JsonObject]:
-        """What it serves.
-
-        Raises:
-            EngineBootError: It says something else, as a server of another API does.
-        """
+        """What it serves."""
         listed = await self._call("GET", "/models", None, timeout_s=LOOK_TIMEOUT_S)
         # Together's list stands alone.
         entries = listed.get("data") if isinstance(listed, dict) else listed
         if not isinstance(entries, list):
+            # A server of another API, or one that says so that it is starting.
             sent = Fault(json.dumps(listed)).without(self._api_key).message[:MAX_SHOWN_CHARS]
-            msg = (
-                f"there is no OpenAI-compatible API at {self.shown_url}: in place of a list of models it sends "
-                f"{sent}; check server and port in model.generator_settings"
-            )
-            raise EngineBootError(msg)
+            raise FaultError(Fault(f"in place of a list of models it sends {sent}"))
         return [entry for entry in entries if isinstance(entry, dict)]
 
     async def ask(self, request: Request, timeout_s: float | None = None) -> Any:  # noqa: ANN401 - whatever JSON it sends

@@ -35,7 +35,9 @@ async def served_by(server: Server, model: str, timeout_s: float, show: Callable
     began = shown = time.monotonic()
     while True:
         try:
-            return _served(await server.models(), model, server.shown_url)
+            if models := await server.models():
+                return _served(models, model, server.shown_url)
+            fault = Fault("it serves no model")
         except FaultError as error:
             fault = error.fault
         if fault.status in MISSING and await _answers(server, model):
@@ -74,7 +76,7 @@ def _served(models: list[JsonObject], wanted: str, url: str) -> Served:
     ids = tuple(str(model.get("id")) for model in models)
     found = next((model for model in models if model.get("id") == wanted), None)
     if found is None:
-        there = ", ".join(repr(name) for name in ids) or "none at all"
+        there = ", ".join(repr(name) for name in ids)
         msg = (
             f"{url} does not serve a model {wanted!r}{nearest(wanted, ids)}; it serves {there}: set "
             "model.generator_settings.model"

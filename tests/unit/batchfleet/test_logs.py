@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,16 +13,6 @@ from batchfleet.settings.mask import secret_texts
 from batchfleet.settings.schema import Settings
 
 log = logging.getLogger("gpu_worker.test")
-
-
-@pytest.fixture(autouse=True)
-def _handlers_as_before() -> Iterator[None]:
-    """`set_up` replaces the root logger's handlers."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def test_ids_are_fields_of_a_json_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -609,7 +609,7 @@ async def test_an_answer_that_takes_too_long_is_given_up() -> None:
         ),
         (
             Reply(body={"models": [f"{KEY} of"]}),
-            r'no OpenAI-compatible API at http://[^ ]+/v1: in place of a list of models it sends \{"models": \["\*',
+            r'within 3 s \(server_startup_timeout\): in place of a list of models it sends \{"models": \["\*\*\* of',
         ),
         (
             Reply(body={"data": [{"id": "serves"}, {"id": "other"}]}),
@@ -695,18 +695,19 @@ def test_what_the_network_did_is_told(cause: Exception, told: str) -> None:
     assert connection_problem(outer).startswith(told)
 
 
-async def test_a_server_that_is_still_starting_is_waited_for() -> None:
-    """Up to the startup timeout."""
+@pytest.mark.parametrize("starting", [DROPPED, Reply(body={"status": "loading"}), Reply(body={"data": []})])
+async def test_a_server_that_is_still_starting_is_waited_for(starting: Reply) -> None:
+    """Up to the startup timeout, whatever it sends meanwhile."""
     async with ScriptedServer(in_turn(a_text())) as server:
-        ready, server.models = server.models, DROPPED
+        ready, server.models = server.models, starting
         engine = OpenAIEngine(options(server, startup_timeout_s=PATIENCE_S))
-        starting = asyncio.create_task(engine.start())
-        await asyncio.sleep(0.1)
-        assert not starting.done()
+        beginning = asyncio.create_task(engine.start())
+        await until(lambda: engine.state.kind == "waiting" and engine.state.reason)
+        assert not beginning.done()
 
         server.models = ready
 
-        await starting
+        await beginning
         await engine.stop()
 
 
