@@ -13,12 +13,12 @@ SOME_STATUSES = ("302", "307", "400", "401", "403", "404", "408", "413", "418", 
 
 
 @pytest.mark.timeout(1200)
-async def test_faults_have_the_outcomes_that_the_table_says() -> None:
+def test_faults_have_the_outcomes_that_the_table_says() -> None:
     """Those without a status, and some of each kind of status.
 
     To one question or to all, once, for a while or for ever.
     """
-    made = table(await outcomes([*SOME_STATUSES, *OTHERS]))
+    made = table(outcomes([*SOME_STATUSES, *OTHERS]))
 
     rows = dict(_rows(PAGE.read_text(encoding="utf-8")))
     assert {name: rows[name] for name, _ in _rows(made)} == dict(_rows(made))
@@ -26,9 +26,9 @@ async def test_faults_have_the_outcomes_that_the_table_says() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-async def test_the_table_of_faults_is_current() -> None:
+def test_the_table_of_faults_is_current() -> None:
     """Every status from 300 to 599 too: it is what `python -m tests.integration.server_faults` writes."""
-    assert table(await outcomes(FAULTS)) in PAGE.read_text(encoding="utf-8")
+    assert table(outcomes(FAULTS)) in PAGE.read_text(encoding="utf-8")
 
 
 def _rows(page: str) -> list[tuple[str, str]]:

@@ -107,9 +107,9 @@ class ScriptedServer:
                 asked = await _read(reader)
                 reply = await self._reply(asked)
                 if reply.status == 0:
-                    await _go_on(writer, reply)
+                    await _go_on(reader, writer, reply)
                     return
-                await _write(writer, reply)
+                await _write(reader, writer, reply)
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             return
         finally:
@@ -143,7 +143,7 @@ async def _read(reader: asyncio.StreamReader) -> Asked:
     return Asked(method, path, headers, json.loads(content) if content else None)
 
 
-async def _write(writer: asyncio.StreamWriter, reply: Reply) -> None:
+async def _write(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reply: Reply) -> None:
     is_text = isinstance(reply.body, str)
     content = (
         reply.body if isinstance(reply.body, bytes) else (reply.body if is_text else json.dumps(reply.body)).encode()
@@ -159,12 +159,13 @@ async def _write(writer: asyncio.StreamWriter, reply: Reply) -> None:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     writer.write(f"HTTP/1.1 {reply.status} Whatever\r\n{lines}\r\n".encode() + content)
     await writer.drain()
-    await _go_on(writer, reply)
+    await _go_on(reader, writer, reply)
 
 
-async def _go_on(writer: asyncio.StreamWriter, reply: Reply) -> None:
+async def _go_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reply: Reply) -> None:
     if reply.then == "stall":
-        await asyncio.get_running_loop().create_future()
+        # Until the client hangs up. Waiting for what nobody has would leave the task to the garbage collector.
+        await reader.read()
     elif reply.then == "reset":
         # Without a wait for what may still have to be sent, closing resets the connection.
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
