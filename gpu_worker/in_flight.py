@@ -79,7 +79,7 @@ class InFlight:
             self._report.counts.add(failure)
         for task, (question, size) in zip(tasks, batch.questions, strict=True):
             # Not a `finally` in the coroutine: one that is cancelled before its first step never gets there.
-            task.add_done_callback(partial(self._left, question=question, size=size, batch=batch))
+            task.add_done_callback(partial(self._left, question, size, batch))
         if not tasks:
             self._end(batch)
 
@@ -122,16 +122,16 @@ class InFlight:
         counts, began = self._report.counts, time.monotonic()
         counts.wait_s.observe(max(0.0, self._clock.now() - question.submitted_at))
         try:
-            made = await answer(
+            made, encoded = await answer(
                 question, self._engine, self._clock, self._patience, worker=self._worker, attempts=batch.attempts
             )
         except (EngineDeadError, EngineUnusableError) as error:
             self._engine_died(error)
             return
         counts.engine_s.observe(time.monotonic() - began)
-        self._write(made, size, batch)
+        self._write(made, size, batch, encoded)
 
-    def _left(self, task: asyncio.Task[None], *, question: Question, size: int, batch: HeldBatch) -> None:
+    def _left(self, question: Question, size: int, batch: HeldBatch, task: asyncio.Task[None]) -> None:
         self._count(-1)
         self._tell_left()
         if batch not in self._tasks:
@@ -156,8 +156,8 @@ class InFlight:
                 batch,
             )
 
-    def _write(self, made: Answer | Failure, size: int, batch: HeldBatch) -> None:
-        self._publisher.add(made, size)
+    def _write(self, made: Answer | Failure, size: int, batch: HeldBatch, encoded: bytes | None = None) -> None:
+        self._publisher.add(made, size, encoded)
         batch.records.append((made, size))
         self._report.counts.add(made)
         if log.isEnabledFor(logging.DEBUG):

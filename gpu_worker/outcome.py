@@ -11,8 +11,8 @@ from typing import Any
 
 from gpu_worker.engines.engine import Completion, Engine, Outcome, Refusal, Vectors
 from wire.clock import ServerClock
-from wire.codec import sendable, validation_error
-from wire.errors import EngineDeadError, EngineUnusableError
+from wire.codec import encode_readable, encode_record, sendable
+from wire.errors import EngineDeadError, EngineUnusableError, MalformedMessageError
 from wire.failures import error_of
 from wire.messages import FIELDS_SINCE, Answer, Failure, JsonObject, Question
 
@@ -45,8 +45,8 @@ class RetryPolicy:
 
 async def answer(
     question: Question, engine: Engine, clock: ServerClock, patience: RetryPolicy, *, worker: str, attempts: int
-) -> Answer | Failure:
-    """Have one question answered.
+) -> tuple[Answer | Failure, bytes]:
+    """Have one question answered; the record, and how it is encoded.
 
     A failure of this question alone is a value. Cancelling takes the question out of the engine.
 
@@ -54,19 +54,15 @@ async def answer(
         EngineDeadError: The engine died; nothing is known about the question.
         EngineUnusableError: The engine can answer nothing until somebody does something.
     """
-    made = record(
-        question,
-        await _outcome(question, engine, clock, patience),
-        engine.model,
-        clock,
-        worker=worker,
-        attempts=attempts,
-    )
-    # A record that its producer cannot read would be waited for without end.
-    if (reason := validation_error(made)) is not None:
-        refusal = Refusal("internal_error", f"the engine's answer cannot be sent: {reason}")
-        made = record(question, refusal, engine.model, clock, worker=worker, attempts=attempts)
-    return made
+    outcome = await _outcome(question, engine, clock, patience)
+    made = record(question, outcome, engine.model, clock, worker=worker, attempts=attempts)
+    try:
+        # A record that its producer cannot read would be waited for without end.
+        return made, encode_readable(made)
+    except MalformedMessageError as error:
+        refusal = Refusal("internal_error", f"the engine's answer cannot be sent: {error}")
+    made = record(question, refusal, engine.model, clock, worker=worker, attempts=attempts)
+    return made, encode_record(made)
 
 
 def record(
@@ -130,6 +126,8 @@ def without_answer(completion: Completion) -> Refusal | None:
 
     None if there is a text, or what stands in place of one.
     """
+    if not completion.texts:
+        return Refusal("internal_error", "the engine returned no text, not even an empty one")
     if completion.texts[0]:
         return None
     details = completion.details or {}
@@ -177,24 +175,19 @@ async def _tried(question: Question, engine: Engine, patience: RetryPolicy) -> O
     """Ask; ask again, after a pause, while the engine fails in a way that may pass."""
     pause_s = patience.first_pause_s
     for left in reversed(range(patience.tries)):
-        outcome = await _once(question, engine)
+        try:
+            outcome = await engine.answer(question)
+        except (EngineDeadError, EngineUnusableError):
+            raise
+        except Exception as error:
+            # A bug of ours or of the engine's: this question pays for it, not its neighbours.
+            ids = {"run": question.run, "request": question.request_id}
+            log.exception("the engine failed on question %s of run %s", question.request_id, question.run, extra=ids)
+            return Refusal("internal_error", f"{type(error).__name__}: {str(error)[:500]}")
+        if isinstance(outcome, Completion):
+            outcome = without_answer(outcome) or outcome
         if not isinstance(outcome, Refusal) or not outcome.retryable or outcome.is_final or not left:
             break
         await asyncio.sleep(pause_s)
         pause_s = min(2 * pause_s, patience.longest_pause_s)
     return outcome
-
-
-async def _once(question: Question, engine: Engine) -> Outcome:
-    try:
-        outcome = await engine.answer(question)
-    except (EngineDeadError, EngineUnusableError):
-        raise
-    except Exception as error:
-        # A bug of ours or of the engine's: this question pays for it, not its neighbours.
-        ids = {"run": question.run, "request": question.request_id}
-        log.exception("the engine failed on question %s of run %s", question.request_id, question.run, extra=ids)
-        return Refusal("internal_error", f"{type(error).__name__}: {str(error)[:500]}")
-    if isinstance(outcome, Completion) and not outcome.texts:
-        return Refusal("internal_error", "the engine returned no text, not even an empty one")
-    return (without_answer(outcome) or outcome) if isinstance(outcome, Completion) else outcome

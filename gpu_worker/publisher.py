@@ -91,12 +91,13 @@ class Publisher:
         self._nothing = asyncio.Event()
         self._nothing.set()
 
-    def add(self, record: Answer | Failure, question_bytes: int) -> None:
+    def add(self, record: Answer | Failure, question_bytes: int, encoded: bytes | None = None) -> None:
         """Have a record written soon.
 
-        `question_bytes`: size of the encoded question, which stops counting as pending.
+        `question_bytes`: size of the encoded question, which stops counting as pending. `encoded`: the record, if that
+        is known already.
         """
-        written = _written(record, question_bytes)
+        written = _written(record, question_bytes, encoded)
         self._records.append(written)
         self._bytes += written.size
         self._stir()
@@ -264,8 +265,9 @@ def _how_many(records: Sequence[Written]) -> int:
     return min(len(records), AT_ONCE)
 
 
-def _written(record: Answer | Failure, question_bytes: int) -> Written:
-    encoded = encode_record(record)
+def _written(record: Answer | Failure, question_bytes: int, encoded: bytes | None = None) -> Written:
+    if encoded is None:
+        encoded = encode_record(record)
     return Written((record.run, record.epoch), (record.index, record.status, question_bytes, encoded), len(encoded))
 
 

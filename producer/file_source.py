@@ -129,7 +129,8 @@ class FileSource:
                 self._written[ended >> 3] |= 0x80 >> (ended & 7)
                 if ended < self.position:
                     self._tally.settled += 1
-        self._ended.set()
+        if self._budget is not None:
+            self._ended.set()
         return True
 
     def drop_waiting(self) -> None:

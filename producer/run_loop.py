@@ -233,8 +233,7 @@ class RunLoop:
             self._quiet_since, self._looked_stuck = time.monotonic(), False
             self._check_at = self._quiet_since + CHECK_S
             self._sink.put(new)
-            for _, record in new:
-                self.withdrawals.end(record.index)
+            self.withdrawals.end([record.index for _, record in new])
         self._settlement.open_records += len(entries)
 
     def _restart(self) -> None:

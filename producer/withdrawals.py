@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 
 import redis
 
@@ -33,13 +34,12 @@ class Withdrawals:
         with self._lock:
             self._new.add(index)
 
-    def end(self, index: int) -> None:
-        """Its record has come."""
+    def end(self, indices: Collection[int]) -> None:
+        """Their records have come."""
         with self._lock:
-            self._new.discard(index)
-            if index in self._open:
-                self._open.discard(index)
-                self._ended.add(index)
+            self._new.difference_update(indices)
+            self._ended.update(self._open.intersection(indices))
+            self._open.difference_update(indices)
 
     def tell(self) -> None:
         """Let the fleet know what has changed. Safe to do again if no reply came."""

@@ -146,16 +146,19 @@ def decode_record(data: bytes) -> Answer | Failure:
     return record
 
 
-def validation_error(record: Answer | Failure) -> str | None:
-    """Why its producer could not read a record, such as half a surrogate pair in a text.
+def encode_readable(record: Answer | Failure) -> bytes:
+    """As `encode_record`, of a record that somebody else's data are in.
 
-    None if it can, as it should be.
+    Raises:
+        MalformedMessageError: Its producer could not read it: half a surrogate pair is in a text, for instance.
     """
     try:
-        decode_record(_ENCODER.encode(record))
+        data = _ENCODER.encode(record)
+        decode_record(data)
     except (MalformedMessageError, *_UNREADABLE) as error:
-        return f"{type(error).__name__}: {str(error)[:REASON_CHARS]}"
-    return None
+        reason = f"{type(error).__name__}: {str(error)[:REASON_CHARS]}"
+        raise MalformedMessageError(reason) from None
+    return data
 
 
 def sendable(value: Any) -> Any:  # noqa: ANN401 (any JSON)
@@ -250,6 +253,8 @@ def _are_json(values: Iterable[object], levels: int) -> bool:
 
 def _ensure_version(data: bytes, version: int, what: str) -> None:
     # A message without one would pass for one of ours.
+    if version == WIRE_VERSION and _VERSION_FIELD in data:
+        return
     _check_version(version if _VERSION_FIELD in data else None, what)
 
 

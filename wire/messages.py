@@ -54,7 +54,8 @@ def _current_version() -> int:
     return WIRE_VERSION
 
 
-class Message(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+# gc: none can be part of a cycle, and thousands are held at once.
+class Message(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A value that travels: frozen, no unknown fields, no silent conversions.
 
     Types and bounds are checked where it is read, by `wire.codec`.
@@ -104,17 +105,20 @@ class Question(Message, frozen=True, kw_only=True):
     v: Version = field(default_factory=_current_version)
 
     def __post_init__(self) -> None:
-        if (self.prompt, self.messages, self.inputs).count(None) != 2:  # noqa: PLR2004 - all but one
+        is_chat, is_text = self.messages is not None, self.inputs is None
+        if (self.prompt is not None) + is_chat + (not is_text) != 1:
             msg = "a question has either a prompt or messages, or inputs"
             raise ValueError(msg)
-        if (self.inputs is None) != (self.task == "generate") or (self.query is None) != (self.task != "score"):
+        if is_text != (self.task == "generate") or (self.query is None) != (self.task != "score"):
             msg = f"the task {self.task} does not go with what is asked"
             raise ValueError(msg)
         # Timers cannot be set to what is no time.
-        for name, seconds in (("submitted_at", self.submitted_at), ("deadline", self.deadline or 0.0)):
-            if not isfinite(seconds):
-                msg = f"{name} is {seconds}"
-                raise ValueError(msg)
+        if not isfinite(self.submitted_at):
+            msg = f"submitted_at is {self.submitted_at}"
+            raise ValueError(msg)
+        if self.deadline is not None and not isfinite(self.deadline):
+            msg = f"deadline is {self.deadline}"
+            raise ValueError(msg)
 
     @property
     def text(self) -> str:

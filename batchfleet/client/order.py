@@ -6,11 +6,11 @@ Each has its position, and a resumed run is known by its first questions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from batchfleet.client.known_ids import KnownIds
 from batchfleet.client.questions import QuestionLike, as_asked

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import orjson
+from msgspec.structs import replace
 
 from producer.questions.entries import too_long
 from producer.questions.question_parser import Invalid, ParsedQuestion, QuestionParser, invalid_id

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
+
+from msgspec.structs import replace
 
 from batchfleet.client.questions import QuestionLike, as_asked, names_model
 from batchfleet.client.results import Result, Waiters

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from msgspec import Struct
+
 from wire.failures import KINDS, Kind
 from wire.messages import JsonObject, Question, Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(Struct, frozen=True, gc=False):
     """What an engine made of one question.
 
     Attributes:
@@ -36,8 +37,7 @@ class Completion:
     tool_calls: Sequence[list[JsonObject] | None] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Vectors:
+class Vectors(Struct, frozen=True, gc=False):
     """What an engine made of one question that wants no text.
 
     Attributes:

@@ -160,8 +160,7 @@ class StubEngine:
         params = effective_params(question.params, self._defaults, chat=question.messages is not None)
         if isinstance(params, Refusal):
             return params
-        if not NOTHING_TO_A_MODEL.isdisjoint(params):
-            params = {name: value for name, value in params.items() if name not in NOTHING_TO_A_MODEL}
+        params = {name: value for name, value in params.items() if name not in NOTHING_TO_A_MODEL}
         # As a model: the seed makes a difference, unless the most likely token is taken each time.
         drawn = f"\0{params['seed']}" if params.get("temperature") and params.get("seed") is not None else ""
         seed = hashlib.blake2b((text + drawn).encode(), digest_size=8).digest()
@@ -172,11 +171,10 @@ class StubEngine:
         start = seed[0] % len(WORDS)
         loop = _LOOP if start + tokens <= len(_LOOP) else WORDS * (2 + tokens // len(WORDS))
         usage = Usage(prompt_tokens=max(1, len(text) // 4), completion_tokens=tokens)
-        text = " ".join(loop[start : start + tokens])
         call = _tool_call(params) if "tools" in params else None
         if call is not None:
             return Completion([""], "tool_calls", usage, params, tool_calls=[[call]])
-        text = " ".join([*images, text])
+        text = " ".join([*images, *loop[start : start + tokens]])
         reasoning = [f"Hm: {text[::-1]}"] if params.get("reasoning_effort", "none") != "none" else []
         return Completion([text], finish_reason, usage, params, reasoning=reasoning)
 

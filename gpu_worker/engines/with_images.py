@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from msgspec.structs import replace
 
 from gpu_worker.engines.engine import Engine, EngineState, Outcome, Refusal
@@ -30,15 +33,19 @@ class WithImages:
         # Of vLLM known only now.
         self.max_num_seqs = self._engine.max_num_seqs
 
-    async def answer(self, question: Question) -> Outcome:
+    def answer(self, question: Question) -> Coroutine[Any, Any, Outcome]:
         if question.messages is not None and any(isinstance(one.get("content"), list) for one in question.messages):
-            if self.kind == "vllm" and (refusal := _unsafe(question.messages)) is not None:
-                return refusal
-            messages = await self._images.resolved(question.messages)
-            if isinstance(messages, Refusal):
-                return messages
-            question = replace(question, messages=messages)
-        return await self._engine.answer(question)
+            return self._with_images(question, question.messages)
+        # Not a coroutine more for what has none.
+        return self._engine.answer(question)
+
+    async def _with_images(self, question: Question, messages: list[JsonObject]) -> Outcome:
+        if self.kind == "vllm" and (refusal := _unsafe(messages)) is not None:
+            return refusal
+        resolved = await self._images.resolved(messages)
+        if isinstance(resolved, Refusal):
+            return resolved
+        return await self._engine.answer(replace(question, messages=resolved))
 
     def progress(self) -> int:
         return self._engine.progress() + self._images.progress()

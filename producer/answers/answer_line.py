@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from producer.answers.vectors import vector_fields
-from wire.messages import FIELDS_SINCE, Answer, Failure
+from wire.messages import FIELDS_SINCE, Answer, Failure, Usage
 
 ANSWER_FIELDS = {
     "id": "the question's id",
@@ -73,6 +73,16 @@ def _text_fields(record: Answer) -> dict[str, Any]:
     return line
 
 
+def _counts(usage: Usage) -> dict[str, int]:
+    counts = {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+    # Only what the engine counts.
+    if usage.cached_tokens is not None:
+        counts["cached_tokens"] = usage.cached_tokens
+    if usage.reasoning_tokens is not None:
+        counts["reasoning_tokens"] = usage.reasoning_tokens
+    return counts
+
+
 def _first(values: object) -> Any:  # noqa: ANN401 (JSON)
     return values[0] if isinstance(values, list) and values else None
 
@@ -89,10 +99,7 @@ def answer_line(record: Answer | Failure, asked: str | None = None) -> bytes:
             line |= _text_fields(record)
         else:
             line |= {"task": record.task, **vector_fields(record)}
-        # Of the last two, only what the engine counts.
-        line["usage"] = {
-            name: count for name in record.usage.__struct_fields__ if (count := getattr(record.usage, name)) is not None
-        }
+        line["usage"] = _counts(record.usage)
         line["model"] = record.model
         line["params"] = record.params
         if record.details is not None and record.task != "classify":

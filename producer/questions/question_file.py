@@ -9,12 +9,12 @@ are meant is in `sources`, how a file is cut into entries in `formats`, what an 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
 import orjson
+from msgspec.structs import replace
 
 from producer.options import ReadingLimits
 from producer.questions.checked import MAX_PROBLEMS_SHOWN, Checked, ModelUse, place_of, problem_report

@@ -8,11 +8,13 @@ OpenAI batch file, which is turned into our own form first.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import replace
 
 from producer.questions.batch_line import in_own_form, unknown_field
 from producer.questions.column_mapping import AS_IT_STANDS, CONTENT_FIELDS, Shape, joined
@@ -27,8 +29,8 @@ from wire.vector_parameters import pooling_params
 _DERIVED = re.compile(r"(\d{7,18})-[0-9a-f]{8}")
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedQuestion:
+# A struct: making it costs a tenth of a frozen dataclass, and it is made twice of each question.
+class ParsedQuestion(Struct, frozen=True, gc=False):
     """A question as its file has it.
 
     Attributes:
@@ -66,8 +68,7 @@ class ParsedQuestion:
     query: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Invalid:
+class Invalid(Struct, frozen=True, gc=False):
     """An entry of the file that cannot be asked.
 
     Attributes:

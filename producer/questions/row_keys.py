@@ -8,6 +8,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -24,6 +25,9 @@ _KEY_BYTES = 12
 _NONE = bytes(_KEY_BYTES)
 _HEAD_BYTES = 32
 _MOST_WAITING = 64 * 1024
+_BLOCK_KEYS = 512
+"""Read at once: rows end about in their order."""
+_MOST_BLOCKS = 64
 
 
 def row_key(question: ParsedQuestion, model: str, sampling: JsonObject, template: str) -> bytes:
@@ -56,6 +60,7 @@ class RowKeys:
         self._file = file
         self._skipped = skipped
         self._waiting = bytearray()
+        self._block = lru_cache(_MOST_BLOCKS)(partial(_block, file, skipped))
         weakref.finalize(self, os.close, file)
 
     @classmethod
@@ -80,8 +85,9 @@ class RowKeys:
             self.flush()
 
     def of(self, index: int) -> str | None:
-        """That of a row, in hexadecimal digits; None if it has none."""
-        key = os.pread(self._file, _KEY_BYTES, self._skipped + _KEY_BYTES * index)
+        """That of a row, in hexadecimal digits; None if it has none. To be asked once all were added."""
+        start = _KEY_BYTES * (index % _BLOCK_KEYS)
+        key = self._block(index // _BLOCK_KEYS)[start : start + _KEY_BYTES]
         return None if key in (_NONE, b"") else key.hex()
 
     def flush(self) -> None:
@@ -123,6 +129,11 @@ class KeyTaker:
 
     def __call__(self, question: ParsedQuestion | Invalid) -> None:
         self._keys.add(None if isinstance(question, Invalid) else row_key(question, *self._how))
+
+
+def _block(file: int, skipped: int, number: int) -> bytes:
+    size = _KEY_BYTES * _BLOCK_KEYS
+    return os.pread(file, size, skipped + size * number)
 
 
 def _head(fingerprint: Mapping[str, str]) -> bytes:

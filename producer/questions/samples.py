@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from producer.questions.question_parser import Invalid, ParsedQuestion
 from wire.messages import MAX_REQUEST_ID_CHARS

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from msgspec import structs
 
 from producer.backlog import Backlog, PendingQuestion
 from producer.bounded_queue import BoundedQueue
@@ -78,7 +79,7 @@ def test_a_question_that_nobody_would_carry_fails_at_once(client: redis.Redis) -
     sender = Sender(client, KEYS, "run", {"questions": "run"}, 2, replace(ROOMY, max_packed_bytes=2000))
     sender.open()
 
-    sent = sender.send(0, 2, [asked(0), replace(asked(1), metadata={"vector": [0.5] * 300})], "stub")
+    sent = sender.send(0, 2, [asked(0), structs.replace(asked(1), metadata={"vector": [0.5] * 300})], "stub")
 
     records: Any = client.xrange(KEYS.records("run"))
     failure = decode_record(records[0][1][b"a"])
@@ -104,7 +105,7 @@ def test_a_submission_is_bounded_in_bytes_wherever_they_are(field: str) -> None:
     }
     inbox: BoundedQueue[PendingQuestion] = BoundedQueue(None)
     for number in range(10):
-        inbox.offer(PendingQuestion(replace(asked(number), **{field: contents[field]})))
+        inbox.offer(PendingQuestion(structs.replace(asked(number), **{field: contents[field]})))
 
     chunk = Backlog("run-1", inbox).chunk(CHUNK_QUESTIONS, CHUNK_BYTES, 0.0)
 

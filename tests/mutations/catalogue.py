@@ -160,7 +160,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a dead engine is a failure of the question", "no false answers", "gpu_worker/outcome.py",
-        "    except (EngineDeadError, EngineUnusableError):\n        raise\n", "",
+        "        except (EngineDeadError, EngineUnusableError):\n            raise\n", "",
         f"{ANSWERING}test_a_dead_engine_is_no_record_at_all",
     ),
     Mutation(

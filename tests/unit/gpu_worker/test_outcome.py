@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from gpu_worker.engines.engine import Completion, Outcome, Refusal
 from gpu_worker.engines.stub import StubEngine, StubOptions
@@ -37,9 +38,10 @@ class FailingEngine(StubEngine):
 
 async def ask(question: Question, engine: StubEngine, timeout_s: float = 10.0) -> Answer | Failure:
     """Have one question answered by a worker's code."""
-    return await answer(
-        question, engine, ServerClock(), RetryPolicy(timeout_s, tries=3, first_pause_s=0.0), worker="w", attempts=1
-    )
+    policy = RetryPolicy(timeout_s, tries=3, first_pause_s=0.0)
+    record, encoded = await answer(question, engine, ServerClock(), policy, worker="w", attempts=1)
+    assert decode_record(encoded) == record
+    return record
 
 
 async def test_an_answer_carries_what_the_producer_needs() -> None:

@@ -39,7 +39,8 @@ class FailingEngine(StubEngine):
 
 def ask(engine: FailingEngine, patience: RetryPolicy) -> Answer | Failure:
     """What a worker makes of one question."""
-    return run_stepped(answer(a_question(), engine, ServerClock(), patience, worker="w", attempts=1))
+    record, _ = run_stepped(answer(a_question(), engine, ServerClock(), patience, worker="w", attempts=1))
+    return record
 
 
 def test_pauses_double_up_to_a_bound_and_tries_have_a_cap() -> None:

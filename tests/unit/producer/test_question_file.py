@@ -100,7 +100,7 @@ def test_an_id_is_derived_from_content_and_position() -> None:
 
 
 def _after_line(question: ParsedQuestion) -> tuple[Any, ...]:
-    return tuple(getattr(question, name) for name in ParsedQuestion.__slots__[2:])
+    return tuple(getattr(question, name) for name in ParsedQuestion.__struct_fields__[2:])
 
 
 def test_a_known_answer_brings_its_neighbours_into_the_metadata() -> None:
