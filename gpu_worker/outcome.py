@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpu_worker.engines.engine import Completion, Engine, Outcome, Refusal, Vectors
+from gpu_worker.tasks import TimeLimit
 from wire.clock import ServerClock
 from wire.codec import encode_readable, encode_record, sendable
 from wire.errors import EngineDeadError, EngineUnusableError, MalformedMessageError
@@ -156,7 +157,7 @@ async def _outcome(question: Question, engine: Engine, clock: ServerClock, patie
         return Refusal("expired", "its deadline passed before a worker could start it")
     while left_s > patience.timeout_s:
         try:
-            async with asyncio.timeout(patience.timeout_s):
+            with TimeLimit(patience.timeout_s):
                 return await _tried(question, engine, patience)
         except TimeoutError:
             if engine.state.kind == "ready":
@@ -164,7 +165,7 @@ async def _outcome(question: Question, engine: Engine, clock: ServerClock, patie
             # It waited for the engine: that is no fault of the question, whose time starts again.
             left_s = math.inf if question.deadline is None else question.deadline - clock.now()
     try:
-        async with asyncio.timeout(left_s):
+        with TimeLimit(left_s):
             return await _tried(question, engine, patience)
     except TimeoutError:
         # Nobody wants the answer now, whether it waits in the engine's line or half of it is written.

@@ -225,7 +225,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a hanging question never times out", "isolation", "gpu_worker/outcome.py",
-        "asyncio.timeout(patience.timeout_s)", "asyncio.timeout(60)",
+        "TimeLimit(patience.timeout_s)", "TimeLimit(60)",
         f"{ANSWERING}test_a_question_without_end_times_out",
     ),
     Mutation(
