@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 AGAIN_S = 0.5
 
@@ -35,8 +35,9 @@ class TimeLimit:
     def __init__(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self._is_over = False
-        self._task = asyncio.current_task(loop)
-        self._cancelling = self._task.cancelling() if self._task else 0
+        # None only outside of any task, where nothing can be awaited.
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task(loop))
+        self._cancelling = self._task.cancelling()
         self._timer = loop.call_later(seconds, self._end)
 
     def __enter__(self) -> None:
@@ -47,15 +48,9 @@ class TimeLimit:
     ) -> None:
         self._timer.cancel()
         # Whoever else cancelled the task meanwhile is to see it cancelled.
-        if (
-            self._is_over
-            and self._task
-            and self._task.uncancel() <= self._cancelling
-            and kind is asyncio.CancelledError
-        ):
+        if self._is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def _end(self) -> None:
         self._is_over = True
-        if self._task:
-            self._task.cancel()
+        self._task.cancel()
