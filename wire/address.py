@@ -22,7 +22,8 @@ class RedisAddress:
     """Address and credentials of Redis.
 
     Attributes:
-        url: `redis://`, `rediss://` or `unix://`; may carry a password, so it stays out of `repr`.
+        url: `redis://`, `rediss://` or `unix://`, or as `moving_address` has it; may carry a password, so it stays out
+            of `repr`.
         namespace: Prefix of all keys; fleets with different ones do not see each other.
         socket_timeout_s: Longest silence in the middle of a command, in seconds; at least 1.5 times `BLOCK_S`.
         ca_file, cert_file, key_file: For TLS; None for the system's authorities and no client certificate.
@@ -50,10 +51,14 @@ class RedisAddress:
             options["username"] = self.username
         if self.password:
             options["password"] = self.password
-        if self.url.startswith("rediss://"):
+        if self.has_tls:
             tls = {"ssl_ca_certs": self.ca_file, "ssl_certfile": self.cert_file, "ssl_keyfile": self.key_file}
             options.update({name: value for name, value in tls.items() if value})
         return options
+
+    @property
+    def has_tls(self) -> bool:
+        return self.url.startswith("rediss")
 
     def shown(self) -> str:
         """The address without user and password, for messages."""

@@ -10,6 +10,7 @@ import redis
 import redis.asyncio
 import redis.exceptions
 
+from wire import moving_address
 from wire.address import RedisAddress
 from wire.errors import QueueUnavailableError, QueueUnusableError
 from wire.redis_errors import translated
@@ -26,12 +27,17 @@ MODES = {
 
 def connect(address: RedisAddress) -> redis.Redis:
     """A client with a pool of its own; nothing is sent yet."""
+    if moving_address.address_file(address.url):
+        return redis.Redis.from_pool(moving_address.pool(address.url, address.options()))
     return redis.Redis.from_url(address.url, **address.options())
 
 
 def connect_async(address: RedisAddress) -> redis.asyncio.Redis:
     """The same for asyncio."""
-    client = redis.asyncio.Redis.from_url(address.url, **address.options())
+    if moving_address.address_file(address.url):
+        client = redis.asyncio.Redis.from_pool(moving_address.async_pool(address.url, address.options()))
+    else:
+        client = redis.asyncio.Redis.from_url(address.url, **address.options())
     client.connection_pool.connection_class = _packing_in_c(client.connection_pool.connection_class)
     return client
 

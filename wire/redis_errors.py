@@ -66,7 +66,7 @@ TLS_ADVICE = {
 
 def _without_certificate(address: RedisAddress) -> str:
     # In TLS 1.3 a server says so only after the handshake, and the end of the connection may overtake its word.
-    wants = address.url.startswith("rediss://") and not address.cert_file
+    wants = address.has_tls and not address.cert_file
     return "; if it wants a client certificate, set redis.tls_cert_file and redis.tls_key_file" if wants else ""
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from batchfleet.cli.flags import Commands, Shared, add_engine, add_server, add_settings, not_negative
+from batchfleet.cli.flags import Commands, Shared, add_engine, add_server, add_settings, not_negative, positive
 from batchfleet.humanize import plural
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
@@ -46,6 +46,12 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         default=2,
         metavar="N",
         help="one leads, the others stand by (default: 2); 0 if they are on another host",
+    )
+    up.add_argument(
+        "--redis-patience",
+        type=positive,
+        metavar="S",
+        help="end with exit code 3 when Redis was away for so long (default: wait for ever)",
     )
     _add_state(up)
     up.set_defaults(command=_up, usual_log_level="info", finds_fleet=False)
@@ -93,7 +99,13 @@ def _up(arguments: argparse.Namespace, settings: Settings) -> int:
     folder = Path(arguments.state) if arguments.state else default_folder(os.environ)
     return stay_up(
         UpPlan(
-            arguments.engine, arguments.workers, arguments.batchers, folder, arguments.log_level, arguments.log_format
+            arguments.engine,
+            arguments.workers,
+            arguments.batchers,
+            folder,
+            arguments.log_level,
+            arguments.log_format,
+            arguments.redis_patience,
         ),
         settings,
     )

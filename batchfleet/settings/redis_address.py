@@ -26,7 +26,7 @@ def redis_address(settings: Settings, url: str | None = None) -> RedisAddress:
             "BATCHFLEET_REDIS_URL"
         )
         raise UsageError(msg)
-    if url.startswith("rediss:"):
+    if url.startswith("rediss"):
         for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
             path = getattr(redis, name)
             if path is not None and not os.access(path, os.R_OK):

@@ -84,6 +84,7 @@ class StubSettings(Section):
 
     max_num_seqs: int = Field(default=64, ge=1, le=65536, description="Maximum questions that it answers at once.")
     step_s: float = Field(default=0.0, ge=0, le=60, description="Seconds of one decode step.")
+    boot_s: float = Field(default=0.0, ge=0, le=3600, description="Seconds that it takes to boot.")
     min_tokens: int = Field(
         default=8, ge=1, le=1_000_000, description="Tokens of its shortest answers; lengths vary by question."
     )

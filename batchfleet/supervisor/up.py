@@ -48,6 +48,7 @@ class UpPlan:
         batchers: How many.
         folder: For the state; see `supervisor.state_folder`.
         log_level, log_format: Of all processes.
+        redis_patience_s: Longest that Redis may be away before the fleet ends; None for ever.
     """
 
     engine: str | None
@@ -56,6 +57,7 @@ class UpPlan:
     folder: Path
     log_level: str
     log_format: str = "text"
+    redis_patience_s: float | None = None
 
 
 def grace_s(settings: Settings) -> float:
@@ -73,6 +75,7 @@ def stay_up(what: UpPlan, settings: Settings) -> int:
 
     Raises:
         ChildGaveUpError: It cannot work; with the last words of what cannot.
+        QueueUnavailableError: Redis was away for longer than the plan allows.
         UsageError: The state folder cannot be used, or a fleet is up with it.
     """
     with held(what.folder, for_socket=settings.redis.url is None) as folder:
@@ -94,7 +97,7 @@ def stay_up(what: UpPlan, settings: Settings) -> int:
                 address.shown(),
                 folder,
             )
-            _Keeper(fleet, address, settings.leases.heartbeat_s, stopping, scaler).keep()
+            _Keeper(fleet, address, settings.leases.heartbeat_s, stopping, scaler, what.redis_patience_s).keep()
     log.info("stopped")
     return 0
 
@@ -131,7 +134,10 @@ class _Keeper:
         heartbeat_s: float,
         stopping: threading.Event,
         scaler: Autoscaler,
+        redis_patience_s: float | None = None,
     ) -> None:
+        self._redis_patience_s = redis_patience_s
+        self._redis_seen = time.monotonic()
         self._fleet = fleet
         self._scaler = scaler
         self._address = address
@@ -178,8 +184,12 @@ class _Keeper:
                     self._do(request, seen)
                     # At once: somebody waits for it.
                     post.report(self._report())
+            self._redis_seen = time.monotonic()
         except QueueUnavailableError as error:
             log.warning("not reported: %s", error)
+            if self._redis_patience_s is not None and time.monotonic() - self._redis_seen > self._redis_patience_s:
+                # Whoever lent the GPUs can use them meanwhile.
+                raise
 
     def _do(self, request: Request, seen: list[WorkerSnapshot]) -> None:
         if request.what == STOP:

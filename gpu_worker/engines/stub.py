@@ -62,6 +62,7 @@ class StubOptions:
         max_num_seqs: Most sequences at once; more wait, in order of arrival.
         step_s: Time of one decode step, in seconds, in which every running sequence gains one token; 0: answers cost
             nothing.
+        boot_s: How long it takes to boot, in seconds.
         min_tokens, max_tokens: Lengths vary by question between these, both included.
         sampling_defaults: As for a real engine; recorded with every answer.
         refuse_on: Substring of prompts that are refused; None for never.
@@ -72,6 +73,7 @@ class StubOptions:
     model: str = "stub"
     max_num_seqs: int = 64
     step_s: float = 0.0
+    boot_s: float = 0.0
     min_tokens: int = 8
     max_tokens: int = 128
     sampling_defaults: JsonObject | None = None
@@ -144,6 +146,7 @@ class StubEngine:
         self._dead = False
 
     async def start(self) -> None:
+        await asyncio.sleep(self._options.boot_s)
         if self._options.step_s > 0:
             self._stepping = asyncio.create_task(self._step_for_ever())
 

@@ -44,8 +44,8 @@ def _redis_url(value: str) -> str:
     if not usable:
         kind = "not_a_redis_url"
         message = (
-            "is not a Redis URL; write redis://HOST:PORT/0, rediss://HOST:PORT/0 (TLS) or unix:///PATH, and special "
-            "characters of a password as %XX"
+            "is not a Redis URL; write redis://HOST:PORT/0, rediss://HOST:PORT/0 (TLS), unix:///PATH or redis+file:///PATH "
+            "(a file with HOST:PORT in it), and special characters of a password as %XX"
         )
         raise PydanticCustomError(kind, message)
     return value
@@ -55,7 +55,9 @@ def _reaches_redis(url: str) -> bool:
     parts = urlsplit(url)
     if parts.fragment or re.search(r"\s", url):
         return False
-    if parts.scheme == "unix":
+    if parts.scheme in {"unix", "redis+file", "rediss+file"} and parts.netloc:
+        return False
+    if parts.scheme in {"unix", "redis+file", "rediss+file"}:
         return bool(parts.path)
     # In redis://me:12/34@host the password is "12/34", but every parser takes "me" for the host: an @ this late is a
     # mistake.
@@ -72,7 +74,10 @@ class RedisSettings(Section):
     """How to reach Redis."""
 
     url: RedisUrl | None = Field(
-        default=None, description="redis://, rediss:// (TLS) or unix:// URL; may hold a password.", repr=False
+        default=None, description=(
+                "redis://, rediss:// (TLS) or unix:// URL; may hold a password. redis+file:///PATH or rediss+file:///PATH: "
+                "the file holds HOST:PORT, and is read again for each connection."
+            ), repr=False
     )
     username: Text | None = Field(default=None, description="User name, if the server has users.")
     password: Secret | None = Field(default=None, description="Password, if the URL has none.")
@@ -102,7 +107,7 @@ class RedisSettings(Section):
                 "a certificate needs its key; set both tls_cert_file and tls_key_file, or neither",
             )
         tls = (self.tls_ca_file, self.tls_cert_file, self.tls_key_file)
-        if self.url is not None and any(tls) and urlsplit(self.url).scheme != "rediss":
+        if self.url is not None and any(tls) and not self.url.startswith("rediss"):
             keys = ("tls_ca_file", "tls_cert_file", "tls_key_file", "url")
             yield Contradiction(
                 keys,
