@@ -26,6 +26,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "scale": "change the number of workers of an `up`; removed ones finish what they hold",
         "down": "stop an `up`; what is queued stays queued",
     },
+    "slurm": {"slurm": "a fleet on a Slurm cluster, for one file of questions"},
     "gateway": {"gateway": "serve OpenAI's API in front of the queue, and a page"},
     "services": {"batcher": "serve: group questions into batches", "worker": "serve: answer batches"},
     "health": {"health": "exit code 0 if this host's worker or batcher works"},

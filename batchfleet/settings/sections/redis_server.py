@@ -74,10 +74,12 @@ class RedisSettings(Section):
     """How to reach Redis."""
 
     url: RedisUrl | None = Field(
-        default=None, description=(
-                "redis://, rediss:// (TLS) or unix:// URL; may hold a password. redis+file:///PATH or rediss+file:///PATH: "
-                "the file holds HOST:PORT, and is read again for each connection."
-            ), repr=False
+        default=None,
+        description=(
+            "redis://, rediss:// (TLS) or unix:// URL; may hold a password. redis+file:///PATH or rediss+file:///PATH: "
+            "the file holds HOST:PORT, and is read again for each connection."
+        ),
+        repr=False,
     )
     username: Text | None = Field(default=None, description="User name, if the server has users.")
     password: Secret | None = Field(default=None, description="Password, if the URL has none.")
