@@ -55,7 +55,7 @@ class _Moving:
 
     def _connect(self) -> Any:  # noqa: ANN401 (a socket, or a coroutine)
         self.host, self.port = read_address(self._address_file)
-        return super()._connect()  # type: ignore[misc] (of the connection that this is mixed into)
+        return super()._connect()  # type: ignore[misc] # that of what this is mixed into
 
 
 class _MovingPlain(_Moving, redis.connection.Connection):

@@ -96,10 +96,9 @@ def status(answers: str, *, as_json: bool) -> int:
     print(f"workers  {there}{f' ({reasons})' if reasons else ''}; at most {folder.asked_workers} jobs were asked for")
     if state:
         ago_s = max(0, time.time() - float(state.get("at", 0)))
-        print(
-            f"backlog  {count(state.get('unanswered', 0))} questions without an answer are worth "
-            f"{plural(state.get('wanted', 0), 'worker job')}; {count(state.get('records', 0))} have one ({ago_s:.0f} s ago)"
-        )
+        worth = f"{count(state.get('unanswered', 0))} questions without an answer are worth "
+        have = f"; {count(state.get('records', 0))} have one ({ago_s:.0f} s ago)"
+        print(f"backlog  {worth}{plural(state.get('wanted', 0), 'worker job')}{have}")
     print(f"logs     {folder.logs}")
     return 0
 
@@ -110,9 +109,7 @@ def scale(answers: str, workers: int) -> int:
         raise UsageError(msg)
     folder = _folder(answers)
     folder.ask_for(workers)
-    _say(
-        f"at most {plural(workers, 'worker job')} from the controller's next look on; those that go finish what they hold"
-    )
+    _say(f"at most {plural(workers, 'worker job')} from the next look on; those that go finish what they hold")
     return 0
 
 

@@ -147,7 +147,7 @@ class RunFolder:
 
     def last_controller(self) -> tuple[int, str]:
         """How often a controller took over so far, and the id of the last one's job."""
-        number = max((int(name) for name in os.listdir(self.controllers) if name.isdigit()), default=0)
+        number = max((int(path.name) for path in self.controllers.iterdir() if path.name.isdigit()), default=0)
         if not number:
             return 0, ""
         return number, (self.controllers / str(number)).read_text(encoding="utf-8").strip()
@@ -165,7 +165,7 @@ class RunFolder:
     def failed_workers(self) -> frozenset[str]:
         """Ids of the worker jobs that failed."""
         with contextlib.suppress(OSError):
-            return frozenset(os.listdir(self.failures))
+            return frozenset(path.name for path in self.failures.iterdir())
         return frozenset()
 
 

@@ -116,9 +116,7 @@ def worker(folder: RunFolder, plan: JobPlan) -> str:
     if plan.image:
         places = [str(folder.path), *([str(Path(plan.config).parent)] if plan.config else [])]
         binds = " ".join(f"--bind {shlex.quote(place)}" for place in dict.fromkeys(places))
-        program = (
-            f'apptainer exec --nv --bind "${{BATCHFLEET_CACHE:-/tmp}}" {binds} {shlex.quote(plan.image)} batchfleet'
-        )
+        program = f'apptainer exec --nv --bind "${{NODE_CACHE:-/tmp}}" {binds} {shlex.quote(plan.image)} batchfleet'
     model = plan.hf_model_id or ""
     tls = plan.certificate
     if tls:

@@ -1,5 +1,6 @@
-"""How many worker jobs there are to be: pure decisions, from what was asked for, what the backlog is worth, and what
-Slurm has.
+"""How many worker jobs there are to be: pure decisions.
+
+They come from what was asked for, what the backlog is worth, and what Slurm has.
 """
 
 from __future__ import annotations

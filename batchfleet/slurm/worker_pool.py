@@ -70,7 +70,9 @@ class WorkerPool:
             if now >= self._observe_at:
                 self._observe_at = now + OBSERVE_S
                 with translated(self._address):
-                    self._wanted = self._backlog.wanted_jobs(self._client, now)
+                    before, self._wanted = self._wanted, self._backlog.wanted_jobs(self._client, now)
+                if self._wanted and not before:
+                    self._look_at = now
             if now >= self._look_at:
                 self._look_at = now + self._plan.look_s
                 self._adjust(now)
@@ -89,8 +91,10 @@ class WorkerPool:
         write(self._folder.state, json.dumps({**state, "at": time.time()}))
         if todo.submit and now_s >= self._failures.until_s:
             job = scheduler.submit(self._folder.worker_script, name, f"--array=1-{todo.submit}")
-            log.info("%s more queued as job %s: %d of %d wanted were there, %d questions have no answer yet",
-                     plural(todo.submit, "worker job"), job, len(jobs), self._wanted, self._backlog.unanswered)  # fmt: skip
+            log.info(
+                "%s queued as %s: %d of %d wanted were there, %d questions have no answer yet",
+                plural(todo.submit, "worker job"), job, len(jobs), self._wanted, self._backlog.unanswered,
+            )  # fmt: skip
         if todo.cancel:
             log.info("%s not needed any more", plural(len(todo.cancel), "waiting worker job"))
             scheduler.cancel(todo.cancel)

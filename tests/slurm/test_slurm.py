@@ -16,26 +16,34 @@ from tests.slurm.cluster import Cluster, cluster, over
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif("IN_SLURM_TEST" not in os.environ, reason="scripts/test-slurm runs it, in namespaces of its own"),
+    pytest.mark.skipif(
+        "IN_SLURM_TEST" not in os.environ, reason="scripts/test-slurm runs it, in namespaces of its own"
+    ),
 ]
 
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> Iterator[Cluster]:
+    """Of two nodes with a GPU."""
     with cluster(tmp_path / "slurm", 2) as found:
         yield found
 
 
 def batchfleet(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run one of its commands."""
     env = {**os.environ, "PYTHONPATH": TREES, **environ}
-    return subprocess.run(
+    return subprocess.run(  # noqa: S603 (ours)
         [sys.executable, "-m", "batchfleet", *arguments], cwd=ROOT, env=env, capture_output=True, text=True,
         timeout=300, check=False,
     )  # fmt: skip
 
 
 def logs(answers: Path) -> str:
-    return "\n".join(f"----- {path.name}\n{path.read_text()[-4000:]}" for path in sorted((Path(f"{answers}.slurm") / "logs").glob("*.log")))
+    """Of all jobs."""
+    return "\n".join(
+        f"----- {path.name}\n{path.read_text()[-4000:]}"
+        for path in sorted((Path(f"{answers}.slurm") / "logs").glob("*.log"))
+    )
 
 
 def test_an_array_of_workers_answers_a_file(slurm: Cluster, tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def _redis_url(value: str) -> str:
     if not usable:
         kind = "not_a_redis_url"
         message = (
-            "is not a Redis URL; write redis://HOST:PORT/0, rediss://HOST:PORT/0 (TLS), unix:///PATH or redis+file:///PATH "
-            "(a file with HOST:PORT in it), and special characters of a password as %XX"
+            "is not a Redis URL; write redis://HOST:PORT/0, rediss://HOST:PORT/0 (TLS), unix:///PATH or "
+            "redis+file:///PATH (a file with HOST:PORT in it), and special characters of a password as %XX"
         )
         raise PydanticCustomError(kind, message)
     return value
