@@ -53,9 +53,10 @@ def test_an_array_of_workers_answers_a_file(slurm: Cluster, tmp_path: Path) -> N
     (tmp_path / "fleet.yaml").write_text("model: {generator_settings: {model: stub}}\nstub: {step_s: 0.01}\n")
 
     done = batchfleet(
-        "slurm", "submit", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(tmp_path / "fleet.yaml"),
-        "--engine", "stub", "--workers", "2", "--partition", "gpu", "--queue-partition", "cpu", "--time", "10",
-    )  # fmt: skip
+        *("slurm", "submit", str(tmp_path / "questions.jsonl"), "-o", str(answers)),
+        *("--config", str(tmp_path / "fleet.yaml"), "--engine", "stub", "--workers", "2"),
+        *("--partition", "gpu", "--queue-partition", "cpu", "--time", "10"),
+    )
     assert done.returncode == 0, done.stderr
     name = next(line for line in slurm.on("squeue", "--noheader", "--format=%j").splitlines()).removesuffix("-queue")
     try:

@@ -37,16 +37,19 @@ PLAN = JobPlan(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
+    """As `slurm submit` makes it."""
     made = RunFolder.of_answers(str(tmp_path / "my answers.jsonl"))
     made.create()
     return made
 
 
 def running(*numbers: int) -> list[Job]:
+    """Elements of an array, as Slurm lists them."""
     return [Job(f"7_{number}", "RUNNING", node="gpu1") for number in numbers]
 
 
 def waiting(*numbers: int) -> list[Job]:
+    """The same of another array."""
     return [Job(f"8_{number}", "PENDING", "Resources") for number in numbers]
 
 
