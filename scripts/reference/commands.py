@@ -86,14 +86,16 @@ def _listed(rows: list[str]) -> str:
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
-    """Name, help and parser of each, in order. argparse has no public way to look at what it was told.
+    """Name, help and parser of each, in order; the actions of a command in place of it. argparse has no public way to look at what it was told.
 
     Its names are as old as it is.
     """
     for action in parser._actions:  # noqa: SLF001
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             about = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001
-            yield from ((name, about.get(name, ""), nested) for name, nested in action.choices.items())
+            for name, nested in action.choices.items():
+                inner = [(f"{name} {action}", words, one) for action, words, one in _commands(nested)]
+                yield from inner or [(name, about.get(name, ""), nested)]
 
 
 def _rows(parser: argparse.ArgumentParser, left_out: set[str]) -> Iterator[str]:

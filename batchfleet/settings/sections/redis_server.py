@@ -55,9 +55,9 @@ def _reaches_redis(url: str) -> bool:
     parts = urlsplit(url)
     if parts.fragment or re.search(r"\s", url):
         return False
-    if parts.scheme in {"unix", "redis+file", "rediss+file"} and parts.netloc:
-        return False
-    if parts.scheme in {"unix", "redis+file", "rediss+file"}:
+    if parts.scheme in {"redis+file", "rediss+file"}:
+        return bool(parts.path) and not parts.netloc
+    if parts.scheme == "unix":
         return bool(parts.path)
     # In redis://me:12/34@host the password is "12/34", but every parser takes "me" for the host: an @ this late is a
     # mistake.

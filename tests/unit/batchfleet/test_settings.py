@@ -112,6 +112,7 @@ def test_three_heartbeats_fit_exactly() -> None:
         "rediss://[::1]:6380",
         "unix:///run/redis.sock",
         "unix://me:pw@/run/r?db=1",
+        "redis+file:///shared/queue-address",
     ],
 )
 def test_redis_urls_that_reach_a_server_are_taken(url: str) -> None:
