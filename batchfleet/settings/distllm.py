@@ -92,7 +92,7 @@ REFUSED: dict[KeyPath, str] = {
     (
         "processing",
         "random_selection",
-    ): "a part of the questions cannot be chosen at random here; write that part to a file, and leave this out",
+    ): "leave this out, and give --sample N on the command line",
 }
 """Settings whose being ignored would cost dearly, unless they are null."""
 

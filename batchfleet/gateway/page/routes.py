@@ -116,7 +116,7 @@ async def live(request: Request) -> Response:
     """The part that changes; asked for every two seconds by each viewer, and made once for all of them."""
     page: Page = request.app.state.page
     if page.answering >= MOST_LOOKS_AT_ONCE:
-        words = "Too many people look at this page just now; it goes on by itself."
+        words = "Too many people are looking at this page; it will continue on its own."
         return notice(words, 503, {"Retry-After": "2"})
     page.answering += 1
     try:

@@ -141,7 +141,7 @@ def test_the_proxy_of_its_other_generator_is_a_server(tmp_path: Path) -> None:
         ("rag: true", "fleet.yaml:1: rag: is true or false; put its settings on lines of their own"),
         (
             "processing:\n  random_selection: 100",
-            "fleet.yaml:2: processing.random_selection: a part of the questions cannot be chosen at random here",
+            "fleet.yaml:2: processing.random_selection: leave this out, and give --sample N",
         ),
     ],
 )
