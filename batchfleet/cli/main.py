@@ -22,13 +22,16 @@ COMMANDS: dict[str, dict[str, str]] = {
     "score": {"score": "compare answers with the known answers"},
     "sweep": {"sweep": "compare several settings on the same questions"},
     "up": {
-        "up": "a long-running fleet on this host: Redis (unless one is named), batchers and workers",
+        "up": "start a long-running fleet on this host: Redis (unless one is named), batchers and workers",
         "scale": "change the number of workers of an `up`; removed ones finish what they hold",
         "down": "stop an `up`; what is queued stays queued",
     },
     "slurm": {"slurm": "a fleet on a Slurm cluster, for one file of questions"},
     "gateway": {"gateway": "serve OpenAI's API in front of the queue, and a page"},
-    "services": {"batcher": "serve: group questions into batches", "worker": "serve: answer batches"},
+    "services": {
+        "batcher": "run a batcher, which groups questions into batches",
+        "worker": "run a worker, which answers batches",
+    },
     "health": {"health": "exit code 0 if this host's worker or batcher works"},
     "status": {
         "status": "show what the fleet is doing",

@@ -9,9 +9,11 @@ from batchfleet.settings.schema import Settings
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
-    batcher = commands.add_parser("batcher", parents=shared.both, help="serve: group questions into batches")
+    batcher = commands.add_parser(
+        "batcher", parents=shared.both, help="run a batcher, which groups questions into batches"
+    )
     batcher.set_defaults(command=_batcher, usual_log_level="info")
-    worker = commands.add_parser("worker", parents=shared.both, help="serve: answer batches")
+    worker = commands.add_parser("worker", parents=shared.both, help="run a worker, which answers batches")
     add_engine(worker)
     add_server(worker)
     add_settings(worker)

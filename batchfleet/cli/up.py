@@ -28,7 +28,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     up = commands.add_parser(
         "up",
         parents=shared.both,
-        help="a long-running fleet on this host: Redis (unless one is named), batchers and workers",
+        help="start a long-running fleet on this host: Redis (unless one is named), batchers and workers",
     )
     add_engine(up)
     add_server(up)
