@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from gpu_worker.engines.vllm import library, tether
+from gpu_worker.engines.vllm import fork_server, library, tether
 from gpu_worker.engines.vllm.arguments import Serving, VllmOptions, argument_problems, engine_arguments
 from gpu_worker.engines.vllm.boot_advice import BootContext
 from gpu_worker.engines.vllm.boot_failure import explain, last_words, plain
@@ -74,6 +74,7 @@ async def boot(options: VllmOptions, serving: Serving, over: threading.Event) ->
 
 
 def _prepare(options: VllmOptions, serving: Serving, is_abandoned: Callable[[], bool]) -> Any:  # noqa: ANN401 - an AsyncLLM
+    fork_server.start()
     problems = argument_problems(options.vllm_args, library.engine_argument_names())
     if problems:
         raise EngineBootError("vllm_args: " + "; ".join(problems))
@@ -82,6 +83,7 @@ def _prepare(options: VllmOptions, serving: Serving, is_abandoned: Callable[[], 
     if is_abandoned():
         msg = "nobody waits for this engine any more"
         raise EngineBootError(msg)
+    fork_server.use()
     return library.build(engine_arguments(options, serving, free_share=free_share))
 
 

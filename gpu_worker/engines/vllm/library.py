@@ -12,6 +12,7 @@ here is called: it takes seconds, and most programs of a fleet run where it is n
 - for reasoning and tools `parser.ParserManager.get_parser`, `Parser.adjust_request`, `.parse` and
   `.count_reasoning_tokens`, `ChatCompletionRequest`; for vectors `AsyncLLM.encode`, `.get_supported_tasks`,
   `PoolingParams` (both read against 0.32.0 only);
+- half private: `vllm.v1.engine.utils.get_mp_context`, what the engine's process is started with;
 - half private, for want of anything cheaper: `engine_core.get_output_async` is awaited once per engine step, looked up
   anew each time (`stat_loggers` would tell the same, but makes vLLM compute statistics that nobody reads: 10 to 20 % of
   a small model's answers/s on 2 cores).
@@ -26,6 +27,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from importlib import import_module, metadata, util
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ SUPPORTED = ((0, 26), (0, 33))
 Docs/engines.md says which were run.
 """
 
+_START_METHOD = "VLLM_WORKER_MULTIPROC_METHOD"
+IS_START_METHOD_CHOSEN = _START_METHOD in os.environ
+"""Whether the user says how the engine's processes start."""
 _SOCKETS = "VLLM_RPC_BASE_PATH"
 _LONGEST_SOCKETS = 107 - len("/") - len("01234567-89ab-cdef-0123-456789abcdef")
 """Of 107 bytes that the path of a Unix socket may have (unix(7)), vLLM's names take 37."""
@@ -97,7 +102,7 @@ def set_environment(startup_timeout_s: float, sockets: Path) -> None:
     # A file in the folder that we were started from must not stand for a module in the processes of the engine.
     os.environ["PYTHONSAFEPATH"] = "1"
     # Forked, the engine would inherit our threads' locks and file descriptors.
-    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    os.environ.setdefault(_START_METHOD, "spawn")
     # Its log belongs beside ours: stdout is for data.
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     # Our timeout is to be the one that counts, and tells why.
@@ -106,6 +111,12 @@ def set_environment(startup_timeout_s: float, sockets: Path) -> None:
     # A folder that is gone was that of an engine before this one.
     if not Path(os.environ.get(_SOCKETS, "-")).is_dir() and len(os.fsencode(sockets)) <= _LONGEST_SOCKETS:
         os.environ[_SOCKETS] = str(sockets)
+
+
+def start_engines_with(context: BaseContext) -> None:
+    """Have the engine's own process started by `context`. Those of its ranks start as `set_environment` says."""
+    utils: Any = import_module("vllm.v1.engine.utils")
+    utils.get_mp_context = lambda: context
 
 
 def engine_argument_names() -> frozenset[str]:
