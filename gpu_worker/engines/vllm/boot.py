@@ -61,12 +61,10 @@ async def boot(options: VllmOptions, serving: Serving, over: threading.Event) ->
     try:
         with output:
             llm = await _built(options, serving, output, over)
-    except EngineBootError:
-        raise
     except BaseException as error:
         heard = _lines(output)
         await _clean_up(older, output, over)
-        if not isinstance(error, Exception):
+        if isinstance(error, EngineBootError) or not isinstance(error, Exception):
             raise
         message = _too_long(options, heard) if isinstance(error, _TooLongError) else await _why(error, options, output)
         raise EngineBootError(_without_secrets(message, options.vllm_args)) from error
