@@ -33,7 +33,8 @@ impossible value is an error (exit code 2) that names the file, the line and the
 
 - **Environment.** `BATCHFLEET_SECTION_KEY`, such as `BATCHFLEET_REDIS_URL`; settings of `model.generator_settings` and `processing` without the
   section, such as `BATCHFLEET_HF_MODEL_ID`.
-- **Fragments.** `generator_settings:`, `vllm_args:` and settings with a unique name may stand at the top of the file: `batch_size: 16` alone is valid.
+- **Fragments.** `generator_settings:`, `vllm_args:`, settings of `generator_settings` and `processing`, and others with a unique name may stand at the top of
+  the file: `batch_size: 16` alone is valid.
 - **vllm_args** of file, environment and command line are merged key by key; all other values are replaced as a whole.
 - **Capacity.** A worker keeps up to `parallel_workers` x `batch_size` questions in its engine, by default 1.5 times the engine's `max_num_seqs`, so that
   no step runs short while the next batch is on its way. It takes a batch as soon as there is room for one question; the part above `max_num_seqs` is filled
