@@ -66,7 +66,10 @@ def check_batch_file(
     """
     inspector = _Inspector(endpoint)
     try:
-        if not _begins_like_lines(path):
+        # Whatever does not begin with an object of JSON, compressed files first of all, is no batch.
+        with path.open("rb") as file:
+            start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+        if start and not start.startswith(b"{"):
             return _unlike_lines(path, limits, inspector)
         checked = check_questions(source_of(path), limits, skip_invalid=True, tick=tick, inspect=inspector)
     except _EnoughError:
@@ -83,13 +86,6 @@ def check_batch_file(
     problems = [*inspector.problems, *_duplicates(path, limits, checked)]
     problems.sort(key=lambda problem: problem.line or 0)
     return BatchFile(tuple(problems[:MOST_PROBLEMS]), inspector.model, checked)
-
-
-def _begins_like_lines(path: Path) -> bool:
-    """Whether it begins with an object of JSON. Whatever does not, compressed files first of all, is no batch."""
-    with path.open("rb") as file:
-        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-    return not start or start.startswith(b"{")
 
 
 def _unlike_lines(path: Path, limits: ReadingLimits, inspector: _Inspector) -> BatchFile:

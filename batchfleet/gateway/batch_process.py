@@ -93,18 +93,15 @@ class BatchProcess:
             self._not_before[batch_id] = time.monotonic() + RETRY_S
         except Exception as error:
             log.exception("batch %s", batch_id, extra={"run": batch_id})
-            self._try_again_or_fail(batch_id, error)
+            # Another try may still get through, but not for ever: nothing of the batch is lost by its end.
+            self._not_before[batch_id] = time.monotonic() + RETRY_S
+            tries = self._context.batches.count_bug(batch_id)
+            self._not_before[batch_id] = time.monotonic() + RETRY_S * tries
+            if tries >= MOST_TRIES:
+                fail_batch(self._context, batch_id, tries, error)
+                self._forget(batch_id)
         finally:
             os.close(lock)
-
-    def _try_again_or_fail(self, batch_id: str, error: Exception) -> None:
-        """Another try may still get through, but not for ever: nothing of the batch is lost by its end."""
-        self._not_before[batch_id] = time.monotonic() + RETRY_S
-        tries = self._context.batches.count_bug(batch_id)
-        self._not_before[batch_id] = time.monotonic() + RETRY_S * tries
-        if tries >= MOST_TRIES:
-            fail_batch(self._context, batch_id, tries, error)
-            self._forget(batch_id)
 
     def _forget(self, batch_id: str) -> None:
         self._not_before.pop(batch_id, None)

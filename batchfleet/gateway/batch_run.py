@@ -169,18 +169,15 @@ class BatchRun:
         if time.monotonic() < self._looked_at + COUNT_EVERY_S:
             return
         self._looked_at = time.monotonic()
-        self._tell_counts(tally)
+        if (tally.answered, tally.failed) != self._counts:
+            self._counts = tally.answered, tally.failed
+            self._context.batches.count(self._id, *self._counts)
         if self._why_ends() is None:
             return
         self._give_up_at = min(self._give_up_at, time.monotonic() + LAST_RECORDS_S)
         if not self._told_fleet:
             context = self._context
             self._told_fleet = cancel_in_queue(context.address, self._id, context.options.run_ttl_s)
-
-    def _tell_counts(self, tally: RunTally) -> None:
-        if (tally.answered, tally.failed) != self._counts:
-            self._counts = tally.answered, tally.failed
-            self._context.batches.count(self._id, *self._counts)
 
     def _why_ends(self) -> str | None:
         """Whether the batch is to end before all is answered: `cancelled` or `expired`, else None."""

@@ -53,7 +53,11 @@ class Gate:
         body = _Body(self, self._limits, scope, receive)
         try:
             scope["state"]["owner"] = self._owner(scope)
-            self._check_room(scope)
+            most = self._limits.max_open_requests
+            # What looks at the gateway itself must not be the first to suffer when it is full.
+            if self.open_requests >= most and scope["path"].startswith(WITH_KEY):
+                msg = f"This gateway is answering {most} requests already, the most it takes. Try again soon."
+                raise too_many(msg, BUSY_S)
             body.check_announced()
         except ApiError as error:
             await error.response()(scope, receive, send)
@@ -77,13 +81,6 @@ class Gate:
         if owner is None and (given or scope["path"].startswith(WITH_KEY)):
             raise no_key(given=given)
         return owner
-
-    def _check_room(self, scope: Scope) -> None:
-        most = self._limits.max_open_requests
-        # What looks at the gateway itself must not be the first to suffer when it is full.
-        if self.open_requests >= most and scope["path"].startswith(WITH_KEY):
-            msg = f"This gateway is answering {most} requests already, the most it takes. Try again soon."
-            raise too_many(msg, BUSY_S)
 
 
 def _with_id(scope: Scope, send: Send) -> Send:

@@ -9,11 +9,10 @@ from dataclasses import replace
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from batchfleet.humanize import GIB, count, duration, gib, plural, rate
+from batchfleet.humanize import count, duration, gib, plural
+from batchfleet.status.figures import busy, failures_of, memory, per_s, room_of, state_of
 from batchfleet.status.model import (
-    BatcherStatus,
     FleetStatus,
-    GpuStatus,
     HostStatus,
     QueueStatus,
     RunStatus,
@@ -79,9 +78,10 @@ def _first_line(status: FleetStatus) -> str:
     workers = ", ".join(f"{number} {state}" for state, number in states.most_common()) or "none"
     memory = status.redis
     of = f" of {gib(memory.max_bytes)}" if memory.max_bytes else ""
+    others = sum(batcher.name != status.leader for batcher in status.batchers)
     words = [
         f"workers: {workers}",
-        _batchers(status.batchers, status.leader),
+        f"batchers: {'1 leads' if status.leader else 'none leads'}" + (f", {others} standing by" if others else ""),
         f"Redis: {memory.used_bytes / 2**20:.0f} MiB{of}",
     ]
     return "   ".join([*words, *([plural(status.dead_letters, "dead letter")] if status.dead_letters else [])]) + "\n"
@@ -96,11 +96,6 @@ def _ranges(hosts: Sequence[HostStatus]) -> Iterator[str]:
                 f"{host.shown(hosts)}: {plural(host.workers, 'worker')} of {host.least}:{host.most}, "
                 f"{host.wanted} wanted for {host.model or 'no model'}{leaving}"
             )
-
-
-def _batchers(batchers: Sequence[BatcherStatus], leader: str) -> str:
-    others = sum(batcher.name != leader for batcher in batchers)
-    return f"batchers: {'1 leads' if leader else 'none leads'}" + (f", {others} standing by" if others else "")
 
 
 def _queues(status: FleetStatus) -> list[Column]:
@@ -123,16 +118,15 @@ def _queues(status: FleetStatus) -> list[Column]:
 
 
 def _queue(queue: QueueStatus, workers: Sequence[WorkerStatus]) -> tuple[str, ...]:
-    room = sum(worker.capacity for worker in workers if worker.state in {"running", "waiting", "draining"})
     return (
         queue.model,
         count(queue.waiting_questions),
         duration(queue.oldest_s) if queue.waiting_questions else "-",
         count(queue.waiting_batches) + (f" and {count(queue.newer_batches)} newer" if queue.newer_batches else ""),
-        _full(queue.in_flight_questions, room),
+        _full(queue.in_flight_questions, room_of(workers)),
         "-" if queue.batch_fill is None else f"{queue.batch_fill:.0%}",
-        _rate(sum(worker.answers_per_s for worker in workers)),
-        _rate(sum(worker.tokens_per_s for worker in workers)),
+        per_s(sum(worker.answers_per_s for worker in workers), "-"),
+        per_s(sum(worker.tokens_per_s for worker in workers), "-"),
     )
 
 
@@ -160,7 +154,7 @@ def _run(run: RunStatus) -> tuple[str, ...]:
         str(run.priority),
         done,
         count(run.failed),
-        _rate(run.answers_per_s),
+        per_s(run.answers_per_s, "-"),
         run.collected_by or "-",
     )
 
@@ -198,43 +192,21 @@ def _worker(worker: WorkerStatus) -> tuple[str, ...]:
     works = worker.answered or worker.failed
     return (
         worker.name,
-        _state(worker),
+        state_of(worker),
         worker.model,
         _full(worker.in_flight, worker.capacity),
-        _rate(worker.answers_per_s, none="0.0/s") if works else "-",
-        _rate(worker.tokens_per_s, none="0.0/s") if works else "-",
+        per_s(worker.answers_per_s, "0.0/s") if works else "-",
+        per_s(worker.tokens_per_s, "0.0/s") if works else "-",
         count(worker.answered),
         count(worker.failed),
         str(len(worker.gpus)),
-        _busy(worker.gpu_use),
-        _memory(worker.gpu_use),
+        busy(worker.gpu_use, "?"),
+        memory(worker.gpu_use, "?"),
     )
 
 
-def _rate(per_s: float, none: str = "-") -> str:
-    return rate(per_s, "").replace(" /", "/") if per_s else none
-
-
-def _state(worker: WorkerStatus) -> str:
-    if worker.waits_for:
-        return f"{worker.state}: {worker.waits_for}"
-    return f"{worker.state}, idle {duration(worker.idle_s)}" if worker.idle_s >= 1 else worker.state
-
-
-def _busy(use: Sequence[GpuStatus]) -> str:
-    return f"{sum(one.busy_percent for one in use) / len(use):.0f}%" if use else "?"
-
-
-def _memory(use: Sequence[GpuStatus]) -> str:
-    used = sum(one.memory_used_bytes for one in use) / GIB
-    return f"{used:.1f} of {gib(sum(one.memory_bytes for one in use))}" if use else "?"
-
-
 def _failures(status: FleetStatus) -> Iterator[str]:
-    kinds: Counter[str] = Counter()
-    for worker in status.workers:
-        kinds.update(worker.failures)
-    if kinds:
+    if kinds := failures_of(status.workers):
         yield (
             "failed  "
             + ", ".join(f"{count(number)} {kind}" for kind, number in kinds.most_common(KINDS_SHOWN))

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from batchfleet.status.replies import fraction
+from batchfleet.status.replies import fraction, text
 from wire.codec import whole_number
 from wire.keys import Keys
 
@@ -28,7 +28,7 @@ class WorkerSnapshot:
 def see_workers(client: redis.Redis, keys: Keys, host: str | None = None) -> list[WorkerSnapshot]:
     """Those that report; only those of `host` (as `socket.gethostname()` has it there) if one is given."""
     names: Any = client.zrange(keys.workers, 0, -1)
-    known = [name for name in map(_text, names) if host is None or name.rpartition("-")[0] == host]
+    known = [name for name in map(text, names) if host is None or name.rpartition("-")[0] == host]
     with client.pipeline(transaction=False) as pipe:
         for name in known:
             pipe.hmget(keys.worker(name), "pid", "state", "waits_for", "capacity", "in_flight", "answers_per_s")
@@ -37,8 +37,8 @@ def see_workers(client: redis.Redis, keys: Keys, host: str | None = None) -> lis
         WorkerSnapshot(
             name,
             whole_number(pid),
-            _text(state),
-            _text(waits_for),
+            text(state),
+            text(waits_for or b""),
             whole_number(capacity),
             whole_number(in_flight),
             fraction(answers_per_s),
@@ -46,7 +46,3 @@ def see_workers(client: redis.Redis, keys: Keys, host: str | None = None) -> lis
         for name, (pid, state, waits_for, capacity, in_flight, answers_per_s) in seen
         if state
     ]
-
-
-def _text(found: bytes | None) -> str:
-    return (found or b"").decode("utf-8", "replace")

@@ -97,7 +97,7 @@ class Comparison:
     def as_csv(self) -> str:
         text = io.StringIO()
         rows = [row.as_dict() for row in self.rows]
-        swept = _swept(self.rows)
+        swept = list(dict.fromkeys(key for row in self.rows for key in row.overrides))
         names = [name for name in rows[0] if name != "overrides"] if rows else []
         table = csv.writer(text, lineterminator="\n")
         table.writerow([names[0], *swept, *names[1:]] if names else [])
@@ -149,10 +149,6 @@ def count_answers(row: Row, lines: Iterable[bytes]) -> None:
     ordered = sorted(latencies)
     row.latency_p50_s = ordered[len(ordered) // 2] if ordered else None
     row.latency_p95_s = ordered[int(len(ordered) * 0.95)] if ordered else None
-
-
-def _swept(rows: Iterable[Row]) -> list[str]:
-    return list(dict.fromkeys(key for row in rows for key in row.overrides))
 
 
 def _plain(value: JsonValue) -> JsonValue:

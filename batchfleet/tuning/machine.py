@@ -17,14 +17,23 @@ _PACKAGES = ("batchfleet", "redis", "hiredis", "rq", "msgpack", "pydantic", "orj
 
 def describe_machine() -> dict[str, str]:
     """Processor, cores, date and versions; the load is that of the minute before now."""
+    # Of the server that a private Redis is; it says `Redis server v=7.0.15 ...`.
+    said = subprocess.run([find_server(), "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603 (the one that we start)
+    found = re.search(r"^(\w+) server v=(\S+)", said)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "processor": _processor(),
+        "processor": next(
+            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+        ),
         "cores": str(os.cpu_count()),
         "load_before": f"{os.getloadavg()[0]:.2f}",
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
-        "redis_server": _server_version(),
+        "redis_server": f"{found[1]} {found[2]}" if found else "unknown",
         **{name: _version(name) for name in _PACKAGES},
     }
 
@@ -37,21 +46,6 @@ def in_words(machine: dict[str, str]) -> str:
         f"{machine['system']}, "
         f"Python {machine['python']}, {machine['redis_server']}, {versions}"
     )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _server_version() -> str:
-    """Of the server that a private Redis is; it says `Redis server v=7.0.15 ...`."""
-    said = subprocess.run([find_server(), "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603 (the one that we start)
-    found = re.search(r"^(\w+) server v=(\S+)", said)
-    return f"{found[1]} {found[2]}" if found else "unknown"
 
 
 def _version(package: str) -> str:

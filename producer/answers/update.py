@@ -14,7 +14,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import orjson
 
@@ -198,14 +198,10 @@ class Update:
         return ticked(read_checked(self._what.questions, self._what.reading, self._what.checked), self._tick)
 
     def _line_at(self, start: int) -> tuple[bytes, dict[str, Any]]:
-        return _read_at(self._file, start)
-
-
-def _read_at(file: BinaryIO, start: int) -> tuple[bytes, dict[str, Any]]:
-    file.seek(start)
-    line = file.readline().removeprefix(BOM)
-    line = line if line.endswith(b"\n") else line + b"\n"
-    return line, parse_line(line) or {}
+        self._file.seek(start)
+        line = self._file.readline().removeprefix(BOM)
+        line = line if line.endswith(b"\n") else line + b"\n"
+        return line, parse_line(line) or {}
 
 
 def _as_line_of(question: ParsedQuestion | Invalid, line: bytes, fields: dict[str, Any]) -> bytes:

@@ -196,19 +196,13 @@ def _lines(file: BufferedReader, max_bytes: int) -> Iterator[Entry]:
             return
         line = start.rstrip(b"\r\n")
         if len(line) > max_bytes or (len(start) == room and not start.endswith(b"\n")):
-            yield number, too_long(len(start) + _skip_line(file, start), max_bytes)
+            size, piece = len(start), start
+            while piece and not piece.endswith(b"\n"):
+                piece = file.readline(compression.CHUNK_BYTES)
+                size += len(piece)
+            yield number, too_long(size, max_bytes)
         elif line and not line.isspace():
             yield number, line
-
-
-def _skip_line(file: BufferedReader, start: bytes) -> int:
-    """Go to the end of a line whose start has been read; returns the number of bytes passed over."""
-    skipped = 0
-    piece = start
-    while piece and not piece.endswith(b"\n"):
-        piece = file.readline(compression.CHUNK_BYTES)
-        skipped += len(piece)
-    return skipped
 
 
 def _unreadable(path: Path, error: OSError | ValueError) -> UsageError:

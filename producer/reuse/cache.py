@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
@@ -80,9 +79,7 @@ class AnswerCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._database.close()
 
     def get(self, key: bytes) -> tuple[str, dict[str, Any]] | None:
@@ -153,20 +150,17 @@ class AnswerCache:
             version = self._one("PRAGMA user_version")
             tables = self._one("SELECT COUNT(*) FROM sqlite_master")
         if version == 0 and not tables:
-            self._make()
+            try:
+                self._database.executescript(_SCHEMA)
+            except sqlite3.OperationalError as error:
+                if "already exists" not in str(error):
+                    raise
+                # Another process was faster.
+                self._database.execute("ROLLBACK")
         elif version != _VERSION:
             what = f"of version {version}" if version else "something else"
             msg = f"{self.path} is {what}; name another folder for --cache"
             raise UsageError(msg)
-
-    def _make(self) -> None:
-        try:
-            self._database.executescript(_SCHEMA)
-        except sqlite3.OperationalError as error:
-            if "already exists" not in str(error):
-                raise
-            # Another process was faster.
-            self._database.execute("ROLLBACK")
 
     def _one(self, query: str) -> Any:  # noqa: ANN401 (whatever SQLite has)
         return self._database.execute(query).fetchone()[0]

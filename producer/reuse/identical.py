@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
@@ -91,9 +90,7 @@ class IdenticalQuestions:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._database.close()
 
     def take_over(self, stock: ResumeState, answers: AnswersFile, tick: Tick = lambda _: None) -> None:

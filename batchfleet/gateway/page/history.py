@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from batchfleet.gateway.page.chart import Point
+from batchfleet.status.figures import room_of
 from batchfleet.status.model import FleetStatus
 
 SPANS_S = (300.0, 900.0, 1800.0, 3600.0)
 """How far back a chart may go; nothing older than the last is kept."""
 MOST_LOOKS = 1800
 """An hour of one look every two seconds."""
-AT_WORK = frozenset({"running", "waiting", "draining"})
 MINUTE_S = 60.0
 
 
@@ -68,7 +68,7 @@ class History:
 
 def look_at(at_s: float, status: FleetStatus) -> Look:
     """A look at that state."""
-    room = sum(worker.capacity for worker in status.workers if worker.state in AT_WORK)
+    room = room_of(status.workers)
     in_flight = sum(worker.in_flight for worker in status.workers)
     # Of those that hand out batches now; an idle queue's last value would stand there for ever.
     fills = [(queue.batch_fill, queue.batches_lately) for queue in status.queues if queue.batch_fill is not None]

@@ -8,11 +8,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from batchfleet.gateway.page.chart import means, path, round_top
-from batchfleet.gateway.page.history import AT_WORK, Look
+from batchfleet.gateway.page.history import Look
 from batchfleet.gateway.page.observer import Observer
-from batchfleet.humanize import GIB, about, count, duration, gib, rate
+from batchfleet.humanize import GIB, about, count, duration, gib
 from batchfleet.status.advice import advise
-from batchfleet.status.model import FleetStatus, GpuStatus, QueueStatus, RunStatus, WorkerStatus
+from batchfleet.status.figures import busy, failures_of, memory, per_s, room_of, state_of
+from batchfleet.status.model import FleetStatus, QueueStatus, RunStatus, WorkerStatus
 
 MOST_WORKERS = 100
 """Rows of the table; those that are not running come first, and the rest is counted."""
@@ -83,16 +84,15 @@ class FailureRow:
 def tiles(status: FleetStatus) -> list[Tile]:
     """The fleet in one row."""
     states = Counter(worker.state for worker in status.workers)
-    room = sum(worker.capacity for worker in status.workers if worker.state in AT_WORK)
     gpus = sum(len(worker.gpus) for worker in status.workers)
     others = ", ".join(f"{number} {state}" for state, number in states.most_common() if state != "running")
-    limit = status.redis.max_bytes
+    limit, in_flight = status.redis.max_bytes, sum(worker.in_flight for worker in status.workers)
     return [
         Tile(
             "workers running", str(states["running"]), ", ".join(filter(None, (others, f"{gpus} GPUs" if gpus else "")))
         ),
-        Tile("answers", _rate(sum(worker.answers_per_s for worker in status.workers))),
-        Tile("in flight", count(sum(worker.in_flight for worker in status.workers)), f"of {count(room)}"),
+        Tile("answers", per_s(sum(worker.answers_per_s for worker in status.workers))),
+        Tile("in flight", count(in_flight), f"of {count(room_of(status.workers))}"),
         Tile("open questions", count(status.pending_questions)),
         Tile("Redis memory", _size(status.redis.used_bytes), f"of {_size(limit)}" if limit else ""),
     ]
@@ -101,8 +101,8 @@ def tiles(status: FleetStatus) -> list[Tile]:
 def charts(observer: Observer) -> list[Chart]:
     """The last hour, as far as this process saw it."""
     series: tuple[tuple[str, Callable[[Look], float | None], Callable[[float], str], float], ...] = (
-        ("answers", lambda look: look.answers_per_s, _rate, 0),
-        ("tokens written", lambda look: look.tokens_per_s, _rate, 0),
+        ("answers", lambda look: look.answers_per_s, per_s, 0),
+        ("tokens written", lambda look: look.tokens_per_s, per_s, 0),
         ("open questions", lambda look: look.waiting, count, 0),
         ("engines full", lambda look: look.engines_full, _percent, 1.0),
         ("batches full", lambda look: look.batch_fill, _percent, 1.0),
@@ -133,22 +133,19 @@ def workers(status: FleetStatus) -> list[Row]:
 
 
 def _worker(worker: WorkerStatus, *, has_gpus: bool) -> Row:
-    state = f"{worker.state}: {worker.waits_for}" if worker.waits_for else worker.state
-    if not worker.waits_for and worker.idle_s >= 1:
-        state += f", idle {duration(worker.idle_s)}"
     gpus = {
         "GPUs": str(len(worker.gpus)) if worker.gpus else "-",
-        "busy": _busy(worker.gpu_use),
-        "memory": _memory(worker.gpu_use),
+        "busy": busy(worker.gpu_use, "-"),
+        "memory": memory(worker.gpu_use, "-"),
     }
     cells = {
         "worker": worker.name,
-        "state": cut(state),
+        "state": cut(state_of(worker)),
         "model": worker.model,
         **(gpus if has_gpus else {}),
         "in flight": f"{count(worker.in_flight)} of {count(worker.capacity)}",
-        "answers": _rate(worker.answers_per_s),
-        "tokens": _rate(worker.tokens_per_s),
+        "answers": per_s(worker.answers_per_s),
+        "tokens": per_s(worker.tokens_per_s),
         "answered": count(worker.answered),
         "failed": count(worker.failed),
     }
@@ -161,15 +158,14 @@ def queues(status: FleetStatus) -> list[Row]:
 
 def _queue(queue: QueueStatus, status: FleetStatus) -> Row:
     ours = [worker for worker in status.workers if worker.model == queue.model]
-    room = sum(worker.capacity for worker in ours if worker.state in AT_WORK)
     cells = {
         "model": queue.model,
         "waiting": count(queue.waiting_questions),
         "longest wait": duration(queue.oldest_s) if queue.waiting_questions else "-",
         "batches waiting": count(queue.waiting_batches),
-        "in flight": f"{count(queue.in_flight_questions)} of {count(room)}",
+        "in flight": f"{count(queue.in_flight_questions)} of {count(room_of(ours))}",
         "batches full": "-" if queue.batch_fill is None else _percent(queue.batch_fill),
-        "answers": _rate(sum(worker.answers_per_s for worker in ours)),
+        "answers": per_s(sum(worker.answers_per_s for worker in ours)),
     }
     return Row(cells)
 
@@ -197,7 +193,7 @@ def run_row(run: RunStatus, left_s: float | None) -> RunRow:
         questions=max(1, run.questions, run.accepted),
         progress=f"{count(done)} of {count(run.questions) if run.questions >= 0 else '?'}",
         failed=count(run.failed),
-        rate=_rate(run.answers_per_s),
+        rate=per_s(run.answers_per_s),
         left="-" if is_over else f"{about(left_s)} left" if left_s is not None else "too early to tell",
         may_end=not is_over,
     )
@@ -205,14 +201,12 @@ def run_row(run: RunStatus, left_s: float | None) -> RunRow:
 
 def failures(status: FleetStatus, *, with_examples: bool) -> list[FailureRow]:
     """By kind, as the workers that report count them; the most frequent first."""
-    kinds: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for worker in status.workers:
-        kinds.update(worker.failures)
         examples.update(worker.failure_examples)
     return [
         FailureRow(kind, count(number), cut(examples.get(kind, "")) if with_examples else "")
-        for kind, number in kinds.most_common(MOST_KINDS)
+        for kind, number in failures_of(status.workers).most_common(MOST_KINDS)
     ]
 
 
@@ -233,21 +227,8 @@ def _size(size_bytes: int) -> str:
     return gib(size_bytes) if size_bytes >= GIB else f"{size_bytes / 2**20:.0f} MiB"
 
 
-def _rate(per_s: float) -> str:
-    return rate(per_s, "").replace(" /", "/") if per_s else "0/s"
-
-
 def _percent(share: float) -> str:
     return f"{share:.0%}"
-
-
-def _busy(use: Sequence[GpuStatus]) -> str:
-    return f"{sum(one.busy_percent for one in use) / len(use):.0f}%" if use else "-"
-
-
-def _memory(use: Sequence[GpuStatus]) -> str:
-    used = sum(one.memory_used_bytes for one in use) / GIB
-    return f"{used:.1f} of {gib(sum(one.memory_bytes for one in use))}" if use else "-"
 
 
 def left_out(status: FleetStatus) -> Iterator[str]:
