@@ -45,11 +45,7 @@ class FileSink:
     """
 
     def __init__(
-        self,
-        answers: AnswersFile,
-        tally: RunTally,
-        stop_when_alike: int,
-        identical: IdenticalQuestions | None = None,
+        self, answers: AnswersFile, tally: RunTally, stop_when_alike: int, identical: IdenticalQuestions | None = None
     ) -> None:
         self._answers = answers
         self._tally = tally

@@ -59,8 +59,7 @@ KINDS: Mapping[Kind, KindInfo] = {
     ),
     "empty_prompt": KindInfo("the prompt is empty after the model's template or tokenizer", "write a prompt"),
     "bad_parameter": KindInfo(
-        "a name or value in `params` that the engine does not take",
-        "correct it; the message names the nearest one",
+        "a name or value in `params` that the engine does not take", "correct it; the message names the nearest one"
     ),
     "bad_schema": KindInfo("the structured output cannot be used", "correct the schema, regex, choice or grammar"),
     "bad_messages": KindInfo(
@@ -80,8 +79,7 @@ KINDS: Mapping[Kind, KindInfo] = {
         "`messages` for a model that has no chat template", "set `chat_template`, or ask with `prompt`"
     ),
     "unknown_adapter": KindInfo(
-        "no LoRA adapter of that name; the message lists the known ones",
-        "correct the name, or load the adapter",
+        "no LoRA adapter of that name; the message lists the known ones", "correct the name, or load the adapter"
     ),
     "unsupported": KindInfo(
         "the engine does not do this: chat or plain text, text or vectors",
@@ -101,10 +99,7 @@ KINDS: Mapping[Kind, KindInfo] = {
         retryable=True,
     ),
     "refused": KindInfo("the stub engine was told to refuse it (`stub.refuse_on`)", "only in tests"),
-    "expired": KindInfo(
-        "its `deadline_s` passed in the queue or in the engine",
-        "more workers, or a later deadline",
-    ),
+    "expired": KindInfo("its `deadline_s` passed in the queue or in the engine", "more workers, or a later deadline"),
     "cancelled": KindInfo("its run was cancelled", "ask again under another `--run`, with another `-o`"),
     "timed_out": KindInfo(
         "no answer within `limits.question_timeout_s`", "raise that limit, or lower `max_tokens`", retryable=True

@@ -42,12 +42,7 @@ class Housekeeping:
     """
 
     def __init__(
-        self,
-        client: redis.Redis,
-        keys: Keys,
-        leadership: Leadership,
-        options: BatcherOptions,
-        inbox: StreamReader,
+        self, client: redis.Redis, keys: Keys, leadership: Leadership, options: BatcherOptions, inbox: StreamReader
     ) -> None:
         self._client = client
         self._keys = keys

@@ -41,13 +41,7 @@ class Quarantine:
     """Run by the leading batcher; every change is fenced by its lease."""
 
     def __init__(
-        self,
-        client: redis.Redis,
-        keys: Keys,
-        leadership: Leadership,
-        *,
-        max_bytes: int,
-        run_ttl_s: float,
+        self, client: redis.Redis, keys: Keys, leadership: Leadership, *, max_bytes: int, run_ttl_s: float
     ) -> None:
         self._client = client
         self._keys = keys

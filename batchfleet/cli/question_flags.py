@@ -39,18 +39,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--metadata-columns", metavar="A,B", type=_names, help="only these columns become metadata ('' for none)"
     )
     group.add_argument(
-        "--template",
-        metavar="TEXT|FILE",
-        help="Jinja template for prompts, such as 'Q: {{ question }}'",
+        "--template", metavar="TEXT|FILE", help="Jinja template for prompts, such as 'Q: {{ question }}'"
     )
     group.add_argument(
         "--system", metavar="TEXT", help="system message for every question, which becomes a chat message"
     )
-    group.add_argument(
-        "--chat",
-        action="store_true",
-        help="ask text as a chat message, without a system message",
-    )
+    group.add_argument("--chat", action="store_true", help="ask text as a chat message, without a system message")
     group.add_argument(
         "--delimiter",
         metavar="CHAR",
@@ -58,10 +52,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="separator of CSV cells, or `tab` (, ; | and tab are recognized)",
     )
     group.add_argument(
-        "--quoting",
-        choices=get_args(Quoting),
-        default="auto",
-        help="none: quotes in CSV files are text",
+        "--quoting", choices=get_args(Quoting), default="auto", help="none: quotes in CSV files are text"
     )
     group.add_argument(
         "--input-format", choices=get_args(InputFormat), default="auto", help="format of files whose name does not say"

@@ -51,9 +51,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     )
     _add_asking(submit)
     submit.add_argument(
-        "--no-wait",
-        action="store_true",
-        help="end with exit code 3 instead of waiting when the fleet is full",
+        "--no-wait", action="store_true", help="end with exit code 3 instead of waiting when the fleet is full"
     )
     submit.set_defaults(command=_submit)
 
@@ -68,9 +66,7 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
     )
     convert.add_flags(parser)
     parser.add_argument(
-        "--run",
-        metavar="ID",
-        help="name of the run (default: derived from what is asked, so the same command resumes)",
+        "--run", metavar="ID", help="name of the run (default: derived from what is asked, so the same command resumes)"
     )
     parser.add_argument(
         "--priority",
@@ -86,16 +82,8 @@ def _add_asking(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="ask each question K times, with K seeds; a larger K later adds samples",
     )
-    parser.add_argument(
-        "--share-identical",
-        action="store_true",
-        help="ask identical questions at temperature 0 once",
-    )
-    parser.add_argument(
-        "--cache",
-        metavar="FOLDER",
-        help="the same between runs: keep answers in this folder",
-    )
+    parser.add_argument("--share-identical", action="store_true", help="ask identical questions at temperature 0 once")
+    parser.add_argument("--cache", metavar="FOLDER", help="the same between runs: keep answers in this folder")
     add_settings(parser)
     add_served_as(parser)
     parser.add_argument("--skip-invalid", action="store_true", help="turn lines that cannot be used into failures")
@@ -120,9 +108,7 @@ def _add_coming_back(parser: argparse.ArgumentParser) -> None:
         "--keep-removed", action="store_true", help="with --update, keep answers to removed questions, marked as such"
     )
     group.add_argument(
-        "--retry",
-        action="store_true",
-        help="ask retryable failures again; their lines stay until replaced",
+        "--retry", action="store_true", help="ask retryable failures again; their lines stay until replaced"
     )
     group.add_argument(
         "--kind",
@@ -135,9 +121,7 @@ def _add_coming_back(parser: argparse.ArgumentParser) -> None:
 def _add_ceilings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("before a run", "See docs/runs.md.")
     group.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="only report what would be asked, its tokens and time; start nothing",
+        "--dry-run", action="store_true", help="only report what would be asked, its tokens and time; start nothing"
     )
     group.add_argument(
         "--max-tokens-total",

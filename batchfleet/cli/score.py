@@ -35,10 +35,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         epilog=EXIT_CODES,
     )
     command.add_argument(
-        "answers",
-        nargs="+",
-        metavar="ANSWERS",
-        help="answers in any format; several files are compared",
+        "answers", nargs="+", metavar="ANSWERS", help="answers in any format; several files are compared"
     )
     command.add_argument(
         "--questions",
@@ -57,14 +54,10 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         help="how far numbers may differ, as a fraction of the known one (default: 0)",
     )
     command.add_argument(
-        "--details",
-        metavar="FILE",
-        help="write a JSON line per question: what was read, by which rule",
+        "--details", metavar="FILE", help="write a JSON line per question: what was read, by which rule"
     )
     command.add_argument(
-        "--disagreements",
-        metavar="FILE",
-        help="the same for questions that only some answers files have right",
+        "--disagreements", metavar="FILE", help="the same for questions that only some answers files have right"
     )
     add_json(command)
     question_flags.add_flags(command)

@@ -31,11 +31,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     )
     sweep.add_argument("questions", nargs="+", metavar="QUESTIONS", help=question_flags.QUESTIONS)
     sweep.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="DIR",
-        help="folder for answers, one file per run, and the comparison",
+        "-o", "--output", required=True, metavar="DIR", help="folder for answers, one file per run, and the comparison"
     )
     sweep.add_argument("--skip-invalid", action="store_true", help="turn lines that cannot be used into failures")
     add_served_as(sweep)

@@ -34,10 +34,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     )
     add_engine(parser)
     parser.add_argument(
-        "--questions",
-        type=Path,
-        metavar="FILE",
-        help="sample questions (default: generated word problems)",
+        "--questions", type=Path, metavar="FILE", help="sample questions (default: generated word problems)"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the settings there (default: stdout)")
     parser.add_argument("--budget", type=_seconds, default=600.0, metavar="S", help="total seconds (default: 600)")

@@ -164,12 +164,7 @@ class Session:
         self.ensure_open()
         self.leave(run)
         stream = StreamRun(
-            self.address,
-            with_window(to_options.producer_options(self.settings), window),
-            run,
-            FINGERPRINT,
-            inbox,
-            sink,
+            self.address, with_window(to_options.producer_options(self.settings), window), run, FINGERPRINT, inbox, sink
         )
         with self._lock:
             # A program that stays up has many runs, one after the other.

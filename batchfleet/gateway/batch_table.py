@@ -220,9 +220,4 @@ def as_object(row: sqlite3.Row) -> dict[str, Any]:
     """As OpenAI's API shows a batch."""
     parsed = {name: orjson.loads(row[name]) if row[name] else None for name in ("errors", "metadata", "usage")}
     counts = {name: row[name] for name in ("total", "completed", "failed")}
-    return {
-        "object": "batch",
-        **{name: row[name] for name in (*_PLAIN, *TIMES)},
-        **parsed,
-        "request_counts": counts,
-    }
+    return {"object": "batch", **{name: row[name] for name in (*_PLAIN, *TIMES)}, **parsed, "request_counts": counts}

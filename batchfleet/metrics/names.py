@@ -65,20 +65,14 @@ WORKER = (
     CAPACITY := Name("worker_capacity_questions", "gauge", ("model",), "Maximum questions in its engine"),
     ANSWERED := Name("worker_answered_questions", "counter", ("model",), "Questions answered"),
     FAILED := Name(
-        "worker_failed_questions",
-        "counter",
-        ("model", "kind"),
-        "Failed questions, by kind (docs/records.md)",
+        "worker_failed_questions", "counter", ("model", "kind"), "Failed questions, by kind (docs/records.md)"
     ),
     PROMPT_TOKENS := Name("worker_prompt_tokens", "counter", ("model",), "Tokens read, of answered questions"),
     COMPLETION_TOKENS := Name(
         "worker_completion_tokens", "counter", ("model",), "Tokens written, of answered questions"
     ),
     QUESTION_WAIT := Name(
-        "worker_question_wait_seconds",
-        "histogram",
-        ("model",),
-        "From submission of a question to the engine",
+        "worker_question_wait_seconds", "histogram", ("model",), "From submission of a question to the engine"
     ),
     QUESTION_ENGINE := Name(
         "worker_question_engine_seconds",
@@ -104,10 +98,7 @@ BATCHER = (
     ),
     BATCH_SIZE := Name("batcher_batch_questions", "histogram", ("model",), "Questions in each batch handed over"),
     BATCH_WAIT := Name(
-        "batcher_batch_wait_seconds",
-        "histogram",
-        ("model",),
-        "Wait of the first question of each batch for others",
+        "batcher_batch_wait_seconds", "histogram", ("model",), "Wait of the first question of each batch for others"
     ),
     TAKEN_BACK := Name("batcher_taken_back_batches", "counter", (), "Batches taken back from workers without progress"),
 )
@@ -135,10 +126,7 @@ FLEET = (
     WORKERS := Name("workers", "gauge", ("model", "state"), "Workers by state"),
     DEAD_LETTERS := Name("dead_letters", "gauge", (), "Messages that could not be read"),
     ENGINE_DEATHS := Name(
-        "engine_deaths",
-        "counter",
-        ("model",),
-        "Engines that died or did not boot, except by SIGKILL",
+        "engine_deaths", "counter", ("model",), "Engines that died or did not boot, except by SIGKILL"
     ),
 )
 GATEWAY = (

@@ -71,10 +71,7 @@ def take_over(
     if quiet:
         return
     if taken_over := stock.tally.taken_over:
-        print(
-            f"batchfleet: {count(taken_over)} questions are answered already, by identical ones",
-            file=sys.stderr,
-        )
+        print(f"batchfleet: {count(taken_over)} questions are answered already, by identical ones", file=sys.stderr)
     if not identical.can_share:
         msg = (
             "--share-identical shares nothing: only answers at temperature 0 are shared, and these questions have "

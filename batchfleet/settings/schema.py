@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import (
-    Field,
-    JsonValue,
-)
+from pydantic import Field, JsonValue
 
 from batchfleet.settings.sections.generator import GeneratorSettings
 from batchfleet.settings.sections.images import ImageSettings

@@ -24,12 +24,7 @@ KeyPath = tuple[str, ...]
 
 ENVIRONMENT_PREFIX = "BATCHFLEET_"
 RESERVED_VARIABLES = frozenset(
-    {
-        "BATCHFLEET_GATEWAY_KEYS",
-        "BATCHFLEET_GATEWAY_TLS_PASSWORD",
-        "BATCHFLEET_GPUS",
-        "BATCHFLEET_REDIS_SERVER",
-    }
+    {"BATCHFLEET_GATEWAY_KEYS", "BATCHFLEET_GATEWAY_TLS_PASSWORD", "BATCHFLEET_GPUS", "BATCHFLEET_REDIS_SERVER"}
 )
 """Variables with our prefix that are no settings.
 

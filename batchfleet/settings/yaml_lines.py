@@ -14,15 +14,7 @@ from dataclasses import dataclass
 import yaml
 
 from batchfleet.settings.blocks import Block, Entry, Raw, Where, repeated, shown
-from batchfleet.settings.yaml_dialect import (
-    MAX_DEPTH,
-    MAX_NODES,
-    TAG,
-    TOO_DEEP,
-    TOO_MANY,
-    Loader,
-    TooMuchError,
-)
+from batchfleet.settings.yaml_dialect import MAX_DEPTH, MAX_NODES, TAG, TOO_DEEP, TOO_MANY, Loader, TooMuchError
 from wire.errors import UsageError
 
 MAX_TEXT_BYTES = 1024 * 1024

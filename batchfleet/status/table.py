@@ -105,9 +105,7 @@ def shortened(names: Sequence[str], width: int) -> list[str]:
     # They differ in the middle: leave out what all of them begin with as well, up to where a word ends.
     shared = max(commonprefix(names).rfind(end) for end in "/-_") + 1  # noqa: RUF071 (names of models need not be paths)
     return max(
-        found,
-        _most_distinct([ELLIPSIS + name[shared:] for name in names], width),
-        key=lambda shown: len(set(shown)),
+        found, _most_distinct([ELLIPSIS + name[shared:] for name in names], width), key=lambda shown: len(set(shown))
     )
 
 

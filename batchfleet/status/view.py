@@ -11,13 +11,7 @@ from rich.text import Text
 
 from batchfleet.humanize import count, duration, gib, plural
 from batchfleet.status.figures import busy, failures_of, memory, per_s, room_of, state_of
-from batchfleet.status.model import (
-    FleetStatus,
-    HostStatus,
-    QueueStatus,
-    RunStatus,
-    WorkerStatus,
-)
+from batchfleet.status.model import FleetStatus, HostStatus, QueueStatus, RunStatus, WorkerStatus
 from batchfleet.status.table import Column, Kind, columns_of, fit, rich_table
 
 STATE_STYLES = {

@@ -147,20 +147,12 @@ FIELDS: dict[str, Field] = {
     "prompt": Field(text_of, _ASKED, "the same"),
     "messages": Field(_messages, "chat messages in OpenAI's form, for the model's chat template", "the same"),
     "model": Field(
-        _model,
-        "the model to ask",
-        "the run's (`--model` or the configuration); `--served-as` wins over both",
+        _model, "the model to ask", "the run's (`--model` or the configuration); `--served-as` wins over both"
     ),
-    "params": Field(
-        _json_object,
-        "[parameters](#parameters), under OpenAI's or vLLM's names",
-        "the configured ones",
-    ),
+    "params": Field(_json_object, "[parameters](#parameters), under OpenAI's or vLLM's names", "the configured ones"),
     "priority": Field(_priority, f"0 to {MAX_PRIORITY}; higher goes first", "0"),
     "deadline_s": Field(
-        _deadline,
-        "seconds from submission after which the question fails as `expired`",
-        "no deadline",
+        _deadline, "seconds from submission after which the question fails as `expired`", "no deadline"
     ),
     "metadata": Field(_json_object, "any object; returned unchanged"),
 }

@@ -28,15 +28,7 @@ from producer.questions.row_marks import MarkTaker
 from producer.questions.sources import Source
 from wire.errors import UsageError
 
-__all__ = [
-    "Checked",
-    "Invalid",
-    "ParsedQuestion",
-    "Source",
-    "check_questions",
-    "read_checked",
-    "read_questions",
-]
+__all__ = ["Checked", "Invalid", "ParsedQuestion", "Source", "check_questions", "read_checked", "read_questions"]
 
 _MOST_MODELS = 10_000
 _LINE_BITS = 44

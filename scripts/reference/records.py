@@ -69,10 +69,7 @@ TABLES: dict[str, tuple[Sequence[str], Sequence[Sequence[str]]]] = {
         [(f"`{name}`", field.holds, field.missing) for name, field in VECTOR_FIELDS.items()],
     ),
     "fields of an answer": (("field", "holds"), [(f"`{name}`", holds) for name, holds in ANSWER_FIELDS.items()]),
-    "parameters": (
-        ("parameter", "takes", "used by"),
-        list(_parameters()),
-    ),
+    "parameters": (("parameter", "takes", "used by"), list(_parameters())),
     "parameters of vectors": (("parameter", "takes", "task", "does"), list(_vector_parameters())),
     "kinds of failure": (
         ("kind", "retryable", "means", "what to do"),

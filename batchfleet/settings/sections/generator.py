@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import (
-    Field,
-    JsonValue,
-)
+from pydantic import Field, JsonValue
 
 from batchfleet.settings.sections.section import (
     DAY_S,
@@ -60,8 +57,7 @@ class GeneratorSettings(Section):
         default=None, description="Chat template (Jinja text or a file) in place of the model's own."
     )
     task: Task = Field(
-        default="generate",
-        description="What the model makes of a text: an answer (generate) or vectors (the others).",
+        default="generate", description="What the model makes of a text: an answer (generate) or vectors (the others)."
     )
     vllm_args: dict[str, JsonValue] = Field(
         default={}, description="Any engine arguments of vLLM, under vLLM's names.", repr=False
@@ -74,10 +70,7 @@ class GeneratorSettings(Section):
         description="Default temperature; 0 is greedy; null: not sent, for models that take none.",
     )
     max_tokens: int | None = Field(
-        default=1024,
-        ge=1,
-        le=10_000_000,
-        description="Default maximum of tokens in an answer; null: not sent.",
+        default=1024, ge=1, le=10_000_000, description="Default maximum of tokens in an answer; null: not sent."
     )
     top_p: float | None = Field(
         default=None, gt=0, le=1, description="Sample from the most likely tokens, up to this total probability."

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from batchfleet.settings.sections.section import DAY_S, HOUR_S, KIB, MIB, Contradiction, Section, at_most, number_text
 
@@ -15,10 +13,7 @@ class LimitSettings(Section):
     """What bounds a fleet. Reaching a limit slows the producer down or gives a clear error."""
 
     max_pending_questions: int = Field(
-        default=200_000,
-        ge=1,
-        le=100_000_000,
-        description="Maximum questions in Redis without a record, of all runs.",
+        default=200_000, ge=1, le=100_000_000, description="Maximum questions in Redis without a record, of all runs."
     )
     max_pending_bytes: int = Field(
         default=256 * MIB, ge=KIB, le=1024 * 1024 * MIB, description="Maximum bytes of such questions."

@@ -7,10 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    Field,
-)
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from batchfleet.settings.sections.section import DAY_S, Contradiction, Secret, Section, Text

@@ -17,13 +17,7 @@ from gpu_worker.engines.vllm.arguments import Serving, VllmOptions, serving_of
 from gpu_worker.engines.vllm.boot import Booted, boot
 from gpu_worker.engines.vllm.boot_failure import last_words, plain
 from gpu_worker.engines.vllm.requests import Request, Requests, completion_of
-from gpu_worker.engines.vllm.vectors import (
-    WANTS_TEXTS,
-    WANTS_VECTORS,
-    VectorRequest,
-    VectorRequests,
-    vectors_of,
-)
+from gpu_worker.engines.vllm.vectors import WANTS_TEXTS, WANTS_VECTORS, VectorRequest, VectorRequests, vectors_of
 from gpu_worker.tasks import cancel_and_wait
 from wire.errors import EngineBootError, EngineDeadError
 from wire.messages import JsonObject, Question

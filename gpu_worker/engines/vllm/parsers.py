@@ -127,10 +127,7 @@ class Chat:
         if hasattr(parser, "set_prompt_token_ids"):
             parser.set_prompt_token_ids(prompt_token_ids)
         reasoning, content, found = parser.parse(
-            output.text,
-            self.request,
-            enable_auto_tools=self.wants_calls,
-            model_output_token_ids=output.token_ids,
+            output.text, self.request, enable_auto_tools=self.wants_calls, model_output_token_ids=output.token_ids
         )
         calls = found if self.wants_calls and found else []
         if self.request.parallel_tool_calls is False:
