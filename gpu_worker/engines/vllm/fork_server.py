@@ -25,7 +25,8 @@ class _Process(ForkServerProcess):
         super().start()
 
     def run(self) -> None:
-        os.environ.update(self._environ)
+        # No more than has changed: the title of a process can be set while its first variables are where they were.
+        os.environ.update({name: value for name, value in self._environ.items() if os.environ.get(name) != value})
         super().run()
 
 
