@@ -15,6 +15,8 @@
 | suspects:MODEL          | list   | batches whose workers keep dying, for the batcher      | entries: when judged                   |
 | isolated:MODEL          | list   | parts of them, to be run with nothing beside them      | entries: on claim                      |
 | isolating:MODEL         | zset   | workers that take isolated batches now -> until when   | entries: when none is left; TTL        |
+| crashes:MODEL           | hash   | RUN:EPOCH:INDEX:a, :t of questions that were at a server as it went away, alone or with others -> how often | TTL |
+| turn:MODEL              | string | token of the worker that asks a server a question alone | TTL, its turn                         |
 | newer:MODEL             | zset   | batches with questions of a newer wire version -> it   | entries: on claim by who speaks it     |
 | workers                 | zset   | worker name -> when it last reported (ms)              | entries: when stale; TTL               |
 | worker:NAME             | hash   | what the worker last said of itself                    | TTL                                    |
@@ -50,7 +52,7 @@ DEFAULT_NAMESPACE = "batchfleet"
 
 _TYPES: dict[str, str] = {}
 _TYPES_BY_PREFIX = {"questions": "stream"}
-_CLAIMS = ("leader", "isolating", "gpu", "control", "refused")
+_CLAIMS = ("leader", "isolating", "gpu", "control", "refused", "turn")
 _TYPES_OF_RUN = {"": "hash", "accepted": "string", "done": "string", "records": "stream", "producer": "string"}
 RQ_QUEUES = "rq:queues"
 RQ_SETS = (RQ_QUEUES, "rq:workers")
@@ -115,6 +117,8 @@ class Keys:
     isolated = _NameOf("list")
     isolating = _NameOf("zset")
     newer = _NameOf("zset")
+    crashes = _NameOf("hash")
+    turn = _NameOf("string")
     worker = _NameOf("hash")
     control = _NameOf("string")
     host = _NameOf("hash")

@@ -30,7 +30,7 @@ async def _serve(address: RedisAddress, settings: Settings, kind: str) -> None:
     gpus = SliceOptions.of(kind, settings.model.generator_settings.vllm_args, os.environ)
     worker = GpuWorker(
         address,
-        build_engine(to_options.engine_options(settings, kind), to_options.image_options(settings)),
+        build_engine(to_options.engine_options(settings, kind), to_options.image_options(settings), address),
         to_options.worker_options(settings),
         gpus,
     )

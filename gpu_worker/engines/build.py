@@ -12,16 +12,22 @@ from gpu_worker.images.options import ImageOptions
 
 if TYPE_CHECKING:
     from gpu_worker.engines.engine import Engine
+    from wire.address import RedisAddress
 
 EngineOptions = StubOptions | VllmOptions | OpenAIOptions
 
 
-def build_engine(options: EngineOptions, images: ImageOptions | None = None) -> Engine:
-    """The engine, which gets the images that its questions name."""
-    return WithImages(_bare(options), images or ImageOptions())
+def build_engine(
+    options: EngineOptions, images: ImageOptions | None = None, address: RedisAddress | None = None
+) -> Engine:
+    """The engine, which gets the images that its questions name.
+
+    `address`: where those at the same server tell each other of its crashes; None for one that is there alone.
+    """
+    return WithImages(_bare(options, address), images or ImageOptions())
 
 
-def _bare(options: EngineOptions) -> Engine:
+def _bare(options: EngineOptions, address: RedisAddress | None) -> Engine:
     """Import what it needs only here: vLLM is not installed everywhere, and an HTTP client takes half a second."""
     match options:
         case StubOptions():
@@ -31,6 +37,7 @@ def _bare(options: EngineOptions) -> Engine:
 
             return VllmEngine(options)
         case OpenAIOptions():
+            from gpu_worker.engines.openai.crash_ledger import CrashLedger  # noqa: PLC0415
             from gpu_worker.engines.openai.engine import OpenAIEngine  # noqa: PLC0415
 
-            return OpenAIEngine(options)
+            return OpenAIEngine(options, None if address is None else CrashLedger(address, options.model))

@@ -384,6 +384,18 @@ CONTENTS = [
         becomes=OUTLIVES,
     ),
     Attack(
+        "crashes that nobody counted",
+        "crashes:MODEL",
+        lambda r, _: r.hset(KEYS.crashes(MODEL), mapping={b"\xff\xfe": b"\xff", "x:a": "9" * 5000, "y": "-1"}),
+        becomes="passed over",
+    ),
+    Attack(
+        "a turn that never ends",
+        "turn:MODEL",
+        lambda r, m: r.set(KEYS.turn(MODEL), str(m)),
+        becomes=OUTLIVES,
+    ),
+    Attack(
         "names that are no workers",
         "workers",
         lambda r, _: scores(r, KEYS.workers, {b"\xff\xfe": float("inf"), "x" * 10_000: 1e15}),
@@ -500,6 +512,8 @@ TYPED = {
     "suspects:MODEL": KEYS.suspects(MODEL),
     "isolated:MODEL": KEYS.isolated(MODEL),
     "isolating:MODEL": KEYS.isolating(MODEL),
+    "crashes:MODEL": KEYS.crashes(MODEL),
+    "turn:MODEL": KEYS.turn(MODEL),
     "workers": KEYS.workers,
     "worker:NAME": KEYS.worker("{worker}"),
     "control:NAME": KEYS.control("{worker}"),

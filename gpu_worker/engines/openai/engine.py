@@ -14,7 +14,8 @@ from gpu_worker.engines.engine import Completion, EngineState, Outcome, Refusal,
 from gpu_worker.engines.openai.admission import Admission, Verdict
 from gpu_worker.engines.openai.attempts import Attempts
 from gpu_worker.engines.openai.client import FaultError, Server, base_url_of
-from gpu_worker.engines.openai.crashes import CRASHES_ALONE, Crashes
+from gpu_worker.engines.openai.crash_ledger import CrashLedger
+from gpu_worker.engines.openai.crashes import CRASHES_ALONE, Company, Crashes
 from gpu_worker.engines.openai.faults import Blame, Fault, crashed, given_up, refused, unsupported
 from gpu_worker.engines.openai.options import OpenAIOptions
 from gpu_worker.engines.openai.places import Ticket
@@ -33,6 +34,8 @@ from wire.retry import Backoff
 log = logging.getLogger(__name__)
 
 UNSTARTED = EngineState("waiting")
+REFRESH_S = 2.0
+"""How often a worker hears of the crashes that others have seen."""
 
 
 class OpenAIEngine:
@@ -43,7 +46,7 @@ class OpenAIEngine:
 
     kind = "openai"
 
-    def __init__(self, options: OpenAIOptions) -> None:
+    def __init__(self, options: OpenAIOptions, ledger: CrashLedger | None = None) -> None:
         self.model = options.model
         self.max_num_seqs = options.max_in_flight
         self._options = options
@@ -51,7 +54,8 @@ class OpenAIEngine:
         self._served = Served(options.model)
         self._defaults: JsonObject = {}
         self._admission: Admission | None = None
-        self._crashes = Crashes(options.max_in_flight)
+        self._ledger = ledger
+        self._crashes = Crashes(options.max_in_flight, ledger)
         self._boot_state = UNSTARTED
         self._pulse: asyncio.Task[None] | None = None
         self._progress = 0
@@ -100,7 +104,7 @@ class OpenAIEngine:
         if isinstance(request, Refusal):
             return request
         outcome = await self._ask(server, admission, question, request)
-        self._crashes.forget(question)
+        await self._crashes.forget(question)
         if isinstance(outcome, Refusal) and outcome.kind == "unknown_adapter":
             return unknown_adapter(
                 str(request.params.get("lora")), [name for name in self._served.ids if name != self.model]
@@ -124,6 +128,8 @@ class OpenAIEngine:
         server, self._server = self._server, None
         if server is not None:
             await server.close()
+        if self._ledger is not None:
+            await self._ledger.close()
 
     def _show_boot(self, state: EngineState) -> None:
         self._boot_state = state
@@ -133,7 +139,8 @@ class OpenAIEngine:
         attempts = Attempts(self._options.tries, self._options.busy_s)
         pauses = Backoff(self._options.first_pause_s, self._options.longest_pause_s)
         while True:
-            outcome, ticket = await self._attempt(server, admission, request, self._crashes.most_open(question))
+            async with self._crashes.company(question) as company:
+                outcome, ticket = await self._attempt(server, admission, request, company.most_open)
             if not isinstance(outcome, Fault):
                 return outcome
             if outcome.is_about_form and self._forms_answered and request.form not in self._forms_answered:
@@ -150,7 +157,7 @@ class OpenAIEngine:
             attempts.add(outcome, time.monotonic())
             verdict = await self._judge(admission, outcome, ticket, attempts, chat=request.chat)
             if verdict is Verdict.CRASH:
-                refusal = self._blame_for_crash(question, outcome, ticket)
+                refusal = await self._blame_for_crash(question, outcome, company, ticket)
             elif verdict is Verdict.QUESTION and attempts.are_enough(outcome):
                 refusal = given_up(outcome, max(attempts.failed, attempts.refusals), attempts.tried_s)
             if refusal is not None:
@@ -167,8 +174,10 @@ class OpenAIEngine:
             return Verdict.QUESTION
         return verdict
 
-    def _blame_for_crash(self, question: Question, fault: Fault, ticket: Ticket) -> Refusal | None:
-        count = self._crashes.add(question, alone=ticket.is_alone)
+    async def _blame_for_crash(
+        self, question: Question, fault: Fault, company: Company, ticket: Ticket
+    ) -> Refusal | None:
+        count = await self._crashes.add(question, company, alone=ticket.is_alone)
         is_guilty = count.alone >= min(CRASHES_ALONE, self._options.tries)
         return crashed(fault, count.together + count.alone) if is_guilty else None
 
@@ -240,10 +249,14 @@ class OpenAIEngine:
         tokens: float | None = None
         counter_moves = False
         moved_at = time.monotonic()
+        refreshed_at = float("-inf")
         while True:
             await asyncio.sleep(self._options.pulse_s)
             admission.tick()
             now = time.monotonic()
+            if now - refreshed_at > REFRESH_S:
+                refreshed_at = now
+                await self._crashes.refresh()
             moved_at = now if not admission.open else max(moved_at, admission.answered_at)
             if now - moved_at < min(self._options.stall_s / 2, self._options.pulse_s):
                 continue

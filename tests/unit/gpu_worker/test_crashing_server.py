@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from gpu_worker.engines.openai.admission import Admission, Verdict
-from gpu_worker.engines.openai.crashes import CRASHES_ALONE, MOST_REMEMBERED, CrashCount, Crashes
+from gpu_worker.engines.openai.crashes import CRASHES_ALONE, MOST_REMEMBERED, Company, CrashCount, Crashes
 from gpu_worker.engines.openai.engine import OpenAIEngine
 from gpu_worker.engines.openai.faults import Fault
 from gpu_worker.engines.openai.places import Places, Ticket
@@ -163,19 +163,19 @@ async def test_an_answer_from_before_a_crash_does_not_tell_that_the_server_is_we
     await admission.stop()
 
 
-def test_the_company_of_what_was_there_at_crashes_shrinks_to_none() -> None:
+async def test_the_company_of_what_was_there_at_crashes_shrinks_to_none() -> None:
     """To a quarter with each; and no more is remembered than fits."""
-    crashes, question = Crashes(64), a_question()
+    crashes, question, company = Crashes(64), a_question(), Company(1, is_certain=True)
 
     sizes = [crashes.most_open(question)]
     for _ in range(4):
-        crashes.add(question, alone=False)
+        await crashes.add(question, company, alone=False)
         sizes.append(crashes.most_open(question))
 
     assert sizes == [64, 16, 4, 1, 1]
-    assert crashes.add(question, alone=True) == CrashCount(4, 1)
+    assert await crashes.add(question, company, alone=True) == CrashCount(4, 1)
     for number in range(1, MOST_REMEMBERED + 1):
-        crashes.add(a_question(index=number), alone=False)
+        await crashes.add(a_question(index=number), company, alone=False)
     assert crashes.most_open(question) == 64
 
 
