@@ -203,6 +203,7 @@ NOT_ON_THE_WAY = {
     "batcher/maintenance/forget_queues.lua",
     "batcher/maintenance/set_aside.lua",
     "batcher/maintenance/tidy.lua",
+    "gpu_worker/engines/openai/hold_turn.lua",
     "gpu_worker/reports/announce.lua",
     "gpu_worker/gpus/slice_claim.lua",
     "gpu_worker/gpus/slice_release.lua",
