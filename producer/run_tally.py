@@ -26,7 +26,8 @@ class RunTally:
         resumed: Lines that were there when this process began.
         tokens_before: Of these, read and written.
         kinds: Failures by kind; `examples` has one (request id, message) of each.
-        finish_reasons: Why the answers that this process wrote end, by reason; `empty`: how many of them hold nothing.
+        finish_reasons: Why the answers that this process wrote end, by reason; `empty`: how many of them hold nothing;
+            `refusals`: in how many the model says that it will not answer.
         shared: How many of them are those of identical questions, so that nobody was asked.
         taken_over: How many of these had their line before anything was asked; `resumed` counts them, too.
         prompt_tokens, completion_tokens: Of what this process wrote.
@@ -46,6 +47,7 @@ class RunTally:
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)
     finish_reasons: Counter[str] = field(default_factory=Counter)
     empty: int = 0
+    refusals: int = 0
     shared: int = 0
     taken_over: int = 0
     prompt_tokens: int = 0
@@ -86,6 +88,7 @@ class RunTally:
             self.finish_reasons[record.finish_reason] += 1
             # Whether there is neither a text nor what a model may give in place of one.
             has_more = record.tool_calls or record.vectors or not INSTEAD_OF_TEXT.isdisjoint(record.details or ())
+            self.refusals += "refusal" in (record.details or ())
             self.empty += not has_more and not any(record.texts or [record.text])
         else:
             self.failed += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import redis
@@ -151,4 +152,6 @@ def _in_our_words(error: redis.exceptions.ResponseError, address: RedisAddress) 
 
 
 def _words(error: Exception) -> str:
-    return str(error).rstrip(".") or type(error).__name__
+    """Without the command, which redis-py names where there were several."""
+    words = re.sub(r"\ACommand # \d+ \(.*\) of pipeline caused error: ", "", str(error), flags=re.DOTALL)
+    return words.rstrip(".") or type(error).__name__

@@ -75,6 +75,7 @@ def as_record(outcome: Outcome) -> dict[str, object]:
             "completion_tokens": tally.completion_tokens,
             "finish_reasons": dict(tally.finish_reasons.most_common()),
             "empty": tally.empty,
+            "refusals": tally.refusals,
             "shared": tally.shared,
             "completion_tokens_per_s": round(tally.completion_tokens / tally.elapsed_s, 1)
             if tally.elapsed_s > 0
@@ -165,6 +166,7 @@ def _endings(tally: RunTally) -> Iterator[str]:
     """Of the answers, those to look at: what holds nothing, and what ended otherwise than the model wanted."""
     found = {
         "empty": tally.empty,
+        "refused by the model": tally.refusals,
         **{ENDINGS.get(reason, reason): number for reason, number in tally.finish_reasons.most_common()},
     }
     told = [f"{count(number)} {ending}" for ending, number in found.items() if number and ending != "stop"]

@@ -5,6 +5,8 @@ Names are shortened in their middle, headings broken, columns left out.
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -17,6 +19,7 @@ from rich.text import Text
 GAP, NARROW_GAP = 3, 2
 ROOMY_NAME, SHORTEST_NAME = 24, 12
 ELLIPSIS = "…"
+_GLUE = "\x00"
 
 
 class Kind(Enum):
@@ -53,7 +56,7 @@ class Column:
         if self.kind is Kind.NAME:
             return min(self.natural, max(self._of_heading, shortest_name))
         if self.kind is Kind.WORDS:
-            return max(self._of_heading, *(cell_len(word) for cell in self.cells for word in cell.split()), 0)
+            return max(self._of_heading, *(cell_len(word) for cell in self.cells for word in _glued(cell).split()), 0)
         return self.natural
 
     @property
@@ -147,7 +150,23 @@ def _shared_out(columns: Sequence[Column], width: int | None, gap: int, shortest
 
 
 def _made(column: Column, width: int) -> Column:
-    return replace(column, cells=tuple(shortened(column.cells, width))) if column.kind is Kind.NAME else column
+    match column.kind:
+        case Kind.NAME:
+            return replace(column, cells=tuple(shortened(column.cells, width)))
+        case Kind.WORDS:
+            return replace(column, cells=tuple(_wrapped(cell, width) for cell in column.cells))
+        case Kind.NUMBER:
+            return column
+
+
+def _wrapped(cell: str, width: int) -> str:
+    lines = textwrap.wrap(_glued(cell), max(width, 1), break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(_GLUE, " ")
+
+
+def _glued(cell: str) -> str:
+    """A number and its unit stay on one line."""
+    return re.sub(r"(?<=\d) (?=(?:s|min|h|days?)\b)", _GLUE, cell)
 
 
 def columns_of(headings: Sequence[tuple[str, Kind, int | None]], rows: Sequence[tuple[str, ...]]) -> list[Column]:

@@ -137,7 +137,7 @@ class _Keeper:
         redis_patience_s: float | None = None,
     ) -> None:
         self._redis_patience_s = redis_patience_s
-        self._redis_seen = time.monotonic()
+        self._redis_seen, self._not_reported = time.monotonic(), ""
         self._fleet = fleet
         self._scaler = scaler
         self._address = address
@@ -184,9 +184,12 @@ class _Keeper:
                     self._do(request, seen)
                     # At once: somebody waits for it.
                     post.report(self._report())
-            self._redis_seen = time.monotonic()
+            self._redis_seen, self._not_reported = time.monotonic(), ""
         except QueueUnavailableError as error:
-            log.warning("not reported: %s", error)
+            # Tried every second, and said once.
+            if str(error) != self._not_reported:
+                self._not_reported = str(error)
+                log.warning("not reported: %s", error)
             if self._redis_patience_s is not None and time.monotonic() - self._redis_seen > self._redis_patience_s:
                 # Whoever lent the GPUs can use them meanwhile.
                 raise

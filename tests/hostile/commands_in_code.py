@@ -13,8 +13,8 @@ from pathlib import Path
 from tests.processes import ROOT
 
 PACKAGES = ("wire", "producer", "batcher", "gpu_worker", "batchfleet")
-OF_ITS_OWN = ("embedded_server.py",)
-"""What it sends goes to a server that it starts itself."""
+OF_ITS_OWN = ("embedded_server.py", "queue_server.py")
+"""What these send goes to a server that they start themselves."""
 CLIENTS = re.compile(r"(client|pipe|Pipeline|connected|redis)\Z")
 METHODS = {
     "delete": "del",

@@ -168,7 +168,9 @@ def test_a_state_is_told_in_whole_words() -> None:
     fitted = fit([Column("worker", ("w1",)), Column("state", ("standby: waits for 1 of 8 GPUs",), Kind.WORDS)], 19)
 
     assert fitted.widths == (6, 10)
-    assert fitted.columns[1].cells == ("standby: waits for 1 of 8 GPUs",)
+    assert fitted.columns[1].cells == ("standby:\nwaits for\n1 of 8\nGPUs",)
+    (state,) = fit([Column("state", ("running, idle 12 s",), Kind.WORDS)], 16).columns
+    assert state.cells == ("running, idle\n12 s",)
 
 
 def test_of_many_workers_those_that_do_not_run_are_shown_first() -> None:

@@ -27,10 +27,10 @@ def test_answers_to_look_at_are_counted() -> None:
 
     record, text = as_record(Outcome("r", "m", tally)), as_text(Outcome("r", "m", tally), Path("a.jsonl"), None)
 
-    assert "  of these  2 empty, 2 cut off by max_tokens, 1 tool_calls\n" in text
+    assert "  of these  2 empty, 1 refused by the model, 2 cut off by max_tokens, 1 tool_calls\n" in text
     assert isinstance(record["this_call"], dict)
     assert record["this_call"]["finish_reasons"] == {"stop": 3, "length": 2, "tool_calls": 1}
-    assert record["this_call"]["empty"] == 2
+    assert (record["this_call"]["empty"], record["this_call"]["refusals"]) == (2, 1)
 
 
 def test_plain_answers_take_no_line() -> None:

@@ -111,3 +111,15 @@ def test_a_full_disk_of_redis_says_where_to_make_room() -> None:
         translated(RedisAddress(URL)),
     ):
         raise error
+
+
+def test_what_redis_says_is_told_without_the_command() -> None:
+    """Which redis-py puts before it, where several are sent at once: it is ours, and may be long."""
+    said = (
+        "Command # 1 (SET a (b) of pipeline\n1) of pipeline caused error: You can't write against a read only replica."
+    )
+    with (
+        pytest.raises(QueueUnavailableError, match=r"cannot do it now: You can't write against a read only replica\Z"),
+        translated(RedisAddress(URL)),
+    ):
+        raise redis.exceptions.ReadOnlyError(said)
