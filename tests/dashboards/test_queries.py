@@ -6,10 +6,7 @@ scripts/test-gateway unpacks Prometheus where it is missing.
 from __future__ import annotations
 
 import json
-import math
-import os
 import re
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,19 +21,17 @@ from batchfleet.metrics.exposition import expose
 from batchfleet.metrics.worker_metrics import WorkerMetrics
 from batchfleet.settings.schema import MetricsSettings
 from batchfleet.supervisor.embedded_server import EmbeddedServer
-from batchfleet.supervisor.processes import stop_all
 from gpu_worker.gpus.devices import GpuUse
 from gpu_worker.reports.worker_report import Report
+from tests.dashboards.prometheus import ALERTS, FOLDER, Prometheus, figures
 from tests.processes import PATIENCE_S, ROOT, Processes, batchfleet, wait_until, write_questions
 from tests.submissions import KEYS
 
-FOLDER = os.environ.get("PROMETHEUS_FOLDER", "")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not FOLDER, reason="PROMETHEUS_FOLDER names no folder of Prometheus: see scripts/test-gateway"),
 ]
 DASHBOARD = ROOT / "deploy/grafana/batchfleet.json"
-ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 CHECKS = (
     ["test", "rules", str(Path(__file__).with_name("alerts_test.yml"))],
     ["check", "config", str(ALERTS.with_name("prometheus.yml"))],
@@ -64,50 +59,6 @@ def alert_queries() -> Iterator[tuple[str, str]]:
             for part in SELECTOR.split(rule["expr"])
         ]
         yield rule["alert"], "".join(parts)
-
-
-class Prometheus:
-    """A real one, on a port of its own choice."""
-
-    def __init__(self, folder: Path, targets: list[str]) -> None:
-        self._log = folder / "prometheus.log"
-        config = {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
-            "rule_files": [str(ALERTS)],
-            "scrape_configs": [{"job_name": "batchfleet", "static_configs": [{"targets": targets}]}],
-        }
-        (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        flags = ["--config.file=prometheus.yml", "--storage.tsdb.path=tsdb", "--web.listen-address=127.0.0.1:0"]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(  # noqa: S603 (Debian's)
-                [f"{FOLDER}/prometheus", *flags], cwd=folder, stdout=log, stderr=log
-            )
-        wait_until(self._listens, "Prometheus listens")
-        found = self._listens()
-        assert found is not None
-        self._address = f"http://127.0.0.1:{found[1]}"
-        wait_until(self._is_ready, "Prometheus is ready")
-
-    def ask(self, query: str) -> list[dict[str, Any]]:
-        """The samples that a query gives now."""
-        reply = httpx2.get(f"{self._address}/api/v1/query", params={"query": query}, timeout=PATIENCE_S).json()
-        found: dict[str, Any] = reply["data"]
-        return [{"value": found["result"]}] if found["resultType"] == "scalar" else list(found["result"])
-
-    def _listens(self) -> re.Match[str] | None:
-        assert self.process.poll() is None, self._log.read_text()
-        return re.search(r"msg=\"Listening on\".* address=127\.0\.0\.1:(\d+)", self._log.read_text())
-
-    def _is_ready(self) -> bool:
-        try:
-            return httpx2.get(f"{self._address}/-/ready", timeout=PATIENCE_S).status_code == 200
-        except httpx2.TransportError:
-            return False
-
-
-def figures(samples: list[dict[str, Any]]) -> list[float]:
-    """Their values, without NaN and infinity."""
-    return [value for sample in samples if math.isfinite(value := float(sample["value"][1]))]
 
 
 def test_each_alert_fires_and_none_without_a_reason() -> None:
@@ -158,8 +109,7 @@ def test_every_query_gives_figures(tmp_path: Path, redis_server: EmbeddedServer,
             firing = prometheus.ask('ALERTS{alertstate="firing", severity="critical"}')
             assert not firing, firing
         finally:
-            prometheus.process.send_signal(signal.SIGTERM)
-            stop_all([prometheus.process], grace_s=10)
+            prometheus.stop()
 
 
 def has_failed(client: redis.Redis) -> bool:
