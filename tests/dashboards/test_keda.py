@@ -1,6 +1,6 @@
 """The rule of deploy/kubernetes on a real Prometheus and a real fleet, whose `batchfleet scale` it drives.
 
-KEDA and the autoscaler are played by `tests.keda`, on a clock that runs 30 times as fast: a poll each half second.
+KEDA and the autoscaler are played by `tests.keda`, on a clock that runs 60 times as fast: a poll each quarter of a second.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not FOLDER, reason="PROMETHEUS_FOLDER names no folder of Prometheus: see scripts/test-gateway"),
 ]
-FASTER = 30
+FASTER = 60
 MODEL = "Qwen/Qwen2.5-1.5B-Instruct"
 LABELS = {"namespace": "batchfleet", "app_kubernetes_io_instance": "batchfleet"}
 """What the PodMonitor adds."""
-STUB = {"STUB_STEP_S": "0.01", "STUB_MIN_TOKENS": "600", "STUB_MAX_TOKENS": "600", "LEASES_BATCH_S": "100"}
+STUB = {"STUB_STEP_S": "0.01", "STUB_MIN_TOKENS": "1000", "STUB_MAX_TOKENS": "1000", "LEASES_BATCH_S": "100"}
 
 
 @dataclass
@@ -79,10 +79,10 @@ class Driver:
 
 
 def write(path: Path, short: int, long: int) -> list[str]:
-    """So many questions of 20 tokens, and of 600, on which the stub writes for six seconds."""
+    """So many questions of 20 tokens, and of 1 000, on which the stub writes for ten seconds, twice the idle time."""
     lines = [
         {"id": f"{path.stem}-{number}", "question": f"Question {number}", "params": {"max_tokens": most}}
-        for number, most in enumerate([600] * long + [20] * short)
+        for number, most in enumerate([1000] * long + [20] * short)
     ]
     path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
     return [str(line["id"]) for line in lines]
