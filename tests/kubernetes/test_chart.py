@@ -146,10 +146,10 @@ def test_the_plain_manifests_can_be_put_together(components: list[str], tmp_path
 
 
 def test_the_example_can_be_applied(tmp_path: Path) -> None:
-    """It names images, a model, and how many workers, without a file of ours being changed."""
+    """And the Job that submits. It names images, a model, and how many workers, without a file of ours being changed."""
     done = tool("kubectl", "kustomize", str(KUBERNETES / "example"))
 
     assert done.returncode == 0, done.stderr
-    assert_valid(done.stdout, tmp_path)
+    assert_valid(done.stdout + "\n---\n" + (KUBERNETES / "submit-job.yaml").read_text(), tmp_path)
     assert "registry.example/batchfleet/gpu-worker:0.1.0" in done.stdout
     assert "Qwen2.5" not in done.stdout.replace("# Qwen", "")

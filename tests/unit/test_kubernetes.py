@@ -17,6 +17,7 @@ from batchfleet.settings.load import load_settings
 
 ROOT = Path(__file__).parents[2]
 PLAIN = ROOT / "deploy/kubernetes/plain"
+JOB = ROOT / "deploy/kubernetes/submit-job.yaml"
 NAMED_METRIC = re.compile(r"batchfleet_[a-z_]+")
 ROOM = ("cpu", "memory", "ephemeral-storage")
 Manifest = dict[str, Any]
@@ -32,7 +33,9 @@ def manifests(folder: Path) -> Iterator[Manifest]:
 OBJECTS = list(manifests(PLAIN))
 WORKLOADS = [one for one in OBJECTS if one["kind"] in {"Deployment", "StatefulSet"}]
 WORKERS = [one for one in WORKLOADS if one["metadata"]["labels"].get("batchfleet/role") == "worker"]
+PODS = [*WORKLOADS, yaml.safe_load(JOB.read_text())]
 each_workload = pytest.mark.parametrize("workload", WORKLOADS, ids=lambda one: one["metadata"]["name"])
+each_pod = pytest.mark.parametrize("workload", PODS, ids=lambda one: one["metadata"]["name"])
 each_worker = pytest.mark.parametrize("worker", WORKERS, ids=lambda one: one["metadata"]["name"])
 
 
@@ -68,7 +71,7 @@ def settings_of(config_map: str, folder: Path) -> Any:  # noqa: ANN401 (what loa
     return load_settings(folder / "fleet.yaml", {}, {}).settings
 
 
-@each_workload
+@each_pod
 def test_a_container_has_bounds_and_few_rights(workload: Manifest) -> None:
     """No root, no capabilities, nothing writable but volumes, no token of the API, and a bound on all it takes."""
     pod, container = pod_of(workload), container_of(workload)
@@ -85,7 +88,7 @@ def test_a_container_has_bounds_and_few_rights(workload: Manifest) -> None:
     assert re.search(r":v?\d+\.\d+\.\d+", container["image"])
 
 
-@each_workload
+@each_pod
 def test_what_is_written_is_a_volume(workload: Manifest) -> None:
     """Each volume is mounted, of a kind that the restricted standard allows, and what is not kept is bounded."""
     volumes = {one["name"]: one for one in pod_of(workload)["volumes"]}
@@ -111,14 +114,16 @@ def test_probes_differ_and_only_what_can_heal_it_restarts_a_pod(workload: Manife
         assert ["--redis-may-be-away" in command for command in commands] == [False, True]
 
 
-@each_workload
+@each_pod
 def test_what_runs_in_a_container_is_a_command_of_ours(workload: Manifest) -> None:
     """Arguments, probes and hooks are read by the program's own parser."""
     container = container_of(workload)
     if container["name"] == "redis":
         return
     hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
-    probes = [container[probe].get("exec", {}).get("command", []) for probe in ("readinessProbe", "livenessProbe")]
+    probes = [
+        container.get(probe, {}).get("exec", {}).get("command", []) for probe in ("readinessProbe", "livenessProbe")
+    ]
     lines = [container["args"], *(command[1:] for command in (hook, *probes) if command[:1] == ["batchfleet"])]
 
     for line in lines:
@@ -211,6 +216,17 @@ def test_prometheus_finds_the_ports_and_labels_that_the_rule_names() -> None:
     (scaled, *_) = of_kind("ScaledObject")
     asked = set(re.findall(r"(\w+)=", scaled["spec"]["triggers"][0]["metadata"]["query"]))
     assert asked - labels == {"namespace", "model"}
+
+
+def test_a_job_that_submits_reaches_redis_and_stays_ended() -> None:
+    """Policies let its pods through; a pod that is lost is replaced, and what repeating would not mend ends it."""
+    job = PODS[-1]["spec"]
+    labels = job["template"]["metadata"]["labels"]
+
+    (queue,) = (one["spec"] for one in of_kind("NetworkPolicy") if one["metadata"]["name"] == "batchfleet-queue")
+    assert selects(queue["podSelector"], labels)
+    assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [1, 2]
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
 
 
 def test_redis_is_the_one_of_compose() -> None:
