@@ -1,6 +1,6 @@
 """The rule of deploy/kubernetes on a real Prometheus and a real fleet, whose `batchfleet scale` it drives.
 
-KEDA and the autoscaler are played by `tests.keda`, on a clock that runs 60 times as fast: a poll each quarter of a second.
+KEDA and the autoscaler are played by `tests.keda`, on a clock 60 times as fast: a poll each quarter of a second.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def test_the_plain_manifests_can_be_put_together(components: list[str], tmp_path
 
 
 def test_the_example_can_be_applied(tmp_path: Path) -> None:
-    """And the Job that submits. It names images, a model, and how many workers, without a file of ours being changed."""
+    """And the Job that submits. It names images, model and bounds, without a change to a file of ours."""
     done = tool("kubectl", "kustomize", str(KUBERNETES / "example"))
 
     assert done.returncode == 0, done.stderr
