@@ -82,15 +82,16 @@ class KedaRule:
         threshold = float(self.trigger["threshold"])
         is_near = abs(value / (threshold * self.replicas) - 1) <= TOLERANCE
         wanted = self.replicas if is_near else math.ceil(value / threshold)
-        return max(1, self.spec["minReplicaCount"], min(wanted, self.spec["maxReplicaCount"]))
+        least, most = int(self.spec["minReplicaCount"]), int(self.spec["maxReplicaCount"])
+        return max(1, least, min(wanted, most))
 
     def _allowed(self, rules: dict[str, Any], end: Any, now_s: float) -> int:  # noqa: ANN401 (`min` for up, `max` for down)
         """Replicas after the most cautious recommendation of the window, and its only policy: so many in a time."""
         window_s, (policy,) = rules["stabilizationWindowSeconds"], rules["policies"]
-        wanted = end(found for at_s, found in self._recommended if at_s >= now_s - window_s)
+        wanted: int = end(found for at_s, found in self._recommended if at_s >= now_s - window_s)
         sign = 1 if end is min else -1
         if (wanted - self.replicas) * sign <= 0:
             return self.replicas
         lately = sum(change for at_s, change in self._changes if at_s > now_s - policy["periodSeconds"])
         began = self.replicas - (lately if lately * sign > 0 else 0)
-        return sign * max(sign * self.replicas, min(sign * wanted, sign * began + policy["value"]))
+        return sign * max(sign * self.replicas, min(sign * wanted, sign * began + int(policy["value"])))
