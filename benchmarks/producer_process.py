@@ -17,6 +17,7 @@ import orjson
 from batchfleet.runs.progress import ProgressView
 from batchfleet.runs.run_request import RunRequest, prepare
 from batchfleet.settings import to_options
+from batchfleet.supervisor.garbage import collect_garbage_rarely
 from batchfleet.tuning import helper
 from benchmarks.cpu_profiler import sampling
 from producer.answers.answers_file import AnswersFile
@@ -51,6 +52,7 @@ def main() -> int:
         runner = Runner(
             what, take_stock(what, answers), answers, to_options.redis_address(settings), options, observe=view.show
         )
+        collect_garbage_rarely()
         helper.wait_for_go()
         began_s = time.process_time()
         with sampling(Path(arguments.samples)) if arguments.samples else contextlib.nullcontext():

@@ -72,7 +72,8 @@ class InFlight:
         tasks = [asyncio.create_task(self._answer(question, size, batch)) for question, size in batch.questions]
         self._tasks[batch] = tasks
         self._report.counts.batches += 1
-        self._count(len(tasks))
+        self.questions += len(tasks)
+        self._report.in_flight = self.questions
         for failure, size in batch.unreadable:
             self._publisher.add(failure, size)
             batch.records.append((failure, size))
@@ -132,7 +133,8 @@ class InFlight:
         self._write(made, size, batch, encoded)
 
     def _left(self, question: Question, size: int, batch: HeldBatch, task: asyncio.Task[None]) -> None:
-        self._count(-1)
+        self.questions -= 1
+        self._report.in_flight = self.questions
         self._tell_left()
         if batch not in self._tasks:
             return
@@ -166,10 +168,6 @@ class InFlight:
         batch.unfinished -= 1
         if batch.unfinished == 0:
             self._end(batch)
-
-    def _count(self, more: int) -> None:
-        self.questions += more
-        self._report.in_flight = self.questions
 
     def _end(self, batch: HeldBatch) -> None:
         if self._tasks.pop(batch, None) is not None:

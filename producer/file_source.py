@@ -125,7 +125,7 @@ class FileSource:
         with self._lock:
             self._ids.pop(index, None)
             self._ended_here += 1
-            for ended in (index, *(self._identical.waiting_for(index) if self._identical else ())):
+            for ended in (index, *self._identical.waiting_for(index)) if self._identical else (index,):
                 self._written[ended >> 3] |= 0x80 >> (ended & 7)
                 if ended < self.position:
                     self._tally.settled += 1
