@@ -163,15 +163,15 @@ class Batcher:
 
     def _plan(self, queue: QueueId, demand: Demand) -> PackingPlan:
         options, priority, now = self._options, queue[1], time.monotonic()
-        line = self._inbox.waiting[queue]
-        since = line.gathers_since
+        room = room_for(demand, options, priority)
+        since = self._inbox.gathers_since(queue, room * options.limits.max_questions)
         gathering = since is not None and now < since + company_s(options, priority)
         room = room_for(demand, options, priority, gathering=gathering)
         if room <= 0:
-            # What is not asked for is not put in order yet: its company may still come.
             return PackingPlan(recheck_s=demand.look_again_s)
+        # What is not asked for is not put in order yet. A batch more shows where the last should end.
         waiting = self._inbox.front(queue, (room + 1) * options.limits.max_questions)
-        more = len(waiting) < len(line)
+        more = len(waiting) < len(self._inbox.waiting[queue])
         return plan(waiting, demand, options, now, priority, gathering=gathering, more=more)
 
     def _demand(self, models: set[str]) -> dict[str, Demand]:

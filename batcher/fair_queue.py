@@ -37,9 +37,9 @@ class RunQueue:
             seen = len(self._ordered)
 
     @property
-    def gathers_since(self) -> float | None:
-        """Since when the oldest that is not in order waits; None if all are."""
-        return self._gathering[0].since if self._gathering else None
+    def gathering(self) -> Sequence[Waiting]:
+        """Those that are not in order yet, as they came."""
+        return self._gathering
 
     def append(self, question: Waiting) -> None:
         (self._gathering if self._gathering or question.prefix else self._ordered).append(question)
@@ -86,11 +86,15 @@ class FairQueue:
     def __iter__(self) -> Iterator[Waiting]:
         return iter(self.front(self._count))
 
-    @property
-    def gathers_since(self) -> float | None:
-        """Since when the oldest waits that may still be joined by others that begin like it; None if there is none."""
-        times = (run.gathers_since for run in self._runs.values())
-        return min((since for since in times if since is not None), default=None)
+    def gathers_since(self, most: int) -> float | None:
+        """Since when the oldest waits that others that begin alike may still join; None if there is none.
+
+        Nor if enough questions are in order already for the next `most`.
+        """
+        gathering = [run.gathering for run in self._runs.values() if run.gathering]
+        if self._count - sum(map(len, gathering)) >= most:
+            return None
+        return min((questions[0].since for questions in gathering), default=None)
 
     def append(self, question: Waiting) -> None:
         """Put a question behind those of its run."""

@@ -119,6 +119,10 @@ class StreamReader:
                 if any(b"queue" in fields for _, fields in entries):
                     self.find_queues()
 
+    def gathers_since(self, queue: QueueId, most: int) -> float | None:
+        """As `FairQueue` has it, for what `front` would give."""
+        return self.waiting[queue].gathers_since(min(most, self._least_ahead))
+
     def front(self, queue: QueueId, most: int) -> list[Waiting]:
         """At most so many questions for the next hand-over, in the order in which they should go."""
         return self.waiting[queue].front(min(most, self._least_ahead))
