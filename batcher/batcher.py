@@ -17,7 +17,7 @@ from batcher.handover import HandOver
 from batcher.leadership import Leadership
 from batcher.maintenance.housekeeping import SILENT_HEARTBEATS, Housekeeping
 from batcher.options import BatcherOptions
-from batcher.packing import Demand, PackingPlan, company_s, look_again_s, most_waiting, plan, room_for
+from batcher.packing import Demand, PackingPlan, company_s, look_again_s, most_waiting, plan, room_for, while_gathering
 from batcher.stats import HandoverStats
 from batcher.stream_reader import QueueId, StreamReader
 from wire.address import RedisAddress
@@ -165,14 +165,15 @@ class Batcher:
         options, priority, now = self._options, queue[1], time.monotonic()
         room = room_for(demand, options, priority)
         since = self._inbox.gathers_since(queue, room * options.limits.max_questions)
-        gathering = since is not None and now < since + company_s(options, priority)
-        room = room_for(demand, options, priority, gathering=gathering)
+        if since is not None and now < since + company_s(options, priority):
+            demand, options = while_gathering(demand, options)
+        room = room_for(demand, options, priority)
         if room <= 0:
             return PackingPlan(recheck_s=demand.look_again_s)
         # What is not asked for is not put in order yet. A batch more shows where the last should end.
         waiting = self._inbox.front(queue, (room + 1) * options.limits.max_questions)
         more = len(waiting) < len(self._inbox.waiting[queue])
-        return plan(waiting, demand, options, now, priority, gathering=gathering, more=more)
+        return plan(waiting, demand, options, now, priority, more=more)
 
     def _demand(self, models: set[str]) -> dict[str, Demand]:
         if not models:

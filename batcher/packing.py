@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batcher.options import BatcherOptions, BatchLimits
 from batcher.prefixes import Prefix, shared
@@ -71,11 +71,10 @@ FEWEST_WAITING = 64
 Twice as many as there are workers must be able to wait: their engines' spare room is filled from a backlog only, which
 is more batches than workers, and a batcher that is held up for a moment lets nobody go short.
 """
-FEWEST_GATHERING = 4
-"""Batches that may wait for few workers while questions gather that begin alike: more would go before company came.
-
-A worker that goes short wakes the batcher.
-"""
+GATHERING_QUESTIONS = 128
+"""In batches that wait for few workers while company may still come; more would go before it came."""
+GATHERING_LOOK_S = 0.02
+"""How soon to look again then, at the soonest. A worker that goes short wakes the batcher before that."""
 URGENT_S = 0.05
 """Longest that questions of a priority above 0 wait for company: fewer in a batch is a small price for being early."""
 
@@ -140,16 +139,20 @@ def most_waiting(max_waiting_batches: int | None, priority: int, workers: int = 
     return most + priority * -(-most // 8)
 
 
-def room_for(demand: Demand, options: BatcherOptions, priority: int = 0, *, gathering: bool = False) -> int:
-    """How many batches may be handed over now; below 1 for none.
+def room_for(demand: Demand, options: BatcherOptions, priority: int = 0) -> int:
+    """How many batches may be handed over now; below 1 for none."""
+    return most_waiting(options.max_waiting_batches, priority, demand.workers) - demand.waiting_batches
 
-    Args:
-        gathering: Whether the questions are better kept until others came that begin like them.
+
+def while_gathering(demand: Demand, options: BatcherOptions) -> tuple[Demand, BatcherOptions]:
+    """Both as they are for questions that are better kept until others come that begin like them.
+
+    Fewer batches may wait, and as they are taken sooner, it is looked sooner.
     """
-    most = most_waiting(options.max_waiting_batches, priority, demand.workers)
-    if gathering:
-        most = min(most, max(FEWEST_GATHERING, 2 * demand.workers))
-    return most - demand.waiting_batches
+    most = most_waiting(options.max_waiting_batches, 0, demand.workers)
+    few = min(most, max(-(-GATHERING_QUESTIONS // options.limits.max_questions), 2 * demand.workers))
+    look_s = min(demand.look_again_s, max(GATHERING_LOOK_S, demand.look_again_s * few / most))
+    return replace(demand, look_again_s=look_s), replace(options, max_waiting_batches=few)
 
 
 def company_s(options: BatcherOptions, priority: int) -> float:
@@ -173,7 +176,6 @@ def plan(
     now: float,
     priority: int = 0,
     *,
-    gathering: bool = False,
     more: bool = False,
 ) -> PackingPlan:
     """Decide which batches of one queue to hand over now.
@@ -183,10 +185,9 @@ def plan(
     worker is hungry and no batch job waits for it.
 
     Args:
-        gathering: As for `room_for`.
         more: Whether others stand behind these, so that the last batch only looks incomplete.
     """
-    room = room_for(demand, options, priority, gathering=gathering)
+    room = room_for(demand, options, priority)
     if not waiting:
         return PackingPlan()
     if room <= 0:

@@ -12,7 +12,7 @@ import redis
 
 from batcher.batcher import Batcher
 from batcher.options import BatcherOptions
-from batcher.packing import FEWEST_GATHERING
+from batcher.packing import GATHERING_QUESTIONS
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.builders import a_question
 from tests.processes import wait_until
@@ -22,6 +22,8 @@ from wire.codec import decode_batch, decode_question, encode_question
 from wire.keys import queue_member
 
 DOCUMENTS, EACH = 40, 8
+AT_ONCE = GATHERING_QUESTIONS // 16
+"""Batches of 16 that go before company is waited for."""
 STREAM, QUEUE = KEYS.questions("stub", 0), KEYS.rq_queue("stub")
 
 
@@ -61,10 +63,10 @@ def test_questions_to_a_document_are_in_one_batch(
     thread = threading.Thread(target=batcher.serve)
     thread.start()
     try:
-        wait_until(lambda: client.llen(QUEUE) >= FEWEST_GATHERING, "some go at once")
+        wait_until(lambda: client.llen(QUEUE) >= AT_ONCE, "some go at once")
         enough = reads(client) + DOCUMENTS * EACH // 16
         wait_until(lambda: reads(client) >= enough, "all questions are read")
-        ids = take(client, FEWEST_GATHERING)
+        ids = take(client, AT_ONCE)
         wait_until(lambda: client.xlen(STREAM) < 16, "no further batch is full")
     finally:
         batcher.stop()
@@ -76,7 +78,7 @@ def test_questions_to_a_document_are_in_one_batch(
     read = sum(len({str(question.prompt)[:11] for question in batch}) for batch in batches)
     if group_prefixes:
         assert len(set(indices)) == len(indices) > DOCUMENTS * EACH - 16
-        assert read <= DOCUMENTS + (FEWEST_GATHERING + 1) * 16
+        assert read <= DOCUMENTS + (AT_ONCE + 1) * 16
     else:
         assert indices == list(range(DOCUMENTS * EACH))
         assert read > 5 * DOCUMENTS

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from batcher.fair_queue import MOST_TOGETHER, FairQueue
 from batcher.options import BatcherOptions, BatchLimits
-from batcher.packing import FEWEST_GATHERING, FEWEST_WAITING, Demand, Waiting, pack, plan
+from batcher.packing import FEWEST_WAITING, GATHERING_QUESTIONS, Demand, Waiting, pack, plan, while_gathering
 from batcher.prefixes import LENGTHS, Prefix, prefix_of, shared, together
 from tests.builders import a_question
 from wire.codec import encode_question
@@ -141,12 +141,13 @@ def test_few_batches_go_while_company_may_still_come() -> None:
     """What workers need at once they get; then as many as ever."""
     questions = documents(100, 8)
 
-    early = plan(questions, Demand(workers=1), OPTIONS, now=0.0, gathering=True)
-    later = plan(questions, Demand(workers=1), OPTIONS, now=0.0)
-    crowd = plan(questions, Demand(workers=30), OPTIONS, now=0.0, gathering=True)
+    one, many = Demand(workers=1, look_again_s=0.1), Demand(workers=30, look_again_s=0.1)
+    early = plan(questions, *while_gathering(one, OPTIONS), now=0.0)
+    later = plan(questions, one, OPTIONS, now=0.0)
+    crowd = plan(questions, *while_gathering(many, OPTIONS), now=0.0)
 
-    assert [len(decided.batches) for decided in (early, crowd, later)] == [FEWEST_GATHERING, 60, FEWEST_WAITING]
-    assert early.recheck_s is not None
+    assert [len(decided.batches) for decided in (early, crowd, later)] == [GATHERING_QUESTIONS // 8, 60, FEWEST_WAITING]
+    assert early.recheck_s == pytest.approx(0.1 * (GATHERING_QUESTIONS // 8) / FEWEST_WAITING)
 
 
 def test_what_others_stand_behind_is_not_taken_for_an_end() -> None:
