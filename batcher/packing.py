@@ -71,7 +71,7 @@ FEWEST_WAITING = 64
 Twice as many as there are workers must be able to wait: their engines' spare room is filled from a backlog only, which
 is more batches than workers, and a batcher that is held up for a moment lets nobody go short.
 """
-GATHERING_QUESTIONS = 128
+GATHERING_QUESTIONS = 64
 """In batches that wait for few workers while company may still come; more would go before it came."""
 GATHERING_LOOK_S = 0.02
 """How soon to look again then, at the soonest. A worker that goes short wakes the batcher before that."""

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from batcher.fair_queue import MOST_TOGETHER, FairQueue
 from batcher.options import BatcherOptions, BatchLimits
-from batcher.packing import FEWEST_WAITING, GATHERING_QUESTIONS, Demand, Waiting, pack, plan, while_gathering
+from batcher.packing import (
+    FEWEST_WAITING,
+    GATHERING_LOOK_S,
+    GATHERING_QUESTIONS,
+    Demand,
+    Waiting,
+    pack,
+    plan,
+    while_gathering,
+)
 from batcher.prefixes import LENGTHS, Prefix, prefix_of, shared, together
 from tests.builders import a_question
 from wire.codec import encode_question
@@ -147,7 +156,7 @@ def test_few_batches_go_while_company_may_still_come() -> None:
     crowd = plan(questions, *while_gathering(many, OPTIONS), now=0.0)
 
     assert [len(decided.batches) for decided in (early, crowd, later)] == [GATHERING_QUESTIONS // 8, 60, FEWEST_WAITING]
-    assert early.recheck_s == pytest.approx(0.1 * (GATHERING_QUESTIONS // 8) / FEWEST_WAITING)
+    assert early.recheck_s == GATHERING_LOOK_S < one.look_again_s
 
 
 def test_what_others_stand_behind_is_not_taken_for_an_end() -> None:
