@@ -10,6 +10,7 @@ from pathlib import Path
 
 from batchfleet.cli.flags import Commands, Shared, add_engine, add_json, not_negative, positive
 from batchfleet.settings.schema import Settings
+from wire.errors import UsageError
 
 SUBMIT = "queue a job that keeps the queue, which queues jobs of workers as the backlog is worth it"
 
@@ -132,7 +133,12 @@ def _submit(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def _absolute(name: str) -> str:
-    return name if "://" in name else str(Path(name).absolute())
+    if "://" in name:
+        return name
+    if not (set(name) & set("*?[") or Path(name).exists()):
+        msg = f"{name}: there is no such file of questions; the job reads it later, so it has to lie on a shared disk"
+        raise UsageError(msg)
+    return str(Path(name).absolute())
 
 
 def _check_submit(words: list[str]) -> None:

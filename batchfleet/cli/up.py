@@ -53,6 +53,11 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         metavar="S",
         help="end with exit code 3 when Redis was away for so long (default: wait for ever)",
     )
+    up.add_argument(
+        "--leave-idle",
+        action="store_true",
+        help="with MIN:MAX workers: begin with MAX, and end once the backlog is worth none",
+    )
     _add_state(up)
     up.set_defaults(command=_up, usual_log_level="info", finds_fleet=False)
 
@@ -106,6 +111,7 @@ def _up(arguments: argparse.Namespace, settings: Settings) -> int:
             arguments.log_level,
             arguments.log_format,
             arguments.redis_patience,
+            arguments.leave_idle,
         ),
         settings,
     )

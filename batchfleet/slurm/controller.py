@@ -18,7 +18,6 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from batchfleet.settings import to_options
-from batchfleet.settings.mask import child_environment
 from batchfleet.settings.schema import Settings
 from batchfleet.slurm import scheduler
 from batchfleet.slurm.queue_server import Certificate, ServerPlan, free_port, own_host, start_server
@@ -147,7 +146,7 @@ class Controller:
             stop_all([server.process], REDIS_STOP_S)
 
     def _look_after(self, fleet: LocalFleet, server: Supervised, pool: WorkerPool) -> int | None:
-        producer = _Producer(self._plan.producer, child_environment(self._settings, self._environ), fleet)
+        producer = _Producer(self._plan.producer, self._producer_environ(fleet.redis_url))
         try:
             while not self._told_to_end.wait(LOOK_S):
                 if self._folder.last_controller()[0] != self._number:
@@ -173,6 +172,14 @@ class Controller:
             producer.stop()
         return None
 
+    def _producer_environ(self, redis_url: str) -> dict[str, str]:
+        """Ours, with this Redis in place of any other: it reads the user's own settings file."""
+        ours = {name: value for name, value in self._environ.items() if not name.startswith("BATCHFLEET_REDIS_")}
+        ours |= {"BATCHFLEET_REDIS_URL": redis_url, "BATCHFLEET_REDIS_PASSWORD": self._folder.password}
+        if self._plan.certificate is not None:
+            ours["BATCHFLEET_REDIS_TLS_CA_FILE"] = self._plan.certificate.ca_file
+        return ours
+
     def _queue_successor(self) -> None:
         """Have somebody continue, unless it was a person who ended this job."""
         job, folder = self._plan.job, self._folder
@@ -195,9 +202,9 @@ class Controller:
 class _Producer:
     """The `batchfleet submit` that reads questions and writes answers."""
 
-    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str], fleet: LocalFleet) -> None:
+    def __init__(self, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
         self._command = [sys.executable, "-P", "-m", "batchfleet", "submit", *arguments]
-        self._environ = {**environ, "BATCHFLEET_REDIS_URL": fleet.redis_url}
+        self._environ = environ
         self._failures = 0
         self._again_at: float | None = None
         self._process = self._start()

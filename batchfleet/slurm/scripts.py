@@ -109,7 +109,8 @@ def worker(folder: RunFolder, plan: JobPlan) -> str:
         f"--output={_in_pattern(folder.logs)}/worker-%A-%a.log", *plan.options,
     ]  # fmt: skip
     up = [
-        "--workers", str(plan.workers_per_node), *(["--config", plan.config] if plan.config else []),
+        "--workers", f"0:{plan.workers_per_node}", "--leave-idle",
+        *(["--config", plan.config] if plan.config else []),
         *(["--engine", plan.engine] if plan.engine else []),
     ]  # fmt: skip
     program = shlex.join(plan.program)

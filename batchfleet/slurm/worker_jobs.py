@@ -34,18 +34,21 @@ class Changes:
 def changes(jobs: Sequence[Job], *, asked: int, wanted: int) -> Changes:
     """Have `wanted` worker jobs, and never more than `asked`.
 
-    Whatever Slurm still lists counts, those that are just ending included: it may be about to queue them again. Those
-    that run are only ended where more were never asked for; an idle worker leaves by itself.
+    Whatever Slurm still lists counts, those that are just ending included: it may be about to queue them again. One
+    that it did queue again has to wait for two minutes, and is replaced by one that need not. Those that run are only
+    ended where more were never asked for; an idle worker leaves by itself.
     """
-    waiting = [job.id for job in jobs if job.is_pending]
+    requeued = [job.id for job in jobs if job.is_pending and job.reason == "BeginTime"]
+    waiting = [job.id for job in jobs if job.is_pending and job.id not in requeued]
     running = [job.id for job in jobs if job.state == "RUNNING"]
-    surplus = len(jobs) - min(asked, wanted)
+    there = len(jobs) - len(requeued)
+    surplus = there - min(asked, wanted)
     if surplus <= 0:
-        return Changes(submit=-surplus)
+        return Changes(submit=-surplus, cancel=tuple(requeued))
     # The latest first: the others have waited longer.
-    cancelled = waiting[max(0, len(waiting) - surplus) :]
-    beyond = len(jobs) - len(cancelled) - asked
-    return Changes(cancel=tuple(cancelled), drain=tuple(running[max(0, len(running) - beyond) :] if beyond > 0 else ()))
+    dropped = waiting[max(0, len(waiting) - surplus) :]
+    beyond = max(0, there - len(dropped) - asked)
+    return Changes(cancel=(*requeued, *dropped), drain=tuple(running[len(running) - min(beyond, len(running)) :]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,20 +89,20 @@ class WorkerPool:
         todo = changes(jobs, asked=asked, wanted=self._wanted)
         state = {"asked": asked, "wanted": self._wanted, "unanswered": self._backlog.unanswered, "records": records}
         write(self._folder.state, json.dumps({**state, "at": time.time()}))
+        if todo.cancel:
+            log.info("cancelling %s", plural(len(todo.cancel), "waiting worker job"))
+            scheduler.cancel(todo.cancel)
         if todo.submit and now_s >= self._failures.until_s:
             job = scheduler.submit(self._folder.worker_script, name, f"--array=1-{todo.submit}")
             log.info(
                 "%s queued as %s: %d of %d wanted were there, %d questions have no answer yet",
                 plural(todo.submit, "worker job"), job, len(jobs), self._wanted, self._backlog.unanswered,
             )  # fmt: skip
-        if todo.cancel:
-            log.info("%s not needed any more", plural(len(todo.cancel), "waiting worker job"))
-            scheduler.cancel(todo.cancel)
         if todo.drain:
             log.info(
                 "%s beyond the %d asked for: they finish what they hold", plural(len(todo.drain), "worker job"), asked
             )
-            scheduler.cancel(todo.drain, "--batch", "--signal=USR1")
+            scheduler.cancel(todo.drain, "--batch", "--signal=USR2")
 
     def dismiss(self) -> None:
         """Have all worker jobs end: at once those that wait, the others when they have finished what they hold."""

@@ -49,6 +49,7 @@ class UpPlan:
         folder: For the state; see `supervisor.state_folder`.
         log_level, log_format: Of all processes.
         redis_patience_s: Longest that Redis may be away before the fleet ends; None for ever.
+        leaves_idle: Whether it begins with as many workers as it may have, and ends when none is worth having.
     """
 
     engine: str | None
@@ -58,6 +59,11 @@ class UpPlan:
     log_level: str
     log_format: str = "text"
     redis_patience_s: float | None = None
+    leaves_idle: bool = False
+
+    @property
+    def first_workers(self) -> int:
+        return self.workers.most if self.leaves_idle else self.workers.least
 
 
 def grace_s(settings: Settings) -> float:
@@ -80,7 +86,7 @@ def stay_up(what: UpPlan, settings: Settings) -> int:
     """
     with held(what.folder, for_socket=settings.redis.url is None) as folder:
         plan = replace(
-            LocalPlan.of(settings, os.environ, engine=what.engine, workers=what.workers.least),
+            LocalPlan.of(settings, os.environ, engine=what.engine, workers=what.first_workers),
             batchers=what.batchers,
             log_level=what.log_level,
             log_format=what.log_format,
@@ -97,7 +103,7 @@ def stay_up(what: UpPlan, settings: Settings) -> int:
                 address.shown(),
                 folder,
             )
-            _Keeper(fleet, address, settings.leases.heartbeat_s, stopping, scaler, what.redis_patience_s).keep()
+            _Keeper(fleet, address, settings.leases.heartbeat_s, stopping, scaler, what).keep()
     log.info("stopped")
     return 0
 
@@ -120,7 +126,7 @@ def _autoscaler(what: UpPlan, settings: Settings) -> Autoscaler:
         # With fewer GPUs than one needs, it is for the worker to say so.
         room=max(1, len(slices.gpus.uuids) // slices.count) if slices.count and slices.gpus.uuids else None,
     )
-    scaler.set_range(what.workers, what.workers.least)
+    scaler.set_range(what.workers, what.first_workers)
     return scaler
 
 
@@ -134,9 +140,9 @@ class _Keeper:
         heartbeat_s: float,
         stopping: threading.Event,
         scaler: Autoscaler,
-        redis_patience_s: float | None = None,
+        what: UpPlan,
     ) -> None:
-        self._redis_patience_s = redis_patience_s
+        self._leaves_idle, self._redis_patience_s = what.leaves_idle, what.redis_patience_s
         self._redis_seen, self._not_reported = time.monotonic(), ""
         self._fleet = fleet
         self._scaler = scaler
@@ -153,6 +159,8 @@ class _Keeper:
             post = HostReporter(client, self._keys, self._heartbeat_s)
             while not self._stopping.wait(LOOK_S):
                 self._look(client, post)
+                if self._leaves_idle and not (self._fleet.workers or self._fleet.leaving):
+                    self._stopping.set()
             log.info("stopping: workers finish what they hold; a second signal stops at once")
             self._fleet.scale(0, {})
             while self._fleet.leaving:

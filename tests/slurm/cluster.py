@@ -95,6 +95,8 @@ class Cluster:
         return [f"gpu{number}" for number in range(1, self.count + 1)]
 
     def start(self, name: str, *command: str) -> None:
+        if name in self.daemons:
+            self.daemons[name].wait()
         self.daemons[name] = spawn(command, dict(os.environ), self.folder / f"{name}.out")
 
     def start_node(self, node: str) -> None:
@@ -109,12 +111,13 @@ class Cluster:
         """Of all nodes."""
         return dict(line.split() for line in self.on("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines())
 
-    def grants(self) -> list[Grant]:
-        """Those that are over, as Slurm accounts for them."""
+    def grants(self, name: str) -> list[Grant]:
+        """Those of jobs of that name that are over, as Slurm accounts for them."""
         found = []
         for line in (self.folder / "jobs").read_text().splitlines():
             words = dict(word.partition("=")[::2] for word in line.split())
-            if words["StartTime"] == "Unknown" or not words["NodeList"].startswith("gpu"):
+            # What was cancelled while it waited never had a node.
+            if words["Name"] != name or words["StartTime"] == "Unknown" or words["NodeList"] == "(null)":
                 continue
             start, end = (datetime.fromisoformat(words[name]).timestamp() for name in ("StartTime", "EndTime"))
             found.append(Grant(words["JobId"], words["Name"], words["JobState"], start, end))
@@ -144,7 +147,7 @@ def configuration(folder: Path, count: int, grace_s: int) -> str:
 
 
 @contextmanager
-def cluster(folder: Path, count: int, grace_s: int = 10) -> Iterator[Cluster]:
+def cluster(folder: Path, count: int, grace_s: int = 0) -> Iterator[Cluster]:
     """Up, and idle."""
     for name in ("munge", "state", "spool"):
         (folder / name).mkdir(parents=True)

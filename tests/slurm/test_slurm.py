@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -46,25 +47,41 @@ def logs(answers: Path) -> str:
     )
 
 
-def test_an_array_of_workers_answers_a_file(slurm: Cluster, tmp_path: Path) -> None:
-    """Submitted once, the file is answered, each question once, and no job is left."""
+def test_a_run_is_scaled_stopped_and_continued(slurm: Cluster, tmp_path: Path) -> None:
+    """By the commands alone; each question is answered once, and no job is left."""
     ids = write_questions(tmp_path / "questions.jsonl", 3_000)
     answers = tmp_path / "answers.jsonl"
-    (tmp_path / "fleet.yaml").write_text("model: {generator_settings: {model: stub}}\nstub: {step_s: 0.01}\n")
-
-    done = batchfleet(
+    (tmp_path / "fleet.yaml").write_text("model: {generator_settings: {model: stub}}\nstub: {step_s: 0.03}\n")
+    submit = [
         *("slurm", "submit", str(tmp_path / "questions.jsonl"), "-o", str(answers)),
         *("--config", str(tmp_path / "fleet.yaml"), "--engine", "stub", "--workers", "2"),
         *("--partition", "gpu", "--queue-partition", "cpu", "--time", "10"),
-    )
-    assert done.returncode == 0, done.stderr
-    name = next(line for line in slurm.on("squeue", "--noheader", "--format=%j").splitlines()).removesuffix("-queue")
+    ]
+
+    def command(*arguments: str) -> str:
+        done = batchfleet(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def running() -> int:
+        return int(json.loads(command("slurm", "status", str(answers), "--json"))["workers"].get("running", 0))
+
+    command(*submit)
+    name = slurm.on("squeue", "--noheader", "--format=%j").split()[0].removesuffix("-queue")
+    names = [f"{name}-queue", f"{name}-worker"]
     try:
-        wait_until(lambda: over([f"{name}-queue", f"{name}-worker"]), "all jobs are over", 200)
+        wait_until(lambda: running() == 2, "both nodes work", 120)
+        wait_until(lambda: lines_in(answers) > 100, "answers come", 120)
+        command("slurm", "scale", str(answers), "1")
+        wait_until(lambda: running() == 1, "one node is given back", 120)
+        command("slurm", "stop", str(answers))
+        assert over(names)
+        assert 100 < lines_in(answers) < len(ids)
+        command(*submit)
+        wait_until(lambda: over(names), "all jobs are over", 300)
     finally:
-        print(done.stderr, slurm.on("squeue"), logs(answers))
+        print(slurm.on("squeue"), logs(answers))
 
     assert lines_in(answers) == len(ids)
     assert Counter(line["id"] for line in read_answers(answers)) == Counter(ids)
-    grants = [grant for grant in slurm.grants() if grant.name.endswith("-worker")]
-    assert 1 <= len(grants) <= 2
+    assert 3 <= len(slurm.grants(f"{name}-worker")) <= 4

@@ -66,6 +66,8 @@ def waiting(*numbers: int) -> list[Job]:
         # It may be about to be queued again.
         ([*running(1), Job("7_2", "COMPLETING")], 2, 2, Changes()),
         (running(1), 8, 0, Changes()),
+        # Slurm would have it wait for two minutes.
+        ([*running(1), Job("7_2", "PENDING", "BeginTime")], 2, 2, Changes(submit=1, cancel=("7_2",))),
         (waiting(1), 8, 0, Changes(cancel=("8_1",))),
     ],
 )
