@@ -144,6 +144,7 @@ class _Keeper:
     ) -> None:
         self._leaves_idle, self._redis_patience_s = what.leaves_idle, what.redis_patience_s
         self._redis_seen, self._not_reported = time.monotonic(), ""
+        self._has_served = False
         self._fleet = fleet
         self._scaler = scaler
         self._address = address
@@ -214,6 +215,10 @@ class _Keeper:
 
     def _scale(self, client: redis.Redis, host: str, seen: list[WorkerSnapshot]) -> None:
         """Have as many workers as the backlog is worth; none goes for it that holds work."""
+        if self._leaves_idle and not self._has_served:
+            # How much a worker does is not known yet, and this one was asked for by somebody who knew.
+            self._scaler.observe(self._fleet.pids, seen, time.monotonic())
+            return
         self._scaler.look(client, self._keys, host, self._fleet.lost, time.monotonic())
         self._fleet.scale(self._scaler.wanted, {worker.pid: worker for worker in seen}, only_idle=True)
         # Last, so that the boots of those just started are measured from here.
@@ -235,6 +240,7 @@ class _Keeper:
         states = sorted(worker.state for worker in seen)
         if "running" in states or "waiting" in states:
             self._fleet.has_served()
+            self._has_served = True
         # Not how long it will last, which changes every second.
         reasons = {
             worker.state: f" ({worker.waits_for.partition('; asked again in ')[0]})"

@@ -60,6 +60,29 @@ def test_workers_follow_the_backlog_from_zero_and_back_twice(tmp_path: Path) -> 
     shutil.rmtree(home.folder)
 
 
+def test_workers_on_loan_are_given_back(redis_server: EmbeddedServer, tmp_path: Path) -> None:
+    """An `up` that begins with all its workers ends once none has anything to do; another one once Redis is gone."""
+    ids = write_questions(tmp_path / "questions.jsonl", 300)
+    borrowed = ("up", "--engine", "stub", "--batchers", "0", "--state")
+    with Processes(redis_server.url, tmp_path, CLOCKED) as machine:
+        machine.batcher()
+        machine.submit(tmp_path / "questions.jsonl", tmp_path / "answers.jsonl")
+        leaving = (*borrowed, str(tmp_path / "first"), "--workers", "0:2", "--leave-idle")
+        machine.start("first", *leaving, PROCESSING_SCALE_DOWN_S="1")
+        machine.start("second", *borrowed, str(tmp_path / "second"), "--redis-patience", "1")
+
+        assert machine.finish("producer") == 0
+        assert machine.finish("first") == 0
+        assert "starting worker-2" in machine.log("first")
+        wait_until(lambda: "1 running" in machine.log("second"), "the other one is there")
+        assert machine.started["second"].poll() is None
+        assert redis_server.process
+        redis_server.process.kill()
+        assert machine.finish("second") == 3
+
+    assert Counter(line["id"] for line in read_answers(tmp_path / "answers.jsonl")) == Counter(ids)
+
+
 def test_a_model_whose_workers_are_yet_to_be_started_is_served(
     redis_server: EmbeddedServer, client: redis.Redis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
