@@ -18,7 +18,7 @@ from batchfleet.slurm.scheduler import SchedulerError
 from batchfleet.slurm.worker_jobs import Failures, changes
 from batchfleet.status.hosts import read_hosts
 from batchfleet.status.read import read_status
-from batchfleet.supervisor.hosts import HostSilentError, stop_hosts
+from batchfleet.supervisor.hosts import stop_hosts
 from batchfleet.supervisor.up import grace_s
 from wire.connection import connect
 from wire.errors import FleetError, QueueUnavailableError
@@ -110,10 +110,13 @@ class WorkerPool:
         name = self._folder.worker_name
         try:
             scheduler.cancel([job.id for job in scheduler.jobs(name) if job.is_pending])
+        except SchedulerError as error:
+            log.warning("waiting worker jobs were not cancelled: %s", error)
+        try:
             with translated(self._address):
                 hosts = [host for host in read_hosts(self._client, self._keys) if host.most]
                 stop_hosts(self._client, self._keys, hosts, patience_s=self._grace_s + END_S)
-        except (FleetError, HostSilentError) as error:
+        except FleetError as error:
             log.warning("not all workers were told to go: %s", error)
         try:
             # Those that were just starting, or that Slurm queued again, have heard of nothing.

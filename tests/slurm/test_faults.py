@@ -69,7 +69,15 @@ def disturb(run: Run, name: str) -> None:
     """What happens to jobs on clusters, one after the other, while questions are answered."""
     slurm, worker, queue = run.slurm, f"{name}-worker", f"{name}-queue"
     run.wait_for(0.1)
-    slurm.on("sbatch", "--partition=urgent", "--nodes=2", "--gpus-per-node=1", "--time=1", "--wrap=sleep 10")
+    slurm.on(
+        "sbatch",
+        "--partition=urgent",
+        "--nodes=2",
+        "--gpus-per-node=1",
+        "--time=1",
+        "--output=/dev/null",
+        "--wrap=sleep 10",
+    )
     run.wait_for(0.2)
     slurm.on("scontrol", "requeue", run.a_job(worker)[0])
     run.wait_for(0.3)
