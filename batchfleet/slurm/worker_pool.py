@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OBSERVE_S = 1.0
+LEAVE_S = 5.0
+"""How long jobs may take to end once their workers have gone."""
 END_S = 60.0
 """Beyond what workers may take to go: Slurm's own time to end jobs."""
 
@@ -119,9 +121,11 @@ class WorkerPool:
         except FleetError as error:
             log.warning("not all workers were told to go: %s", error)
         try:
-            # Those that were just starting, or that Slurm queued again, have heard of nothing.
+            leave_by = time.monotonic() + LEAVE_S
             while left := [job.id for job in scheduler.jobs(name) if job.state != "COMPLETING"]:
-                scheduler.cancel(left)
+                if time.monotonic() > leave_by:
+                    # They were just starting, or Slurm queued them again: they have heard of nothing.
+                    scheduler.cancel(left)
                 if time.monotonic() > deadline:
                     return
                 time.sleep(OBSERVE_S)
