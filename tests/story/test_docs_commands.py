@@ -43,6 +43,11 @@ NOT_RUN = {
         "listens on a port that may be taken: tests/story/test_gateway_online.py and test_gateway_batches.py ask what "
         "it asks, tests/gateway_tools runs its tools"
     ),
+    (
+        "docs/kubernetes.md",
+        "",
+    ): "needs a cluster: tests/unit/test_kubernetes.py and scripts/test-kubernetes look at its manifests",
+    ("docs/slurm.md", ""): "needs Slurm: scripts/test-slurm has one",
     ("docs/operations.md ## Several hosts", ""): "needs several hosts: tests/compose/test_two_hosts.py",
     (
         "docs/tuning.md",
