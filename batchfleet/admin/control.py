@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from batchfleet.runs.ledger import no_run
+from batchfleet.status.figures import AT_WORK
 from batchfleet.status.workers import see_workers
 from gpu_worker.heartbeat import DRAIN
 from wire.codec import run_counts
@@ -18,7 +19,6 @@ from wire.scripts import load_script
 
 ASKED_FOR_S = 3600
 NEWS_S = 60
-SERVING = frozenset({"running", "waiting", "draining"})
 LOOK_S = 0.5
 ENDING_S = 30.0
 """An engine that ends, and the worker's last words."""
@@ -67,7 +67,7 @@ def drain_here(client: redis.Redis, keys: Keys, drain_s: float) -> bool:
     """
     host = socket.gethostname()
     for worker in see_workers(client, keys, host):
-        if worker.state in SERVING:
+        if worker.state in AT_WORK:
             client.set(keys.control(worker.name), DRAIN, ex=ASKED_FOR_S)
     give_up_at = time.monotonic() + drain_s + ENDING_S
     while _serves(client, keys, host):
@@ -79,6 +79,6 @@ def drain_here(client: redis.Redis, keys: Keys, drain_s: float) -> bool:
 
 def _serves(client: redis.Redis, keys: Keys, host: str) -> bool:
     try:
-        return any(worker.state in SERVING for worker in see_workers(client, keys, host))
+        return any(worker.state in AT_WORK for worker in see_workers(client, keys, host))
     except (redis.ConnectionError, redis.TimeoutError):
         return True

@@ -117,12 +117,10 @@ def stop(answers: str, settings: Settings) -> int:
     """End all jobs in order: workers finish what they hold, and what has no answer stays in the queue."""
     folder = _folder(answers)
     folder.ask_to_stop()
-    names = (folder.controller_name, folder.worker_name)
     deadline = time.monotonic() + grace_s(settings) + STOP_S
     said = ""
-    while jobs := [job for name in names for job in scheduler.jobs(name)]:
-        keeps = [job for job in jobs if job.state == "RUNNING" and job in scheduler.jobs(folder.controller_name)]
-        if not keeps or time.monotonic() > deadline:
+    while jobs := [*(keepers := scheduler.jobs(folder.controller_name)), *scheduler.jobs(folder.worker_name)]:
+        if not any(job.state == "RUNNING" for job in keepers) or time.monotonic() > deadline:
             # Nobody is there to see them off.
             scheduler.cancel([job.id for job in jobs])
         if (now := f"{plural(len(jobs), 'job')} to end") != said:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -17,6 +19,8 @@ from batchfleet.supervisor.processes import last_lines, spawn
 from wire.address import RedisAddress
 from wire.connection import connect
 from wire.errors import QueueUnusableError
+
+log = logging.getLogger(__name__)
 
 START_S = 60.0
 LOOK_S = 0.05
@@ -112,10 +116,14 @@ def own_host(*, by_name: bool) -> str:
     """
     if by_name:
         return socket.getfqdn()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # Sends nothing: it only has the kernel choose the interface that leads outside.
-            probe.connect(("192.0.2.1", 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        # Sends nothing: it only has the kernel choose the interface that leads outside.
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    # Nodes of a cluster may have no way outside.
+    with contextlib.suppress(OSError):
+        for address in socket.gethostbyname_ex(socket.gethostname())[2]:
+            if not address.startswith("127."):
+                return address
+    log.warning("no address of this host is known but the loopback's, where no other node finds it: give --host")
+    return "127.0.0.1"

@@ -21,7 +21,7 @@ from batchfleet.status.read import read_status
 from batchfleet.supervisor.hosts import stop_hosts
 from batchfleet.supervisor.up import grace_s
 from wire.connection import connect
-from wire.errors import FleetError, QueueUnavailableError
+from wire.errors import FleetError
 from wire.keys import Keys
 from wire.redis_errors import translated
 
@@ -38,7 +38,7 @@ END_S = 60.0
 
 
 class WorkerPool:
-    """Of one run. Where Slurm or Redis does not answer, nothing changes until they do."""
+    """Of one run. While Slurm, Redis or the folder cannot be used, nothing changes."""
 
     def __init__(self, plan: ControllerPlan, folder: RunFolder, settings: Settings) -> None:
         self._plan = plan
@@ -78,7 +78,7 @@ class WorkerPool:
             if now >= self._look_at:
                 self._look_at = now + self._plan.look_s
                 self._adjust(now)
-        except (QueueUnavailableError, SchedulerError) as error:
+        except (FleetError, OSError) as error:
             log.warning("worker jobs stay as they are: %s", error)
 
     def _adjust(self, now_s: float) -> None:

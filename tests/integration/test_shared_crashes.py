@@ -6,7 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+import pytest
+
 from batchfleet.supervisor.embedded_server import EmbeddedServer
+from gpu_worker.engines.openai import crash_ledger
 from gpu_worker.engines.openai.crash_ledger import CrashLedger
 from gpu_worker.engines.openai.crashes import CRASHES_ALONE, Company, CrashCount, Crashes
 from gpu_worker.engines.openai.engine import OpenAIEngine
@@ -31,10 +34,13 @@ class SlowAndFragile(Fragile):
 
 @contextlib.asynccontextmanager
 async def workers(server: Fragile, url: str) -> AsyncIterator[list[OpenAIEngine]]:
-    """Their engines, at one server, which comes back once one of them has seen that it is away."""
+    """Their engines, at one server, which comes back once the first of them has seen that it is away.
+
+    That one has the question that takes it down. It would not take for a crash what it does not see.
+    """
     ledgers = [CrashLedger(RedisAddress(url), MODEL) for _ in range(WORKERS)]
     engines = [OpenAIEngine(options(server), ledger) for ledger in ledgers]
-    server.is_time = lambda: any(engine.state.kind == "waiting" for engine in engines)
+    server.is_time = lambda: engines[0].state.kind == "waiting"
     for engine in engines:
         await engine.start()
     yield engines
@@ -95,5 +101,19 @@ async def test_one_question_at_a_time_is_asked_alone(redis_server: EmbeddedServe
 
     await asyncio.gather(*(ask(ledger) for ledger in ledgers))
     assert most == 1
+    for ledger in ledgers:
+        await ledger.close()
+
+
+async def test_a_turn_that_does_not_come_is_not_waited_for_without_end(
+    redis_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked without it may have company, and whoever has the turn keeps it."""
+    monkeypatch.setattr(crash_ledger, "LONGEST_WAIT_S", 0.5)
+    ledgers = [CrashLedger(RedisAddress(redis_server.url), MODEL) for _ in range(2)]
+    async with ledgers[0].turn() as has, ledgers[1].turn() as lacks:
+        assert (has, lacks) == (True, False)
+    async with ledgers[1].turn() as has:
+        assert has
     for ledger in ledgers:
         await ledger.close()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
@@ -26,6 +27,8 @@ MOST_KEPT = 20_000
 LEASE_MS = 10_000
 """For so long a worker that is gone keeps others from asking a question alone."""
 LOOK_S = 0.25
+LONGEST_WAIT_S = 300.0
+"""For a turn. Whoever waits longer asks without it, which convicts nobody."""
 
 
 class CrashLedger:
@@ -66,10 +69,13 @@ class CrashLedger:
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[bool]:
-        """Wait until no other worker asks a question alone; whether that is certain."""
+        """Wait until no other worker asks a question alone, but not for ever; whether that is certain."""
         token = secrets.token_hex(8)
         client = self._client()
-        while not (taken := await self._told(client.set(self._turn, token, nx=True, px=LEASE_MS), token)):  # noqa: ASYNC110 (Redis has no event for it)
+        give_up_at = time.monotonic() + LONGEST_WAIT_S
+        while not (taken := await self._told(client.set(self._turn, token, nx=True, px=LEASE_MS), token)):
+            if time.monotonic() > give_up_at:
+                break
             await asyncio.sleep(LOOK_S)
         renewing = asyncio.create_task(self._renew(token))
         try:

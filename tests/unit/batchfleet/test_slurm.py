@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import redis
 
 from batchfleet.slurm import commands, scheduler
-from batchfleet.slurm.queue_server import Certificate, ServerPlan
+from batchfleet.slurm.queue_server import Certificate, ServerPlan, own_host
 from batchfleet.slurm.run_folder import RunFolder
 from batchfleet.slurm.scheduler import Job, SchedulerError
 from batchfleet.slurm.scripts import JobPlan, controller, worker, write_scripts
@@ -152,6 +153,24 @@ def test_the_server_wants_a_password_and_speaks_tls_where_a_certificate_is_given
 
     assert {'requirepass "secret"', "appendonly yes", "port 7000", f'dir "{tmp_path}"'} <= set(plain)
     assert {'requirepass "secret"', "port 0", "tls-port 7000", "tls-cert-file c", "tls-ca-cert-file a"} <= set(tls)
+
+
+@pytest.mark.parametrize(
+    ("known", "found"), [(["127.0.1.1", "10.1.2.3"], "10.1.2.3"), (["127.0.1.1"], "127.0.0.1")], ids=["one", "none"]
+)
+def test_a_node_without_a_way_outside_is_found_by_its_name(
+    known: list[str], found: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By what its name stands for; where that is the loopback only, it says what to do."""
+
+    def unreachable(*_: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(socket.socket, "connect", unreachable)
+    monkeypatch.setattr(socket, "gethostbyname_ex", lambda name: (name, [], known))
+
+    assert own_host(by_name=False) == found
+    assert ("--host" in caplog.text) == (found == "127.0.0.1")
 
 
 def test_the_address_in_a_file_is_read_as_far_as_it_is_one(tmp_path: Path) -> None:
