@@ -21,11 +21,11 @@ from batcher.packing import Demand, PackingPlan, company_s, look_again_s, most_w
 from batcher.stats import HandoverStats
 from batcher.stream_reader import QueueId, StreamReader
 from wire.address import RedisAddress
+from wire.backoff import Backoff
 from wire.connection import check_server, connect
 from wire.errors import LeaseLostError, QueueDamagedError, QueueUnavailableError
 from wire.keys import Keys
 from wire.redis_errors import translated
-from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import orjson
 from batchfleet.runs.progress import ProgressView
 from batchfleet.runs.run_request import RunRequest, prepare
 from batchfleet.settings import to_options
-from batchfleet.supervisor.garbage import collect_garbage_rarely
+from batchfleet.supervisor.garbage_collection import collect_garbage_rarely
 from batchfleet.tuning import helper
 from benchmarks.cpu_profiler import sampling
 from producer.answers.answers_file import AnswersFile

@@ -16,7 +16,7 @@ import sys
 
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
-from batchfleet.supervisor.garbage import collect_garbage_rarely
+from batchfleet.supervisor.garbage_collection import collect_garbage_rarely
 from batchfleet.tuning import helper
 from gpu_worker.engines.build import build_engine
 from gpu_worker.worker import GpuWorker

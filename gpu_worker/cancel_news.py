@@ -22,7 +22,7 @@ PAUSE_S = 1.0
 """After an error. Meanwhile heartbeats bring what is missed here."""
 
 
-class News:
+class CancelNews:
     """Wakes the heartbeat early, which then reads the news."""
 
     def __init__(self, client: redis.asyncio.Redis, address: RedisAddress) -> None:

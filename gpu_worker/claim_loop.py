@@ -10,9 +10,9 @@ from gpu_worker.engines.engine import Engine
 from gpu_worker.in_flight import InFlight
 from gpu_worker.publisher import Publisher
 from wire.address import RedisAddress
+from wire.backoff import Backoff
 from wire.errors import QueueUnavailableError
 from wire.redis_errors import translated
-from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 

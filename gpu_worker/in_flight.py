@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.claims import HeldBatch
 from gpu_worker.engines.engine import Engine, Refusal
 from gpu_worker.outcome import CANCELLED, WITHDRAWN, RetryPolicy, answer, record
 from gpu_worker.publisher import Publisher
 from gpu_worker.reports.worker_report import Report
-from gpu_worker.tasks import cancel_and_wait
 from wire.clock import ServerClock
 from wire.errors import EngineDeadError, EngineUnusableError
 from wire.keys import run_member, withdrawn_member

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gpu_worker.cancellation import TimeLimit
 from gpu_worker.engines.engine import Completion, Engine, Outcome, Refusal, Vectors
-from gpu_worker.tasks import TimeLimit
 from wire.clock import ServerClock
 from wire.codec import encode_readable, encode_record, sendable
 from wire.errors import EngineDeadError, EngineUnusableError, MalformedMessageError

@@ -15,12 +15,12 @@ from redis.exceptions import NoScriptError
 
 from gpu_worker.claims import HeldBatch
 from wire.address import RedisAddress
+from wire.backoff import Backoff
 from wire.codec import encode_record
 from wire.errors import QueueUnavailableError
 from wire.keys import RQ_JOB_PREFIX, Keys
 from wire.messages import Answer, Failure
 from wire.redis_errors import translated
-from wire.retry import Backoff
 from wire.scripts import load_script
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,9 @@ import logging
 
 import redis.asyncio
 
-from gpu_worker.cancel_news import News
+from gpu_worker.batch_return import BatchReturn
+from gpu_worker.cancel_news import CancelNews
+from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.claim_loop import ClaimLoop
 from gpu_worker.claims import Intake
 from gpu_worker.engines.engine import Engine
@@ -20,9 +22,7 @@ from gpu_worker.outcome import RetryPolicy
 from gpu_worker.publisher import Publisher
 from gpu_worker.reports.rq_identity import RqIdentity
 from gpu_worker.reports.worker_report import Report
-from gpu_worker.returns import Returns
 from gpu_worker.stop_signal import StopSignal
-from gpu_worker.tasks import cancel_and_wait
 from wire.address import RedisAddress
 from wire.clock import ServerClock
 from wire.errors import EngineDeadError, EngineUnusableError, QueueUnavailableError
@@ -103,9 +103,9 @@ class Service:
             changed=signal.changed,
             stopping=signal.stopping,
         )
-        self._returns = Returns(address, self._intake, self._in_flight, self._publisher)
+        self._batch_return = BatchReturn(address, self._intake, self._in_flight, self._publisher)
         self._progress = Progress(engine, options.stall_s)
-        self._news = News(waiting_client, address)
+        self._news = CancelNews(waiting_client, address)
 
     async def run(self) -> None:
         """Work until stopped; then finish what is held within `drain_s`, and give back the rest."""
@@ -134,7 +134,7 @@ class Service:
             try:
                 self._progress.check(busy=self._in_flight.questions > 0)
                 if self._engine.state.lets_go:
-                    self._returns.begin()
+                    self._batch_return.begin()
                 if state != (state := self._engine.state.kind):
                     self._signal.changed.set()
                 await self._renew()
@@ -146,7 +146,7 @@ class Service:
             await self._news.wait(self._options.heartbeat_s)
 
     async def _renew(self) -> None:
-        held = {*self._in_flight.batches, *self._publisher.unended, *self._returns.batches}
+        held = {*self._in_flight.batches, *self._publisher.unended, *self._batch_return.batches}
         with translated(self._address):
             heard = await self._leases.renew(held, self._report.fields())
         if heard.drain and not self._signal.stopping.is_set():
@@ -183,7 +183,7 @@ class Service:
                     await changed.wait()
 
     async def _let_go(self) -> None:
-        held = [*await self._returns.stop(), *await self._in_flight.abandon()]
+        held = [*await self._batch_return.stop(), *await self._in_flight.abandon()]
         try:
             async with asyncio.timeout(LAST_WORDS_S):
                 # First the records, so that the next worker skips what is answered.

@@ -12,23 +12,23 @@ from typing import Any, NamedTuple
 
 import redis.asyncio
 
+from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.engines.engine import Engine
 from gpu_worker.gpus.slices import SliceClaim, SliceOptions
 from gpu_worker.options import WorkerOptions, default_capacity
-from gpu_worker.reports.boot_report import Announcement
+from gpu_worker.reports.boot_report import BootReport
 from gpu_worker.reports.engine_failures import record_engine_failure
 from gpu_worker.reports.rq_identity import RqIdentity
 from gpu_worker.reports.worker_report import Report
 from gpu_worker.service import Service
 from gpu_worker.stop_signal import StopSignal
-from gpu_worker.tasks import cancel_and_wait
 from wire.address import RedisAddress
+from wire.backoff import Backoff
 from wire.clock import ServerClock
 from wire.connection import check_server, connect, connect_async
 from wire.errors import EngineBootError, EngineDeadError, EngineUnusableError, QueueUnavailableError
 from wire.keys import Keys
 from wire.redis_errors import translated
-from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class GpuWorker:
             lease_s=options.lease_s,
             heartbeat_s=options.heartbeat_s,
         )
-        announcement = Announcement(clients.quick, self._address, self.name, options.heartbeat_s)
+        announcement = BootReport(clients.quick, self._address, self.name, options.heartbeat_s)
         announcing = asyncio.create_task(announcement.repeat(self._report, self.stop))
         try:
             # Around the engine's whole life: whoever has the GPUs next must find them empty.

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 
 from producer.answers.answers_file import AnswersFile
 from producer.answers.sink import Received
-from producer.budget import TokenBudget
 from producer.file_source import FileSource
 from producer.options import ProducerOptions
 from producer.resume import FileRun, ResumeState
 from producer.reuse.identical import IdenticalQuestions
 from producer.run_loop import RunLoop
 from producer.run_tally import RunTally
-from producer.submitter import NotFinishedError, RunPlan
+from producer.sender_thread import NotFinishedError, RunPlan
+from producer.token_budget import TokenBudget
 from wire.address import RedisAddress
 from wire.errors import FleetError, NewerMessageError, QueueUnavailableError
 

@@ -11,14 +11,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from producer.backlog import Chunk
-from producer.budget import AT_ONCE, TokenBudget
 from producer.questions.duplicates import count_before, is_set
 from producer.questions.question_file import read_checked
 from producer.questions.question_parser import Invalid, ParsedQuestion, size_of
 from producer.resume import FileRun, ResumeState
 from producer.reuse.identical import IdenticalQuestions
 from producer.sender import RunState
+from producer.stream_source import Chunk
+from producer.token_budget import AT_ONCE, TokenBudget
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
 

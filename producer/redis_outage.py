@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from wire.address import RedisAddress
+from wire.backoff import Backoff
 from wire.errors import QueueUnavailableError
 from wire.redis_errors import translated
-from wire.retry import Backoff
 
 LOOK_S = 0.25
 """How often a caller is let look around while Redis is away."""

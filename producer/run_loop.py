@@ -17,14 +17,14 @@ from collections.abc import Callable, Sequence
 import redis
 
 from producer.answers.sink import Received, Sink
-from producer.backlog import QuestionSource
 from producer.collector import Collector
-from producer.locate import whereabouts
 from producer.options import ProducerOptions
 from producer.redis_outage import RetryUntilAvailable, StoppedError
 from producer.sender import RunBusyError, RunState, Sender
+from producer.sender_thread import RunPlan, SenderThread
 from producer.settlement import Settlement
-from producer.submitter import RunPlan, Submitter
+from producer.stream_source import QuestionSource
+from producer.whereabouts import whereabouts
 from producer.withdrawals import Withdrawals
 from wire.address import RedisAddress
 from wire.connection import connect
@@ -88,7 +88,7 @@ class RunLoop:
         self._stopping = threading.Event()
         self._retry = RetryUntilAvailable(address, options.patience_s, self._stopping, self._wait_for)
         self._last_retry = RetryUntilAvailable(address, LAST_SETTLE_S, self._stopping, self._wait_for)
-        self._submitter = Submitter(
+        self._sender_thread = SenderThread(
             self._sender, source, plan, options, self._retry, self._stopping, say=self._wait_for, fail=self.fail
         )
         self._lock = threading.Lock()
@@ -134,14 +134,14 @@ class RunLoop:
         """
         self._quiet_since = time.monotonic()
         self._check_at = self._quiet_since + CHECK_S
-        self._submitter.start()
+        self._sender_thread.start()
         try:
             self._receive_all()
         except BaseException as error:  # noqa: BLE001 (raised below; the sending thread may have been first)
             self.fail(error)
         self._end_waits()
         if not isinstance(self._error, KeyboardInterrupt):
-            self._submitter.join()
+            self._sender_thread.join()
         self.leave()
         if self._error is not None:
             raise self._error
@@ -186,7 +186,7 @@ class RunLoop:
     @property
     def no_room(self) -> bool:
         """Whether nothing is accepted because the run's own window is full."""
-        return self._submitter.no_room
+        return self._sender_thread.no_room
 
     @property
     def is_live(self) -> bool:
@@ -202,7 +202,7 @@ class RunLoop:
 
     def _end_waits(self) -> None:
         self._stopping.set()
-        self._submitter.wake()
+        self._sender_thread.wake()
         self._source.close()
 
     def _wait_for(self, what: str) -> None:
@@ -214,7 +214,7 @@ class RunLoop:
             if self._stopping.is_set():
                 raise StoppedError
             if self._sink.has_room(WAIT_S):
-                if self._submitter.read_again:
+                if self._sender_thread.read_again:
                     self._restart()
                 self._take(self._retry.persist(self._read, self._look_around, self._restart))
             if time.monotonic() >= self._settle_at or self._settlement.open_records >= SETTLE_RECORDS:
@@ -238,13 +238,13 @@ class RunLoop:
 
     def _restart(self) -> None:
         """Read again from the oldest record that Redis has: it may have lost the news that some were handled."""
-        self._submitter.read_again = False
+        self._sender_thread.read_again = False
         self._collector.restart()
         self._settlement.restart()
 
     def _settle(self) -> None:
         if self._settlement.settle():
-            self._submitter.room_came()
+            self._sender_thread.room_came()
         self.withdrawals.tell()
         self._settle_at = time.monotonic() + WAIT_S
 
@@ -262,7 +262,7 @@ class RunLoop:
 
     def _is_over(self) -> bool:
         if not self._source.open:
-            return self._submitter.all_sent.is_set()
+            return self._sender_thread.all_sent.is_set()
         if time.monotonic() < self._check_at:
             return False
         # Silence. What Redis has lost, and what was delivered long ago, would be waited for without end.
@@ -270,8 +270,8 @@ class RunLoop:
         position = self._source.position
         state = self._retry.persist(self._sender.open, self._look_around)
         if state.cursor < position:
-            self._submitter.believe(state)
-        elif self._submitter.all_sent.is_set() and state.acknowledged >= state.accepted:
+            self._sender_thread.believe(state)
+        elif self._sender_thread.all_sent.is_set() and state.acknowledged >= state.accepted:
             self._source.give_up(state.acknowledged)
             return True
         elif time.monotonic() - self._quiet_since > QUIET_S:

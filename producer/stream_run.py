@@ -10,12 +10,12 @@ import threading
 from dataclasses import replace
 
 from producer.answers.sink import Sink
-from producer.backlog import Backlog, PendingQuestion
 from producer.bounded_queue import BoundedQueue
 from producer.options import ProducerOptions
 from producer.run_loop import RunLoop
 from producer.sender import RunState
-from producer.submitter import JOIN_S, RunPlan
+from producer.sender_thread import JOIN_S, RunPlan
+from producer.stream_source import PendingQuestion, StreamSource
 from wire.address import RedisAddress
 from wire.connection import check_server, connect
 from wire.errors import FleetError
@@ -35,8 +35,8 @@ class StreamRun(RunLoop):
     ) -> None:
         full = f"waits for results to be taken: {options.run_window} are accepted and not taken, which fills the window"
         plan = RunPlan(run, fingerprint, sends=inbox is not None, full_window=full)
-        self._backlog = Backlog(run, inbox)
-        super().__init__(address, options, plan, self._backlog, sink)
+        self._stream = StreamSource(run, inbox)
+        super().__init__(address, options, plan, self._stream, sink)
         self._thread = threading.Thread(target=self._serve, name=f"batchfleet {run}", daemon=True)
 
     def open(self) -> RunState:
@@ -63,7 +63,7 @@ class StreamRun(RunLoop):
 
     def withdraw(self, index: int) -> None:
         """Nobody wants this record any more: do not send the question, or have the fleet end it. Never waits."""
-        if self._backlog.withdraw(index):
+        if self._stream.withdraw(index):
             self.withdrawals.add(index)
 
     @property

@@ -18,7 +18,7 @@ from batcher.maintenance.expiry import ExpirySweep
 from batcher.maintenance.key_repair import Mender
 from batcher.maintenance.orphans import Orphans
 from batcher.maintenance.quarantine import Quarantine
-from batcher.maintenance.queue_cleanup import Tidying
+from batcher.maintenance.queue_cleanup import QueueCleanup
 from batcher.maintenance.reaper import Reaper
 from batcher.options import BatcherOptions
 from batcher.stream_reader import QueueId, StreamReader, Unreadable
@@ -54,7 +54,7 @@ class Housekeeping:
             client, keys, leadership, max_bytes=options.limits.max_bytes, run_ttl_s=options.run_ttl_s
         )
         self._ending = ExpirySweep(client, keys, leadership, run_ttl_s=options.run_ttl_s, forget=inbox.forget)
-        self._tidying = Tidying(client, keys, inbox)
+        self._tidying = QueueCleanup(client, keys, inbox)
         self._orphans = Orphans(client, keys, heartbeat_s=options.heartbeat_s)
         self._mender = Mender(client, keys, max_dead_letters=options.max_dead_letters, moved=self._orphans.look_soon)
         self._reports: dict[bytes, tuple[bytes, float]] = {}

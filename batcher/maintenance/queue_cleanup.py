@@ -24,7 +24,7 @@ MOST_NAMES = 20_000
 """With more names than a fleet can have, somebody else wrote there, and the step would take too long."""
 
 
-class Tidying:
+class QueueCleanup:
     """Run by the leading batcher. The script is atomic, so that a second one would do no harm."""
 
     def __init__(self, client: redis.Redis, keys: Keys, inbox: StreamReader) -> None:

@@ -63,8 +63,8 @@ def _percent(text: str) -> int:
 def _gateway(arguments: argparse.Namespace, settings: Settings) -> int:
     # Only here: an extra, which takes a while to import.
     try:
+        from batchfleet.gateway.api_keys import new_key  # noqa: PLC0415
         from batchfleet.gateway.command_line import options_from  # noqa: PLC0415
-        from batchfleet.gateway.keys import new_key  # noqa: PLC0415
         from batchfleet.gateway.server import serve_gateway  # noqa: PLC0415
     except ModuleNotFoundError as error:
         msg = f"{error.name} is not installed, which the gateway needs: pip install 'batchfleet[gateway]'"

@@ -104,7 +104,7 @@ def _add_controller(actions: Commands[argparse.ArgumentParser], shared: Shared) 
 
 def _submit(arguments: argparse.Namespace, settings: Settings) -> int:
     from batchfleet.slurm import commands  # noqa: PLC0415 (none of the other commands need it)
-    from batchfleet.slurm.scripts import JobPlan  # noqa: PLC0415
+    from batchfleet.slurm.job_scripts import JobPlan  # noqa: PLC0415
 
     config = str(Path(arguments.config).absolute()) if arguments.config else None
     answers = str(Path(arguments.output).absolute())

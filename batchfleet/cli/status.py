@@ -17,7 +17,7 @@ from batchfleet.settings.schema import Settings
 from batchfleet.status.advice import advise
 from batchfleet.status.read import read_status
 from batchfleet.status.watch import show, watch
-from producer.locate import whereabouts
+from producer.whereabouts import whereabouts
 from wire.connection import opened
 from wire.errors import UsageError
 from wire.keys import Keys

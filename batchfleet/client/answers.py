@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from producer.answers.vectors import vector_fields
+from producer.answers.vector_answers import vector_fields
 from wire import messages
 from wire.messages import Task
 

@@ -13,14 +13,14 @@ from batchfleet.client.answers import Answer, Failure
 from batchfleet.client.async_run import AsyncRun, Signal
 from batchfleet.client.fleet import LocalEngine, local_session
 from batchfleet.client.live_run import LiveRun, check_many, feed, generate_id
-from batchfleet.client.order import Numbering
 from batchfleet.client.question_errors import Errors, check_errors, raise_if_failed
+from batchfleet.client.question_numbers import QuestionNumbers
 from batchfleet.client.questions import QuestionLike, names_model
 from batchfleet.client.session import ConfigLike, Session, checked_run_id, reaching_settings
 from batchfleet.client.single_questions import SingleQuestions
 from batchfleet.status.model import FleetStatus
-from producer.backlog import PendingQuestion
 from producer.bounded_queue import BoundedQueue
+from producer.stream_source import PendingQuestion
 
 _NONE: Mapping[str, Any] = {}
 Questions = Iterable[QuestionLike] | AsyncIterable[QuestionLike]
@@ -190,7 +190,7 @@ async def _feed(
     questions: AsyncIterable[QuestionLike],
     live: LiveRun,
     inbox: BoundedQueue[PendingQuestion],
-    numbering: Numbering,
+    numbering: QuestionNumbers,
     room: Signal,
 ) -> None:
     try:

@@ -8,15 +8,15 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from batchfleet.client.order import Numbering
+from batchfleet.client.outbox import Outbox
+from batchfleet.client.question_numbers import QuestionNumbers
 from batchfleet.client.questions import QuestionLike
-from batchfleet.client.results import Outbox
 from batchfleet.client.run_status import RunStatus, read_fingerprint
 from batchfleet.client.session import STREAM, Session, checked_run_id, new_run_id
-from producer.backlog import PendingQuestion
 from producer.bounded_queue import BoundedQueue
 from producer.sender import CHUNK_QUESTIONS
 from producer.stream_run import StreamRun
+from producer.stream_source import PendingQuestion
 from wire.connection import connect
 from wire.errors import QueueUnavailableError, UsageError
 from wire.redis_errors import translated
@@ -44,7 +44,7 @@ class LiveRun:
 
     def begin(
         self, params: Mapping[str, Any], window: int | None, on_taken: Callable[[], None] = lambda: None
-    ) -> tuple[BoundedQueue[PendingQuestion], Numbering]:
+    ) -> tuple[BoundedQueue[PendingQuestion], QuestionNumbers]:
         """Open the run for questions; they are numbered by the one and put into the other.
 
         Raises:
@@ -58,7 +58,9 @@ class LiveRun:
             raise ValueError(msg)
         inbox: BoundedQueue[PendingQuestion] = BoundedQueue(min(CHUNK_QUESTIONS, window or CHUNK_QUESTIONS), on_taken)
         stream, state = session.stream(self.id, inbox, self.outbox, window)
-        numbering = Numbering(session, self.id, {**session.sampling, **params}, resume_at=state.cursor, mark=state.mark)
+        numbering = QuestionNumbers(
+            session, self.id, {**session.sampling, **params}, resume_at=state.cursor, mark=state.mark
+        )
         stream.start()
         self._stream = stream
         return inbox, numbering
@@ -143,7 +145,7 @@ class LiveRun:
 
 
 def feed(
-    questions: Iterable[QuestionLike], live: LiveRun, inbox: BoundedQueue[PendingQuestion], numbering: Numbering
+    questions: Iterable[QuestionLike], live: LiveRun, inbox: BoundedQueue[PendingQuestion], numbering: QuestionNumbers
 ) -> threading.Thread:
     """Put questions into a run as there is room, in a thread of its own.
 

@@ -24,10 +24,10 @@ from batchfleet.status.read import read_status
 from batchfleet.status.served import served_models
 from batchfleet.supervisor.state_folder import default_folder, with_running
 from producer.answers.sink import Sink
-from producer.backlog import PendingQuestion
 from producer.bounded_queue import BoundedQueue
 from producer.sender import RunState
 from producer.stream_run import StreamRun, with_window
+from producer.stream_source import PendingQuestion
 from wire.connection import check_server, connect
 from wire.errors import FleetError, UsageError
 from wire.keys import Keys

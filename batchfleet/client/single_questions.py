@@ -10,12 +10,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from batchfleet.client.outbox import Result, Waiters
 from batchfleet.client.questions import QuestionLike, as_asked, names_model
-from batchfleet.client.results import Result, Waiters
 from batchfleet.client.session import ASK_PREFIX, Session, new_run_id
-from producer.backlog import PendingQuestion
 from producer.bounded_queue import BoundedQueue
 from producer.questions.question_parser import ParsedQuestion
+from producer.stream_source import PendingQuestion
 from wire.errors import FleetError
 
 MOST_IN_A_RUN = 100_000

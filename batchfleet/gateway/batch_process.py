@@ -28,7 +28,7 @@ from batchfleet.gateway.upload_table import UploadTable
 from batchfleet.settings import to_options
 from batchfleet.settings.load import load_settings
 from batchfleet.settings.mask import secret_texts
-from batchfleet.supervisor.garbage import collect_garbage_rarely
+from batchfleet.supervisor.garbage_collection import collect_garbage_rarely
 
 log = logging.getLogger(__name__)
 

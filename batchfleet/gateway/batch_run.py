@@ -25,10 +25,10 @@ from producer.options import ProducerOptions, ReadingLimits
 from producer.resume import FileRun, ResumeState, take_stock
 from producer.run_loop import StuckError
 from producer.run_tally import RunTally
-from producer.submitter import NotFinishedError
+from producer.sender_thread import NotFinishedError
 from wire.address import RedisAddress
+from wire.backoff import Backoff
 from wire.errors import FleetError, UsageError
-from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from batchfleet.gateway.options import GatewayOptions
 from batchfleet.settings.mask import child_environment, to_file_text
 from batchfleet.supervisor.processes import ChildGaveUpError, Supervised, keep_short, spawn, stop_all
-from wire.retry import Backoff
+from wire.backoff import Backoff
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from batchfleet.gateway.api_keys import owner_of
 from batchfleet.gateway.batch_file import ENDPOINTS
 from batchfleet.gateway.batch_supervisor import supervised_batches
 from batchfleet.gateway.batch_table import BatchTable
 from batchfleet.gateway.errors import ApiError, too_many
 from batchfleet.gateway.files import checked_expiry
 from batchfleet.gateway.json_body import metadata, read_object, text
-from batchfleet.gateway.keys import owner_of
 from batchfleet.gateway.list_page import listing_of
 from batchfleet.gateway.repeats import repeat_of
 from batchfleet.gateway.replies import JsonReply

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from batchfleet.gateway.keys import KeyRing, read_keys
+from batchfleet.gateway.api_keys import KeyRing, read_keys
 from batchfleet.gateway.limits import MIB, GatewayLimits
 from batchfleet.gateway.options import GatewayOptions, TlsFiles
 from batchfleet.settings.schema import Settings

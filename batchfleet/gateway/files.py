@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from batchfleet.gateway.api_keys import owner_of
 from batchfleet.gateway.batch_lines import finished_lines
 from batchfleet.gateway.errors import ApiError
 from batchfleet.gateway.file_table import FileTable
 from batchfleet.gateway.form_to_disk import received
-from batchfleet.gateway.keys import owner_of
 from batchfleet.gateway.list_page import listing_of
 from batchfleet.gateway.repeats import repeat_of
 from batchfleet.gateway.replies import JsonReply

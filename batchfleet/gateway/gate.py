@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from batchfleet.gateway.api_keys import KeyRing, no_key
 from batchfleet.gateway.errors import ApiError, too_many
-from batchfleet.gateway.keys import KeyRing, no_key
 from batchfleet.gateway.limits import GatewayLimits
 
 LEAST_BYTES_S = 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from batchfleet.gateway.keys import KeyRing
+from batchfleet.gateway.api_keys import KeyRing
 from batchfleet.gateway.limits import GatewayLimits
 from batchfleet.settings.schema import Settings
 from wire.messages import MAX_PRIORITY

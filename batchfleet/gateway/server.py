@@ -17,7 +17,7 @@ from batchfleet.gateway.connections import Connections
 from batchfleet.gateway.gate import is_loopback
 from batchfleet.gateway.options import GatewayOptions, TlsFiles
 from batchfleet.settings import to_options
-from batchfleet.supervisor.garbage import collect_garbage_rarely
+from batchfleet.supervisor.garbage_collection import collect_garbage_rarely
 from wire.connection import opened
 from wire.errors import UsageError
 

@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from batchfleet.gateway.api_keys import owner_of
 from batchfleet.gateway.errors import ApiError
 from batchfleet.gateway.files import check_room, checked_expiry, checked_purpose
 from batchfleet.gateway.form_to_disk import disk_error, plain_name, received
 from batchfleet.gateway.json_body import read_object, text
-from batchfleet.gateway.keys import owner_of
 from batchfleet.gateway.replies import JsonReply
 from batchfleet.gateway.store import new_id
 from batchfleet.gateway.upload_table import PartsError, UploadTable

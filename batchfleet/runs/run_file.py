@@ -29,7 +29,7 @@ from batchfleet.runs.update import update
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.status.served import served_models
-from batchfleet.supervisor.garbage import collect_garbage_rarely
+from batchfleet.supervisor.garbage_collection import collect_garbage_rarely
 from batchfleet.supervisor.local_fleet import LocalFleet
 from batchfleet.supervisor.local_plan import LocalPlan
 from batchfleet.supervisor.processes import ChildRefusedError
@@ -44,7 +44,7 @@ from producer.remote.location import shown
 from producer.remote.upload import exists, upload
 from producer.resume import FileRun, ResumeState, take_stock
 from producer.run_loop import StuckError
-from producer.submitter import NotFinishedError
+from producer.sender_thread import NotFinishedError
 from wire.address import RedisAddress
 from wire.connection import opened
 from wire.errors import UsageError

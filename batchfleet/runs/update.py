@@ -15,11 +15,11 @@ from producer.answers.answers_file import AnswersFile
 from producer.answers.retry_journal import SUFFIX, RetryJournal
 from producer.answers.sidecar import IS_UPDATED, stored_about
 from producer.answers.update import OUTDATED, Update, UpdateCounts
-from producer.leftover import Leftover
 from producer.options import ProducerOptions
+from producer.previous_run import PreviousRun
 from producer.questions.row_keys import RowKeys
 from producer.resume import FileRun
-from producer.submitter import NotFinishedError
+from producer.sender_thread import NotFinishedError
 from wire.address import RedisAddress
 
 
@@ -53,7 +53,7 @@ def update(
         return
     if address is not None:
         _collect(
-            Leftover(address, str(stored.get("run")), stored["fingerprint"]),
+            PreviousRun(address, str(stored.get("run")), stored["fingerprint"]),
             answers,
             asking,
             interruption,
@@ -84,7 +84,7 @@ def update(
 
 
 def _collect(
-    leftover: Leftover,
+    leftover: PreviousRun,
     answers: AnswersFile,
     asking: RunRequest,
     interruption: Interruption,

@@ -9,8 +9,8 @@ from functools import lru_cache
 from batchfleet.scoring.answer_keys import Options
 from batchfleet.scoring.answer_patterns import CHOOSING, LEANING, REFUSAL, REVISION, STATEMENT, marked
 from batchfleet.scoring.echo import read_around_echo, without_sentences
+from batchfleet.scoring.extraction import Extraction
 from batchfleet.scoring.normalize import folded, normal
-from batchfleet.scoring.result import Extraction
 
 SEVERAL = "?"
 """In place of a label: more than one was named."""

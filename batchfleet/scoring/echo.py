@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from batchfleet.scoring.answer_keys import Options
+from batchfleet.scoring.extraction import Extraction
 from batchfleet.scoring.normalize import normal
-from batchfleet.scoring.result import Extraction
 
 _LEAST_CHARS = 12
 """Of a line or sentence, for it to be known again as one of the question; shorter ones may be an answer."""

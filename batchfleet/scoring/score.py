@@ -11,10 +11,10 @@ from typing import Any
 
 from batchfleet.scoring.answer_keys import ChoiceKey, Key, key_of, text_of
 from batchfleet.scoring.choice import choose
+from batchfleet.scoring.extraction import RULES_VERSION, Extraction
+from batchfleet.scoring.final_number import calculate
 from batchfleet.scoring.join import Joined, join
-from batchfleet.scoring.number import calculate
 from batchfleet.scoring.numbers import Number, agree
-from batchfleet.scoring.result import RULES_VERSION, Extraction
 from batchfleet.scoring.samples import SampleTally, majority
 from batchfleet.scoring.tally import Pair, Scored, ScoreTally
 from producer.answers.reader import Answered

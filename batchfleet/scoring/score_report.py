@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batchfleet.humanize import count
-from batchfleet.scoring.result import RULES_VERSION
+from batchfleet.scoring.extraction import RULES_VERSION
 from batchfleet.scoring.samples import SampleTally
 from batchfleet.scoring.score import Score
 from batchfleet.scoring.statistics import holm

@@ -14,10 +14,10 @@ from batchfleet.humanize import count, plural
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.slurm import scheduler
+from batchfleet.slurm.job_scripts import JobPlan, write_scripts
 from batchfleet.slurm.queue_server import Certificate
 from batchfleet.slurm.run_folder import MOST_JOBS, RunFolder
 from batchfleet.slurm.scheduler import Job
-from batchfleet.slurm.scripts import JobPlan, write_scripts
 from batchfleet.supervisor.up import grace_s
 from wire.errors import UsageError
 

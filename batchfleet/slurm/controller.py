@@ -27,8 +27,8 @@ from batchfleet.slurm.worker_pool import WorkerPool
 from batchfleet.supervisor.local_fleet import LocalFleet
 from batchfleet.supervisor.local_plan import LocalPlan
 from batchfleet.supervisor.processes import Supervised, stop_all
+from wire.backoff import pause_s
 from wire.errors import FleetError
-from wire.retry import pause_s
 
 log = logging.getLogger(__name__)
 

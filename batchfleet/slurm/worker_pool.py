@@ -12,10 +12,10 @@ from batchfleet.humanize import plural
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.slurm import scheduler
-from batchfleet.slurm.backlog import Backlog
+from batchfleet.slurm.job_changes import Failures, changes
+from batchfleet.slurm.needed_jobs import NeededJobs
 from batchfleet.slurm.run_folder import RunFolder, write
 from batchfleet.slurm.scheduler import SchedulerError
-from batchfleet.slurm.worker_jobs import Failures, changes
 from batchfleet.status.hosts import read_hosts
 from batchfleet.status.read import read_status
 from batchfleet.supervisor.hosts import stop_hosts
@@ -48,7 +48,7 @@ class WorkerPool:
         self._keys = Keys(self._address.namespace)
         self._grace_s = grace_s(settings)
         model = to_options.model_name(settings, to_options.engine_kind(settings, plan.engine))
-        self._backlog = Backlog.of(settings, self._keys, model, plan.workers_per_job)
+        self._backlog = NeededJobs.of(settings, self._keys, model, plan.workers_per_job)
         self._failures = Failures(folder.failed_workers())
         self._wanted = 0
         self._observe_at = self._look_at = 0.0

@@ -23,7 +23,7 @@ from batchfleet.status.workers import WorkerSnapshot, see_workers
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.local_plan import STOP_S, LocalPlan, scratch_folder
 from batchfleet.supervisor.processes import ChildGaveUpError, Supervised, keep_short, send_sigterm, spawn, stop_all
-from batchfleet.supervisor.usefulness import first_to_go, usefulness
+from batchfleet.supervisor.scale_down_order import first_to_go, usefulness
 from wire.address import RedisAddress
 from wire.connection import connect
 from wire.errors import QueueUnavailableError

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from batchfleet.supervisor import die_with_parent
+from wire.backoff import pause_s
 from wire.errors import FleetError
-from wire.retry import pause_s
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from batchfleet.metrics.exposition import expose
 from batchfleet.metrics.worker_metrics import WorkerMetrics
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
-from batchfleet.supervisor.garbage import collect_garbage_rarely
+from batchfleet.supervisor.garbage_collection import collect_garbage_rarely
 from gpu_worker.engines.build import build_engine
 from gpu_worker.gpus.slices import SliceOptions
 from gpu_worker.worker import GpuWorker

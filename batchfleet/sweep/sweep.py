@@ -21,7 +21,7 @@ from batchfleet.settings import to_options
 from batchfleet.settings.mask import to_file_text
 from batchfleet.settings.schema import ModelSettings, Settings, SweepSettings
 from batchfleet.settings.sections.generator import SAMPLING_FIELDS, GeneratorSettings
-from batchfleet.supervisor.garbage import collect_garbage_rarely
+from batchfleet.supervisor.garbage_collection import collect_garbage_rarely
 from batchfleet.supervisor.local_fleet import LocalFleet
 from batchfleet.supervisor.local_plan import LocalPlan
 from batchfleet.supervisor.processes import ChildGaveUpError
@@ -31,7 +31,7 @@ from producer.answers.answers_file import AnswersFile
 from producer.file_run import RunCancelledError, Runner
 from producer.resume import FileRun, take_stock
 from producer.run_loop import StuckError
-from producer.submitter import NotFinishedError
+from producer.sender_thread import NotFinishedError
 from wire.errors import UsageError
 
 Load = Callable[[Mapping[str, object], str], Settings]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import redis.asyncio
 
+from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.gpus.devices import IMAGINARY, NO_GPUS, VISIBLE, Gpus, Links, find_gpus
-from gpu_worker.tasks import cancel_and_wait
 from wire.address import RedisAddress
 from wire.errors import EngineBootError, EngineDeadError, QueueUnavailableError, UsageError
 from wire.keys import Keys

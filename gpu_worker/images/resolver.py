@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
+from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.engines.engine import Refusal
 from gpu_worker.images.addresses import shown_address
 from gpu_worker.images.errors import ImageError, ImagesTooLargeError
 from gpu_worker.images.files import read_file
 from gpu_worker.images.header import header_of
 from gpu_worker.images.options import ImageOptions
-from gpu_worker.tasks import cancel_and_wait
+from wire.backoff import Backoff
 from wire.messages import JsonObject
-from wire.retry import Backoff
 
 if TYPE_CHECKING:
     from gpu_worker.images.fetch import Fetcher

@@ -22,7 +22,7 @@ LAST_WORDS_S = 2.0
 """How long a worker that leaves tries to be forgotten."""
 
 
-class Announcement:
+class BootReport:
     """One worker's report, until its heartbeat (`gpu_worker.heartbeat`) takes over."""
 
     def __init__(self, client: redis.asyncio.Redis, address: RedisAddress, worker: str, heartbeat_s: float) -> None:

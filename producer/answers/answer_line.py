@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from producer.answers.vectors import vector_fields
+from producer.answers.vector_answers import vector_fields
 from wire.messages import FIELDS_SINCE, Answer, Failure, Usage
 
 ANSWER_FIELDS = {

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import orjson
 
-from producer.answers.vectors import as_numbers
+from producer.answers.vector_answers import as_numbers
 
 ColumnType = Literal["text", "integer", "number", "boolean", "json", "vector"]
 

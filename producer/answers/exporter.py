@@ -19,8 +19,8 @@ from producer.answers.openai_batch import batch_line
 from producer.answers.reader import Answered, Questions, opened_lines
 from producer.answers.results_json import result_of
 from producer.answers.sample_lists import lists_of_samples
-from producer.questions.arrow_rows import pyarrow_for
 from producer.questions.compression import written
+from producer.questions.parquet_and_arrow import pyarrow_for
 from producer.questions.question_file import Tick, ticked
 from producer.scratch_file import open_new
 from wire.errors import UsageError

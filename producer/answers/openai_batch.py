@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from producer.answers.reader import Answered
-from producer.answers.vectors import data_of
+from producer.answers.vector_answers import data_of
 from producer.questions.question_parser import Invalid, ParsedQuestion
 
 _BESIDE_MESSAGE = frozenset({"finish_reasons", "stop_reasons", "logprobs", "prompt_logprobs"})

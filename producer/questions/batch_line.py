@@ -8,7 +8,7 @@ from typing import Any
 
 from producer.questions.column_mapping import CONTENT_FIELDS
 from producer.questions.json_object import UnusableError, kind, short, shown
-from producer.questions.vectors import ENDPOINTS, missing, of_endpoint
+from producer.questions.vector_questions import ENDPOINTS, missing, of_endpoint
 
 _BATCH_FIELDS = ("custom_id", "method", "url", "body")
 

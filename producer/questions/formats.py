@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from producer.questions import arrow_rows, compression
+from producer.questions import compression, parquet_and_arrow
 from producer.questions.csv_dialect import COMMAS, FOUND_BY_ITSELF, UTF8_MARK, CsvStyle, Dialect, find_dialect
 from producer.questions.csv_rows import csv_entries, csv_header
 from producer.questions.entries import Entry, Place, too_long
@@ -50,7 +50,7 @@ class Form:
         dialect: Of a table as text.
     """
 
-    kind: TextKind | arrow_rows.Kind
+    kind: TextKind | parquet_and_arrow.Kind
     place: Place
     columns: tuple[str, ...] | None = None
     dialect: Dialect = COMMAS
@@ -102,9 +102,9 @@ def find_form(
     try:
         with path.open("rb") as file:
             start = file.read(8)
-        for magic, kind in arrow_rows.MAGIC.items():
+        for magic, kind in parquet_and_arrow.MAGIC.items():
             if start.startswith(magic):
-                return Form(kind, "row", arrow_rows.arrow_columns(path, kind))
+                return Form(kind, "row", parquet_and_arrow.arrow_columns(path, kind))
         with compression.opened(path) as plain:
             return _form_of_text(plain, path, given, style, names)
     except OSError as error:
@@ -133,7 +133,7 @@ def read_entries(
     try:
         match form.kind:
             case "parquet" | "arrow file" | "arrow stream":
-                yield from arrow_rows.arrow_entries(path, form.kind, columns, max_bytes)
+                yield from parquet_and_arrow.arrow_entries(path, form.kind, columns, max_bytes)
             case _:
                 with compression.opened(path) as file:
                     yield from _text_entries(file, path, form, max_bytes)

@@ -20,7 +20,7 @@ from producer.questions.batch_line import in_own_form, unknown_field
 from producer.questions.column_mapping import AS_IT_STANDS, CONTENT_FIELDS, Shape, joined
 from producer.questions.fields import FIELDS, INVALID_ID_PREFIX, request_id_of
 from producer.questions.json_object import UnusableError, ensure_carriable, read_object
-from producer.questions.vectors import NOTHING, VECTOR_FIELDS, in_task, wanted_of
+from producer.questions.vector_questions import NOTHING, VECTOR_FIELDS, in_task, wanted_of
 from wire import canonical_params
 from wire.errors import ParameterError
 from wire.messages import JsonObject, Task

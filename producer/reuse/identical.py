@@ -23,7 +23,7 @@ from producer.questions.question_file import Tick, read_checked, ticked
 from producer.questions.question_parser import Invalid, ParsedQuestion
 from producer.resume import FileRun, ResumeState
 from producer.reuse.cache import AnswerCache
-from producer.reuse.records import SharedAnswer, Taken, from_line, shared_record
+from producer.reuse.shared_records import SharedAnswer, Taken, from_line, shared_record
 from wire.canonical_params import canonical
 from wire.errors import UsageError
 from wire.messages import Answer, Failure, JsonObject

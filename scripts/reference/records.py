@@ -9,7 +9,7 @@ from pathlib import Path
 
 from producer.answers.answer_line import ANSWER_FIELDS
 from producer.questions.fields import FIELDS
-from producer.questions.vectors import VECTOR_FIELDS
+from producer.questions.vector_questions import VECTOR_FIELDS
 from wire.failures import KINDS
 from wire.parameters import PARAMETERS, SPELLINGS, Parameter, Reach
 from wire.vector_parameters import POOLING_PARAMETERS

@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import alert_is_present
 from selenium.webdriver.support.ui import WebDriverWait
 
-from batchfleet.gateway.keys import new_key
+from batchfleet.gateway.api_keys import new_key
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from tests.processes import PATIENCE_S, Processes, wait_until
 

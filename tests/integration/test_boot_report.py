@@ -8,7 +8,7 @@ import redis
 import redis.asyncio
 
 from batchfleet.supervisor.embedded_server import EmbeddedServer
-from gpu_worker.reports.boot_report import Announcement
+from gpu_worker.reports.boot_report import BootReport
 from gpu_worker.reports.worker_report import Report
 from tests.eventually import until
 from wire.address import RedisAddress
@@ -21,7 +21,7 @@ async def test_a_worker_that_dies_while_it_boots_leaves_nothing_for_ever(
     redis_server: EmbeddedServer, client: redis.Redis, aclient: redis.asyncio.Redis
 ) -> None:
     """Every key has a TTL, though no other worker ever reports."""
-    announcement = Announcement(aclient, RedisAddress(redis_server.url), "w", 60.0)
+    announcement = BootReport(aclient, RedisAddress(redis_server.url), "w", 60.0)
     announcing = asyncio.create_task(announcement.repeat(Report("stub", "stub", 4), lambda: None))
     await until(lambda: client.zcard(KEYS.workers), announcing)
     announcing.cancel()

@@ -15,7 +15,6 @@ import redis
 from batchfleet.client.run_status import read_run
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from producer.answers.answers_file import AnswersFile
-from producer.backlog import Backlog, PendingQuestion, QuestionSource
 from producer.bounded_queue import BoundedQueue
 from producer.file_source import FileSource
 from producer.options import ReadingLimits
@@ -25,7 +24,8 @@ from producer.questions.sources import Source
 from producer.redis_outage import RetryUntilAvailable
 from producer.resume import FileRun, take_stock
 from producer.sender import Sender, Sent
-from producer.submitter import RunPlan, Submitter
+from producer.sender_thread import RunPlan, SenderThread
+from producer.stream_source import PendingQuestion, QuestionSource, StreamSource
 from tests import submissions
 from tests.processes import Processes, lines_in, read_answers, wait_until
 from tests.submissions import ROOMY
@@ -82,12 +82,12 @@ def from_file(folder: Path, prompts: list[str]) -> FileSource:
         return FileSource(what, take_stock(what, answers), answers.path)
 
 
-def from_program(_: Path, prompts: list[str]) -> Backlog:
+def from_program(_: Path, prompts: list[str]) -> StreamSource:
     """Those that a program gives."""
     inbox: BoundedQueue[PendingQuestion] = BoundedQueue(len(prompts))
     for index, prompt in enumerate(prompts):
         inbox.put(PendingQuestion(ParsedQuestion(index, index, f"q{index}", prompt, None, None, {}, None, None, None)))
-    return Backlog("run-1", inbox)
+    return StreamSource("run-1", inbox)
 
 
 class CountingSender(Sender):
@@ -113,9 +113,9 @@ def test_fewer_are_sent_at_once_where_redis_has_room_for_few(
     source.begin(sender.open())
     retry = RetryUntilAvailable(RedisAddress("unused"), 0.0, stopping, said.append)
     plan = RunPlan("run-1", {}, len(prompts), "stub")
-    submitter = Submitter(sender, source, plan, ROOMY, retry, stopping, say=said.append, fail=lambda _: stopping.set())
+    thread = SenderThread(sender, source, plan, ROOMY, retry, stopping, say=said.append, fail=lambda _: stopping.set())
     client.config_set("maxmemory", used(client) + 800_000)
-    submitter.start()
+    thread.start()
 
     def are_all_accepted() -> bool:
         # As a batcher that takes them out, and as the scripts of a fleet, without which Redis 8 keeps what ours left.
@@ -128,8 +128,8 @@ def test_fewer_are_sent_at_once_where_redis_has_room_for_few(
 
     wait_until(are_all_accepted, "all are accepted")
     stopping.set()
-    submitter.wake()
-    submitter.join()
+    thread.wake()
+    thread.join()
     assert min(sender.sizes) < 25
     assert max(sender.sizes[-3:]) > 50
 

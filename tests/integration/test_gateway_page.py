@@ -13,8 +13,8 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 
+from batchfleet.gateway.api_keys import KeyRing, new_key, read_keys
 from batchfleet.gateway.app import build_app
-from batchfleet.gateway.keys import KeyRing, new_key, read_keys
 from batchfleet.gateway.options import GatewayOptions
 from batchfleet.gateway.page.routes import MOST_LOOKS_AT_ONCE
 from batchfleet.metrics import names

@@ -9,11 +9,11 @@ import pytest
 import redis
 from msgspec import structs
 
-from producer.backlog import Backlog, PendingQuestion
 from producer.bounded_queue import BoundedQueue
 from producer.options import ProducerOptions
 from producer.questions.question_parser import ParsedQuestion
 from producer.sender import CHUNK_BYTES, CHUNK_QUESTIONS, Sender
+from producer.stream_source import PendingQuestion, StreamSource
 from tests.submissions import KEYS, Submitter
 from wire.codec import decode_record
 from wire.errors import UsageError
@@ -107,7 +107,7 @@ def test_a_submission_is_bounded_in_bytes_wherever_they_are(field: str) -> None:
     for number in range(10):
         inbox.offer(PendingQuestion(structs.replace(asked(number), **{field: contents[field]})))
 
-    chunk = Backlog("run-1", inbox).chunk(CHUNK_QUESTIONS, CHUNK_BYTES, 0.0)
+    chunk = StreamSource("run-1", inbox).chunk(CHUNK_QUESTIONS, CHUNK_BYTES, 0.0)
 
     assert chunk is not None
     assert 2 <= len(chunk.questions) <= 4

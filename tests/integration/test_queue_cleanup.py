@@ -12,7 +12,7 @@ import redis
 from batcher.handover import HandOver
 from batcher.leadership import Leadership
 from batcher.maintenance.housekeeping import Housekeeping
-from batcher.maintenance.queue_cleanup import Tidying
+from batcher.maintenance.queue_cleanup import QueueCleanup
 from batcher.options import BatcherOptions, BatchLimits
 from batcher.packing import Waiting
 from batcher.stream_reader import StreamReader
@@ -49,9 +49,9 @@ def test_a_queue_that_has_long_been_empty_makes_room_for_another(client: redis.R
     inbox.read(0.0)
     take_out(client, inbox)
 
-    Tidying(client, KEYS, inbox).tidy(idle_s=3600.0)
+    QueueCleanup(client, KEYS, inbox).tidy(idle_s=3600.0)
     assert client.exists(KEYS.questions(*QUEUE))
-    Tidying(client, KEYS, inbox).tidy(idle_s=0.0)
+    QueueCleanup(client, KEYS, inbox).tidy(idle_s=0.0)
 
     assert not client.exists(KEYS.questions(*QUEUE), KEYS.queues)
     assert Submitter(client, "second", 1, options).offer(1, priority=3).outcome == "ok"
@@ -81,7 +81,7 @@ def test_a_queue_of_which_a_batch_is_left_stays(client: redis.Redis, inbox: Stre
     ]
     for put in places:
         put()
-        Tidying(client, KEYS, inbox).tidy(idle_s=0.0)
+        QueueCleanup(client, KEYS, inbox).tidy(idle_s=0.0)
         client.delete(
             KEYS.rq_queue("stub"), KEYS.leases("stub"), KEYS.suspects("stub"), KEYS.isolated("stub"), KEYS.newer("stub")
         )
@@ -99,11 +99,11 @@ def test_what_is_nowhere_is_not_pending(client: redis.Redis, inbox: StreamReader
         client.delete(KEYS.producer("run"))
         forget_run(client, KEYS, "run")
     inbox.find_queues()
-    Tidying(client, KEYS, inbox).tidy()
+    QueueCleanup(client, KEYS, inbox).tidy()
     assert client.hget(KEYS.pending, "questions") == b"10"
 
     take_out(client, inbox)
-    Tidying(client, KEYS, inbox).tidy()
+    QueueCleanup(client, KEYS, inbox).tidy()
 
     assert client.hmget(KEYS.pending, "questions", "bytes") == [b"0", b"0"]
 

@@ -22,7 +22,7 @@ GATEWAY = (
         f"{BATCHES}test_another_key_finds_no_batch_and_none_of_its_files",
     ),
     Mutation(
-        "any key is let in", "owners", "batchfleet/gateway/keys.py",
+        "any key is let in", "owners", "batchfleet/gateway/api_keys.py",
         "if hmac.compare_digest(digest, known):",
         "if known:",
         f"{UNIT}access.py::test_a_new_key_is_let_in_under_its_name_and_no_other_is",

@@ -15,7 +15,7 @@ import openai
 import pytest
 import redis
 
-from batchfleet.gateway.keys import new_key
+from batchfleet.gateway.api_keys import new_key
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
 from tests.gateways import a_request, as_file, begin

@@ -18,8 +18,8 @@ from starlette.routing import BaseRoute, Route
 
 from batchfleet.admin.control import cancel_run
 from batchfleet.gateway import batches, files
+from batchfleet.gateway.api_keys import no_key
 from batchfleet.gateway.errors import ApiError
-from batchfleet.gateway.keys import no_key
 from batchfleet.gateway.list_page import Listing
 from batchfleet.gateway.page.batch_cards import MOST_BATCHES, BatchCard, card
 from batchfleet.gateway.page.live import HERE, TEMPLATES, Live, LiveParts

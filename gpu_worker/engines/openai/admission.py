@@ -15,13 +15,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import Enum
 
+from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.engines.engine import READY, EngineState
 from gpu_worker.engines.openai.faults import Blame, Fault, unusable_because
 from gpu_worker.engines.openai.places import Places, Ticket
 from gpu_worker.engines.openai.window import RequestWindow
-from gpu_worker.tasks import cancel_and_wait
+from wire.backoff import Backoff
 from wire.errors import EngineUnusableError
-from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis.asyncio
 
-from gpu_worker.tasks import cancel_and_wait
+from gpu_worker.cancellation import cancel_and_wait
 from wire.address import RedisAddress
 from wire.connection import connect_async
 from wire.errors import FleetError

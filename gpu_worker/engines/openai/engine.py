@@ -10,6 +10,7 @@ import logging
 import time
 from dataclasses import replace
 
+from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.engines.engine import Completion, EngineState, Outcome, Refusal, Vectors
 from gpu_worker.engines.openai.admission import Admission, Verdict
 from gpu_worker.engines.openai.attempts import Attempts
@@ -26,10 +27,9 @@ from gpu_worker.engines.openai.vectors import probe, vector_request, vectors_of
 from gpu_worker.engines.openai.window import START, RequestWindow
 from gpu_worker.engines.refusals import prompt_too_long, unknown_adapter
 from gpu_worker.engines.sampling_params import configured_params
-from gpu_worker.tasks import cancel_and_wait
+from wire.backoff import Backoff
 from wire.errors import EngineDeadError
 from wire.messages import JsonObject, Question, Task
-from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import logging
 import threading
 from typing import Any
 
+from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.engines.engine import READY, Outcome, Refusal, Vectors
 from gpu_worker.engines.refusals import engine_failed, refusal_of
 from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, configured_params, effective_params
@@ -18,7 +19,6 @@ from gpu_worker.engines.vllm.boot import Booted, boot
 from gpu_worker.engines.vllm.boot_failure import last_words, plain
 from gpu_worker.engines.vllm.requests import Request, Requests, completion_of
 from gpu_worker.engines.vllm.vectors import WANTS_TEXTS, WANTS_VECTORS, VectorRequest, VectorRequests, vectors_of
-from gpu_worker.tasks import cancel_and_wait
 from wire.errors import EngineBootError, EngineDeadError
 from wire.messages import JsonObject, Question
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from batchfleet.cli.main import main
-from producer.budget import TokenBudget
 from producer.run_tally import RunTally
+from producer.token_budget import TokenBudget
 from tests.builders import an_answer
 from wire.messages import Usage
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from batchfleet.gateway.api_keys import KeyRing, new_key, read_keys
 from batchfleet.gateway.errors import ApiError
 from batchfleet.gateway.fleet_questions import priority_for
 from batchfleet.gateway.gate import check_local
-from batchfleet.gateway.keys import KeyRing, new_key, read_keys
 from batchfleet.gateway.options import GatewayOptions
 from batchfleet.gateway.server import check_exposure
 from batchfleet.settings.schema import Settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchfleet.client.known_ids import KnownIds
-from batchfleet.client.order import Numbering
+from batchfleet.client.question_numbers import QuestionNumbers
 from batchfleet.client.session import Session
 from batchfleet.settings.load import load_settings
 from producer.questions.question_parser import Invalid, ParsedQuestion
@@ -37,7 +37,7 @@ def test_a_question_whose_id_came_long_ago_becomes_a_failure() -> None:
         load_settings(None, {}, {"redis.url": "redis://localhost", "model.generator_settings.model": "m"}).settings,
         None,
     )
-    numbering = Numbering(session, "run", {})
+    numbering = QuestionNumbers(session, "run", {})
     for number in range(30_000):
         numbering.give({"id": f"q{number}", "question": "Why?"})
 

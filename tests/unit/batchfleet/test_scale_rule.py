@@ -10,6 +10,7 @@ import pytest
 from batchfleet.status.model import HostStatus
 from batchfleet.status.workers import WorkerSnapshot
 from batchfleet.supervisor.engine_measures import EngineMeasures
+from batchfleet.supervisor.scale_down_order import Usefulness, first_to_go, usefulness
 from batchfleet.supervisor.scale_rule import (
     MOST_WORKERS,
     Load,
@@ -18,7 +19,6 @@ from batchfleet.supervisor.scale_rule import (
     needed_here,
     needed_workers,
 )
-from batchfleet.supervisor.usefulness import Usefulness, first_to_go, usefulness
 
 CAPACITY, ANSWER_S, BOOT_S, IDLE_S = 10, 5, 40, 60
 """A worker answers 2 questions a second, and 80 while another one boots."""

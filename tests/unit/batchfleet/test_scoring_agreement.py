@@ -13,8 +13,8 @@ import pytest
 
 from batchfleet.scoring import answer_keys as scoring_keys
 from batchfleet.scoring.answer_keys import ChoiceKey, Key, NumberKey, Options
+from batchfleet.scoring.extraction import Extraction
 from batchfleet.scoring.numbers import Number
-from batchfleet.scoring.result import Extraction
 from batchfleet.scoring.score import extract
 from producer.questions.question_parser import ParsedQuestion, QuestionParser
 

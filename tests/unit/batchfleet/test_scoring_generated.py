@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchfleet.scoring.answer_keys import Options
 from batchfleet.scoring.choice import choose
-from batchfleet.scoring.number import calculate
+from batchfleet.scoring.final_number import calculate
 
 SEED = 20261128
 EXAMPLES = 300

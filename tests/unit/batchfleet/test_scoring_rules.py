@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batchfleet.scoring.answer_keys import Options
 from batchfleet.scoring.choice import choose
-from batchfleet.scoring.number import calculate
+from batchfleet.scoring.final_number import calculate
 from batchfleet.scoring.numbers import Number, agree, numbers_in, written
 from batchfleet.scoring.statistics import mcnemar, paired_difference, wilson
 

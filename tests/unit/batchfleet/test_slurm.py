@@ -15,11 +15,11 @@ import pytest
 import redis
 
 from batchfleet.slurm import commands, scheduler
+from batchfleet.slurm.job_changes import MOST_FAILURES, Changes, Failures, changes
+from batchfleet.slurm.job_scripts import JobPlan, controller, worker, write_scripts
 from batchfleet.slurm.queue_server import Certificate, ServerPlan, own_host
 from batchfleet.slurm.run_folder import RunFolder
 from batchfleet.slurm.scheduler import Job, SchedulerError
-from batchfleet.slurm.scripts import JobPlan, controller, worker, write_scripts
-from batchfleet.slurm.worker_jobs import MOST_FAILURES, Changes, Failures, changes
 from wire.errors import UsageError
 from wire.moving_address import read_address
 

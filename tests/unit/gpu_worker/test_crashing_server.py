@@ -18,7 +18,7 @@ from tests.builders import a_question
 from tests.eventually import until
 from tests.unit.gpu_worker.test_openai_engine import an_engine, completion, options, refusal
 from tests.unit.scripted_server import DROPPED, Asked, Reply, ScriptedServer, a_text, an_error
-from wire.retry import Backoff
+from wire.backoff import Backoff
 
 KILLER = "KILLER"
 TRIES = 4

@@ -34,7 +34,7 @@ from producer.questions import stdin_spool
 from producer.questions.compression import zstd_for
 from producer.questions.question_file import read_questions
 from producer.questions.question_parser import Invalid, ParsedQuestion
-from producer.reuse.records import SharedAnswer
+from producer.reuse.shared_records import SharedAnswer
 from tests.builders import a_source, an_answer
 from wire.errors import UsageError
 from wire.messages import Answer, ErrorDetail, Failure, Usage

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gpu_worker.tasks import TimeLimit
+from gpu_worker.cancellation import TimeLimit
 
 
 async def test_what_takes_too_long_is_a_timeout_and_the_task_goes_on() -> None:

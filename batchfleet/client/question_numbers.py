@@ -15,12 +15,12 @@ from msgspec.structs import replace
 from batchfleet.client.known_ids import KnownIds
 from batchfleet.client.questions import QuestionLike, as_asked
 from batchfleet.client.session import Session
-from producer.backlog import PendingQuestion
 from producer.questions.question_parser import Invalid, ParsedQuestion, canonical, invalid_id
+from producer.stream_source import PendingQuestion
 from wire.errors import UsageError
 
 
-class Numbering:
+class QuestionNumbers:
     """Gives the questions of a run their positions, and knows a resumed run by its first questions.
 
     Args:

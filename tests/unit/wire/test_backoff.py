@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire.retry import Backoff, pause_s
+from wire.backoff import Backoff, pause_s
 
 
 @given(st.integers(1, 10_000), st.floats(0.001, 10), st.floats(1, 100))

@@ -19,7 +19,7 @@ USUAL_CAPACITY = 256
 
 
 @dataclass(slots=True)
-class Backlog:
+class NeededJobs:
     """Of one model.
 
     Args:
@@ -37,7 +37,7 @@ class Backlog:
     _numbers: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Settings, keys: Keys, model: str, workers_per_job: int) -> Backlog:
+    def of(cls, settings: Settings, keys: Keys, model: str, workers_per_job: int) -> NeededJobs:
         return cls(
             keys,
             model,

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.claims import HeldBatch, Intake
 from gpu_worker.in_flight import InFlight
 from gpu_worker.publisher import Publisher
-from gpu_worker.tasks import cancel_and_wait
 from wire.address import RedisAddress
+from wire.backoff import Backoff
 from wire.errors import QueueUnavailableError
 from wire.redis_errors import translated
-from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 
 
-class Returns:
+class BatchReturn:
     """Of all batches that are in the engine.
 
     No attempt is counted: another worker may have them, or this one once its engine is well.

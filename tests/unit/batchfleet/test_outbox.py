@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchfleet.client.results import Outbox
+from batchfleet.client.outbox import Outbox
 from tests.builders import an_answer
 from wire.errors import FleetError
 

@@ -8,8 +8,8 @@ from fractions import Fraction
 
 from batchfleet.scoring.answer_patterns import REFUSAL, REVISION, STATEMENT, marked
 from batchfleet.scoring.echo import read_around_echo, without_sentences
+from batchfleet.scoring.extraction import Extraction
 from batchfleet.scoring.numbers import NUMBER_WORDS, Number, numbers_in
-from batchfleet.scoring.result import Extraction
 
 _REACH = 400
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")

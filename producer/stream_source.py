@@ -117,7 +117,7 @@ class PendingQuestion:
         return self.asked.index
 
 
-class Backlog:
+class StreamSource:
     """What waits to be sent, and what was sent and has no record yet.
 
     The latter is kept in case Redis loses its last second. Called by the thread that sends, by the one that

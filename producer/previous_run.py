@@ -10,13 +10,13 @@ import redis
 
 from producer.answers.answers_file import AnswersFile
 from producer.answers.sink import Received
-from producer.backlog import Backlog
 from producer.collector import AT_ONCE
 from producer.file_run import FileSink
 from producer.options import ProducerOptions
 from producer.run_loop import RunLoop
 from producer.run_tally import RunTally
-from producer.submitter import NotFinishedError, RunPlan
+from producer.sender_thread import NotFinishedError, RunPlan
+from producer.stream_source import StreamSource
 from wire.address import RedisAddress
 from wire.codec import decode_record, run_counts
 from wire.connection import connect
@@ -25,7 +25,7 @@ from wire.keys import Keys
 from wire.redis_errors import translated
 
 
-class Leftover:
+class PreviousRun:
     """Of one run.
 
     Args:
@@ -72,7 +72,7 @@ class Leftover:
 
         plan = RunPlan(self._run, self._fingerprint, int(self._fingerprint.get("count", -1)), sends=False)
         sink = _NewOnly(answers, there)
-        loop = RunLoop(self._address, options, plan, Backlog(self._run, None), sink, look_around)
+        loop = RunLoop(self._address, options, plan, StreamSource(self._run, None), sink, look_around)
         try:
             loop.open()
         except BaseException:

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from producer.backlog import QuestionSource
 from producer.options import ProducerOptions
 from producer.redis_outage import RetryUntilAvailable, StoppedError
 from producer.sender import CHUNK_BYTES, CHUNK_QUESTIONS, RunState, Sender
+from producer.stream_source import QuestionSource
+from wire.backoff import Backoff
 from wire.errors import FleetError
-from wire.retry import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class RunPlan:
     sends: bool = True
 
 
-class Submitter:
+class SenderThread:
     """Of one run.
 
     Args:
