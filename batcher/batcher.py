@@ -201,6 +201,7 @@ class Batcher:
             "at": time.time(),
             "batch_size": self._options.limits.max_questions,
             "metrics": self.metrics,
+            "scaled_models": self._options.scaled_models,
             **self.tally.as_dict(),
         }
         lives_s = int(SILENT_HEARTBEATS * self._options.heartbeat_s) + 1

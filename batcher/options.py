@@ -38,6 +38,7 @@ class BatcherOptions:
         lease_s: That of a worker on a batch.
         heartbeat_s: How often the lease is renewed and lapsed leases of workers are looked for.
         max_dead_letters: Dead letters kept.
+        scaled_models: For which something starts workers once there is work; only told in the report.
     """
 
     limits: BatchLimits = BatchLimits()
@@ -52,6 +53,7 @@ class BatcherOptions:
     lease_s: float = 6.0
     heartbeat_s: float = 1.0
     max_dead_letters: int = 10_000
+    scaled_models: tuple[str, ...] = ()
 
     @property
     def max_queues(self) -> int:

@@ -16,7 +16,7 @@ from batchfleet import logs
 from batchfleet.cli.load_settings import load
 from batchfleet.settings.mask import secret_texts
 from batchfleet.settings.schema import Settings
-from batchfleet.supervisor.hosts import HostSilentError
+from batchfleet.supervisor.host_control import HostSilentError
 from batchfleet.supervisor.processes import ChildGaveUpError, ChildRefusedError
 from batchfleet.supervisor.state_folder import default_folder, with_running
 from wire.errors import EngineDeadError, FleetError, LeaseLostError, QueueUnavailableError

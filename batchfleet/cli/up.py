@@ -12,7 +12,7 @@ from batchfleet.humanize import plural
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.status.model import HostStatus
-from batchfleet.supervisor.hosts import find_host, known_hosts, scale_host, stop_hosts
+from batchfleet.supervisor.host_control import find_host, known_hosts, scale_host, stop_hosts
 from batchfleet.supervisor.scale_rule import WorkerRange
 from batchfleet.supervisor.state_folder import default_folder
 from batchfleet.supervisor.up import UpPlan, grace_s, stay_up

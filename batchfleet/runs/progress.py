@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Self
 
 from rich.console import Group, RenderableType
@@ -47,6 +47,7 @@ class ProgressView:
         self._live: Live | None = None
         self._spinner = Spinner("dots")
         self._glance: StatusPoller | None = None
+        self._models: Collection[str] = ()
         self._pace = EtaEstimator()
         self._standing: ProgressSnapshot | None = None
         self._said = "starting"
@@ -68,8 +69,9 @@ class ProgressView:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def follow(self, address: RedisAddress) -> None:
-        """Look at the fleet there as well, from now on."""
+    def follow(self, address: RedisAddress, models: Collection[str]) -> None:
+        """Look at the fleet there as well, from now on: at what serves these models."""
+        self._models = models
         self._glance = StatusPoller(address)
         self._glance.start()
 
@@ -102,9 +104,11 @@ class ProgressView:
             return
         self._looked_at = now
         left, status = tally.questions - tally.on_disk, self._glance.status if self._glance else None
-        in_engines = sum(min(worker.in_flight, worker.max_num_seqs) for worker in status.workers) if status else 0
         if self._unserved is not None:
             self._unserved.look(status, now)
+        # Of what serves others nothing is ours.
+        status = status.of_models(self._models) if status else None
+        in_engines = sum(min(worker.in_flight, worker.max_num_seqs) for worker in status.workers) if status else 0
         can_work = status is None or any(worker.state in AT_WORK for worker in status.workers)
         if tally.done != self._done or not tally.with_fleet or can_work > self._could_work:
             # An engine that has just booted is not late with its answers.

@@ -168,7 +168,8 @@ def waits_for(standing: ProgressSnapshot) -> str:
         reason = next((worker.waits_for for worker in status.workers if worker.waits_for), "")
         booting = sum(worker.state == "booting" for worker in status.workers)
         models = _to_be_served(status)
-        nobody = f"workers of {', '.join(models)} are being started" if models else "no worker reports"
+        unserved = _lacks(status, serving) or "no worker reports"
+        nobody = f"workers of {', '.join(models)} are being started" if models else unserved
         return reason or (f"{plural(booting, 'engine')} still booting" if booting else f"{nobody} ({since})")
     lacks = _lacks(status, serving)
     if lacks and not standing.in_flight:
@@ -198,8 +199,8 @@ def _lacks(status: FleetStatus, serving: Sequence[WorkerStatus]) -> str:
 
 
 def _to_be_served(status: FleetStatus) -> list[str]:
-    """Models for which a host starts workers when it finds them worth it."""
-    return sorted({host.model for host in status.hosts if host.model})
+    """Models for which workers are started once there is work."""
+    return sorted(status.scaled_models)
 
 
 def _share(standing: ProgressSnapshot) -> str:

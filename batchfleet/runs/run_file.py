@@ -24,11 +24,11 @@ from batchfleet.runs.reuse import opened_reuse, take_over
 from batchfleet.runs.run_request import STDIN, RunRequest, prepare
 from batchfleet.runs.signals import Interruption
 from batchfleet.runs.summary import Outcome
-from batchfleet.runs.unserved import UnservedNotice, ensure_served
+from batchfleet.runs.unserved import UnservedNotice, asked_models, ensure_served, tell_awaited
 from batchfleet.runs.update import update
 from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
-from batchfleet.status.served import served_models
+from batchfleet.status.served import fleet_status, served_models
 from batchfleet.supervisor.garbage_collection import collect_garbage_rarely
 from batchfleet.supervisor.local_fleet import LocalFleet
 from batchfleet.supervisor.local_plan import LocalPlan
@@ -160,7 +160,11 @@ def _submit(asking: RunRequest, settings: Settings) -> int | None:
         take_over(identical, stock, answers, interruption, quiet=asking.quiet)
         with ProgressView(quiet=asking.quiet) as view:
             if not stock.is_complete:
-                view.notice_unserved(UnservedNotice(what, served_models(address), time.monotonic()))
+                fleet, scaled = fleet_status(address), settings.processing.scaled_models
+                notice = UnservedNotice(what, fleet.served_models, time.monotonic(), scaled)
+                view.notice_unserved(notice)
+                if not asking.quiet:
+                    tell_awaited(what, fleet, scaled)
             options = _producer_options(asking, settings)
             retry.begin(address)
             runner = Runner(what, stock, retry.target, address, options, identical=identical, observe=view.show)
@@ -215,7 +219,7 @@ def _ask(
     interruption.calls(runner.stop)
     collect_garbage_rarely()
     _keep_keys(what, asking.to.journal)
-    view.follow(address)
+    view.follow(address, asked_models(what))
     try:
         runner.run()
     except (NotFinishedError, RunCancelledError, StuckError, ChildRefusedError) as error:

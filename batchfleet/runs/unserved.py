@@ -45,11 +45,15 @@ class UnservedNotice:
     """Tells on standard error of questions that wait for a worker which is not there.
 
     At once, and then ever more rarely. Whoever wants to hear nothing else wants to hear this: otherwise the command
-    waits without a word, perhaps for ever.
+    waits without a word, perhaps for ever. `scaled`: models for which something starts workers, as the settings say.
     """
 
-    def __init__(self, what: FileRun, served: Collection[str], now_s: float) -> None:
+    def __init__(
+        self, what: FileRun, served: Collection[str], now_s: float, scaled: Collection[str] = ()
+    ) -> None:
         self._asked, self._questions = asked_models(what), what.checked.rows
+        self._scaled = frozenset(scaled)
+        served = self._scaled.union(served)
         self._repeat_s = REPEAT_S
         self._next_s = now_s + REPEAT_S
         if unserved := _unserved(self._asked, served):
@@ -59,7 +63,7 @@ class UnservedNotice:
         """Tell it again if it is time, and still so."""
         if status is None or now_s < self._next_s:
             return
-        served = sorted(status.served_models)
+        served = sorted(self._scaled | status.served_models)
         waiting = {queue.model for queue in status.queues if queue.waiting_questions or queue.waiting_batches}
         if unserved := {model: use for model, use in _unserved(self._asked, served).items() if model in waiting}:
             self._tell(unserved, served)
@@ -70,6 +74,14 @@ class UnservedNotice:
         known = f"workers serve {_names(served)}" if served else "no worker reports"
         words = f"{_words(unserved, self._questions)}, which no worker serves; {known}. They wait until one does; "
         print(f"batchfleet: warning: {words}{_instead(served)}", file=sys.stderr, flush=True)
+
+
+def tell_awaited(what: FileRun, fleet: FleetStatus, scaled: Collection[str]) -> None:
+    """Say on standard error for which models the fleet has yet to start a worker."""
+    awaited = fleet.scaled_models.union(scaled) & asked_models(what).keys() - {one.model for one in fleet.workers}
+    if awaited:
+        words = f"batchfleet: no worker of {_names(sorted(awaited))} runs yet; the fleet starts workers for the questions"
+        print(words, file=sys.stderr, flush=True)
 
 
 def _unserved(asked: Mapping[str, ModelUse], served: Collection[str]) -> dict[str, ModelUse]:

@@ -58,8 +58,8 @@ class ProcessingSettings(Section):
         default=[],
         max_length=1000,
         description=(
-            "Models for which something other than `up`, such as KEDA, starts workers once there is work: the gateway "
-            "takes their questions while no worker serves them."
+            "Models for which something other than `up`, such as KEDA, starts workers once there is work: gateway and "
+            "`submit` take their questions while no worker serves them. For batchers, which tell it to all, and gateways."
         ),
     )
 

@@ -38,6 +38,7 @@ def batcher_options(settings: Settings) -> BatcherOptions:
         heartbeat_s=leases.heartbeat_s,
         max_dead_letters=limits.max_dead_letters,
         max_question_bytes=most_question_bytes(settings),
+        scaled_models=tuple(settings.processing.scaled_models),
     )
 
 

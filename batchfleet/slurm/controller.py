@@ -85,7 +85,12 @@ class Controller:
         self._server = ServerPlan(
             folder.queue, host, plan.port or free_port(host), folder.password, plan.max_bytes, plan.certificate
         )
-        self._settings = _with_redis(settings, f"{host}:{self._server.port}", folder.password, plan.certificate)
+        settings = _with_redis(settings, f"{host}:{self._server.port}", folder.password, plan.certificate)
+        # Jobs of workers come with the questions.
+        model = to_options.model_name(settings, to_options.engine_kind(settings, plan.engine))
+        scaled = [*settings.processing.scaled_models, model]
+        processing = settings.processing.model_copy(update={"scaled_models": scaled})
+        self._settings = settings.model_copy(update={"processing": processing})
         self._told_to_end = threading.Event()
         self._number = 0
 

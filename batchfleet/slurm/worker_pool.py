@@ -16,9 +16,9 @@ from batchfleet.slurm.job_changes import Failures, changes
 from batchfleet.slurm.needed_jobs import NeededJobs
 from batchfleet.slurm.run_folder import RunFolder, write
 from batchfleet.slurm.scheduler import SchedulerError
-from batchfleet.status.hosts import read_hosts
+from batchfleet.status.host_reports import read_hosts
 from batchfleet.status.read import read_status
-from batchfleet.supervisor.hosts import stop_hosts
+from batchfleet.supervisor.host_control import stop_hosts
 from batchfleet.supervisor.up import grace_s
 from wire.connection import connect
 from wire.errors import FleetError

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 
@@ -116,7 +116,12 @@ class HostStatus:
 
 @dataclass(frozen=True, slots=True)
 class BatcherStatus:
-    """What a batcher last said of itself. `models` has, for each model, what it handed over, in all and lately."""
+    """What a batcher last said of itself.
+
+    Attributes:
+        models: For each model, what it handed over, in all and lately.
+        scaled_models: For which its settings say that something starts workers once there is work.
+    """
 
     name: str
     state: str
@@ -127,6 +132,7 @@ class BatcherStatus:
     by_reason: Mapping[str, int] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
     metrics: str = ""
+    scaled_models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +217,23 @@ class FleetStatus:
 
     @property
     def served_models(self) -> frozenset[str]:
-        """Those that workers serve, and those for which a host starts workers once there is work."""
-        return frozenset({worker.model for worker in self.workers} | {host.model for host in self.hosts if host.model})
+        """Those that workers serve, and those for which workers are started once there is work."""
+        return frozenset(worker.model for worker in self.workers) | self.scaled_models
+
+    @property
+    def scaled_models(self) -> frozenset[str]:
+        """Those for which a host, or something else that batchers were told of, starts workers once there is work."""
+        return frozenset(
+            {host.model for host in self.hosts if host.model}.union(*(one.scaled_models for one in self.batchers))
+        )
+
+    def of_models(self, models: Collection[str]) -> FleetStatus:
+        """What concerns these models; the number of pending questions is that of all."""
+        return replace(
+            self,
+            queues=tuple(queue for queue in self.queues if queue.model in models),
+            workers=tuple(worker for worker in self.workers if worker.model in models),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

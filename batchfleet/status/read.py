@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from batchfleet.status.hosts import host_status
+from batchfleet.status.host_reports import host_status
 from batchfleet.status.model import (
     BatcherStatus,
     FleetStatus,
@@ -206,6 +206,7 @@ def _batcher(name: str, report: str) -> BatcherStatus:
         by_reason={reason: number(count) for reason, count in json_object(found.get("by_reason")).items()},
         models=json_object(found.get("models")),
         metrics=str(found.get("metrics", "")),
+        scaled_models=tuple(map(str, json_list(found.get("scaled_models")))),
     )
 
 

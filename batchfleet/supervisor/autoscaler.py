@@ -9,7 +9,7 @@ import redis
 
 from batchfleet.humanize import plural
 from batchfleet.status.backlog import unanswered_questions
-from batchfleet.status.hosts import read_hosts
+from batchfleet.status.host_reports import read_hosts
 from batchfleet.status.workers import WorkerSnapshot
 from batchfleet.supervisor.engine_measures import EngineMeasures
 from batchfleet.supervisor.scale_rule import Load, Scale, WorkerRange, needed_here, needed_workers

@@ -19,7 +19,7 @@ from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.status.workers import WorkerSnapshot, see_workers
 from batchfleet.supervisor.autoscaler import Autoscaler
-from batchfleet.supervisor.hosts import STOP, HostReporter, Request
+from batchfleet.supervisor.host_control import STOP, HostReporter, Request
 from batchfleet.supervisor.local_fleet import LocalFleet
 from batchfleet.supervisor.local_plan import LocalPlan
 from batchfleet.supervisor.scale_rule import WorkerRange

@@ -10,7 +10,7 @@ import redis.asyncio
 
 from batcher.maintenance.reaper import Reaper
 from batchfleet.supervisor.embedded_server import EmbeddedServer
-from batchfleet.supervisor.hosts import HostReporter
+from batchfleet.supervisor.host_control import HostReporter
 from gpu_worker.gpus.devices import imagine
 from gpu_worker.gpus.slices import SliceClaim, SliceOptions
 from gpu_worker.heartbeat import Leases

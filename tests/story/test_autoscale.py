@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tempfile
 import time
@@ -13,14 +14,14 @@ import pytest
 import redis
 
 from batchfleet.gateway.models import Models, ServedModel
-from batchfleet.runs.unserved import REPEAT_S, UnservedNotice
+from batchfleet.runs.unserved import REPEAT_S, UnservedNotice, tell_awaited
 from batchfleet.status.advice import model_without_worker
-from batchfleet.status.hosts import read_hosts
+from batchfleet.status.host_reports import read_hosts
 from batchfleet.status.read import read_status
 from batchfleet.status.served import served_models
 from batchfleet.status.workers import see_workers
 from batchfleet.supervisor.embedded_server import EmbeddedServer
-from batchfleet.supervisor.hosts import HostReporter
+from batchfleet.supervisor.host_control import HostReporter
 from producer.options import ReadingLimits
 from producer.questions.question_file import check_questions
 from producer.resume import FileRun
@@ -117,3 +118,9 @@ def test_a_model_whose_workers_are_yet_to_be_started_is_served(
     assert (served_models(address), asyncio.run(of_gateway())) == ([], {})
     assert told().count("no worker serves") == 3
     assert asyncio.run(of_gateway("elsewhere")) == {"elsewhere": ServedModel("elsewhere", 0, 0)}
+
+    # What a batcher was told of, as in the chart for Kubernetes, counts like a host's word.
+    client.hset(keys.batchers, "b1", json.dumps({"state": "leading", "scaled_models": ["stub"]}))
+    assert (served_models(address), told()) == (["stub"], "")
+    tell_awaited(run, read_status(client, keys), ())
+    assert "no worker of 'stub' runs yet; the fleet starts workers" in capsys.readouterr().err

@@ -17,7 +17,7 @@ import redis
 
 from batchfleet.status.workers import see_workers
 from batchfleet.supervisor.embedded_server import EmbeddedServer
-from batchfleet.supervisor.hosts import HostReporter, known_hosts
+from batchfleet.supervisor.host_control import HostReporter, known_hosts
 from tests.long_running import CLOCKED, Home, up
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 from tests.redis_servers import free_port

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from batchfleet.runs.progress import ProgressView
-from batchfleet.status.model import BatcherStatus, FleetStatus, WorkerStatus
+from batchfleet.status.model import BatcherStatus, FleetStatus, QueueStatus, WorkerStatus
 from producer.run_tally import RunTally
 
 
@@ -17,7 +17,7 @@ def test_a_silence_does_not_count_the_boot(capsys: pytest.CaptureFixture[str]) -
     now = [time.monotonic()]
     view = ProgressView(clock=lambda: now[0])
     fleet = SimpleNamespace(status=None)
-    view._glance = fleet  # type: ignore[assignment]  # As far as the view looks at it.
+    view._glance, view._models = fleet, ["stub"]  # type: ignore[assignment]  # As far as the view looks at it.
     tally = RunTally(100, sent=100, started=now[0])
     booting, running = WorkerStatus("w1", "booting", "stub"), WorkerStatus("w1", "running", "stub", in_flight=64)
     for _ in range(120):
@@ -36,3 +36,21 @@ def test_a_silence_does_not_count_the_boot(capsys: pytest.CaptureFixture[str]) -
     assert "no answer for" in told
     assert "no answer for 2 min" not in told
     assert "no answer for 3 min" not in told
+
+
+def test_what_serves_other_models_is_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """Questions of a model without a worker are queued, however many another model's workers hold."""
+    now = [time.monotonic()]
+    view = ProgressView(clock=lambda: now[0])
+    others = WorkerStatus("w1", "running", "other", capacity=64, in_flight=64)
+    waiting = (QueueStatus("ours", waiting_questions=100), QueueStatus("other", waiting_questions=9))
+    fleet = FleetStatus(waiting, (others,), (BatcherStatus("b1", "leading"),), 164, leader="b1")
+    view._glance, view._models = SimpleNamespace(status=fleet), ["ours"]  # type: ignore[assignment]  # As above.
+    for _ in range(30):
+        now[0] += 1
+        view.show(RunTally(100, sent=100, started=now[0] - 30))
+
+    told = capsys.readouterr().err
+    assert "in flight 0, queued 100" in told
+    assert "no worker serves ours" in told
+    assert "other" not in told

@@ -144,7 +144,7 @@ WAITS = {
         5.0,
         "starting: no worker has reported yet (no answer for 5 s)",
     ),
-    "no workers": (a_tally(), a_status(), 5.0, "no worker reports (no answer for 5 s)"),
+    "no workers": (a_tally(), a_status(), 5.0, "no worker serves stub (no answer for 5 s)"),
     "booting": (
         a_tally(),
         a_status(WorkerStatus("w1", "booting", "stub")),

@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from batchfleet.status.hosts import read_host, read_hosts
+from batchfleet.status.host_reports import read_host, read_hosts
 from batchfleet.status.model import HostStatus
 from batchfleet.supervisor.scale_rule import WorkerRange
 from wire.errors import FleetError, UsageError
