@@ -196,7 +196,9 @@ class Batcher:
         if time.monotonic() < self._next_heartbeat:
             return
         self._next_heartbeat = time.monotonic() + self._options.heartbeat_s
+        seconds, micros = self._client.time()
         report = {
+            "clock_ahead_s": round(time.time() - seconds - micros / 1e6, 1),
             "state": "leading" if self._leadership.held else "standby",
             "at": time.time(),
             "batch_size": self._options.limits.max_questions,

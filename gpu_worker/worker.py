@@ -53,13 +53,14 @@ class GpuWorker:
         self._engine = engine
         self._options = options
         self._slice = gpus or SliceOptions()
+        self._clock = ServerClock()
         self._report = Report(
             engine.model,
             engine.kind,
             options.capacity or default_capacity(engine.max_num_seqs),
             engine_state=lambda: engine.state,
+            clock_ahead_s=self._clock.ahead_s,
         )
-        self._clock = ServerClock()
         self._signal = StopSignal()
 
     @property

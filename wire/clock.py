@@ -32,3 +32,7 @@ class ServerClock:
         On this machine's as it was at first, until `learn` was called.
         """
         return time.clock_gettime(_STEADY) + self._offset_s
+
+    def ahead_s(self) -> float:
+        """By how much this machine's clock, which logs go by, is ahead of the server's; negative if it is behind."""
+        return time.time() - self.now()

@@ -23,6 +23,7 @@
 | gpu:UUID                | string | the worker that has this GPU                           | TTL, the GPU's lease                   |
 | hosts                   | zset   | each `batchfleet up` -> when it last reported (ms)     | entries: when stale; TTL               |
 | host:NAME               | hash   | what it last said of itself                            | TTL                                    |
+| vanished                | hash   | who stopped reporting without leaving -> when, and what it held | entries: when it is back, or after a day; TTL |
 | control:NAME            | string | what a worker (`drain`) or host (`scale`) is asked for | on being heard; TTL                    |
 | pending                 | hash   | questions and bytes accepted and not yet terminal      | owned by the fleet                     |
 | refused                 | zset   | runs that found no room -> when (ms)                   | entries: after 2 s; TTL                |
@@ -102,6 +103,7 @@ class Keys:
     batchers = _Name("hash")
     workers = _Name("zset")
     hosts = _Name("zset")
+    vanished = _Name("hash")
     pending = _Name("hash")
     refused = _Name("zset")
     runs = _Name("zset")

@@ -20,6 +20,7 @@ from batcher.maintenance.orphans import Orphans
 from batcher.maintenance.quarantine import Quarantine
 from batcher.maintenance.queue_cleanup import QueueCleanup
 from batcher.maintenance.reaper import Reaper
+from batcher.maintenance.vanished import Vanished
 from batcher.options import BatcherOptions
 from batcher.stream_reader import QueueId, StreamReader, Unreadable
 from wire.keys import DEAD_LETTER_TTL_S, Keys
@@ -55,6 +56,7 @@ class Housekeeping:
         )
         self._ending = ExpirySweep(client, keys, leadership, run_ttl_s=options.run_ttl_s, forget=inbox.forget)
         self._tidying = QueueCleanup(client, keys, inbox)
+        self._vanished = Vanished(client, keys, heartbeat_s=options.heartbeat_s)
         self._orphans = Orphans(client, keys, heartbeat_s=options.heartbeat_s)
         self._mender = Mender(client, keys, max_dead_letters=options.max_dead_letters, moved=self._orphans.look_soon)
         self._reports: dict[bytes, tuple[bytes, float]] = {}
@@ -65,6 +67,7 @@ class Housekeeping:
     def restart(self) -> None:
         """Forget everything seen before this batcher began to lead."""
         self._ending.restart()
+        self._vanished.restart()
 
     def tend(self, queues: Collection[QueueId]) -> None:
         """Do it all once; with every heartbeat.
@@ -77,6 +80,7 @@ class Housekeeping:
         self._orphans.look()
         self.taken_back += self._reaper.take_back(models)
         self._quarantine.judge_all(models)
+        self._vanished.look()
         self._forget_silent_batchers()
         self._forget_expired_runs()
         self._tidying.tidy_sometimes()

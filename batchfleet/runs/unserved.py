@@ -48,9 +48,7 @@ class UnservedNotice:
     waits without a word, perhaps for ever. `scaled`: models for which something starts workers, as the settings say.
     """
 
-    def __init__(
-        self, what: FileRun, served: Collection[str], now_s: float, scaled: Collection[str] = ()
-    ) -> None:
+    def __init__(self, what: FileRun, served: Collection[str], now_s: float, scaled: Collection[str] = ()) -> None:
         self._asked, self._questions = asked_models(what), what.checked.rows
         self._scaled = frozenset(scaled)
         served = self._scaled.union(served)
@@ -80,7 +78,9 @@ def tell_awaited(what: FileRun, fleet: FleetStatus, scaled: Collection[str]) -> 
     """Say on standard error for which models the fleet has yet to start a worker."""
     awaited = fleet.scaled_models.union(scaled) & asked_models(what).keys() - {one.model for one in fleet.workers}
     if awaited:
-        words = f"batchfleet: no worker of {_names(sorted(awaited))} runs yet; the fleet starts workers for the questions"
+        words = (
+            f"batchfleet: no worker of {_names(sorted(awaited))} runs yet; the fleet starts workers for the questions"
+        )
         print(words, file=sys.stderr, flush=True)
 
 

@@ -6,9 +6,10 @@ Each piece of advice is a pure function of the fleet's state, and says the figur
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from batchfleet.humanize import count, duration, plural
+from batchfleet.status.by_host import CLOCK_S, by_host, shift
 from batchfleet.status.model import FleetStatus, QueueStatus, Trouble, WorkerStatus
 
 BUSY_WAIT_S = 3.0
@@ -19,6 +20,7 @@ FULL_ENOUGH = 0.5
 ENOUGH_BATCHES = 10
 NEARLY_FULL = 0.8
 RECENT_S = 600.0
+VANISHED_S = 3600.0
 MEMORY_SIGNS = ("out of memory", "outofmemory", "no available memory", "kv cache", "gpu_memory_utilization")
 SHOWN = 3
 
@@ -176,8 +178,34 @@ def redis_memory(status: FleetStatus) -> Iterator[str]:
         )
 
 
+def vanished_hosts(status: FleetStatus) -> Iterator[str]:
+    """Hosts of which nothing reports any more, and that took no leave."""
+    gone = [host for host in by_host(status) if host.has_vanished and host.vanished_s <= VANISHED_S]
+    for host in sorted(gone, key=lambda one: one.vanished_s)[:SHOWN]:
+        yield (
+            f"host {host.name} has not reported for {duration(host.vanished_s)}; it had {host.held()}, which others "
+            "answer: look whether it runs and reaches Redis"
+        )
+    if len(gone) > SHOWN:
+        yield f"{len(gone) - SHOWN} more hosts have not reported lately: {_some(one.name for one in gone[SHOWN:])}"
+
+
+def wrong_clocks(status: FleetStatus) -> Iterator[str]:
+    """All times of a fleet are Redis', so nothing is lost by it, but logs and schedules go by the hosts' clocks."""
+    hosts = [host for host in by_host(status) if not host.has_vanished]
+    wrong = [host for host in hosts if host.clock_is_wrong]
+    offsets = [host.clock_ahead_s for host in wrong]
+    matters = "leases and deadlines go by Redis' clock and hold, but times in logs do not match; check NTP"
+    if len(wrong) == len(hosts) > 1 and max(offsets) - min(offsets) < CLOCK_S:
+        yield f"the clock of Redis' host is {shift(-offsets[0])}, by those of all {len(hosts)} other hosts: {matters}"
+    elif wrong:
+        named = _some(f"{host.name} is {shift(host.clock_ahead_s)}" for host in wrong)
+        yield f"clocks differ from Redis': {named}: {matters}"
+
+
 ADVICE = (
     nobody_leads,
+    vanished_hosts,
     model_without_worker,
     waiting_for_newer,
     engine_out_of_memory,
@@ -188,6 +216,7 @@ ADVICE = (
     capacity_below_engine,
     redis_memory,
     dead_letters,
+    wrong_clocks,
     batches_not_filling,
 )
 
@@ -209,6 +238,11 @@ def _recent(status: FleetStatus, *, of_memory: bool) -> dict[str, list[Trouble]]
         if trouble.ago_s <= RECENT_S and any(sign in trouble.message.lower() for sign in MEMORY_SIGNS) == of_memory:
             found[trouble.model].append(trouble)
     return found
+
+
+def _some(words: Iterable[str]) -> str:
+    first = list(words)
+    return ", ".join(first[:SHOWN]) + (f" and {len(first) - SHOWN} more" if len(first) > SHOWN else "")
 
 
 def _names(workers: Sequence[WorkerStatus]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import redis
 
 from batchfleet.status.model import HostStatus
-from batchfleet.status.replies import Batch, number
+from batchfleet.status.replies import Batch, fraction, number
 from wire.keys import Keys
 
 
@@ -43,4 +43,5 @@ def host_status(name: str, fields: Mapping[str, str]) -> HostStatus:
         most,
         wanted,
         fields.get("heard", ""),
+        fraction(fields.get("clock_ahead_s")),
     )

@@ -83,6 +83,36 @@ class WorkerStatus:
     gpu_use: tuple[GpuStatus, ...] = ()
     wire_version: int = 0
     metrics: str = ""
+    clock_ahead_s: float = 0.0
+
+    @property
+    def host(self) -> str:
+        """Where it runs: its name is HOST-TOKEN."""
+        return self.name.rpartition("-")[0] or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class VanishedStatus:
+    """A worker or an `up` that stopped reporting without taking leave.
+
+    Attributes:
+        name: HOST-TOKEN.
+        kind: `worker` or `up`.
+        ago_s: Since its last report.
+        in_flight: Questions that a worker then held; others get them.
+        gpus: That it had.
+    """
+
+    name: str
+    kind: str
+    ago_s: float
+    model: str = ""
+    in_flight: int = 0
+    gpus: int = 0
+
+    @property
+    def host(self) -> str:
+        return self.name.rpartition("-")[0] or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +127,7 @@ class HostStatus:
         least, most: Workers that it may have; the same for a fixed number.
         wanted: Workers that the backlog is worth; there are more while those that hold work finish it.
         heard: Token of the last request that it took; empty before the first.
+        clock_ahead_s: By how much its clock is ahead of Redis'; as of workers and batchers.
     """
 
     name: str
@@ -107,11 +138,15 @@ class HostStatus:
     most: int = 0
     wanted: int = 0
     heard: str = ""
+    clock_ahead_s: float = 0.0
+
+    @property
+    def host(self) -> str:
+        return self.name.rpartition("-")[0]
 
     def shown(self, known: Sequence[HostStatus]) -> str:
         """As people know it: by its host's name, unless several of `known` are there."""
-        bare = self.name.rpartition("-")[0]
-        return bare if sum(host.name.rpartition("-")[0] == bare for host in known) == 1 else self.name
+        return self.host if sum(other.host == self.host for other in known) == 1 else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +168,12 @@ class BatcherStatus:
     models: Mapping[str, Any] = field(default_factory=dict)
     metrics: str = ""
     scaled_models: tuple[str, ...] = ()
+    clock_ahead_s: float = 0.0
+
+    @property
+    def host(self) -> str:
+        """Where it runs: its name is HOST-PID-TOKEN."""
+        return self.name.rsplit("-", 2)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +242,7 @@ class FleetStatus:
         pending_questions: Accepted and without a record, of all runs.
         engine_deaths: By model, since the fleet exists.
         leader: Name of the batcher that leads; empty for none.
+        vanished: Who stopped reporting within the last day and is not back.
     """
 
     queues: tuple[QueueStatus, ...] = ()
@@ -214,6 +256,7 @@ class FleetStatus:
     leader: str = ""
     runs: tuple[RunStatus, ...] = ()
     hosts: tuple[HostStatus, ...] = ()
+    vanished: tuple[VanishedStatus, ...] = ()
 
     @property
     def served_models(self) -> frozenset[str]:

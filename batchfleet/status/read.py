@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from batchfleet.status.model import (
     RedisStatus,
     RunStatus,
     Trouble,
+    VanishedStatus,
     WorkerStatus,
 )
 from batchfleet.status.replies import Batch, Reply, fraction, json_list, json_object, number, text
@@ -39,7 +40,7 @@ return math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(string
 def read_status(client: redis.Redis, keys: Keys) -> FleetStatus:
     """The state of the fleet."""
     batch = Batch(client)
-    names = batch.ask("ZRANGE", keys.workers, 0, -1)
+    names = batch.ask("ZRANGE", keys.workers, 0, -1, "WITHSCORES")
     members = batch.ask("SMEMBERS", keys.queues)
     reports = batch.ask("HGETALL", keys.batchers)
     latest_runs = batch.ask("ZREVRANGE", keys.runs, 0, RUNS_SHOWN - 1, "WITHSCORES")
@@ -49,22 +50,28 @@ def read_status(client: redis.Redis, keys: Keys) -> FleetStatus:
     deaths = batch.ask("HGETALL", keys.engine_deaths)
     troubles = batch.ask("XREVRANGE", keys.troubles, "+", "-", "COUNT", TROUBLES_SHOWN)
     leader = batch.ask("GET", keys.leader)
-    hosts = batch.ask("ZRANGE", keys.hosts, 0, -1)
+    hosts = batch.ask("ZRANGE", keys.hosts, 0, -1, "WITHSCORES")
+    vanished = batch.ask("HGETALL", keys.vanished)
     time = batch.ask("TIME")
     batch.send()
     now_s = number(time.value[0]) if time.value else 0
+    reported = names.scores() | hosts.scores()
+    gone = {one.name: one for one in _vanished(vanished.fields(), reported, now_s)}
 
     batchers = tuple(_batcher(name, report) for name, report in sorted(reports.fields().items()))
     priorities: dict[str, list[int]] = defaultdict(list)
     for model, priority in filter(None, map(parse_queue_member, members.texts())):
         priorities[model].append(priority)
     batch = Batch(client)
-    asked_workers = {name: batch.ask("HGETALL", keys.worker(name)) for name in sorted(names.texts())}
+    asked_workers = {name: batch.ask("HGETALL", keys.worker(name)) for name in sorted(names.scores())}
     asked_queues = {model: _AskedQueue.of(batch, keys, model, each) for model, each in sorted(priorities.items())}
-    asked_hosts = {name: batch.ask("HGETALL", keys.host(name)) for name in sorted(hosts.texts())}
+    asked_hosts = {name: batch.ask("HGETALL", keys.host(name)) for name in sorted(hosts.scores())}
     asked_runs = {run: _AskedRun.of(batch, keys, run, seen_ms / 1000) for run, seen_ms in latest_runs.scores().items()}
     batch.send()
-    workers = tuple(_worker(name, reply.fields()) for name, reply in asked_workers.items() if reply.value)
+    # The report of who vanished stays for some seconds; what it says is not so any more.
+    workers = tuple(
+        _worker(name, reply.fields()) for name, reply in asked_workers.items() if reply.value and name not in gone
+    )
 
     return FleetStatus(
         queues=tuple(asked.queue(model, workers, batchers) for model, asked in asked_queues.items()),
@@ -77,7 +84,10 @@ def read_status(client: redis.Redis, keys: Keys) -> FleetStatus:
         engine_deaths={model: number(count) for model, count in deaths.fields().items()},
         leader=leader.text(),
         runs=tuple(asked.run(run) for run, asked in asked_runs.items() if asked.fields.value),
-        hosts=tuple(host_status(name, reply.fields()) for name, reply in asked_hosts.items() if reply.value),
+        hosts=tuple(
+            host_status(name, reply.fields()) for name, reply in asked_hosts.items() if reply.value and name not in gone
+        ),
+        vanished=tuple(gone.values()),
     )
 
 
@@ -157,6 +167,22 @@ class _AskedRun:
         )
 
 
+def _vanished(entries: Mapping[str, str], reported_ms: Mapping[str, float], now_s: float) -> Iterator[VanishedStatus]:
+    """Those that have not reported since; the latest first."""
+    for name, text_of in sorted(entries.items(), key=lambda item: -fraction(json_object(item[1]).get("at"))):
+        entry = json_object(text_of)
+        at_s = fraction(entry.get("at"))
+        if reported_ms.get(name, 0.0) / 1000 < at_s + 1:
+            yield VanishedStatus(
+                name,
+                str(entry.get("kind", "?")),
+                max(0.0, round(now_s - at_s, 1)),
+                str(entry.get("model", "")),
+                number(entry.get("in_flight")),
+                number(entry.get("gpus")),
+            )
+
+
 def _redis(memory: Mapping[str, Any]) -> RedisStatus:
     return RedisStatus(
         number(memory.get("used_memory")), number(memory.get("maxmemory")), str(memory.get("maxmemory_policy", ""))
@@ -185,6 +211,7 @@ def _worker(name: str, fields: Mapping[str, str]) -> WorkerStatus:
         gpu_use=tuple(map(_gpu, gpu_use)),
         wire_version=number(fields.get("wire_version")),
         metrics=fields.get("metrics", ""),
+        clock_ahead_s=fraction(fields.get("clock_ahead_s")),
     )
 
 
@@ -207,6 +234,7 @@ def _batcher(name: str, report: str) -> BatcherStatus:
         models=json_object(found.get("models")),
         metrics=str(found.get("metrics", "")),
         scaled_models=tuple(map(str, json_list(found.get("scaled_models")))),
+        clock_ahead_s=fraction(found.get("clock_ahead_s")),
     )
 
 

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from batchfleet.humanize import count, duration, gib, plural
+from batchfleet.status.by_host import Host, are_worth_a_table, by_host, cells
 from batchfleet.status.figures import busy, failures_of, memory, per_s, room_of, state_of
 from batchfleet.status.model import FleetStatus, HostStatus, QueueStatus, RunStatus, WorkerStatus
 from batchfleet.status.table import Column, Kind, columns_of, fit, rich_table
@@ -39,20 +40,28 @@ def draw(
         most_workers: So many are shown, first those that are not running, and how many more there are; None for all.
     """
     # By name, so that nothing moves from one look to the next.
-    shown = sorted(status.workers, key=lambda worker: (worker.state == "running", worker.name))[:most_workers]
-    queues, workers = fit(_queues(status), width), fit(_workers(shown), width)
+    chosen = sorted(status.workers, key=lambda worker: (worker.state == "running", worker.name))[:most_workers]
+    shown = sorted(chosen, key=lambda worker: (worker.host, worker.name))
+    every_host = by_host(status)
+    # A terminal has no room for all where it has none for all workers.
+    some_hosts = every_host[:most_workers] if are_worth_a_table(every_host) else []
+    queues, hosts, workers = fit(_queues(status), width), fit(_hosts(some_hosts), width), fit(_workers(shown), width)
     runs = fit(_runs([run for run in status.runs if run.state not in OVER]), width)
     parts: list[RenderableType] = [Text(_first_line(status))]
     parts += [Text(f"{line}\n") for line in _ranges(status.hosts)]
     parts += [rich_table(queues), Text()] if status.queues else [Text("no questions were ever sent to this fleet\n")]
     parts += [rich_table(runs), Text()] if runs.columns else []
+    parts += [rich_table(hosts)] if some_hosts else []
+    if some_hosts and len(some_hosts) < len(every_host):
+        parts.append(Text(f"... and {plural(len(every_host) - len(some_hosts), 'more host')}", style="dim"))
+    parts += [Text()] if some_hosts else []
     parts += [rich_table(workers)] if shown else [Text("no worker reports")]
     if len(shown) < len(status.workers):
         parts.append(Text(f"... and {plural(len(status.workers) - len(shown), 'more worker')}", style="dim"))
     parts.append(Text())
     parts += (
         [Text(f"columns left out: {left_out}", style="dim")]
-        if (left_out := _left_out(queues.dropped, runs.dropped, workers.dropped))
+        if (left_out := _left_out(queues.dropped, runs.dropped, hosts.dropped, workers.dropped))
         else []
     )
     parts += [Text(line) for line in _failures(status)]
@@ -62,8 +71,10 @@ def draw(
     return Group(*parts)
 
 
-def _left_out(of_queues: Sequence[str], of_runs: Sequence[str], of_workers: Sequence[str]) -> str:
-    whose = (("", of_queues), ("of runs ", of_runs), ("of workers ", of_workers))
+def _left_out(
+    of_queues: Sequence[str], of_runs: Sequence[str], of_hosts: Sequence[str], of_workers: Sequence[str]
+) -> str:
+    whose = (("", of_queues), ("of runs ", of_runs), ("of hosts ", of_hosts), ("of workers ", of_workers))
     return "; ".join(who + ", ".join(names) for who, names in whose if names)
 
 
@@ -159,6 +170,16 @@ def _full(in_flight: int, room: int) -> str:
     Full, and nothing wrong.
     """
     return f"full ({count(in_flight)})" if in_flight >= room > 0 else f"{count(in_flight)} of {count(room)}"
+
+
+def _hosts(hosts: Sequence[Host]) -> list[Column]:
+    rows = [cells(host, clocks=any(one.clock_is_wrong for one in hosts)) for host in hosts]
+    if not any(worker.gpus for host in hosts for worker in host.workers):
+        rows = [{name: cell for name, cell in row.items() if name != "GPUs"} for row in rows]
+    kinds = {"host": (Kind.NAME, None), "state": (Kind.WORDS, None), "in flight": (Kind.NUMBER, 4)}
+    kinds |= {"answers": (Kind.NUMBER, 3), "tokens": (Kind.NUMBER, 1), "GPUs": (Kind.NUMBER, 2)}
+    kinds |= {"clock": (Kind.WORDS, None)}
+    return columns_of([(name, *kinds[name]) for name in rows[0]], [tuple(row.values()) for row in rows]) if rows else []
 
 
 def _workers(workers: Sequence[WorkerStatus]) -> list[Column]:

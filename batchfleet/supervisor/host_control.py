@@ -53,8 +53,9 @@ class HostReporter:
 
     def report(self, fields: Mapping[str, str | int]) -> Request | None:
         """Say what there is now, as `HostStatus` has it; returns what is asked for, once."""
-        report: dict[Any, Any] = {**fields, "heard": self.heard}
         seconds, micros = self._client.time()
+        ahead_s = round(time.time() - seconds - micros / 1e6, 1)
+        report: dict[Any, Any] = {**fields, "heard": self.heard, "clock_ahead_s": ahead_s}
         now_ms = seconds * 1000 + micros // 1000
         with self._client.pipeline(transaction=True) as pipe:
             # Hosts that were switched off take no leave.

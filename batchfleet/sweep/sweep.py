@@ -16,7 +16,7 @@ from batchfleet.console import TerminalConsole
 from batchfleet.runs.progress import ProgressView
 from batchfleet.runs.run_request import STDIN, RunRequest, prepare
 from batchfleet.runs.signals import Interruption
-from batchfleet.runs.unserved import ensure_served
+from batchfleet.runs.unserved import asked_models, ensure_served
 from batchfleet.settings import to_options
 from batchfleet.settings.mask import to_file_text
 from batchfleet.settings.schema import ModelSettings, Settings, SweepSettings
@@ -197,7 +197,7 @@ def _run_one(plan: SweepPlan, step: Step, fleet: LocalFleet) -> bool:
             check_fleet=fleet.check,
         )
         interruption.calls(runner.stop)
-        view.follow(address)
+        view.follow(address, asked_models(step.what))
         collect_garbage_rarely()
         before, began = runner.tally.on_disk, time.monotonic()
         try:

@@ -32,6 +32,7 @@ class Report:
         counts: What it has done since it started.
         metrics: HOST:PORT where it can be scraped; empty for nowhere.
         engine_state: Of its engine.
+        clock_ahead_s: By how much this machine's clock is ahead of Redis'.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Report:
     counts: Counts = field(default_factory=Counts)
     metrics: str = ""
     engine_state: Callable[[], EngineState] = lambda: READY
+    clock_ahead_s: Callable[[], float] = lambda: 0.0
     now: Callable[[], float] = time.monotonic
     _rates: Rates = field(default_factory=Rates)
     _done: int = 0
@@ -89,6 +91,7 @@ class Report:
             "idle_s": f"{self._idle(now, done):.1f}",
             "wire_version": str(WIRE_VERSION),
             "metrics": self.metrics,
+            "clock_ahead_s": f"{self.clock_ahead_s():.1f}",
         }
 
     def _idle(self, now: float, done: int) -> float:
