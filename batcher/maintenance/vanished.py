@@ -20,7 +20,6 @@ SILENT_HEARTBEATS = 5
 """Half of the time for which a report lives, so that what it said last can still be read."""
 KEPT_S = 86_400
 MOST_KEPT = 200
-AT_ONCE = 50
 
 # KEYS[1] hash vanished; ARGV: 1 TTL (s), 2 name, 3 entry, then the names of entries that go.
 _NOTE = """
@@ -56,14 +55,14 @@ class Vanished:
         self._strike_out(now_ms - self._silent_ms)
         keys = self._keys
         for kind, reports, report in (("worker", keys.workers, keys.worker), ("up", keys.hosts, keys.host)):
-            found: Any = self._client.zrangebyscore(
-                reports, "-inf", now_ms - self._silent_ms, start=0, num=AT_ONCE, withscores=True
-            )
-            for raw, at_ms in found:
-                if (name := raw.decode("utf-8", "replace")) not in self._known():
-                    said: Any = self._client.hgetall(report(name))
-                    if said:
-                        self._note(name, kind, at_ms / 1000, said)
+            found: Any = self._client.zrangebyscore(reports, "-inf", now_ms - self._silent_ms, withscores=True)
+            for raw, at_ms in reversed(found):
+                name, at_s = raw.decode("utf-8", "replace"), at_ms / 1000
+                if name in self._known() or self._is_too_old(at_s):
+                    continue
+                said: Any = self._client.hgetall(report(name))
+                if said:
+                    self._note(name, kind, at_s, said)
 
     def _note(self, name: str, kind: str, at_s: float, said: dict[bytes, bytes]) -> None:
         known = self._known()
@@ -80,6 +79,10 @@ class Vanished:
             known.pop(one)
         held = f"; others get its {in_flight} questions of {model}" if in_flight else ""
         log.warning("%s %s has stopped reporting%s", kind, name, held)
+
+    def _is_too_old(self, at_s: float) -> bool:
+        known = self._known()
+        return len(known) >= MOST_KEPT and at_s <= min(entry["at"] for entry in known.values())
 
     def _strike_out(self, since_ms: int) -> None:
         known = self._known()

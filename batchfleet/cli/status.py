@@ -10,7 +10,7 @@ import redis
 
 from batchfleet.cli.flags import RUN, Commands, Shared, add_json
 from batchfleet.humanize import count, plural
-from batchfleet.runs.ledger import read_ledger
+from batchfleet.runs.ledger import Ledger, every_ledger, read_ledger
 from batchfleet.settings import to_options
 from batchfleet.settings.mask import show_settings
 from batchfleet.settings.schema import Settings
@@ -31,9 +31,9 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     verify = commands.add_parser(
         "verify",
         parents=shared.both,
-        help="check the ledger of a run; exit code 3 if anything is missing or duplicated",
+        help="check the ledger of a run, or of all; exit code 3 if anything is missing or duplicated",
     )
-    verify.add_argument("run", metavar="RUN", help=RUN)
+    verify.add_argument("run", metavar="RUN", nargs="?", help=f"{RUN}; without it, all runs that Redis has")
     add_json(verify)
     verify.set_defaults(command=_verify)
     config = commands.add_parser(
@@ -62,17 +62,23 @@ def _verify(arguments: argparse.Namespace, settings: Settings) -> int:
     address = to_options.redis_address(settings)
     keys = Keys(address.namespace)
     with opened(address) as client:
-        ledger = read_ledger(client, keys, arguments.run)
-        is_under_way = ledger.missing > 0 and _is_under_way(client, keys, arguments.run)
+        one = arguments.run
+        ledgers = [read_ledger(client, keys, one)] if one else list(every_ledger(client, keys))
+        under_way = {ledger.run for ledger in ledgers if ledger.missing and _is_under_way(client, keys, ledger.run)}
     if arguments.json:
-        print(json.dumps(ledger.as_dict()))
+        every = [ledger.as_dict() for ledger in ledgers]
+        print(json.dumps(every[0] if one else {"runs": every}))
     else:
-        print(
-            f"run {ledger.run}: {count(ledger.accepted)} accepted, {count(ledger.answered)} answered, "
-            f"{count(ledger.failed)} failed, {count(ledger.missing)} "
-            f"{'not answered yet' if is_under_way else 'missing'}, {plural(ledger.duplicates, 'duplicate')}"
-        )
-    return 3 if ledger.missing or ledger.duplicates else 0
+        print("\n".join(_words(ledger, is_under_way=ledger.run in under_way) for ledger in ledgers) or "no runs")
+    return 3 if any(ledger.missing or ledger.duplicates for ledger in ledgers) else 0
+
+
+def _words(ledger: Ledger, *, is_under_way: bool) -> str:
+    return (
+        f"run {ledger.run}: {count(ledger.accepted)} accepted, {count(ledger.answered)} answered, "
+        f"{count(ledger.failed)} failed, {count(ledger.missing)} "
+        f"{'not answered yet' if is_under_way else 'missing'}, {plural(ledger.duplicates, 'duplicate')}"
+    )
 
 
 def _is_under_way(client: redis.Redis, keys: Keys, run: str) -> bool:

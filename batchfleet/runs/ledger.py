@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,6 +72,15 @@ def read_ledger(client: redis.Redis, keys: Keys, run: str) -> Ledger:
     *counts, accepted, both = found
     answered, failed = run_counts(run, counts)
     return Ledger(run, accepted, answered, failed, missing=accepted - both, duplicates=answered + failed - both)
+
+
+def every_ledger(client: redis.Redis, keys: Keys) -> Iterator[Ledger]:
+    """Those of all runs that Redis has, the latest first."""
+    names: Any = client.zrevrange(keys.runs, 0, -1)
+    for name in names:
+        # Listed, and expired or forgotten since.
+        with contextlib.suppress(UsageError):
+            yield read_ledger(client, keys, name.decode("utf-8", "replace"))
 
 
 def find_ledger(address: RedisAddress, run: str) -> Ledger | None:

@@ -59,7 +59,7 @@ class ProcessingSettings(Section):
         max_length=1000,
         description=(
             "Models for which something other than `up`, such as KEDA, starts workers once there is work: gateway and "
-            "`submit` take their questions while no worker serves them. For batchers, which tell it to all, and gateways."
+            "`submit` take their questions while no worker serves them. Batchers tell it to all."
         ),
     )
 

@@ -181,13 +181,11 @@ def redis_memory(status: FleetStatus) -> Iterator[str]:
 def vanished_hosts(status: FleetStatus) -> Iterator[str]:
     """Hosts of which nothing reports any more, and that took no leave."""
     gone = [host for host in by_host(status) if host.has_vanished and host.vanished_s <= VANISHED_S]
-    for host in sorted(gone, key=lambda one: one.vanished_s)[:SHOWN]:
-        yield (
-            f"host {host.name} has not reported for {duration(host.vanished_s)}; it had {host.held()}, which others "
-            "answer: look whether it runs and reaches Redis"
-        )
-    if len(gone) > SHOWN:
-        yield f"{len(gone) - SHOWN} more hosts have not reported lately: {_some(one.name for one in gone[SHOWN:])}"
+    if gone:
+        gone.sort(key=lambda host: host.vanished_s)
+        named = _some(f"{host.name} {duration(host.vanished_s)} ago, with {host.held()}" for host in gone)
+        what = "others answer those; look whether it runs and reaches Redis"
+        yield f"{plural(len(gone), 'host')} stopped reporting: {named}; {what}"
 
 
 def wrong_clocks(status: FleetStatus) -> Iterator[str]:

@@ -40,8 +40,8 @@ def draw(
         most_workers: So many are shown, first those that are not running, and how many more there are; None for all.
     """
     # By name, so that nothing moves from one look to the next.
-    chosen = sorted(status.workers, key=lambda worker: (worker.state == "running", worker.name))[:most_workers]
-    shown = sorted(chosen, key=lambda worker: (worker.host, worker.name))
+    ordered = sorted(status.workers, key=lambda worker: (worker.state == "running", worker.host, worker.name))
+    shown = ordered[:most_workers]
     every_host = by_host(status)
     # A terminal has no room for all where it has none for all workers.
     some_hosts = every_host[:most_workers] if are_worth_a_table(every_host) else []

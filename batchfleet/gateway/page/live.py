@@ -17,7 +17,7 @@ from batchfleet.gateway.page.chart import HEIGHT, WIDTH
 from batchfleet.gateway.page.observer import EVERY_S, Observer
 
 HERE = Path(__file__).parent
-WORDS = frozenset({"worker", "state", "model"})
+WORDS = frozenset({"worker", "state", "model", "host", "clock"})
 """Columns that hold words; the others hold figures, and stand on the right."""
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE / "templates"),
@@ -73,6 +73,7 @@ class LiveParts:
                 "tiles": view.tiles(status),
                 "runs": view.runs(observer, status, {card.id for card in cards}, is_private=self.has_keys),
                 "queues": view.queues(status),
+                "hosts": view.hosts(status),
                 "workers": view.workers(status),
                 "left_out": view.left_out(status),
                 "failures": view.failures(status, with_examples=not self.has_keys),

@@ -12,11 +12,12 @@ from batchfleet.gateway.page.history import Look
 from batchfleet.gateway.page.observer import Observer
 from batchfleet.humanize import GIB, about, count, duration, gib
 from batchfleet.status.advice import advise
+from batchfleet.status.by_host import are_worth_a_table, by_host, cells
 from batchfleet.status.figures import busy, failures_of, memory, per_s, room_of, state_of
 from batchfleet.status.model import FleetStatus, QueueStatus, RunStatus, WorkerStatus
 
 MOST_WORKERS = 100
-"""Rows of the table; those that are not running come first, and the rest is counted."""
+"""Rows of a table of workers or hosts; the rest is counted."""
 MOST_KINDS = 12
 TEN = 10
 """From here on figures have no decimals."""
@@ -126,10 +127,22 @@ def _chart(name: str, values: Sequence[float | None], words: Callable[[float], s
 
 
 def workers(status: FleetStatus) -> list[Row]:
-    """Those that are not running first, then by name."""
-    ordered = sorted(status.workers, key=lambda worker: (worker.state == "running", worker.name))
+    """Those that are not running first, then by host and name."""
+    ordered = sorted(status.workers, key=lambda worker: (worker.state == "running", worker.host, worker.name))
     has_gpus = any(worker.gpus or worker.gpu_use for worker in ordered)
     return [_worker(worker, has_gpus=has_gpus) for worker in ordered[:MOST_WORKERS]]
+
+
+def hosts(status: FleetStatus) -> list[Row]:
+    """Those that vanished first, then by name; none where they would say no more than workers do."""
+    found = by_host(status)
+    if not are_worth_a_table(found):
+        return []
+    clocks = any(host.clock_is_wrong for host in found)
+    return [
+        Row({name: cut(cell) for name, cell in cells(host, clocks=clocks).items()}, "bad" if host.has_vanished else "")
+        for host in found[:MOST_WORKERS]
+    ]
 
 
 def _worker(worker: WorkerStatus, *, has_gpus: bool) -> Row:
@@ -235,3 +248,5 @@ def left_out(status: FleetStatus) -> Iterator[str]:
     """What the tables leave out."""
     if (more := len(status.workers) - MOST_WORKERS) > 0:
         yield f"and {count(more)} more workers that run"
+    if (more := len(by_host(status)) - MOST_WORKERS) > 0:
+        yield f"and {count(more)} more hosts"

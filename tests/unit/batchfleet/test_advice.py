@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from batchfleet.status.advice import advise
-from batchfleet.status.model import BatcherStatus, FleetStatus, QueueStatus, RedisStatus, Trouble, WorkerStatus
+from batchfleet.status.model import (
+    BatcherStatus,
+    FleetStatus,
+    QueueStatus,
+    RedisStatus,
+    Trouble,
+    VanishedStatus,
+    WorkerStatus,
+)
 
 LEADER = BatcherStatus("b1", "leading", batch_size=16)
 
@@ -45,6 +54,12 @@ def a_fleet(**fields: Any) -> FleetStatus:  # noqa: ANN401 (any field of a fleet
     return FleetStatus(**{**defaults, "redis": RedisStatus(10, 100, "noeviction"), **fields})
 
 
+def on(*hosts_ahead_s: float) -> FleetStatus:
+    """A fleet of hosts whose clocks are ahead of Redis' by so much."""
+    workers = (a_worker(f"h{number}-a", clock_ahead_s=ahead_s) for number, ahead_s in enumerate(hosts_ahead_s))
+    return a_fleet(workers=tuple(workers), batchers=(replace(LEADER, name="h0-1-a", clock_ahead_s=hosts_ahead_s[0]),))
+
+
 OOM = Trouble("engine_dead", 30.0, "w9", "stub", "CUDA out of memory. Tried to allocate 2 GiB")
 IDLE_BESIDE = (a_worker(), a_worker("w2", model="other", in_flight=0, idle_s=40.0))
 
@@ -56,6 +71,14 @@ TROUBLES = [
         "no worker serves stub, for which there are 5 000 questions and 64 batches",
         "start `batchfleet worker` for it",
     ),
+    (
+        "hosts gone",
+        a_fleet(vanished=tuple(VanishedStatus(f"h{n}-a", "worker", 60.0 * n, "stub", 64, 8) for n in range(1, 7))),
+        "6 hosts stopped reporting: h1 1 min 00 s ago, with 1 worker with 64 questions in flight and 8 GPUs, h2",
+        "look whether it runs",
+    ),
+    ("a clock", on(0.4, -7200.0, 0.0), "clocks differ from Redis': h1 is 2 h 00 min behind:", "check NTP"),
+    ("Redis' clock", on(61.0, 60.0, 59.5), "the clock of Redis' host is 1 min 01 s behind, by those of all 3", "NTP"),
     (
         "out of memory",
         a_fleet(troubles=(OOM, OOM)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from batchfleet.gateway.page.chart import HEIGHT, MARGIN, WIDTH, Point, means, p
 from batchfleet.gateway.page.history import MOST_LOOKS, SPANS_S, History
 from batchfleet.gateway.page.live import LiveParts
 from batchfleet.gateway.page.observer import Observer
-from batchfleet.status.model import FleetStatus, QueueStatus, RunStatus, Trouble, WorkerStatus
+from batchfleet.status.model import FleetStatus, QueueStatus, RunStatus, Trouble, VanishedStatus, WorkerStatus
 
 HOSTILE = '</q></p><img src=x onerror=alert(1)><script>alert(\'"\')</script>\' hx-get="/x" " onclick=alert(2) '
 MAY_BE_THERE = {"article", "b", "button", "div", "figcaption", "figure", "footer", "h2", "h3", "p", "path", "progress"}
@@ -50,6 +51,7 @@ def a_fleet(words: str = "stub", **counts: int) -> FleetStatus:
         workers=(worker,),
         troubles=(trouble,),
         runs=(run,),
+        vanished=(VanishedStatus(words, words, 9.0, words), VanishedStatus("lost-1", "worker", 65.0, words, 48, 2)),
     )
 
 
@@ -82,6 +84,23 @@ def test_whatever_the_fleet_says_is_text(*, has_keys: bool) -> None:
         (tag, set(attributes)) for tag, attributes in plain.found
     ]
     assert "<img src=x onerror=alert(1)>" in page.words
+
+
+def test_a_fleet_on_several_hosts_is_shown_by_host() -> None:
+    """Sums for each, which of them vanished with what, and whose clock is wrong; one host alone needs no table."""
+    workers = [WorkerStatus(f"{host}-{n}", "running", "stub", capacity=96, in_flight=48, answers_per_s=2.0,
+                            clock_ahead_s=3600.0 * (host == "b")) for host in "ab" for n in "12"]  # fmt: skip
+
+    page = shown(FleetStatus(workers=(*workers,), vanished=(VanishedStatus("c-1", "worker", 65.0, "m", 48),)))
+
+    table = page.partition("<h2>Hosts</h2>")[2].partition("</table>")[0]
+    assert re.findall("<td[^>]*>([^<]*)", table) == [
+        *("c", "gone for 1 min 05 s, with 1 worker with 48 questions in flight", "-", "-", "-", "-", "-"),
+        *("a", "2 running", "96 of 192", "4.0/s", "-", "0", "right"),
+        *("b", "2 running", "96 of 192", "4.0/s", "-", "0", "1 h 00 min ahead"),
+    ]
+    assert "b is 1 h 00 min ahead" in page
+    assert "Hosts" not in shown(FleetStatus(workers=(workers[0],)))
 
 
 def test_one_rendering_serves_all_viewers() -> None:
