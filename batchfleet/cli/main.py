@@ -35,7 +35,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "health": {"health": "exit code 0 if this host's worker or batcher works"},
     "status": {
         "status": "show what the fleet is doing",
-        "verify": "check the ledger of a run; exit code 3 if anything is missing or duplicated",
+        "verify": "check the ledger of a run, or of all; exit code 3 if anything is missing or duplicated",
         "config": "print the settings that take effect, secrets masked",
     },
     "control": {
