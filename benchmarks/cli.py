@@ -73,6 +73,7 @@ HELP: dict[str, str] = {
     "workers": "workers",
     "per_worker": "questions in a run for each worker",
     "processes": "that simulate the workers",
+    "ahead": "questions asked ahead, in per cent of what all engines work on at once; 0 for all at once",
     "fed_by": "batch sizes for the other ways to feed",
     "loads": "per cent of what the engines can do",
     "seconds": "for each load",

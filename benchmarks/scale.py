@@ -9,15 +9,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, median
 
+from batchfleet.settings.layers import with_changes
 from batchfleet.settings.schema import Settings
 from batchfleet.tuning import feed
 from batchfleet.tuning.helper import BenchFailedError
 from batchfleet.tuning.sample_questions import write_questions
 from batchfleet.tuning.table_report import Cell, Report, Table, from_to, middle
 from benchmarks.chart import Lines
+from benchmarks.one_redis import Idle, RedisLoad, redis_table, way_ms
 from benchmarks.redis_stats import CommandCount
 from benchmarks.resources import cpu_s
-from benchmarks.rig import Rig, for_bench
+from benchmarks.rig import READY_S, Rig, for_bench
 
 NOTES = [
     "Ideal: so many engines without a fleet, each given its share of the questions at once, on an exact clock.",
@@ -35,6 +37,7 @@ NOTES = [
         "producer, batcher and Redis are single-threaded each, so 1.00 is all that one of them can do."
     ),
 ]
+ROOM_BYTES = 4 * 2**30
 SERIAL = ("producer", "batcher", "redis")
 ADVICE = {
     "producer": "split the file and start a producer for each part (`submit` with a --run each): they share the fleet",
@@ -55,11 +58,14 @@ class Plan:
     Attributes:
         per_worker: Questions in a run for each worker: enough that filling and emptying the engines does not decide.
         processes: That simulate the workers.
+        ahead: Questions asked ahead, in per cent of what all engines work on at once: below 100, none waits for an
+            engine. 0 for all at once.
     """
 
     workers: Sequence[int] = (1, 2, 4, 8, 16, 32, 64)
     per_worker: int = 2400
     processes: int = 2
+    ahead: int = 0
     batch_size: int = 16
     rounds: int = 1
     seed: int = 1
@@ -77,7 +83,6 @@ class Measurement:
         ideal_s: What the engines by themselves would have taken.
         fill: How full the batches were, 0 to 1.
         cpu_s: By program.
-        commands: Of Redis.
     """
 
     workers: int
@@ -86,7 +91,7 @@ class Measurement:
     ideal_s: float
     fill: float
     cpu_s: dict[str, float]
-    commands: int
+    redis: RedisLoad
 
     @property
     def efficiency(self) -> float:
@@ -115,7 +120,8 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
         for number in range(plan.rounds):
             for workers in plan.workers:
                 write_questions(questions, workers * plan.per_worker, plan.seed, plan.source)
-                found.append(_measure(questions, workers, _ideal_s(questions, workers, own), plan, own))
+                ideal_s = _ideal_s(questions, workers, own)
+                found.append(_measure(questions, workers, ideal_s, plan, _with_room(plan, workers, own)))
                 one = found[-1]
                 say(
                     f"round {number + 1}: {workers} workers: {one.efficiency:.3f} of the ideal, "
@@ -125,23 +131,20 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
     return Report(
         "scale",
         parameters,
-        [_table(found)],
-        [*NOTES, *_too_narrow(plan, own), _verdict(found)],
+        [_table(found), redis_table([one.redis for one in found])],
+        [*NOTES, _verdict(found)],
         [asdict(one) for one in found],
         _chart(found),
     )
 
 
-def _too_narrow(plan: Plan, settings: Settings) -> list[str]:
-    window, held = settings.limits.run_window, max(plan.workers) * plan.sequences * 3 // 2
-    if window >= 2 * held:
-        return []
-    return [
-        (
-            f"limits.run_window = {window} is less than twice what {max(plan.workers)} workers hold ({held}): "
-            "raise it, or one run cannot fill them."
-        )
-    ]
+def _with_room(plan: Plan, workers: int, settings: Settings) -> Settings:
+    """Bounds that let one run fill so many workers, or ask as far ahead as planned."""
+    engines = workers * plan.sequences
+    window = engines * plan.ahead // 100 if plan.ahead else max(settings.limits.run_window, 3 * engines)
+    pending = max(settings.limits.max_pending_questions, 2 * window)
+    room = {"run_window": max(1, window), "max_pending_questions": pending, "max_pending_bytes": ROOM_BYTES}
+    return with_changes(settings, {f"limits.{name}": value for name, value in room.items()})
 
 
 def _ideal_s(path: Path, workers: int, settings: Settings) -> float:
@@ -151,10 +154,11 @@ def _ideal_s(path: Path, workers: int, settings: Settings) -> float:
 
 def _measure(questions: Path, workers: int, ideal_s: float, plan: Plan, settings: Settings) -> Measurement:
     with (
-        Rig(settings, workers, simulate_in=plan.processes) as rig,
+        Rig(settings, workers, simulate_in=plan.processes, ready_s=READY_S + workers) as rig,
         rig.helper("producer_process", str(questions), str(rig.folder / "answers.jsonl"), rig.url) as producer,
     ):
         producer.wait_until_ready()
+        idle = Idle.of(rig)
         commands = CommandCount.now(rig.client)
         before = {name: cpu_s(pid) for name, pid in rig.pids.items()}
         producer.go()
@@ -162,6 +166,7 @@ def _measure(questions: Path, workers: int, ideal_s: float, plan: Plan, settings
         used = {name: cpu_s(pid) - before[name] for name, pid in rig.pids.items()}
         commands = CommandCount.now(rig.client).since(commands)
         fill = _fill(rig, plan.batch_size)
+        way = way_ms(rig.folder / "answers.jsonl", plan.step_s)
         rig.check()
     if result["answered"] != workers * plan.per_worker:
         msg = f"{result['answered']} of {workers * plan.per_worker} questions were answered"
@@ -172,9 +177,9 @@ def _measure(questions: Path, workers: int, ideal_s: float, plan: Plan, settings
         "redis": used["redis"],
         "workers": sum(value for name, value in used.items() if name.startswith("worker-")),
     }
-    return Measurement(
-        workers, workers * plan.per_worker, result["elapsed_s"], ideal_s, fill, by_program, commands.total
-    )
+    count, took_s = workers * plan.per_worker, result["elapsed_s"]
+    redis = RedisLoad(workers, count / took_s, used["redis"] / took_s, commands.total / count, idle, way)
+    return Measurement(workers, count, took_s, ideal_s, fill, by_program, redis)
 
 
 def _fill(rig: Rig, batch_size: int) -> float:
@@ -192,7 +197,6 @@ def _table(found: Sequence[Measurement]) -> Table:
         "range",
         "batch fill",
         *(f"{name} busy" for name in (*SERIAL, "workers")),
-        "commands",
     )
     rows = []
     for workers in dict.fromkeys(one.workers for one in found):
@@ -208,7 +212,7 @@ def _table(found: Sequence[Measurement]) -> Table:
             middle([one.fill for one in same], 2),
             *(middle([one.busy(name) for one in same], 2) for name in (*SERIAL, "workers")),
         ]
-        rows.append([*row, middle([one.commands / one.questions for one in same], 2)])
+        rows.append(row)
     return Table("Against the ideal; medians", columns, rows)
 
 

@@ -73,11 +73,15 @@ class Processes:
 
     def start(self, name: str, *arguments: str, **environ: str) -> subprocess.Popen[bytes]:
         """Start `batchfleet ARGUMENTS`. `environ`: further settings, without the BATCHFLEET_ prefix."""
-        env = {**os.environ, "PYTHONPATH": TREES, "BATCHFLEET_REDIS_URL": self.url, **self.environ}
-        env.update({f"BATCHFLEET_{key}": value for key, value in environ.items()})
+        env = self.environment(**environ)
         process = spawn([sys.executable, "-m", "batchfleet", *arguments], env, self.folder / f"{name}.log")
         self.started[name] = process
         return process
+
+    def environment(self, **environ: str) -> dict[str, str]:
+        """Of a process; `environ` as for `start`."""
+        env = {**os.environ, "PYTHONPATH": TREES, "BATCHFLEET_REDIS_URL": self.url, **self.environ}
+        return env | {f"BATCHFLEET_{key}": value for key, value in environ.items()}
 
     def batcher(self, name: str = "batcher", **environ: str) -> subprocess.Popen[bytes]:
         return self.start(name, "batcher", **environ)

@@ -31,6 +31,7 @@ REDIS_ADDRESS = f"{PREFIX}1"
 PORT = 6379
 NOBODYS_MAC = "02:00:00:00:00:00"
 SWITCH_MAC = "02:00:00:00:02:00"
+_NEIGHBOUR = f"neighbour replace {REDIS_ADDRESS} lladdr {SWITCH_MAC} dev eth0 nud permanent"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -109,9 +110,17 @@ class Namespaces:
             redis.Redis(unix_socket_path=str(self._socket), socket_timeout=1, protocol=2) as client,
         ):
             for connection in client.client_list():
-                if connection["addr"].rpartition(":")[0] == self._address(name):
+                if connection["addr"].rpartition(":")[0] == self.address(name):
                     client.client_kill_filter(_id=connection["id"])
         self.release(name)
+
+    def unplug(self, name: str) -> None:
+        """Take the cable out of that host, which notices: its card is down."""
+        _ip(self.place(name), "link set eth0 down")
+
+    def plug(self, name: str) -> None:
+        """Put the cable back in."""
+        _ip(self.place(name), "link set eth0 up", _NEIGHBOUR)
 
     def _lay_cables(self) -> None:
         self._held = {name: _new_namespace() for name in ("", *self._number)}
@@ -126,12 +135,10 @@ class Namespaces:
             ]
         self._switch(*switch)
         for name in self._number:
-            host = ["link set lo up", f"address add {self._address(name)}/24 dev eth0", "link set eth0 up"]
+            host = ["link set lo up", f"address add {self.address(name)}/24 dev eth0", "link set eth0 up"]
             # Asked for who has the address, a port that is off the switch would say that it has, as it belongs to the
             # same kernel.
-            _ip(
-                self.place(name), *host, f"neighbour replace {REDIS_ADDRESS} lladdr {SWITCH_MAC} dev eth0 nud permanent"
-            )
+            _ip(self.place(name), *host, _NEIGHBOUR)
 
     def _let_go(self) -> None:
         for held in self._held.values():
@@ -144,11 +151,12 @@ class Namespaces:
     def _port(self, name: str) -> str:
         return f"port{self._number[name]}"
 
-    def _address(self, name: str) -> str:
+    def address(self, name: str) -> str:
+        """Of the host of that name."""
         return f"{PREFIX}{self._number[name]}"
 
     def _neighbour(self, name: str, mac: str) -> str:
-        return f"neighbour replace {self._address(name)} lladdr {mac} dev switch nud permanent"
+        return f"neighbour replace {self.address(name)} lladdr {mac} dev switch nud permanent"
 
 
 def _mac(number: int) -> str:

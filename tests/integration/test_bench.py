@@ -211,7 +211,8 @@ def test_scale_sets_simulated_workers_against_the_ideal() -> None:
 
     found = measured("scale", *arguments)
 
-    (rows,) = found["tables"].values()
+    rows, of_redis = found["tables"].values()
+    assert all(0 < row["way p50, ms"] <= row["way p99, ms"] and row["CPU us/question"] >= 0 for row in of_redis)
     assert [(one["workers"], one["questions"]) for one in found["measurements"]] == [(1, 60), (3, 180)]
     assert all(0 < row["of the ideal"] <= 1.1 for row in rows)
     assert "What gives out first: the " in found["notes"][-1]
