@@ -21,6 +21,7 @@ from batchfleet.tuning import helper
 from gpu_worker.engines.vllm import library
 from gpu_worker.engines.vllm.arguments import serving_of
 from gpu_worker.engines.vllm.boot import boot
+from gpu_worker.engines.vllm.output_tee import OutputTee
 from gpu_worker.engines.vllm.tether import Tether
 
 Prompt = tuple[str, int | None]
@@ -44,7 +45,7 @@ def main() -> int:
 
 
 async def _serve(options: Any, prompts: list[Prompt]) -> None:  # noqa: ANN401 (VllmOptions)
-    booted = await boot(options, serving_of(options), threading.Event())
+    booted = await boot(options, serving_of(options), OutputTee(), threading.Event())
     print(
         json.dumps({"ready": True, "max_num_seqs": int(booted.llm.vllm_config.scheduler_config.max_num_seqs)}),
         flush=True,

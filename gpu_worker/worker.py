@@ -133,6 +133,9 @@ class GpuWorker:
         await record_engine_failure(clients.quick, self._address, self.name, self._engine.model, error)
 
     def _stand_by(self, waits_for: str) -> None:
+        if waits_for:
+            # Whoever waits for the GPUs of another is to answer soon after that one has gone.
+            self._engine.prepare()
         self._report.waits_for = waits_for
         self._report.state = "standby" if waits_for else "booting"
 

@@ -14,7 +14,7 @@ from wire.keys import Keys
 
 @dataclass(frozen=True, slots=True)
 class WorkerSnapshot:
-    """One worker. `pid`: of its process on its own host; 0 if it does not say."""
+    """One worker. `pid`: of its process on its own host; 0 if it does not say. `gpus`: which it has leased."""
 
     name: str
     pid: int
@@ -23,6 +23,7 @@ class WorkerSnapshot:
     capacity: int = 0
     in_flight: int = 0
     answers_per_s: float = 0.0
+    gpus: tuple[str, ...] = ()
 
 
 def see_workers(client: redis.Redis, keys: Keys, host: str | None = None) -> list[WorkerSnapshot]:
@@ -31,7 +32,7 @@ def see_workers(client: redis.Redis, keys: Keys, host: str | None = None) -> lis
     known = [name for name in map(text, names) if host is None or name.rpartition("-")[0] == host]
     with client.pipeline(transaction=False) as pipe:
         for name in known:
-            pipe.hmget(keys.worker(name), "pid", "state", "waits_for", "capacity", "in_flight", "answers_per_s")
+            pipe.hmget(keys.worker(name), "pid", "state", "waits_for", "capacity", "in_flight", "answers_per_s", "gpus")
         seen = zip(known, pipe.execute(), strict=True)
     return [
         WorkerSnapshot(
@@ -42,7 +43,8 @@ def see_workers(client: redis.Redis, keys: Keys, host: str | None = None) -> lis
             whole_number(capacity),
             whole_number(in_flight),
             fraction(answers_per_s),
+            tuple(filter(None, text(gpus or b"").split(","))),
         )
-        for name, (pid, state, waits_for, capacity, in_flight, answers_per_s) in seen
+        for name, (pid, state, waits_for, capacity, in_flight, answers_per_s, gpus) in seen
         if state
     ]

@@ -147,8 +147,8 @@ class LocalFleet:
 
     @property
     def pids(self) -> frozenset[int]:
-        """Of all workers, those on their way out included."""
-        return frozenset(process.pid for process in self._worker_processes())
+        """Of all workers that live, those on their way out included."""
+        return frozenset(process.pid for process in self._worker_processes() if process.poll() is None)
 
     @property
     def workers(self) -> int:

@@ -19,6 +19,7 @@ from batchfleet.settings import to_options
 from batchfleet.settings.schema import Settings
 from batchfleet.status.workers import WorkerSnapshot, see_workers
 from batchfleet.supervisor.autoscaler import Autoscaler
+from batchfleet.supervisor.dead_workers import DeadWorkers
 from batchfleet.supervisor.host_control import STOP, HostReporter, Request
 from batchfleet.supervisor.local_fleet import LocalFleet
 from batchfleet.supervisor.local_plan import LocalPlan
@@ -158,33 +159,36 @@ class _Keeper:
         """Until told to stop; then until the last worker has gone."""
         with connect(self._address) as client:
             post = HostReporter(client, self._keys, self._heartbeat_s)
+            dead_workers = DeadWorkers(client, self._keys)
             while not self._stopping.wait(LOOK_S):
-                self._look(client, post)
+                self._look(client, post, dead_workers)
                 if self._leaves_idle and not (self._fleet.workers or self._fleet.leaving):
                     self._stopping.set()
             log.info("stopping: workers finish what they hold; a second signal stops at once")
             self._fleet.scale(0, {})
             while self._fleet.leaving:
                 time.sleep(LOOK_S)
-                self._look(client, post)
+                self._look(client, post, dead_workers)
             try:
                 with translated(self._address):
                     post.leave()
             except FleetError as error:
                 log.info("deregistration failed: %s", error)
 
-    def _look(self, client: redis.Redis, post: HostReporter) -> None:
+    def _look(self, client: redis.Redis, post: HostReporter, dead_workers: DeadWorkers) -> None:
         self._fleet.check()
         if time.monotonic() < self._next_report:
             return
         self._next_report = time.monotonic() + self._heartbeat_s
         try:
             with translated(self._address):
+                living = self._fleet.pids
                 seen = [
                     worker
                     for worker in see_workers(client, self._keys, post.name.rpartition("-")[0])
-                    if worker.pid in self._fleet.pids
+                    if worker.pid in living
                 ]
+                dead_workers.look(seen, living)
                 self._say(seen)
                 if not self._stopping.is_set():
                     self._scale(client, post.name, seen)

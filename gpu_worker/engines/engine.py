@@ -125,6 +125,9 @@ class Engine(Protocol):
     @property
     def state(self) -> EngineState: ...
 
+    def prepare(self) -> None:
+        """Begin with what `start` needs that takes neither a GPU nor work; returns at once. Safe to call twice."""
+
     async def start(self) -> None:
         """Get ready to answer. Called once, before the worker takes any work.
 

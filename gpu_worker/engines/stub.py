@@ -145,6 +145,9 @@ class StubEngine:
         self._progress = 0
         self._dead = False
 
+    def prepare(self) -> None:
+        """There is nothing that takes long."""
+
     async def start(self) -> None:
         await asyncio.sleep(self._options.boot_s)
         if self._options.step_s > 0:

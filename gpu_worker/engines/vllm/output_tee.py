@@ -17,12 +17,13 @@ class OutputTee:
 
     It does so for as long as they live. Inside the block it also hears this process's own stdout and stderr, because
     file descriptors 1 and 2 are what children inherit. What an engine writes to stdout goes to stderr too: stdout is
-    for data. One block at a time in a process.
+    for data. One block at a time in a process; several after each other add to the same lines.
     """
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._unfinished = b""
+        self._unfinished: dict[int, bytes] = {}
+        """Of each pipe, the line that has not ended yet."""
         self._lock = threading.Lock()
         self._saved: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
@@ -38,8 +39,8 @@ class OutputTee:
     def lines(self) -> list[str]:
         """The last lines heard, oldest first, at most `KEPT_LINES`."""
         with self._lock:
-            unfinished = self._unfinished.decode(errors="replace")
-            return [*self._lines, *([unfinished] if unfinished else [])]
+            unfinished = [line.decode(errors="replace") for line in self._unfinished.values() if line]
+            return [*self._lines, *unfinished]
 
     def __enter__(self) -> Self:
         _flush()
@@ -67,9 +68,9 @@ class OutputTee:
         # Ends by itself when the last process that holds the other end is gone.
         while data := os.read(source, _CHUNK_BYTES):
             with self._lock:
-                *whole, self._unfinished = (self._unfinished + data).split(b"\n")
+                *whole, unfinished = (self._unfinished.get(source, b"") + data).split(b"\n")
                 # A process that never ends its line must not fill our memory.
-                self._unfinished = self._unfinished[-_CHUNK_BYTES:]
+                self._unfinished[source] = unfinished[-_CHUNK_BYTES:]
                 self._lines.extend(line.decode(errors="replace").rstrip("\r") for line in whole)
             _write(target, data)
         os.close(source)

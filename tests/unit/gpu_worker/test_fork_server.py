@@ -22,7 +22,7 @@ PRELOADED = "mailbox"
 def a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """As if this host had one; the server that is started has ended afterwards."""
     monkeypatch.setattr(fork_server, "_NVIDIA", tmp_path)
-    monkeypatch.setattr(fork_server, "PRELOADED", [PRELOADED])
+    monkeypatch.setattr(library, "PRELOADED", [PRELOADED])
     monkeypatch.setattr(library, "IS_START_METHOD_CHOSEN", False)
     server = forkserver.ForkServer()
     monkeypatch.setattr(forkserver, "_forkserver", server)
