@@ -21,6 +21,8 @@ from batchfleet.supervisor.host_control import HostReporter, known_hosts
 from tests.long_running import CLOCKED, Home, up
 from tests.processes import Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
 from tests.redis_servers import free_port
+from wire.address import RedisAddress
+from wire.connection import connect
 from wire.keys import Keys
 
 
@@ -180,20 +182,17 @@ def test_the_one_that_stands_by_takes_over_from_a_killed_one_at_once(
     )  # fmt: skip
     wait_until(lambda: home.running() == 1, "one has its slice")
     wait_until(lambda: "1 standby" in machine.log("up"), "the other stands by")
-    working, waiting = (
-        next(worker for worker in home.status()["workers"] if worker["state"] == state)
-        for state in ("running", "standby")
-    )
+    with contextlib.closing(connect(RedisAddress(home.url))) as client:
+        known = {worker.state: worker for worker in see_workers(client, Keys())}
 
-    os.kill(working["pid"], signal.SIGKILL)
+        os.kill(known["running"].pid, signal.SIGKILL)
 
-    wait_until(
-        lambda: (
-            {"name": waiting["name"], "state": "running"}.items()
-            <= next(worker for worker in home.status()["workers"] if worker["name"] == waiting["name"]).items()
-        ),
-        "it takes over",
-    )
+        wait_until(
+            lambda: (
+                (known["standby"].name, "running") in [(one.name, one.state) for one in see_workers(client, Keys())]
+            ),
+            "it takes over",
+        )
 
 
 def children(parent: int) -> list[int]:
