@@ -56,8 +56,7 @@ class FencedScript:
         outcome = self._script(keys=[self._leadership.key, *keys], args=[self._leadership.token, *args])
         if outcome is None:
             self._leadership.drop()
-            msg = "this batcher no longer leads"
-            raise LeaseLostError(msg)
+            raise LeaseLostError("this batcher no longer leads")
         return outcome
 
 

@@ -143,8 +143,7 @@ def _fleet(questions: Path, batch_size: int, plan: Plan, settings: Settings) -> 
         result = producer.result()
         rig.check()
     if result["answered"] != plan.count:
-        msg = f"{result['answered']} of {plan.count} questions were answered"
-        raise BenchFailedError(msg)
+        raise BenchFailedError(f"{result['answered']} of {plan.count} questions were answered")
     return Measurement(batch_size, result["answered"], result["elapsed_s"])
 
 

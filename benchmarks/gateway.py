@@ -94,8 +94,7 @@ def listening_gateway(rig: Rig) -> Iterator[int]:
     while (found := LISTENS.search(log.read_text("utf-8"))) is None:
         rig.check()
         if time.monotonic() > until:
-            msg = f"the gateway did not listen within {START_S:g} s"
-            raise BenchFailedError(msg)
+            raise BenchFailedError(f"the gateway did not listen within {START_S:g} s")
         time.sleep(0.05)
     yield int(found[1])
     rig.check()
@@ -110,8 +109,7 @@ def _submitted(file: Path, plan: Plan, settings: Settings) -> float:
         producer.go()
         result = producer.result()
         if result["answered"] != plan.count:
-            msg = f"{result['answered']} of {plan.count} questions were answered"
-            raise BenchFailedError(msg)
+            raise BenchFailedError(f"{result['answered']} of {plan.count} questions were answered")
     return float(plan.count / result["elapsed_s"])
 
 
@@ -127,8 +125,7 @@ def asked(rig: Rig, file: Path, port: int, clients: int, count: int, *flags: str
         asking.go()
         result = asking.result()
     if result["statuses"] != {"200": count}:
-        msg = f"of {count} requests, by status: {result['statuses']}"
-        raise BenchFailedError(msg)
+        raise BenchFailedError(f"of {count} requests, by status: {result['statuses']}")
     return result
 
 

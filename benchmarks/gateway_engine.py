@@ -94,8 +94,7 @@ def _vllm_server(settings: Settings, folder: Path, ready_s: float) -> Iterator[i
         until = time.monotonic() + ready_s
         while not _answers(port):
             if process.poll() is not None or time.monotonic() > until:
-                msg = f"vLLM's server is not up:\n{last_lines(log)}"
-                raise BenchFailedError(msg)
+                raise BenchFailedError(f"vLLM's server is not up:\n{last_lines(log)}")
             time.sleep(0.2)
         yield port
     finally:

@@ -84,8 +84,7 @@ class Client:
             records = self._collector.receive(0.25)
         took_s = time.perf_counter() - began
         if sent.outcome != "ok" or not records or records[0].index != self._sent or records[0].status != "answered":
-            msg = f"a question was not answered ({sent.outcome}, {len(records)} records)"
-            raise BenchFailedError(msg)
+            raise BenchFailedError(f"a question was not answered ({sent.outcome}, {len(records)} records)")
         self._sent += 1
         if self._sent % SETTLE_EVERY == 0:
             self._collector.acknowledge()

@@ -122,8 +122,9 @@ class _Traffic:
                 self._collector.acknowledge()
                 settle_at = now + SETTLE_S
             if self._failed is not None or time.monotonic() > deadline:
-                msg = f"{len(added)} of {len(self._due)} questions were answered ({self._failed or 'no more came'})"
-                raise BenchFailedError(msg)
+                raise BenchFailedError(
+                    f"{len(added)} of {len(self._due)} questions were answered ({self._failed or 'no more came'})"
+                )
         sending.join()
         self._client.close()
         return added
@@ -142,8 +143,7 @@ class _Traffic:
                 ]
                 outcome = self._sender.send(sent, until, chunk, self._model).outcome
                 if outcome != "ok":
-                    msg = f"a question was not accepted: {outcome}"
-                    raise BenchFailedError(msg)  # noqa: TRY301 (told to the other thread below, as any other error)
+                    raise BenchFailedError(f"a question was not accepted: {outcome}")  # noqa: TRY301 (told to the other thread below, as any other error)
                 sent = until
         except BaseException as error:  # noqa: BLE001 (the other thread raises it)
             self._failed = error
@@ -158,6 +158,5 @@ def _arrivals(draw: random.Random, rate: float, seconds: float) -> Iterator[floa
 
 def _engine_s(record: Answer | Failure) -> float:
     if not isinstance(record, Answer):
-        msg = f"a question failed: {record.error.message}"
-        raise BenchFailedError(msg)
+        raise BenchFailedError(f"a question failed: {record.error.message}")
     return record.usage.completion_tokens * STEP_S

@@ -125,8 +125,9 @@ def _measure(rig: Rig, plan: Plan, each: int, order: str, prompts: list[str]) ->
             rig.check()
         # Tokens of random weights may have no text. They cost what others cost.
         if result["answered"] + result["empty"] != len(prompts) or not result["answered"]:
-            msg = f"{result['answered']} of {len(prompts)} questions were answered, {result['failed']} failed"
-            raise BenchFailedError(msg)
+            raise BenchFailedError(
+                f"{result['answered']} of {len(prompts)} questions were answered, {result['failed']} failed"
+            )
         prompt_tokens, cached = _usage(answers.read_bytes().splitlines())
     return Measurement(each, order, len(prompts), result["elapsed_s"], cached / prompt_tokens, prompt_tokens)
 

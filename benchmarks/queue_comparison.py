@@ -182,8 +182,7 @@ def measure_peer(peer: Peer, versions: dict[str, tuple[str, str]]) -> Measuremen
             server.process.kill()
             server.process.wait()
     if right != peer.count:
-        msg = f"{peer.name} gave {right} right answers to {peer.count} questions"
-        raise BenchFailedError(msg)
+        raise BenchFailedError(f"{peer.name} gave {right} right answers to {peer.count} questions")
     return Measurement(peer.name, peer.count, elapsed_s, used_s)
 
 

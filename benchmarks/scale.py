@@ -169,8 +169,7 @@ def _measure(questions: Path, workers: int, ideal_s: float, plan: Plan, settings
         way = way_ms(rig.folder / "answers.jsonl", plan.step_s)
         rig.check()
     if result["answered"] != workers * plan.per_worker:
-        msg = f"{result['answered']} of {workers * plan.per_worker} questions were answered"
-        raise BenchFailedError(msg)
+        raise BenchFailedError(f"{result['answered']} of {workers * plan.per_worker} questions were answered")
     by_program = {
         "producer": result["cpu_s"],
         "batcher": used["batcher"],

@@ -72,11 +72,10 @@ class Trace:
         for name, start in self._ends.items():
             when = next((when for when, command in remaining if command.startswith(start)), None)
             if when is None:
-                msg = (
+                raise FleetError(
                     f"the trace of a question has no {start.split(' ', maxsplit=1)[0].upper()}, "
                     f"which ends its stage {name!r}"
                 )
-                raise FleetError(msg)
             took[name], at = when - at, when
         self._seen.clear()
         return {**took, "collected": received_at - at}

@@ -125,8 +125,7 @@ def measure(questions: Path, count: int, batch_size: int, workers: int, settings
         commands = CommandCount.now(rig.client).since(commands)
         rig.check()
     if result["answered"] != count:
-        msg = f"{result['answered']} of {count} questions were answered"
-        raise BenchFailedError(msg)
+        raise BenchFailedError(f"{result['answered']} of {count} questions were answered")
     used = _by_program({name: after[name] - before[name] for name in before}, sum) | {
         "producer": result["cpu_s"],
         "checking": result["checking_cpu_s"],

@@ -35,8 +35,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         if len(set(self.options)) != len(LETTERS):
-            msg = f"{self.question}: the options are not four different ones: {self.options}"
-            raise ValueError(msg)
+            raise ValueError(f"{self.question}: the options are not four different ones: {self.options}")
 
     def shuffled(self) -> list[str]:
         """The options in an order that looks random and is always the same."""
@@ -60,8 +59,7 @@ def facts() -> Iterator[Choice]:
         if line and not line.startswith("#"):
             subject, question, right, *wrong = (field.strip() for field in line.split(" | "))
             if len(wrong) != FACT_FIELDS - 3:
-                msg = f"facts.txt: this line does not have {FACT_FIELDS} fields: {line}"
-                raise ValueError(msg)
+                raise ValueError(f"facts.txt: this line does not have {FACT_FIELDS} fields: {line}")
             yield Choice(subject, question, (right, wrong[0], wrong[1], wrong[2]))
 
 
@@ -200,8 +198,7 @@ def _with_wrong(right: str, wrong: list[str], spare: list[str]) -> tuple[str, st
 def _decimal(value: Fraction) -> str:
     text = format(Decimal(value.numerator) / Decimal(value.denominator), "f")
     if Fraction(text) != value:
-        msg = f"{value} has no exact decimal form"
-        raise ValueError(msg)
+        raise ValueError(f"{value} has no exact decimal form")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

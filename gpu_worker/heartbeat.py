@@ -50,11 +50,10 @@ class Progress:
             self._count = count
             self._still_s = 0.0
         if self._still_s >= self._stall_s:
-            msg = (
+            raise EngineDeadError(
                 f"the engine has questions and has made no progress for {self._still_s:.0f} s (leases.stall_s = "
                 f"{self._stall_s:g})"
             )
-            raise EngineDeadError(msg)
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,8 +117,7 @@ class Collector:
             self._sender.epoch,
         ]
         if not self._acknowledge(keys=self._keys, args=claim):
-            msg = "another producer has taken this run over"
-            raise LeaseLostError(msg)
+            raise LeaseLostError("another producer has taken this run over")
         if self._keep_from:
             self._keep_from, self._garbage = "", 0
 
@@ -128,6 +127,5 @@ class Collector:
 
     def _ours(self, record: Answer | Failure) -> Answer | Failure:
         if (record.run, record.epoch) != (self._run, self._sender.epoch):
-            msg = f"a record of run {run_member(record.run, record.epoch)}"
-            raise MalformedMessageError(msg)
+            raise MalformedMessageError(f"a record of run {run_member(record.run, record.epoch)}")
         return record

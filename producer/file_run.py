@@ -107,11 +107,10 @@ class FileSink:
         kind, failed = (self._tally.kinds.most_common(1) or [("", 0)])[0]
         if failed == self._tally.done < self._tally.questions and kind not in OWN_DOING:
             request_id, message = self._tally.examples[kind]
-            msg = (
+            raise AllFailAlikeError(
                 f"the first {failed} questions all failed alike, so the others were not asked; {kind}, such as "
                 f"{request_id}: {message}"
             )
-            raise AllFailAlikeError(msg)
 
 
 class Runner:
@@ -195,15 +194,14 @@ class Runner:
             tally.take_back()
             raise
         except QueueUnavailableError as error:
-            msg = f"{error}; the same command resumes the run"
-            raise NotFinishedError(msg) from error
+            raise NotFinishedError(f"{error}; the same command resumes the run") from error
         except NewerMessageError as error:
-            msg = f"{error}; the same command of the newer version resumes the run"
-            raise NotFinishedError(msg) from error
+            raise NotFinishedError(f"{error}; the same command of the newer version resumes the run") from error
         if tally.on_disk < tally.questions:
             lines = f"{tally.on_disk} of {tally.questions} questions have a line"
-            msg = f"run {self._run} was cancelled; {lines}. To ask the rest, choose another --run and -o"
-            raise RunCancelledError(msg)
+            raise RunCancelledError(
+                f"run {self._run} was cancelled; {lines}. To ask the rest, choose another --run and -o"
+            )
 
     def _look_around(self) -> None:
         """Called by the thread that started the fleet's processes, which alone may look after them."""
@@ -214,20 +212,21 @@ class Runner:
             self._loop.drain()
             raise
         if self._is_stopped:
-            msg = f"stopped with {self.tally.questions - self.tally.on_disk} of {self.tally.questions} questions open"
-            raise NotFinishedError(msg)
+            raise NotFinishedError(
+                f"stopped with {self.tally.questions - self.tally.on_disk} of {self.tally.questions} questions open"
+            )
         self._stop_at_ceiling()
         self.tally.waiting_for = self._loop.waiting_for
         self._observe(self.tally)
 
     def _stop_at_ceiling(self) -> None:
         if self._max_seconds and time.monotonic() - self.tally.started >= self._max_seconds:
-            msg = f"the {self._max_seconds:g} s of --max-seconds are over"
-            raise NotFinishedError(msg)
+            raise NotFinishedError(f"the {self._max_seconds:g} s of --max-seconds are over")
         if self._budget is not None and self._source.is_at_ceiling:
             spent = self._budget.spent(self.tally)
-            msg = f"{spent} of the {self._budget.most} tokens of --max-tokens-total are used; no further question fits"
-            raise NotFinishedError(msg)
+            raise NotFinishedError(
+                f"{spent} of the {self._budget.most} tokens of --max-tokens-total are used; no further question fits"
+            )
 
 
 def _budget(what: FileRun, options: ProducerOptions) -> TokenBudget | None:

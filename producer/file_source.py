@@ -179,9 +179,8 @@ class FileSource:
         return self._identical is not None and self._identical.waits(index)
 
     def _complain_of_missing_lines(self, delivered: int) -> None:
-        msg = (
+        raise UsageError(
             f"{delivered} records of run {self._what.run} were delivered before, but {self._answers} has only "
             f"{self._tally.on_disk} lines. "
             "Give the file that has them, or another --run to ask everything again"
         )
-        raise UsageError(msg)

@@ -67,8 +67,7 @@ class PreviousRun:
 
         def look_around() -> None:
             if check():
-                msg = f"stopped before all that the fleet has of run {self._run} was there"
-                raise NotFinishedError(msg)
+                raise NotFinishedError(f"stopped before all that the fleet has of run {self._run} was there")
 
         plan = RunPlan(self._run, self._fingerprint, int(self._fingerprint.get("count", -1)), sends=False)
         sink = _NewOnly(answers, there)

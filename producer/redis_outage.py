@@ -64,8 +64,7 @@ class RetryUntilAvailable:
                 now = time.monotonic()
                 away_since = away_since or now
                 if now - away_since > self._patience_s:
-                    msg = f"{error}, for {self._patience_s:.0f} s"
-                    raise QueueUnavailableError(msg) from error
+                    raise QueueUnavailableError(f"{error}, for {self._patience_s:.0f} s") from error
                 self._say(str(error))
                 self._wait(backoff.next_s(), look_around)
                 before_again()

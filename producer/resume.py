@@ -89,19 +89,17 @@ def take_stock(what: FileRun, answers: AnswersFile, tick: Tick = lambda _: None)
     found = positions_answered(questions, _count_ids(answers, tally))
     if found.unknown:
         (line, *_) = answers.lines_of(found.unknown[0])
-        msg = (
+        raise UsageError(
             f"{answers.path}:{line}: its id {found.unknown[0]!r} is that of no question; take the line out, or choose "
             "another -o"
         )
-        raise UsageError(msg)
     if found.repeated:
         line, other = answers.lines_of(found.repeated_id)
         more = f" ({found.repeated} such ids)" if found.repeated > 1 else ""
-        msg = (
+        raise UsageError(
             f"{answers.path}:{other}: its id {found.repeated_id!r} is that of line {line} already{more}; take one of "
             "them out, or choose another -o"
         )
-        raise UsageError(msg)
     tally.resumed = tally.on_disk
     return ResumeState(found.bitmap, tally)
 

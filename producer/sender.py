@@ -109,8 +109,7 @@ class Sender:
         if reply[0] == b"busy" and has_ended(reply[1].decode("utf-8", "replace")):
             reply = self._try_open(reply[1])
         if reply[0] == b"busy":
-            msg = f"run {self._run} is being collected by {describe(reply[1].decode('utf-8', 'replace'))}"
-            raise RunBusyError(msg)
+            raise RunBusyError(f"run {self._run} is being collected by {describe(reply[1].decode('utf-8', 'replace'))}")
         if reply[0] == b"differs":
             raise UsageError(_difference(self._run, _fingerprint(reply[1]), self._fingerprint))
         counts = run_counts(self._run, reply[1:9])

@@ -188,8 +188,9 @@ class SenderThread:
             self._most = len(chunk.questions) // 2
             return "fewer"
         elif sent.outcome in {"pending", "share", "memory"} and not options.wait_for_room:
-            msg = f"the fleet has no room for more: {sent.detail}. Without --no-wait the command waits for it"
-            raise NotFinishedError(msg)
+            raise NotFinishedError(
+                f"the fleet has no room for more: {sent.detail}. Without --no-wait the command waits for it"
+            )
         self.no_room = sent.outcome == "window"
         self._say(self._plan.full_window if self.no_room else sent.detail)
         return sent.outcome

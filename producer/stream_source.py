@@ -238,11 +238,10 @@ class StreamSource:
             FleetError: Ours have no record.
         """
         if self._open:
-            msg = (
+            raise FleetError(
                 f"{len(self._open)} questions of run {self._run} have no result, and none will come: somebody "
                 "removed records from Redis"
             )
-            raise FleetError(msg)
 
     def close(self) -> None:
         """Tells those who put questions in."""

@@ -12,6 +12,5 @@ async def until(condition: Callable[[], object], *work: asyncio.Future[Any]) -> 
     while not condition():
         if work and all(task.done() for task in work):
             results = [task.result() for task in work]
-            msg = f"it ended before what was waited for: {results}"
-            raise AssertionError(msg)
+            raise AssertionError(f"it ended before what was waited for: {results}")
         await asyncio.sleep(0.01)

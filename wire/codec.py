@@ -196,17 +196,17 @@ def decode_batch(data: bytes) -> list[bytes]:
         case [str(name), None, [int(version), list(questions)], dict(kwargs)] if name == BATCH_FUNCTION and not kwargs:
             _check_version(version, "batch")
             if len(questions) > MAX_BATCH_QUESTIONS:
-                msg = f"malformed batch: {len(questions)} questions; {MAX_BATCH_QUESTIONS} are the most"
-                raise MalformedMessageError(msg)
+                raise MalformedMessageError(
+                    f"malformed batch: {len(questions)} questions; {MAX_BATCH_QUESTIONS} are the most"
+                )
             if not questions or not all(isinstance(question, bytes) for question in questions):
-                msg = "malformed batch: it must hold one or more encoded questions"
-                raise MalformedMessageError(msg)
+                raise MalformedMessageError("malformed batch: it must hold one or more encoded questions")
             return questions
         case [str(name), *_] if name != BATCH_FUNCTION:
-            msg = f"foreign job: it names the function {name[:100]!r}, and only {BATCH_FUNCTION!r} may run"
-            raise MalformedMessageError(msg)
-    msg = "malformed batch: it does not have the shape of a batch job"
-    raise MalformedMessageError(msg)
+            raise MalformedMessageError(
+                f"foreign job: it names the function {name[:100]!r}, and only {BATCH_FUNCTION!r} may run"
+            )
+    raise MalformedMessageError("malformed batch: it does not have the shape of a batch job")
 
 
 class BatchSerializer:
@@ -230,8 +230,7 @@ def pack(value: object) -> bytes:
 def _ensure_json(*values: object) -> None:
     """Msgpack can hold what JSON cannot: bytes, times, keys that are not text. Raises ValueError for these."""
     if not _are_json(values, MOST_LEVELS):
-        msg = "a value that is not JSON, or nested too deeply"
-        raise ValueError(msg)
+        raise ValueError("a value that is not JSON, or nested too deeply")
 
 
 def _are_json(values: Iterable[object], levels: int) -> bool:
@@ -262,14 +261,12 @@ def _unpack(data: bytes, what: str) -> Any:  # noqa: ANN401 (anything can come o
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=True, use_list=True)
     except (ValueError, TypeError, RecursionError, MemoryError, msgpack.exceptions.UnpackException) as error:
-        msg = f"malformed {what}: not msgpack ({type(error).__name__}: {error})"
-        raise MalformedMessageError(msg) from None
+        raise MalformedMessageError(f"malformed {what}: not msgpack ({type(error).__name__}: {error})") from None
 
 
 def _check_version(version: object, what: str) -> None:
     if not isinstance(version, int) or isinstance(version, bool):
-        msg = f"malformed {what}: no wire version"
-        raise MalformedMessageError(msg)
+        raise MalformedMessageError(f"malformed {what}: no wire version")
     if OLDEST_WIRE_VERSION <= version <= WIRE_VERSION:
         return
     msg = f"{what} of wire version {version}; this program speaks {OLDEST_WIRE_VERSION} to {WIRE_VERSION}"
@@ -287,9 +284,7 @@ def _refuse(data: bytes, what: str, error: Exception) -> NoReturn:
     """
     fields = _unpack(data, what)
     if not isinstance(fields, dict):
-        msg = f"malformed {what}: a map was expected, found {type(fields).__name__}"
-        raise MalformedMessageError(msg) from None
+        raise MalformedMessageError(f"malformed {what}: a map was expected, found {type(fields).__name__}") from None
     _check_version(fields.get("v"), what)
     reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:REASON_CHARS]
-    msg = f"malformed {what}: {reason}"
-    raise MalformedMessageError(msg) from None
+    raise MalformedMessageError(f"malformed {what}: {reason}") from None

@@ -85,15 +85,13 @@ def check_server(
         policy = "" if may_evict else client.info("memory").get("maxmemory_policy", "")
     mode = info.get("redis_mode")
     if mode in MODES:
-        msg = f"Redis at {address.shown()} is {MODES[mode]}"
-        raise QueueUnusableError(msg)
+        raise QueueUnusableError(f"Redis at {address.shown()} is {MODES[mode]}")
     version = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2])
     if version < OLDEST_REDIS:
-        msg = (
+        raise QueueUnusableError(
             f"Redis at {address.shown()} is version {info.get('redis_version')}; {'.'.join(map(str, OLDEST_REDIS))} or "
             "newer is needed"
         )
-        raise QueueUnusableError(msg)
     if role == "slave":
         msg = f"Redis at {address.shown()} is a read-only replica; give the address of its primary"
         raise (
@@ -102,11 +100,10 @@ def check_server(
             else QueueUnusableError(msg)
         )
     if policy not in {"", "noeviction"}:
-        msg = (
+        raise QueueUnusableError(
             f"Redis at {address.shown()} would drop questions and answers when it is full (maxmemory-policy {policy}); "
             "set it to noeviction"
         )
-        raise QueueUnusableError(msg)
 
 
 @contextlib.contextmanager

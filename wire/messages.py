@@ -107,18 +107,14 @@ class Question(Message, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         is_chat, is_text = self.messages is not None, self.inputs is None
         if (self.prompt is not None) + is_chat + (not is_text) != 1:
-            msg = "a question has either a prompt or messages, or inputs"
-            raise ValueError(msg)
+            raise ValueError("a question has either a prompt or messages, or inputs")
         if is_text != (self.task == "generate") or (self.query is None) != (self.task != "score"):
-            msg = f"the task {self.task} does not go with what is asked"
-            raise ValueError(msg)
+            raise ValueError(f"the task {self.task} does not go with what is asked")
         # Timers cannot be set to what is no time.
         if not isfinite(self.submitted_at):
-            msg = f"submitted_at is {self.submitted_at}"
-            raise ValueError(msg)
+            raise ValueError(f"submitted_at is {self.submitted_at}")
         if self.deadline is not None and not isfinite(self.deadline):
-            msg = f"deadline is {self.deadline}"
-            raise ValueError(msg)
+            raise ValueError(f"deadline is {self.deadline}")
 
     @property
     def text(self) -> str:
@@ -222,12 +218,10 @@ class Answer(Record, frozen=True, kw_only=True, tag="answered"):
     def __post_init__(self) -> None:
         vectors = self.vectors
         if (vectors is None) != (self.task == "generate"):
-            msg = f"the task {self.task} does not go with what was answered"
-            raise ValueError(msg)
+            raise ValueError(f"the task {self.task} does not go with what was answered")
         # Every answer passes here several times: a text pays nothing for what only vectors need.
         if vectors is not None and any(len(vector) % FLOAT_BYTES for vector in vectors):
-            msg = "a vector ends within a number"
-            raise ValueError(msg)
+            raise ValueError("a vector ends within a number")
 
 
 FIELDS_SINCE = 3

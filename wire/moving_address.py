@@ -37,12 +37,10 @@ def read_address(path: Path) -> tuple[str, int]:
         with path.open(encoding="utf-8", errors="replace") as file:
             line = file.readline(LONGEST).strip()
     except OSError as error:
-        msg = f"its address is not in {path}: {error.strerror or error}"
-        raise redis.exceptions.ConnectionError(msg) from None
+        raise redis.exceptions.ConnectionError(f"its address is not in {path}: {error.strerror or error}") from None
     host, _, port = line.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65536):  # noqa: PLR2004 (ports have 16 bits)
-        msg = f"no HOST:PORT in the first line of {path}"
-        raise redis.exceptions.ConnectionError(msg)
+        raise redis.exceptions.ConnectionError(f"no HOST:PORT in the first line of {path}")
     return host.strip("[]"), int(port)
 
 

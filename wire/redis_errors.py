@@ -21,32 +21,32 @@ def translated(address: RedisAddress) -> Iterator[None]:
         yield
     except redis.exceptions.AuthenticationError as error:
         # redis-py calls it an authentication error as well when the server merely wants a password.
-        msg = (
+        raise QueueUnusableError(
             f"Redis at {address.shown()} does not accept the user or password ({_words(error)}); set redis.password, "
             "or the URL's"
-        )
-        raise QueueUnusableError(msg) from error
+        ) from error
     except redis.exceptions.NoPermissionError as error:
-        msg = f"Redis at {address.shown()} does not allow what a fleet needs: {_words(error)}"
-        raise QueueUnusableError(msg) from error
+        raise QueueUnusableError(
+            f"Redis at {address.shown()} does not allow what a fleet needs: {_words(error)}"
+        ) from error
     except redis.exceptions.InvalidResponse as error:
-        msg = (
+        raise QueueUnusableError(
             f"what answers at {address.shown()} is not a Redis server ({_words(error)}): another service, such as HTTP "
             "or SSH, has that port"
-        )
-        raise QueueUnusableError(msg) from error
+        ) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
         if advice := _tls_advice(str(error)):
-            msg = f"Redis at {address.shown()}: TLS handshake failed ({_words(error)}); {advice}"
-            raise QueueUnusableError(msg) from error
-        msg = f"Redis at {address.shown()} does not answer: {_words(error)}{_without_certificate(address)}"
-        raise QueueUnavailableError(msg) from error
+            raise QueueUnusableError(
+                f"Redis at {address.shown()}: TLS handshake failed ({_words(error)}); {advice}"
+            ) from error
+        raise QueueUnavailableError(
+            f"Redis at {address.shown()} does not answer: {_words(error)}{_without_certificate(address)}"
+        ) from error
     except RuntimeError as error:
         # What uvloop says of a connection that broke while redis-py was just setting it up.
         if "handler is closed" not in str(error):
             raise
-        msg = f"Redis at {address.shown()} does not answer: the connection broke"
-        raise QueueUnavailableError(msg) from error
+        raise QueueUnavailableError(f"Redis at {address.shown()} does not answer: the connection broke") from error
     except redis.exceptions.ResponseError as error:
         ours = _in_our_words(error, address)
         if ours is None:

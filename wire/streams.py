@@ -29,6 +29,7 @@ def entries_of(reply: Any) -> list[tuple[bytes, Sequence[Entry]]]:  # noqa: ANN4
     found = list(reply or [])
     for stream, entries in found:
         if leaves_no_room(entries[-1][0]):
-            msg = f"{stream.decode('utf-8', 'replace')} has an entry whose id leaves no room for another"
-            raise QueueDamagedError(msg)
+            raise QueueDamagedError(
+                f"{stream.decode('utf-8', 'replace')} has an entry whose id leaves no room for another"
+            )
     return found

@@ -66,13 +66,15 @@ def pooling_params(asked: JsonObject, task: Task) -> JsonObject:
         known = POOLING_PARAMETERS.get(name)
         if known is None or task not in known.tasks:
             fitting = [other for other, one in POOLING_PARAMETERS.items() if task in one.tasks]
-            msg = f"parameter {name!r} is not for {_TASK_NAMES[task]}{nearest(name, fitting)}"
-            raise ParameterError(msg, "bad_parameter")
+            raise ParameterError(
+                f"parameter {name!r} is not for {_TASK_NAMES[task]}{nearest(name, fitting)}", "bad_parameter"
+            )
         if value is None:
             continue
         read = known.parameter.read(value)
         if read is None:
-            msg = f"parameter {name!r} must be {known.parameter.takes}, not {shown(value)}"
-            raise ParameterError(msg, "bad_parameter")
+            raise ParameterError(
+                f"parameter {name!r} must be {known.parameter.takes}, not {shown(value)}", "bad_parameter"
+            )
         params[name] = read
     return params

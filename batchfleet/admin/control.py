@@ -51,8 +51,7 @@ def drain_worker(client: redis.Redis, keys: Keys, worker: str) -> None:
         names: Any = client.zrange(keys.workers, 0, -1)
         reported = [name.decode("utf-8", "replace") for name in names]
         known = [name for name in reported if client.exists(keys.worker(name))]
-        msg = f"no worker {worker!r} reports; there are: {', '.join(known) or 'none'}"
-        raise UsageError(msg)
+        raise UsageError(f"no worker {worker!r} reports; there are: {', '.join(known) or 'none'}")
     client.set(keys.control(worker), DRAIN, ex=ASKED_FOR_S)
 
 

@@ -81,8 +81,7 @@ class DeadLetters:
             entries = []
         if not entries:
             which = f"no dead letter {letter_id!r}" if letter_id else "which one? give its ID"
-            msg = f"{which}; `batchfleet dead list` shows them"
-            raise UsageError(msg)
+            raise UsageError(f"{which}; `batchfleet dead list` shows them")
         return _letter(*entries[0])
 
     def retry(self, letter_id: str | None) -> int:
@@ -98,18 +97,16 @@ class DeadLetters:
         """
         letter = self.get(letter_id)
         if letter.aside:
-            msg = (
+            raise UsageError(
                 f"dead letter {letter.letter_id} is a whole key, now {letter.aside!a}, and cannot be retried; look at "
                 "it with redis-cli, or drop it"
             )
-            raise UsageError(msg)
         if len(letter.data) < letter.size:
             words = f"was cut from {letter.size} to {len(letter.data)} bytes (limits.max_dead_letter_bytes)"
-            msg = (
+            raise UsageError(
                 f"dead letter {letter.letter_id} {words}; `batchfleet forget RUN` and the command that submitted its "
                 "run ask it again"
             )
-            raise UsageError(msg)
         waiting = self._without_record(letter, _questions(letter))
         with self._client.pipeline(transaction=True) as pipe:
             for encoded, question in waiting:
@@ -144,8 +141,9 @@ class DeadLetters:
                 if any(state.is_done for state in states)
                 else "belongs to no run that waits for it"
             )
-            msg = f"dead letter {letter.letter_id} {ended}; drop it, and ask the question in a run of its own"
-            raise UsageError(msg)
+            raise UsageError(
+                f"dead letter {letter.letter_id} {ended}; drop it, and ask the question in a run of its own"
+            )
         return waiting
 
     def _range(self, first: str, last: str, count: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
@@ -164,8 +162,7 @@ def _questions(letter: DeadLetter) -> list[tuple[bytes, Question]]:
     except MalformedMessageError as error:
         # A batch job is an array, a question a map; say what is wrong with what it is nearer to.
         said = error if letter.batch and "map was expected" in str(reason) else reason
-        msg = f"dead letter {letter.letter_id} still cannot be read: {said}"
-        raise UsageError(msg) from None
+        raise UsageError(f"dead letter {letter.letter_id} still cannot be read: {said}") from None
 
 
 def _letter(letter_id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:

@@ -62,10 +62,9 @@ def forget_run(client: redis.Redis, keys: Keys, run: str) -> None:
     reply: Any = client.register_script(_FORGET)(keys=names, args=[run])
     if not reply[0] and len(reply) > 1:
         holder = reply[1].decode("utf-8", "replace")[:100]
-        msg = (
+        raise UsageError(
             f"run {run} is being collected ({holder!a}); stop its producer first, or wait until its claim ends (15 s "
             "after its death)"
         )
-        raise UsageError(msg)
     if not reply[0]:
         raise no_run(client, keys, run)

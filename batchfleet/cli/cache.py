@@ -36,14 +36,14 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 def _cache(arguments: argparse.Namespace, settings: Settings) -> int:
     folder = Path(arguments.folder)
     if not (folder / FILE).is_file():
-        msg = f"{folder}: there is no cache in it; name a folder that was given to `batchfleet run --cache`"
-        raise UsageError(msg)
+        raise UsageError(f"{folder}: there is no cache in it; name a folder that was given to `batchfleet run --cache`")
     asked = [
         name for name in ("max_bytes", "unused_days", "model", "all") if getattr(arguments, name) not in (None, False)
     ]
     if (arguments.action == "prune") != bool(asked):
-        msg = "cache prune needs --max-bytes, --unused-days, --model or --all; cache stats takes none of them"
-        raise UsageError(msg)
+        raise UsageError(
+            "cache prune needs --max-bytes, --unused-days, --model or --all; cache stats takes none of them"
+        )
     dropped = 0
     with AnswerCache(folder, settings.limits.max_cache_bytes) as cache:
         if asked:
@@ -73,6 +73,5 @@ def _text(stats: CacheStats, dropped: int, has_pruned: bool) -> str:  # noqa: FB
 def _size(text: str) -> int:
     match = re.fullmatch(r"(\d{1,15})([KMGT]?)i?B?", text, re.IGNORECASE)
     if match is None:
-        msg = f"{text!r} is not a number of bytes, such as 500M or 2G"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, such as 500M or 2G")
     return int(match[1]) * _UNITS[match[2].upper()]

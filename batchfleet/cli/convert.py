@@ -84,8 +84,9 @@ def _converted(arguments: argparse.Namespace, settings: Settings, shown: str) ->
     )
     _ensure_expendable(to, answers, arguments.questions)
     if to.is_ordered and not arguments.questions:
-        msg = f"--{'ordered' if arguments.ordered else 'samples-as list'} needs the order: give --questions as well"
-        raise UsageError(msg)
+        raise UsageError(
+            f"--{'ordered' if arguments.ordered else 'samples-as list'} needs the order: give --questions as well"
+        )
     condition = question_flags.where(arguments)
     wanted = _wanted(condition) if condition else lambda _: True
     with opened_lines(answers) as lines:
@@ -109,8 +110,7 @@ def _wanted(condition: RowFilter) -> Callable[[Answered], bool]:
         try:
             return condition.holds(answered.fields)
         except UnusableError as error:
-            msg = f"answer {answered.fields['id']!r}: {error}"
-            raise UsageError(msg) from None
+            raise UsageError(f"answer {answered.fields['id']!r}: {error}") from None
 
     return holds
 
@@ -134,9 +134,7 @@ def _ensure_expendable(to: Destination, answers: Path, questions: Sequence[str])
     held = {"answers": [answers], "questions": [Path(name) for name in questions]}
     for what, paths in held.items():
         if any(path.exists() and to.path.samefile(path) for path in paths):
-            msg = f"{to.path} holds the {what}; choose another -o"
-            raise UsageError(msg)
+            raise UsageError(f"{to.path} holds the {what}; choose another -o")
     about_it = Path(f"{to.journal}.run")
     if about_it.exists() and not (answers.exists() and to.journal.exists() and answers.samefile(to.journal)):
-        msg = f"{to.path} is of a run ({about_it} says which); choose another -o"
-        raise UsageError(msg)
+        raise UsageError(f"{to.path} is of a run ({about_it} says which); choose another -o")

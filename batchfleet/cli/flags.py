@@ -88,8 +88,7 @@ def priority(text: str) -> int:
     """A priority, 0 to 9."""
     value = not_negative(text)
     if value > MAX_PRIORITY:
-        msg = f"{text} is above {MAX_PRIORITY}, the highest priority"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text} is above {MAX_PRIORITY}, the highest priority")
     return value
 
 
@@ -105,6 +104,5 @@ def not_negative(text: str) -> int:
 
 def _whole_number(text: str, least: int) -> int:
     if not (text.isascii() and text.isdigit() and int(text) >= least):
-        msg = f"{text!r} is not a whole number, {least} or more"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
     return int(text)

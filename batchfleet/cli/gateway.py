@@ -55,8 +55,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 def _percent(text: str) -> int:
     value = positive(text)
     if value > 100:  # noqa: PLR2004 (percent)
-        msg = f"{text} percent is more than there is"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text} percent is more than there is")
     return value
 
 
@@ -67,8 +66,9 @@ def _gateway(arguments: argparse.Namespace, settings: Settings) -> int:
         from batchfleet.gateway.command_line import options_from  # noqa: PLC0415
         from batchfleet.gateway.server import serve_gateway  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        msg = f"{error.name} is not installed, which the gateway needs: pip install 'batchfleet[gateway]'"
-        raise UsageError(msg) from None
+        raise UsageError(
+            f"{error.name} is not installed, which the gateway needs: pip install 'batchfleet[gateway]'"
+        ) from None
     if arguments.new_key is not None:
         print("\n".join(new_key(arguments.new_key)))
         return 0

@@ -63,14 +63,12 @@ def _flags(arguments: argparse.Namespace) -> Iterator[tuple[str, object]]:
     for text in getattr(arguments, "settings", []):
         key, equals, value = text.partition("=")
         if not (key and equals):
-            msg = f"--set {text}: write it as KEY=VALUE"
-            raise UsageError(msg)
+            raise UsageError(f"--set {text}: write it as KEY=VALUE")
         if any(key.rpartition(".")[2] == secret[-1] for secret in setting_names.SECRETS):
-            msg = (
+            raise UsageError(
                 f"--set {key}: everybody on this machine can read a command line; set it in the configuration or the "
                 "environment"
             )
-            raise UsageError(msg)
         yield key, value
     for flag, key in _FLAGS.items():
         if (value := getattr(arguments, flag, None)) is not None:

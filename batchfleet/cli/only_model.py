@@ -19,8 +19,9 @@ def only_model(url: str, api_key: str | None) -> str:
     if len(models) == 1:
         return models[0]
     named = ", ".join(map(repr, models[:_MOST_NAMED])) + (", ..." if len(models) > _MOST_NAMED else "")
-    msg = f"{url} serves {len(models)} models ({named}): say which with --model" if models else f"{url} serves no model"
-    raise UsageError(msg)
+    raise UsageError(
+        f"{url} serves {len(models)} models ({named}): say which with --model" if models else f"{url} serves no model"
+    )
 
 
 async def _listed(url: str, api_key: str | None) -> list[str]:
@@ -36,5 +37,6 @@ async def _listed(url: str, api_key: str | None) -> list[str]:
             await server.close()
     except (FaultError, EngineBootError) as error:
         told = error.fault.told if isinstance(error, FaultError) else str(error)
-        msg = f"{url} does not say which models it serves ({told}): check --server, or say which with --model"
-        raise UsageError(msg) from None
+        raise UsageError(
+            f"{url} does not say which models it serves ({told}): check --server, or say which with --model"
+        ) from None

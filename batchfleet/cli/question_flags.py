@@ -85,8 +85,7 @@ def selection(arguments: argparse.Namespace) -> Selection:
         UsageError: There is a seed and no sample.
     """
     if arguments.seed is not None and arguments.sample is None:
-        msg = "--seed draws a --sample N; the seed of the engine's own sampling is --set seed=S"
-        raise UsageError(msg)
+        raise UsageError("--seed draws a --sample N; the seed of the engine's own sampling is --set seed=S")
     return Selection(arguments.limit, arguments.sample, arguments.seed or 0)
 
 
@@ -127,8 +126,7 @@ def csv_style(arguments: argparse.Namespace) -> CsvStyle:
 def _delimiter(text: str) -> str:
     text = {"tab": "\t", "\\t": "\t"}.get(text, text)
     if len(text) != 1 or text in '"\r\n':
-        msg = f"{text!r} is not one character, nor `tab`"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character, nor `tab`")
     return text
 
 

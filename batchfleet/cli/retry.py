@@ -48,17 +48,17 @@ def retry_command(answers: Path, flags: Sequence[str]) -> list[str]:
     """
     about = stored_about(answers)
     if not about:
-        msg = f"{answers}: no {answers.name}.run beside it says of which run it is; give the file that `-o` named"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{answers}: no {answers.name}.run beside it says of which run it is; give the file that `-o` named"
+        )
     kept = about.get("command")
     if (
         not isinstance(kept, list)
         or not all(isinstance(word, str) for word in kept)
         or kept[:1] not in (["run"], ["submit"])
     ):
-        msg = (
+        raise UsageError(
             f"{answers}.run has not kept the command that asked (an earlier version did not, nor does one that reads "
             "standard input); give that command once more, with --retry"
         )
-        raise UsageError(msg)
     return [*kept, "--retry", *flags]

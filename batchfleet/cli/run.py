@@ -139,21 +139,19 @@ def _kinds(text: str) -> frozenset[str]:
     kinds = frozenset(KINDS) if text == "all" else frozenset(name.strip() for name in text.split(",") if name.strip())
     if unknown := sorted(kinds.difference(KINDS)):
         near = difflib.get_close_matches(unknown[0], KINDS, 1)
-        msg = f"there is no kind of failure {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(
+            f"there is no kind of failure {unknown[0]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        )
     return kinds
 
 
 def _retried(arguments: argparse.Namespace) -> frozenset[str] | None:
     if arguments.kind is not None and not arguments.retry:
-        msg = "--kind says what --retry asks again; give --retry as well"
-        raise UsageError(msg)
+        raise UsageError("--kind says what --retry asks again; give --retry as well")
     if arguments.retry and arguments.update:
-        msg = "--retry and --update cannot be combined: update first, then retry"
-        raise UsageError(msg)
+        raise UsageError("--retry and --update cannot be combined: update first, then retry")
     if arguments.keep_removed and not arguments.update:
-        msg = "--keep-removed says what --update does; give --update as well"
-        raise UsageError(msg)
+        raise UsageError("--keep-removed says what --update does; give --update as well")
     return (arguments.kind or frozenset()) if arguments.retry else None
 
 
@@ -219,8 +217,7 @@ def _answers(output: str | None, settings: Settings) -> Path:
 
 def _configured_questions(settings: Settings) -> tuple[str, ...]:
     if settings.input.questions_file is None:
-        msg = "what should be asked? Name a file of questions, or set questions_file in the configuration"
-        raise UsageError(msg)
+        raise UsageError("what should be asked? Name a file of questions, or set questions_file in the configuration")
     return (settings.input.questions_file,)
 
 
@@ -228,13 +225,13 @@ def _configured_answers(settings: Settings) -> Path:
     """Always the same name for the same settings, so that the same command resumes it."""
     output = settings.output
     if output.output_directory is None and output.output_prefix is None:
-        msg = "where should the answers go? Give -o FILE, or set output_directory in the configuration"
-        raise UsageError(msg)
+        raise UsageError("where should the answers go? Give -o FILE, or set output_directory in the configuration")
     folder = Path(output.output_directory or ".")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"output.output_directory: {folder} cannot be made: {error.strerror}; choose another"
-        raise UsageError(msg) from None
+        raise UsageError(
+            f"output.output_directory: {folder} cannot be made: {error.strerror}; choose another"
+        ) from None
     words = [output.output_prefix or "answers", *([settings.model_name] if settings.model_name else [])]
     return folder / (re.sub(r"[^A-Za-z0-9._-]+", "_", "_".join(words)) + ".json")

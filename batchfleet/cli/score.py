@@ -67,8 +67,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 def _score(arguments: argparse.Namespace, settings: Settings) -> int:
     files = tuple(Path(name) for name in arguments.answers)
     if arguments.disagreements and len(files) == 1:
-        msg = "--disagreements compares files of answers; name two or more"
-        raise UsageError(msg)
+        raise UsageError("--disagreements compares files of answers; name two or more")
     key = find_files(arguments.questions)
     outputs = [Path(name) for name in (arguments.details, arguments.disagreements) if name]
     _ensure_apart(outputs, [*files, *key])
@@ -115,8 +114,7 @@ def _ensure_apart(outputs: list[Path], inputs: list[Path]) -> None:
             output.absolute() == other.absolute() or (output.exists() and other.exists() and output.samefile(other))
             for other in others
         ):
-            msg = f"{output} is read or written already; choose another name"
-            raise UsageError(msg)
+            raise UsageError(f"{output} is read or written already; choose another name")
 
 
 @contextmanager
@@ -128,8 +126,7 @@ def _lines_to(name: str | None, files: tuple[Path, ...]) -> Iterator[Callable[[S
         with Path(name).open("wb") as file:
             yield lambda line: _write(line, file, files)
     except OSError as error:
-        msg = f"cannot write {name}: {error.strerror}"
-        raise UsageError(msg) from None
+        raise UsageError(f"cannot write {name}: {error.strerror}") from None
 
 
 def _write(line: ScoredQuestion, file: BinaryIO, files: tuple[Path, ...]) -> None:
@@ -142,6 +139,5 @@ def _share(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < 1:
-        msg = f"{text!r} is not a number from 0 up to 1"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up to 1")
     return value

@@ -136,8 +136,9 @@ def _absolute(name: str) -> str:
     if "://" in name:
         return name
     if not (set(name) & set("*?[") or Path(name).exists()):
-        msg = f"{name}: there is no such file of questions; the job reads it later, so it has to lie on a shared disk"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{name}: there is no such file of questions; the job reads it later, so it has to lie on a shared disk"
+        )
     return str(Path(name).absolute())
 
 

@@ -28,8 +28,7 @@ def deliver(arguments: argparse.Namespace, command: Callable[[], int]) -> int:
     if arguments.output != STDOUT:
         return command()
     if getattr(arguments, "json", False):
-        msg = "-o - and --json both want standard output; give -o a file"
-        raise UsageError(msg)
+        raise UsageError("-o - and --json both want standard output; give -o a file")
     folder = Path(tempfile.mkdtemp(prefix="batchfleet-"))
     answers = folder / "answers.jsonl"
     arguments.output = str(answers)

@@ -76,8 +76,9 @@ class Answer:
     def arrays(self) -> Any:  # noqa: ANN401
         """All vectors, as a NumPy array of two dimensions: texts, numbers. Raises as `array`."""
         if self.vectors is None:
-            msg = "this answer is a text; vectors come of questions with an `input`, or `query` and `documents`"
-            raise ValueError(msg)
+            raise ValueError(
+                "this answer is a text; vectors come of questions with an `input`, or `query` and `documents`"
+            )
         import numpy  # noqa: ICN001, PLC0415 (for those who have it)
 
         return numpy.stack([numpy.frombuffer(vector, "<f4") for vector in self.vectors])

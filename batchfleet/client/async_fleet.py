@@ -121,12 +121,11 @@ class AsyncFleet:
                     await self._prepare(question)
                 return raise_if_failed(await asyncio.wrap_future(self._asks.ask(question, params)), errors)
         except TimeoutError:
-            msg = (
+            raise TimeoutError(
                 "no answer in time"
                 if timeout_s is None
                 else f"no answer within {timeout_s:g} s; the question is withdrawn"
-            )
-            raise TimeoutError(msg) from None
+            ) from None
 
     async def _prepare(self, question: QuestionLike) -> None:
         """Speak to Redis where `ask` would have to: the loop must not wait for that."""

@@ -72,8 +72,7 @@ class AsyncRun:
                     while not outbox.is_ready:
                         await self._changed.wait()
             except TimeoutError:
-                msg = f"no answer within {timeout_s:g} s; the run continues"
-                raise TimeoutError(msg) from None
+                raise TimeoutError(f"no answer within {timeout_s:g} s; the run continues") from None
             result = self._live.outbox.take(0)
             if result is None:
                 return

@@ -142,8 +142,7 @@ class Fleet:
         try:
             return raise_if_failed(future.result(timeout_s), errors)
         except concurrent.futures.TimeoutError:
-            msg = f"no answer within {timeout_s:g} s; the question is withdrawn"
-            raise TimeoutError(msg) from None
+            raise TimeoutError(f"no answer within {timeout_s:g} s; the question is withdrawn") from None
         finally:
             # After a time-out, or Ctrl-C; of an answered one it changes nothing.
             future.cancel()
@@ -223,8 +222,7 @@ class Fleet:
 def local_session(engine: str, workers: int, model: str | None, redis: str | None, config: ConfigLike) -> Session:
     """Start a fleet on this machine, and a session with it."""
     if workers < 1:
-        msg = f"workers is {workers}; it must be 1 or more"
-        raise ValueError(msg)
+        raise ValueError(f"workers is {workers}; it must be 1 or more")
     overrides = {"redis.url": redis, "model.generator_settings.model": model}
     if engine == "vllm":
         overrides["model.generator_settings.hf_model_id"] = model

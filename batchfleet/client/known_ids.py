@@ -35,11 +35,10 @@ class KnownIds:
         if place < len(bucket) and bucket[place] == hashed:
             return False
         if not self._left:
-            msg = (
+            raise UsageError(
                 "a run cannot have more questions with ids of their own, or nobody could tell whether one comes twice; "
                 "begin another run"
             )
-            raise UsageError(msg)
         self._left -= 1
         bucket.insert(place, hashed)
         return True

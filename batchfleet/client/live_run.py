@@ -54,8 +54,7 @@ class LiveRun:
         """
         session = self._session
         if window is not None and window < 1:
-            msg = f"window is {window}; it must be 1 or more"
-            raise ValueError(msg)
+            raise ValueError(f"window is {window}; it must be 1 or more")
         inbox: BoundedQueue[PendingQuestion] = BoundedQueue(min(CHUNK_QUESTIONS, window or CHUNK_QUESTIONS), on_taken)
         stream, state = session.stream(self.id, inbox, self.outbox, window)
         numbering = QuestionNumbers(
@@ -79,11 +78,10 @@ class LiveRun:
             with translated(session.address), connect(session.address) as client:
                 fingerprint = read_fingerprint(client, session.keys, self.id)
             if fingerprint.get("questions") != STREAM:
-                msg = (
+                raise UsageError(
                     f"the answers of run {self.id} go to a file, with `batchfleet submit` or `run`; the same command "
                     "resumes it"
                 )
-                raise UsageError(msg)
             stream, _ = session.stream(self.id, None, self.outbox)
             stream.start()
             self._stream = stream
@@ -116,11 +114,10 @@ class LiveRun:
         self._away_since = 0.0
         if stream is not None and stream.no_room and not status.open and self._stands_still(status):
             waiting = status.accepted - status.delivered
-            msg = (
+            raise UsageError(
                 f"run {self.id} has {waiting} results waiting, as many as its window; take them with results(), or "
                 "give a larger window="
             )
-            raise UsageError(msg)
         return status.is_done
 
     def _stands_still(self, status: RunStatus) -> bool:
@@ -181,8 +178,6 @@ def check_many(questions: object) -> None:
         TypeError: A str or dict, whose parts would be asked one by one; or nothing to go through.
     """
     if isinstance(questions, str | bytes | Mapping):
-        msg = f"a {type(questions).__name__} is one question; use ask(), or give a list of them"
-        raise TypeError(msg)
+        raise TypeError(f"a {type(questions).__name__} is one question; use ask(), or give a list of them")
     if not isinstance(questions, Iterable | AsyncIterable):
-        msg = f"questions must be an iterable, such as a list or a generator, not {type(questions).__name__}"
-        raise TypeError(msg)
+        raise TypeError(f"questions must be an iterable, such as a list or a generator, not {type(questions).__name__}")

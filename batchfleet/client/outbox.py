@@ -107,8 +107,7 @@ class Outbox:
             if not self._changed.wait_for(
                 lambda: self._records or self._finished, None if until is None else max(0.0, until - time.monotonic())
             ):
-                msg = f"no answer within {timeout_s:g} s; the run continues"
-                raise TimeoutError(msg)
+                raise TimeoutError(f"no answer within {timeout_s:g} s; the run continues")
             if self._records:
                 self._given, record = self._records.popleft()
                 return from_record(record)

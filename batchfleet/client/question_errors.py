@@ -45,5 +45,4 @@ def check_errors(errors: str) -> None:
         ValueError: `errors` is neither `raise` nor `return`.
     """
     if errors not in {"raise", "return"}:
-        msg = f"errors is {errors!r}; it must be 'raise' or 'return'"
-        raise ValueError(msg)
+        raise ValueError(f"errors is {errors!r}; it must be 'raise' or 'return'")

@@ -99,8 +99,7 @@ def _fields_of(question: str | Mapping[str, Any] | Question) -> dict[str, Any]:
         return {name: value for name in _FIELDS if (value := getattr(question, name)) is not None}
     if isinstance(question, Mapping):
         return dict(question)
-    msg = f"a question is a str, a dict or a batchfleet.Question, not {type(question).__name__}"
-    raise TypeError(msg)
+    raise TypeError(f"a question is a str, a dict or a batchfleet.Question, not {type(question).__name__}")
 
 
 def _add_params(fields: dict[str, Any], params: Mapping[str, Any]) -> None:

@@ -66,8 +66,9 @@ def read_run(client: redis.Redis, keys: Keys, run: str) -> RunStatus:
         pipe.exists(keys.producer(run))
         fields, collected = pipe.execute()
     if fields[1] is None:
-        msg = f"no run {run!r} in Redis; finished runs are kept for limits.run_ttl_s after their last activity"
-        raise UsageError(msg)
+        raise UsageError(
+            f"no run {run!r} in Redis; finished runs are kept for limits.run_ttl_s after their last activity"
+        )
     questions, accepted, answered, failed, acknowledged = run_counts(run, fields[:5])
     return RunStatus(
         run=run,

@@ -118,8 +118,7 @@ class Session:
         if self._local is not None and self._local.failure is not None:
             raise self._local.failure
         if self.is_closed:
-            msg = "this Fleet is closed; create another"
-            raise FleetError(msg)
+            raise FleetError("this Fleet is closed; create another")
 
     @property
     def model(self) -> str | None:
@@ -145,8 +144,9 @@ class Session:
                     if models
                     else f"no worker has reported within {FIRST_WORKER_S:g} s"
                 )
-                msg = f"which model should answer? {known}; give model= to the fleet, or a model to the question"
-                raise UsageError(msg)
+                raise UsageError(
+                    f"which model should answer? {known}; give model= to the fleet, or a model to the question"
+                )
             else:
                 time.sleep(LOOK_S)
         return self._model
@@ -249,9 +249,8 @@ def checked_run_id(run: str) -> str:
         UsageError: It may not.
     """
     if not _RUN_ID.fullmatch(run):
-        msg = (
+        raise UsageError(
             f"{run!r} cannot be the id of a run; use 1 to 128 letters, digits, dots, underscores and hyphens, a letter "
             "or digit first"
         )
-        raise UsageError(msg)
     return run

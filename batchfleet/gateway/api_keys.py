@@ -50,11 +50,10 @@ def read_keys(lines: Iterable[str], where: str) -> KeyRing:
             continue
         match = _LINE.fullmatch(text)
         if match is None:
-            msg = (
+            raise UsageError(
                 f"{where}, line {number}: it must be NAME sha256:HEX (a name of up to 32 letters, digits, dots, "
                 "hyphens and underscores, and the hash of a key); `batchfleet gateway --new-key NAME` makes one"
             )
-            raise UsageError(msg)
         entries.append((match["name"], bytes.fromhex(match["digest"])))
     return KeyRing(tuple(entries))
 

@@ -83,8 +83,7 @@ class BatchRun:
         row = self._context.batches.row(self._id)
         if row is None:
             # Nobody deletes one that has no end.
-            msg = f"batch {self._id} is not in the database any more"
-            raise LookupError(msg)
+            raise LookupError(f"batch {self._id} is not in the database any more")
         return row
 
     def run(self) -> None:
@@ -190,11 +189,9 @@ class BatchRun:
         """The questions that are open are gone from Redis: ask them again under the same id, a few times at most."""
         self._forgets += 1
         if self._forgets > MOST_FORGETS:
-            msg = f"its requests vanish from the queue; `batchfleet dead list` may say why (run {self._id})"
-            raise UsageError(msg)
+            raise UsageError(f"its requests vanish from the queue; `batchfleet dead list` may say why (run {self._id})")
         forget_in_queue(self._context.address, self._id)
-        msg = f"the queue has lost requests of run {self._id}; they are asked again"
-        raise NotFinishedError(msg)
+        raise NotFinishedError(f"the queue has lost requests of run {self._id}; they are asked again")
 
     def _finish(self, what: FileRun, state: ResumeState, answers: AnswersFile) -> None:
         batches, store = self._context.batches, self._context.store

@@ -52,10 +52,11 @@ async def create(request: Request) -> Response:
     described, after_s = metadata(body), checked_expiry(body.get("output_expires_after"), "output_expires_after")
     await _check_input(request, owner, input_id)
     if await run_in_threadpool(batches.open_count, owner) >= MOST_OPEN:
-        msg = (
-            f"You have {MOST_OPEN} batches that are not finished, the most for one key. Wait for some, or cancel them."
+        raise too_many(
+            f"You have {MOST_OPEN} batches that are not finished, the most for one key. Wait for some, or cancel them.",
+            RETRY_S,
+            code="batch_limit_exceeded",
         )
-        raise too_many(msg, RETRY_S, code="batch_limit_exceeded")
     repeat = repeat_of(request, "batches", owner, body)
     made = await run_in_threadpool(batches.add, owner, input_id, endpoint, window, described, after_s, repeat=repeat)
     if made is None:

@@ -24,8 +24,7 @@ def options_from(arguments: argparse.Namespace, settings: Settings, environ: Map
         UsageError: One of them cannot be.
     """
     if arguments.data is None:
-        msg = "where should files be kept? Give --data FOLDER"
-        raise UsageError(msg)
+        raise UsageError("where should files be kept? Give --data FOLDER")
     host, port = _host_and_port(arguments.listen)
     return GatewayOptions(
         host=host,
@@ -44,8 +43,7 @@ def options_from(arguments: argparse.Namespace, settings: Settings, environ: Map
 def _host_and_port(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and int(port) <= MOST_PORT):
-        msg = f"--listen {text}: write it as HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"
-        raise UsageError(msg)
+        raise UsageError(f"--listen {text}: write it as HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
@@ -56,13 +54,11 @@ def _keys(file: str | None, environ: Mapping[str, str]) -> KeyRing:
     try:
         text = Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"--keys {file} cannot be read: {error}"
-        raise UsageError(msg) from None
+        raise UsageError(f"--keys {file} cannot be read: {error}") from None
     found = read_keys(text.splitlines(), f"--keys {file}")
     if not found.entries:
         # Never open to all because somebody emptied a file.
-        msg = f"--keys {file} has no key in it; `batchfleet gateway --new-key NAME` makes one"
-        raise UsageError(msg)
+        raise UsageError(f"--keys {file} has no key in it; `batchfleet gateway --new-key NAME` makes one")
     return KeyRing(ring.entries + found.entries)
 
 
@@ -85,8 +81,7 @@ def _tls(arguments: argparse.Namespace, environ: Mapping[str, str]) -> TlsFiles 
     if arguments.tls_cert is None and arguments.tls_key is None:
         return None
     if arguments.tls_cert is None or arguments.tls_key is None:
-        msg = "--tls-cert and --tls-key go together"
-        raise UsageError(msg)
+        raise UsageError("--tls-cert and --tls-key go together")
     return TlsFiles(
         certificate=Path(arguments.tls_cert),
         key=Path(arguments.tls_key),

@@ -79,8 +79,9 @@ class FleetQuestions:
         waiting_for = self._asks.waiting_for
         self._full_since = (self._full_since or now) if waiting_for else None
         if self._full_since is not None and now - self._full_since > FULL_S:
-            msg = f"The queue of the fleet is full ({waiting_for}). Try again soon."
-            raise too_many(msg, COME_AGAIN_S, code="queue_full")
+            raise too_many(
+                f"The queue of the fleet is full ({waiting_for}). Try again soon.", COME_AGAIN_S, code="queue_full"
+            )
 
 
 def priority_for(in_flight: int, capacity: int, options: GatewayOptions) -> int:

@@ -56,8 +56,9 @@ class Gate:
             most = self._limits.max_open_requests
             # What looks at the gateway itself must not be the first to suffer when it is full.
             if self.open_requests >= most and scope["path"].startswith(WITH_KEY):
-                msg = f"This gateway is answering {most} requests already, the most it takes. Try again soon."
-                raise too_many(msg, BUSY_S)
+                raise too_many(
+                    f"This gateway is answering {most} requests already, the most it takes. Try again soon.", BUSY_S
+                )
             body.check_announced()
         except ApiError as error:
             await error.response()(scope, receive, send)
@@ -140,8 +141,10 @@ class _Body:
         if self._is_upload:
             return
         if self._gate.held_bytes + size > self._limits.max_bodies_bytes:
-            msg = "The requests that this gateway is answering take all the memory it has for them. Try again soon."
-            raise too_many(msg, BUSY_S)
+            raise too_many(
+                "The requests that this gateway is answering take all the memory it has for them. Try again soon.",
+                BUSY_S,
+            )
         self.held_bytes += size
         self._gate.held_bytes += size
 

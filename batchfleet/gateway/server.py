@@ -72,11 +72,10 @@ def check_exposure(options: GatewayOptions) -> None:
         UsageError: It would be.
     """
     if not options.keys.entries and not is_loopback(options.host):
-        msg = (
+        raise UsageError(
             f"--listen {options.host}:{options.port} can be reached from elsewhere, so it needs keys: "
             "`batchfleet gateway --new-key NAME` makes one for the file that --keys names; or listen on 127.0.0.1"
         )
-        raise UsageError(msg)
 
 
 def _listen(options: GatewayOptions) -> socket.socket:
@@ -84,8 +83,9 @@ def _listen(options: GatewayOptions) -> socket.socket:
     try:
         return socket.create_server((options.host, options.port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
-        msg = f"cannot listen on {options.host}:{options.port}: {error}; give another --listen HOST:PORT"
-        raise UsageError(msg) from None
+        raise UsageError(
+            f"cannot listen on {options.host}:{options.port}: {error}; give another --listen HOST:PORT"
+        ) from None
 
 
 def _tls(files: TlsFiles) -> ssl.SSLContext:
@@ -95,11 +95,10 @@ def _tls(files: TlsFiles) -> ssl.SSLContext:
         # An empty password rather than a question on the terminal.
         context.load_cert_chain(files.certificate, files.key, lambda: files.password or "")
     except (OSError, ssl.SSLError) as error:
-        msg = (
+        raise UsageError(
             f"--tls-cert {files.certificate} with --tls-key {files.key} cannot be used: {error}; give PEM files that "
             "belong together"
-        )
-        raise UsageError(msg) from None
+        ) from None
     return context
 
 

@@ -80,10 +80,9 @@ class Store:
             with _alone(folder / "opening.lock"):
                 self._database = _opened(folder / NAME)
         except (OSError, sqlite3.Error) as error:
-            msg = (
+            raise UsageError(
                 f"--data {folder}: it cannot be used ({error}); name a folder on a local disk that this user may write"
-            )
-            raise UsageError(msg) from error
+            ) from error
 
     def close(self) -> None:
         self._database.close()
@@ -145,8 +144,9 @@ def _opened(path: Path) -> sqlite3.Connection:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > len(_MIGRATIONS):
         database.close()
-        msg = f"{path} was written by a newer batchfleet (version {version} of its tables); upgrade this one"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{path} was written by a newer batchfleet (version {version} of its tables); upgrade this one"
+        )
     for number, migration in enumerate(_MIGRATIONS[version:], version + 1):
         database.executescript(f"BEGIN IMMEDIATE; {migration} PRAGMA user_version = {number}; COMMIT;")
     return database

@@ -80,14 +80,11 @@ class UploadTable:
             for row in self._store.rows("SELECT id, bytes FROM parts WHERE upload_id = ?", upload["id"])
         }
         if unknown := [part_id for part_id in part_ids if part_id not in sizes]:
-            msg = f"no part {unknown[0][:60]!r} belongs to this upload"
-            raise PartsError(msg)
+            raise PartsError(f"no part {unknown[0][:60]!r} belongs to this upload")
         if len(set(part_ids)) < len(part_ids):
-            msg = "a part is named twice"
-            raise PartsError(msg)
+            raise PartsError("a part is named twice")
         if (size := sum(sizes[part_id] for part_id in part_ids)) != upload["bytes"]:
-            msg = f"the parts have {size} bytes together, and {upload['bytes']} were announced"
-            raise PartsError(msg)
+            raise PartsError(f"the parts have {size} bytes together, and {upload['bytes']} were announced")
         whole = self._store.content(new_id("part-"))
         try:
             self._join([self._store.content(part_id) for part_id in part_ids], whole)

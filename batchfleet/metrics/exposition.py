@@ -106,13 +106,11 @@ def _bound(host: str, port: int, ports: int) -> _Server:
             return (_Server6 if ":" in host else _Server)((host, candidate))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                msg = (
+                raise UsageError(
                     f"metrics cannot be served at {host}:{candidate}: {error.strerror or error}; see metrics.host and "
                     "metrics.port"
-                )
-                raise UsageError(msg) from error
-    msg = (
+                ) from error
+    raise UsageError(
         f"metrics: ports {port} to {last} of {host} are all in use; raise metrics.ports, or set metrics.port: 0 for "
         "any free one"
     )
-    raise UsageError(msg)

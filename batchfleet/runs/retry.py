@@ -44,11 +44,10 @@ class Retry:
             return stock
         if not stock.is_complete:
             if self._what.begun_with:
-                msg = (
+                raise UsageError(
                     f"{stock.tally.questions - stock.tally.on_disk} questions have no line yet, and would be asked "
                     "with other parameters than the rest; finish the run with its own parameters, then retry"
                 )
-                raise UsageError(msg)
             self._is_first = True
             return stock
         self.target = self._journal

@@ -40,11 +40,10 @@ def opened_reuse(
         yield None
         return
     if asking.cache is not None and engine is None:
-        msg = (
+        raise UsageError(
             "--cache needs to know engine, revision and every parameter, which with submit are the workers' to say; "
             "use it with run, or --share-identical for the questions of this run"
         )
-        raise UsageError(msg)
     identity = Identity(what.default_model, sampling, {} if engine is None else _engine(what, settings, engine))
     with ExitStack() as closing:
         cache = None

@@ -144,8 +144,7 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
         _files(asking, settings), shape, asking.input_format, asking.selection, asking.csv_style, samples, asking.where
     )
     if asking.answers.exists() and any(path.exists() and asking.answers.samefile(path) for path in source.files):
-        msg = f"{asking.answers} holds the questions; choose another -o"
-        raise UsageError(msg)
+        raise UsageError(f"{asking.answers} holds the questions; choose another -o")
     keys = RowKeys.new()
     note = KeyTaker(keys, model, _sampling_begun_with(asking, sampling), _chat_template(settings))
     with LongStep("checking the questions", "rows", "nothing was submitted", quiet=asking.quiet) as step:
@@ -184,8 +183,9 @@ def _samples(count: int, sampling: JsonObject) -> Samples:
     seed = sampling.get("seed")
     first_seed = seed if isinstance(seed, int) else 0
     if count > MOST_SAMPLES or first_seed > 2**63 - MOST_SAMPLES:
-        msg = f"--samples {count}: at most {MOST_SAMPLES} are asked of a question, with seeds of at most 64 bits"
-        raise UsageError(msg)
+        raise UsageError(
+            f"--samples {count}: at most {MOST_SAMPLES} are asked of a question, with seeds of at most 64 bits"
+        )
     return Samples(count, first_seed)
 
 
@@ -201,11 +201,10 @@ def _ensure_samples_differ(source: Source, limits: ReadingLimits, sampling: Json
     first = next(usable, None)
     temperature = first.params.get("temperature", sampling.get("temperature")) if first else None
     if temperature == 0:
-        msg = (
+        raise UsageError(
             f"--samples {source.samples.count}: at temperature 0 all samples of a question are the same text; "
             "give --temperature, such as 0.7"
         )
-        raise UsageError(msg)
 
 
 def _files(asking: RunRequest, settings: Settings) -> tuple[Path, ...]:
@@ -213,8 +212,7 @@ def _files(asking: RunRequest, settings: Settings) -> tuple[Path, ...]:
         with LongStep("reading standard input", "bytes", "nothing was submitted", quiet=asking.quiet) as step:
             return (spool(sys.stdin.buffer, asking.to.journal, settings.limits.max_stdin_bytes, step),)
     if STDIN in asking.questions:
-        msg = f"{STDIN} is standard input, and stands alone; name it or files"
-        raise UsageError(msg)
+        raise UsageError(f"{STDIN} is standard input, and stands alone; name it or files")
     folder, most = copies_folder(asking.to.journal), settings.limits.max_stdin_bytes
     with LongStep("copying remote questions", "bytes", "nothing was submitted", quiet=asking.quiet) as step:
         return find_files(asking.questions, lambda url: download_all(url, folder, most, step))

@@ -37,8 +37,7 @@ def join(files: Sequence[Path], questions: Questions) -> Iterator[Joined]:
         lines = [closing.enter_context(closing.enter_context(opened_lines(file)).in_order(questions)) for file in files]
         heads = [next(answers, None) for answers in lines]
         if None in heads:
-            msg = f"{files[heads.index(None)]}: there are no answers in it"
-            raise UsageError(msg)
+            raise UsageError(f"{files[heads.index(None)]}: there are no answers in it")
         for asked in questions():
             found = [list[Answered]() for _ in files]
             for number, own in enumerate(found):

@@ -116,11 +116,10 @@ def score(plan: ScoringPlan, see: Callable[[ScoredQuestion], None] = lambda _: N
         _count(line, result, plan)
         see(line)
     if not result.kinds:
-        msg = (
+        raise UsageError(
             f"{plan.key}: no question in it has a known `answer` that is a letter, an option or a number; name the "
             "column with --answer-column"
         )
-        raise UsageError(msg)
     return result
 
 
@@ -210,8 +209,9 @@ def _tallies(line: ScoredQuestion, number: int, result: Score, plan: ScoringPlan
     if plan.by:
         groups = result.groups[number]
         if line.group not in groups and len(groups) == MOST_GROUPS:
-            msg = f"--by {plan.by}: more than {MOST_GROUPS} different values; choose a field that makes groups"
-            raise UsageError(msg)
+            raise UsageError(
+                f"--by {plan.by}: more than {MOST_GROUPS} different values; choose a field that makes groups"
+            )
         yield groups.setdefault(line.group, ScoreTally())
 
 

@@ -81,11 +81,10 @@ def _from_file(path: Path) -> Layer:
     if isinstance(parsed.value, Block):
         layer.put_block((), parsed.value)
     elif parsed.value is not None:
-        message = (
+        raise UsageError(
             f"{path}:1: the file is {kind_of(parsed.value)}; settings are lines of the form KEY: VALUE, with a space "
             "after the colon"
         )
-        raise UsageError(message)
     if layer.ignored:
         layer.warnings.append(f"{path}:{min(layer.ignored.values()).line}: {distllm.warning(layer.ignored)}")
     return layer
@@ -96,19 +95,18 @@ def _text_of(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_TEXT_BYTES + 1)
     except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror or error}; check the name and its permissions"
-        raise UsageError(message) from None
+        raise UsageError(
+            f"{path}: cannot be read: {error.strerror or error}; check the name and its permissions"
+        ) from None
     if len(data) > MAX_TEXT_BYTES:
-        message = (
+        raise UsageError(
             f"{path}: is larger than {MAX_TEXT_BYTES} bytes; settings never are, so check that this is the right file"
         )
-        raise UsageError(message)
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        message = f"{path}:{line}: is not UTF-8 text; save the file as UTF-8"
-        raise UsageError(message) from None
+        raise UsageError(f"{path}:{line}: is not UTF-8 text; save the file as UTF-8") from None
 
 
 def _from_environment(environ: Mapping[str, str]) -> Layer:

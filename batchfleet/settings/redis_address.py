@@ -21,17 +21,15 @@ def redis_address(settings: Settings, url: str | None = None) -> RedisAddress:
     redis = settings.redis
     url = url or redis.url
     if not url:
-        msg = (
+        raise UsageError(
             "no Redis is named, and no `batchfleet up` is running here; give --redis URL, or set redis.url or "
             "BATCHFLEET_REDIS_URL"
         )
-        raise UsageError(msg)
     if url.startswith("rediss"):
         for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
             path = getattr(redis, name)
             if path is not None and not os.access(path, os.R_OK):
-                msg = f"redis.{name}: {path} is not there or cannot be read"
-                raise UsageError(msg)
+                raise UsageError(f"redis.{name}: {path} is not there or cannot be read")
     return RedisAddress(
         url=url,
         namespace=redis.namespace,

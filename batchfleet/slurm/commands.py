@@ -36,12 +36,10 @@ def certificate(cert: str | None, key: str | None, ca: str | None) -> Certificat
     if not files:
         return None
     if len(files) < 3:  # noqa: PLR2004 (the three of them)
-        msg = "TLS wants all three: --tls-cert, --tls-key and --tls-ca"
-        raise UsageError(msg)
+        raise UsageError("TLS wants all three: --tls-cert, --tls-key and --tls-ca")
     for name in files:
         if not os.access(name, os.R_OK):
-            msg = f"{name} is not there or cannot be read"
-            raise UsageError(msg)
+            raise UsageError(f"{name} is not there or cannot be read")
     return Certificate(*files)
 
 
@@ -54,8 +52,7 @@ def submit(plan: JobPlan, settings: Settings, workers: int, *, write_only: bool)
     """
     to_options.model_name(settings, to_options.engine_kind(settings, plan.engine))
     if workers > MOST_JOBS:
-        msg = f"{workers} worker jobs? {MOST_JOBS} is the most"
-        raise UsageError(msg)
+        raise UsageError(f"{workers} worker jobs? {MOST_JOBS} is the most")
     folder = RunFolder.of_answers(plan.answers)
     folder.create()
     for path in write_scripts(folder, plan):
@@ -64,8 +61,7 @@ def submit(plan: JobPlan, settings: Settings, workers: int, *, write_only: bool)
         _say(f"the scripts are in {folder.path}; the same command without --write-only queues them")
         return 0
     if there := scheduler.jobs(folder.controller_name):
-        msg = f"job {there[0].id} keeps this queue already; `batchfleet slurm stop {plan.answers}` ends it"
-        raise UsageError(msg)
+        raise UsageError(f"job {there[0].id} keeps this queue already; `batchfleet slurm stop {plan.answers}` ends it")
     folder.forget_stop()
     folder.ask_for(workers)
     job = scheduler.submit(folder.controller_script, folder.controller_name)
@@ -105,8 +101,7 @@ def status(answers: str, *, as_json: bool) -> int:
 
 def scale(answers: str, workers: int) -> int:
     if workers > MOST_JOBS:
-        msg = f"{workers} worker jobs? {MOST_JOBS} is the most"
-        raise UsageError(msg)
+        raise UsageError(f"{workers} worker jobs? {MOST_JOBS} is the most")
     folder = _folder(answers)
     folder.ask_for(workers)
     _say(f"at most {plural(workers, 'worker job')} from the next look on; those that go finish what they hold")
@@ -127,8 +122,7 @@ def stop(answers: str, settings: Settings) -> int:
             said = now
             _say(said)
         if time.monotonic() > deadline + STOP_S:
-            msg = f"Slurm still lists {', '.join(job.id for job in jobs[:5])}"
-            raise scheduler.SchedulerError(msg)
+            raise scheduler.SchedulerError(f"Slurm still lists {', '.join(job.id for job in jobs[:5])}")
         time.sleep(LOOK_S)
     _say(f"stopped; the same `batchfleet slurm submit` continues from {folder.path}")
     return 0
@@ -137,8 +131,7 @@ def stop(answers: str, settings: Settings) -> int:
 def _folder(answers: str) -> RunFolder:
     folder = RunFolder.of_answers(answers)
     if not folder.controller_script.exists():
-        msg = f"there is no {folder.path}: `batchfleet slurm submit QUESTIONS -o {answers}` makes it"
-        raise UsageError(msg)
+        raise UsageError(f"there is no {folder.path}: `batchfleet slurm submit QUESTIONS -o {answers}` makes it")
     return folder
 
 

@@ -71,8 +71,7 @@ def write_scripts(folder: RunFolder, plan: JobPlan) -> list[Path]:
             elif path.read_text(encoding="utf-8") != text:
                 kept.append(path)
         except OSError as error:
-            msg = f"{path} cannot be written: {error.strerror or error}"
-            raise UsageError(msg) from None
+            raise UsageError(f"{path} cannot be written: {error.strerror or error}") from None
     return kept
 
 
@@ -147,8 +146,9 @@ def _lines(options: Sequence[str]) -> str:
     """
     for option in options:
         if not option.startswith("-") or not option.isprintable():
-            msg = f"{option!r} is no option of sbatch; write it as it stands in a script, such as --account=physics"
-            raise UsageError(msg)
+            raise UsageError(
+                f"{option!r} is no option of sbatch; write it as it stands in a script, such as --account=physics"
+            )
     return "\n".join(f"#SBATCH {option}" for option in options)
 
 

@@ -95,8 +95,9 @@ def start_server(plan: ServerPlan, address: RedisAddress) -> subprocess.Popen[by
                 if process.poll() is not None or time.monotonic() > deadline:
                     process.kill()
                     process.wait()
-                    msg = f"Redis did not start on {plan.host}:{plan.port}:\n{last_lines(log)}"
-                    raise QueueUnusableError(msg) from None
+                    raise QueueUnusableError(
+                        f"Redis did not start on {plan.host}:{plan.port}:\n{last_lines(log)}"
+                    ) from None
             else:
                 return process
             time.sleep(LOOK_S)

@@ -106,8 +106,7 @@ class RunFolder:
             if not self._password.exists():
                 write(self._password, secrets.token_hex(24))
         except OSError as error:
-            msg = f"{self.path} cannot be made: {error.strerror or error}"
-            raise UsageError(msg) from None
+            raise UsageError(f"{self.path} cannot be made: {error.strerror or error}") from None
 
     @property
     def password(self) -> str:
@@ -119,8 +118,9 @@ class RunFolder:
         try:
             return self._password.read_text(encoding="utf-8").strip()
         except OSError as error:
-            msg = f"{self._password} cannot be read ({error.strerror or error}): `batchfleet slurm submit` makes it"
-            raise UsageError(msg) from None
+            raise UsageError(
+                f"{self._password} cannot be read ({error.strerror or error}): `batchfleet slurm submit` makes it"
+            ) from None
 
     @property
     def asked_workers(self) -> int:

@@ -73,12 +73,13 @@ def _run(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)  # noqa: S603 (Slurm's own commands, without a shell)
     except FileNotFoundError:
-        msg = f"there is no {command[0]} here: `batchfleet slurm` wants a host from which jobs can be submitted"
-        raise SchedulerError(msg) from None
+        raise SchedulerError(
+            f"there is no {command[0]} here: `batchfleet slurm` wants a host from which jobs can be submitted"
+        ) from None
     except (subprocess.TimeoutExpired, OSError) as error:
-        msg = f"{command[0]} did not answer: {error}"
-        raise SchedulerError(msg) from None
+        raise SchedulerError(f"{command[0]} did not answer: {error}") from None
     if done.returncode:
-        msg = f"{command[0]} failed: {' '.join(done.stderr.split())[-500:] or f'exit code {done.returncode}'}"
-        raise SchedulerError(msg)
+        raise SchedulerError(
+            f"{command[0]} failed: {' '.join(done.stderr.split())[-500:] or f'exit code {done.returncode}'}"
+        )
     return done.stdout

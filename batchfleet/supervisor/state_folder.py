@@ -54,8 +54,7 @@ def held(folder: Path, *, for_socket: bool) -> Iterator[Path]:
     """
     folder = folder.absolute()
     if for_socket and len(str(folder / SOCKET).encode()) > LONGEST_SOCKET_PATH:
-        msg = f"{folder}: too long a path for the socket of a Redis; give a shorter --state FOLDER"
-        raise UsageError(msg)
+        raise UsageError(f"{folder}: too long a path for the socket of a Redis; give a shorter --state FOLDER")
     try:
         # Only for this user: whoever reaches the socket can read and change everything.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -66,21 +65,18 @@ def held(folder: Path, *, for_socket: bool) -> Iterator[Path]:
         ]
         lock = os.fdopen(os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        msg = f"{folder} cannot be used ({error.strerror}); give another --state FOLDER"
-        raise UsageError(msg) from None
+        raise UsageError(f"{folder} cannot be used ({error.strerror}); give another --state FOLDER") from None
     if links:
         lock.close()
-        msg = f"{links[0]} is a link that another user made; remove it, or give another --state FOLDER"
-        raise UsageError(msg)
+        raise UsageError(f"{links[0]} is a link that another user made; remove it, or give another --state FOLDER")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            msg = (
+            raise UsageError(
                 f"a fleet is already up with {folder}: `batchfleet scale N` changes it, `batchfleet down` stops it; "
                 "for another, give --state FOLDER"
-            )
-            raise UsageError(msg) from None
+            ) from None
         yield folder
 
 

@@ -42,11 +42,10 @@ def combinations(sweep: SweepSettings) -> list[Combination]:
         UsageError: Nothing is swept, too much is, or something in it cannot be meant.
     """
     if not sweep.grid and not sweep.runs:
-        msg = (
+        raise UsageError(
             "nothing is swept; give `sweep:` a `grid:` (setting: list of values), or `runs:` (a list of settings), in "
             "the --config file"
         )
-        raise UsageError(msg)
     axes = {key: _values(key, values) for key, values in sweep.grid.items()}
     listed = [_listed(number, run, axes) for number, run in enumerate(sweep.runs, 1)] or [("", {})]
     count = len(listed)
@@ -59,11 +58,10 @@ def combinations(sweep: SweepSettings) -> list[Combination]:
                 *(f"{len(values)} {key}" for key, values in axes.items()),
             ]
         )
-        msg = (
+        raise UsageError(
             f"sweep: {sizes} are {count} combinations, and {MAX_COMBINATIONS} is the most; "
             "leave values out, or make several sweeps"
         )
-        raise UsageError(msg)
     made = [
         (name, own, dict(zip(axes, values, strict=True)))
         for name, own in listed
@@ -75,36 +73,32 @@ def combinations(sweep: SweepSettings) -> list[Combination]:
 def _values(key: str, values: JsonValue) -> list[JsonValue]:
     _ensure_sweepable(f"sweep.grid.{key}", key)
     if not isinstance(values, list) or not values:
-        msg = f"sweep.grid.{key}: it must be a list of one or more values, such as [0.0, 0.7]"
-        raise UsageError(msg)
+        raise UsageError(f"sweep.grid.{key}: it must be a list of one or more values, such as [0.0, 0.7]")
     if len({_text(value) for value in values}) < len(values):
-        msg = f"sweep.grid.{key}: a value is in it twice; each run would be made twice"
-        raise UsageError(msg)
+        raise UsageError(f"sweep.grid.{key}: a value is in it twice; each run would be made twice")
     return values
 
 
 def _listed(number: int, run: JsonValue, axes: Mapping[str, object]) -> tuple[str, dict[str, JsonValue]]:
     where = f"sweep.runs, entry {number}"
     if not isinstance(run, dict) or not run:
-        msg = f"{where}: it must be a mapping of settings, such as {{temperature: 0.7}}, with or without a `{NAME}`"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{where}: it must be a mapping of settings, such as {{temperature: 0.7}}, with or without a `{NAME}`"
+        )
     overrides = {key: value for key, value in run.items() if key != NAME}
     name = run.get(NAME, "")
     if not isinstance(name, str) or (NAME in run and not _slug(name)):
-        msg = f"{where}: `{NAME}` must be a text of letters, digits, dots, underscores and hyphens"
-        raise UsageError(msg)
+        raise UsageError(f"{where}: `{NAME}` must be a text of letters, digits, dots, underscores and hyphens")
     for key in overrides:
         _ensure_sweepable(f"{where}: {key}", key)
         if key in axes:
-            msg = f"{where}: {key} is in the grid as well; keep one of the two"
-            raise UsageError(msg)
+            raise UsageError(f"{where}: {key} is in the grid as well; keep one of the two")
     return name, overrides
 
 
 def _ensure_sweepable(where: str, key: str) -> None:
     if key.split(".", maxsplit=1)[0] in _NOT_SWEPT:
-        msg = f"{where}: cannot be swept; only what concerns the model and how it is fed can"
-        raise UsageError(msg)
+        raise UsageError(f"{where}: cannot be swept; only what concerns the model and how it is fed can")
 
 
 def _named(made: Sequence[tuple[str, dict[str, JsonValue], dict[str, JsonValue]]]) -> Iterator[Combination]:
@@ -118,11 +112,10 @@ def _named(made: Sequence[tuple[str, dict[str, JsonValue], dict[str, JsonValue]]
             name = f"{name[: MAX_NAME_CHARS - 9]}-{digest}"
         if name.lower() in seen:
             if seen[name.lower()] == overrides or given:
-                msg = (
+                raise UsageError(
                     f"sweep: two runs would be called {name}; "
                     f"give each entry of `runs` settings, or a `{NAME}`, of its own"
                 )
-                raise UsageError(msg)
             name = f"{name[: MAX_NAME_CHARS - 9]}-{digest}"
         seen[name.lower()] = overrides
         yield Combination(name, overrides)

@@ -107,8 +107,7 @@ def _repeated(source: Path) -> Iterator[str]:
         if isinstance(asked, ParsedQuestion) and asked.prompt
     ]
     if not texts:
-        msg = f"{source} has no question in plain text"
-        raise UsageError(msg)
+        raise UsageError(f"{source} has no question in plain text")
     for number, text in enumerate(cycle(texts)):
         lap = number // len(texts)
         yield f"{text} ({lap})" if lap else text

@@ -36,8 +36,7 @@ class _Jumping(selectors.SelectSelector):
         events = super().select(0)
         if not events:
             if timeout is None:
-                msg = "everything waits, and nothing is due"
-                raise RuntimeError(msg)
+                raise RuntimeError("everything waits, and nothing is due")
             self._loop.now_s += max(0.0, timeout)
         return events
 

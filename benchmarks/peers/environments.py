@@ -43,11 +43,10 @@ def environment_of(peer: str, cache: Path, say: Callable[[str], None]) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            msg = (
+            raise UsageError(
                 f"cannot install {peer} into {folder}: {error.strerror}; "
                 "leave it out with --peers, or set XDG_CACHE_HOME"
-            )
-            raise UsageError(msg) from error
+            ) from error
         _run([sys.executable, "-m", "venv", "--clear", str(folder)], peer)
         pip = [
             str(python_in(folder)),
@@ -94,12 +93,14 @@ def _run(command: list[str], peer: str) -> None:
     try:
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=INSTALL_S, check=False)  # noqa: S603 (our own command)
     except subprocess.TimeoutExpired:
-        msg = f"installing {peer} took more than {INSTALL_S:.0f} s; leave it out with --peers, or try again"
-        raise UsageError(msg) from None
+        raise UsageError(
+            f"installing {peer} took more than {INSTALL_S:.0f} s; leave it out with --peers, or try again"
+        ) from None
     if done.returncode:
         last = next(
             (line for line in reversed(done.stderr.splitlines()) if line.startswith("ERROR")),
             done.stderr.strip()[-300:],
         )
-        msg = f"cannot install {peer}: {last}; leave it out with --peers, or see whether pip reaches a package registry"
-        raise UsageError(msg)
+        raise UsageError(
+            f"cannot install {peer}: {last}; leave it out with --peers, or see whether pip reaches a package registry"
+        )

@@ -28,8 +28,7 @@ def configured_params(configured: JsonObject) -> JsonObject:
     try:
         return canonical(configured)
     except ParameterError as error:
-        msg = f"the sampling defaults of the configuration cannot be used: {error}"
-        raise EngineBootError(msg) from None
+        raise EngineBootError(f"the sampling defaults of the configuration cannot be used: {error}") from None
 
 
 def effective_params(

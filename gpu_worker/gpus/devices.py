@@ -95,17 +95,15 @@ def imagine(text: str) -> ImaginaryGpus:
     names, _, pairs = text.partition(";")
     uuids = tuple(name.strip() for name in names.split(","))
     if "" in uuids or len(set(uuids)) < len(uuids):
-        msg = f"{IMAGINARY}={text!r}: names of GPUs are separated by commas, and each occurs once"
-        raise UsageError(msg)
+        raise UsageError(f"{IMAGINARY}={text!r}: names of GPUs are separated by commas, and each occurs once")
     known = {f"{one}-{other}": frozenset((one, other)) for one, other in itertools.permutations(uuids, 2)}
     wanted = [pair.strip() for pair in pairs.split(",") if pair.strip()]
     for pair in wanted:
         if pair not in known:
-            msg = (
+            raise UsageError(
                 f"{IMAGINARY}={text!r}: {pair!r} is not a pair of the GPUs before the semicolon, written like "
                 f"{uuids[0]}-{uuids[-1]}"
             )
-            raise UsageError(msg)
     return ImaginaryGpus(uuids, frozenset(known[pair] for pair in wanted))
 
 

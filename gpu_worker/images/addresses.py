@@ -34,18 +34,14 @@ def checked_url(url: str, options: ImageOptions) -> str:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        msg = "its address is no URL"
-        raise ImageError(msg) from None
+        raise ImageError("its address is no URL") from None
     allowed = {"https": options.https, "http": options.http}
     if not allowed.get(parts.scheme, False):
-        msg = f"{parts.scheme}: addresses are not allowed here (images.https, images.http)"
-        raise ImageError(msg)
+        raise ImageError(f"{parts.scheme}: addresses are not allowed here (images.https, images.http)")
     if not host:
-        msg = "its address names no host"
-        raise ImageError(msg)
+        raise ImageError("its address names no host")
     if "@" in parts.netloc:
-        msg = "its address holds a user name or password, which would get into files; use a signed address"
-        raise ImageError(msg)
+        raise ImageError("its address holds a user name or password, which would get into files; use a signed address")
     return host
 
 
@@ -58,17 +54,16 @@ async def allowed_addresses(host: str, *, private: bool) -> list[str]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        msg = f"the name of its host cannot be resolved ({host[:253]})"
-        raise ImageError(msg, may_pass=error.errno != socket.EAI_NONAME) from None
+        raise ImageError(
+            f"the name of its host cannot be resolved ({host[:253]})", may_pass=error.errno != socket.EAI_NONAME
+        ) from None
     except UnicodeError:
-        msg = "the name of its host is none"
-        raise ImageError(msg) from None
+        raise ImageError("the name of its host is none") from None
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not private and not all(map(is_public, addresses)):
-        msg = (
+        raise ImageError(
             f"{host[:253]} is an address of this host or its network; where that is meant, set images.private_addresses"
         )
-        raise ImageError(msg)
     return addresses
 
 

@@ -57,13 +57,14 @@ class Fetcher:
                         return found
                     url = found
         except TimeoutError:
-            msg = f"it did not come within {self._options.timeout_s:g} s (images.timeout_s)"
-            raise ImageError(msg, may_pass=True) from None
+            raise ImageError(
+                f"it did not come within {self._options.timeout_s:g} s (images.timeout_s)", may_pass=True
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            msg = f"its server cannot be asked ({type(error).__name__})"
-            raise ImageError(msg, may_pass=not isinstance(error, httpx.InvalidURL)) from None
-        msg = f"it is behind more than {self._options.max_redirects} redirects (images.max_redirects)"
-        raise ImageError(msg)
+            raise ImageError(
+                f"its server cannot be asked ({type(error).__name__})", may_pass=not isinstance(error, httpx.InvalidURL)
+            ) from None
+        raise ImageError(f"it is behind more than {self._options.max_redirects} redirects (images.max_redirects)")
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -90,19 +91,18 @@ class Fetcher:
                 return await self._read(url, response, max_bytes)
             finally:
                 await response.aclose()
-        msg = "the name of its host stands for no address"
-        raise ImageError(msg)
+        raise ImageError("the name of its host stands for no address")
 
     async def _read(self, url: str, response: httpx.Response, max_bytes: int) -> bytes | str:
         status, headers = response.status_code, response.headers
         if status in REDIRECTS and "location" in headers:
             return urljoin(url, headers["location"])
         if status != httpx.codes.OK:
-            msg = f"its server answers with HTTP {status}"
-            raise ImageError(msg, may_pass=status >= SERVER_ERRORS or status in MAY_PASS)
+            raise ImageError(
+                f"its server answers with HTTP {status}", may_pass=status >= SERVER_ERRORS or status in MAY_PASS
+            )
         if headers.get("content-encoding", "identity").strip().lower() != "identity":
-            msg = "its server sends it in an encoding that was not asked for"
-            raise ImageError(msg)
+            raise ImageError("its server sends it in an encoding that was not asked for")
         length = headers.get("content-length", "")
         data = bytearray()
         if not (length.isdecimal() and int(length[:20]) > max_bytes):
@@ -119,5 +119,6 @@ def _authorities() -> ssl.SSLContext:
     try:
         return httpx.create_ssl_context()
     except OSError as error:
-        msg = f"the authorities that SSL_CERT_FILE or SSL_CERT_DIR names to the worker cannot be read: {error}"
-        raise ImageError(msg) from None
+        raise ImageError(
+            f"the authorities that SSL_CERT_FILE or SSL_CERT_DIR names to the worker cannot be read: {error}"
+        ) from None

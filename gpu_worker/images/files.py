@@ -20,11 +20,9 @@ def path_of(address: str) -> str:
     parts = urlsplit(address)
     path = unquote(parts.path, errors="surrogateescape")
     if parts.netloc not in {"", "localhost"} or parts.query or parts.fragment:
-        msg = "write a file as file:///PATH, with ? and # in it as %3F and %23; no host, no query"
-        raise ImageError(msg)
+        raise ImageError("write a file as file:///PATH, with ? and # in it as %3F and %23; no host, no query")
     if not path.startswith("/") or "\0" in path:
-        msg = "a file's path must begin with / and hold no NUL: file:///PATH"
-        raise ImageError(msg)
+        raise ImageError("a file's path must begin with / and hold no NUL: file:///PATH")
     return path
 
 
@@ -41,8 +39,9 @@ def read_file(address: str, folders: Sequence[str], max_bytes: int) -> bytes:
     for folder in map(os.path.realpath, folders):
         if path.is_relative_to(folder):
             return _read(folder, path.relative_to(folder).parts, max_bytes)
-    msg = "it is under none of the folders in images.folders; allow its folder there, in the worker's configuration"
-    raise ImageError(msg)
+    raise ImageError(
+        "it is under none of the folders in images.folders; allow its folder there, in the worker's configuration"
+    )
 
 
 def _read(folder: str, steps: Sequence[str], max_bytes: int) -> bytes:
@@ -60,15 +59,13 @@ def _read(folder: str, steps: Sequence[str], max_bytes: int) -> bytes:
         finally:
             os.close(opened)
     except OSError as error:
-        msg = f"the worker cannot read the file: {os.strerror(error.errno or 0)}"
-        raise ImageError(msg) from None
+        raise ImageError(f"the worker cannot read the file: {os.strerror(error.errno or 0)}") from None
 
 
 def _bytes(descriptor: int, max_bytes: int) -> bytes:
     # A pipe or a device could give bytes without end, or none for ever.
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        msg = "it is no regular file"
-        raise ImageError(msg)
+        raise ImageError("it is no regular file")
     with os.fdopen(descriptor, "rb", closefd=False) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:

@@ -33,8 +33,7 @@ def header_of(data: bytes) -> Header:
     except (struct.error, IndexError):
         found = None
     if found is None or found.width < 1 or found.height < 1:
-        msg = "it is no PNG, JPEG, GIF, WebP or BMP image, or a broken one"
-        raise ImageError(msg)
+        raise ImageError("it is no PNG, JPEG, GIF, WebP or BMP image, or a broken one")
     return found
 
 

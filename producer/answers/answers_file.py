@@ -89,16 +89,14 @@ class AnswersFile:
             # Of whatever it was before, nothing is left.
             stored = None
         elif stored is None:
-            msg = (
+            raise UsageError(
                 f"{self.path} already has lines, and no {self.sidecar.name} says of which run; move it away, or "
                 "choose another -o"
             )
-            raise UsageError(msg)
         if stored is None or (is_more and IS_UPDATED not in stored):
             self._store(orjson.dumps(about) + b"\n")
         elif IS_UPDATED in stored:
-            msg = f"an update of {self.path} was interrupted; --update finishes it"
-            raise UsageError(msg)
+            raise UsageError(f"an update of {self.path} was interrupted; --update finishes it")
         elif not is_ours:
             msg = f"{self.path} holds answers to something else: {difference(stored, run, fingerprint, changed_row)}. "
             msg += (
@@ -115,8 +113,9 @@ class AnswersFile:
         try:
             self._lock, held = self._put_in_place(self.sidecar, [what]), self._lock
         except OSError as error:
-            msg = f"cannot write to {self.sidecar}: {error.strerror}; free some space and run the same command again"
-            raise OutputFullError(msg) from None
+            raise OutputFullError(
+                f"cannot write to {self.sidecar}: {error.strerror}; free some space and run the same command again"
+            ) from None
         self._replaced.append(held)
 
     def forget_run(self) -> None:
@@ -148,8 +147,9 @@ class AnswersFile:
                 if fields is not None:
                     yield start, line, fields
                 elif line.strip():
-                    msg = f"{self.path}:{number}: not an answer line; correct or move the file, or choose another -o"
-                    raise UsageError(msg)
+                    raise UsageError(
+                        f"{self.path}:{number}: not an answer line; correct or move the file, or choose another -o"
+                    )
                 start += len(line)
 
     def replace_lines(self, lines: Iterable[bytes]) -> None:
@@ -162,8 +162,9 @@ class AnswersFile:
             # Through a link: it is the file behind it that holds the answers.
             self._file, held = self._put_in_place(self.path.resolve(), lines), self._file
         except OSError as error:
-            msg = f"cannot write to {self.path}: {error.strerror}; free some space and run the same command again"
-            raise OutputFullError(msg) from None
+            raise OutputFullError(
+                f"cannot write to {self.path}: {error.strerror}; free some space and run the same command again"
+            ) from None
         # Who has opened the file that had the name must not get the lock on it, as long as this process lives.
         self._replaced.append(held)
 
@@ -198,8 +199,9 @@ class AnswersFile:
             os.ftruncate(self._file, size)
             os.fsync(self._file)
         except OSError as error:
-            msg = f"cannot cut {self.path} back to {size} bytes: {error.strerror}; remove it, or choose another -o"
-            raise OutputFullError(msg) from None
+            raise OutputFullError(
+                f"cannot cut {self.path} back to {size} bytes: {error.strerror}; remove it, or choose another -o"
+            ) from None
 
     def write(self, records: Sequence[Answer | Failure]) -> None:
         """Append records. What was written survives this process; `sync` makes it survive the machine.
@@ -213,11 +215,10 @@ class AnswersFile:
             while data:
                 data = data[os.write(self._file, data) :]
         except OSError as error:
-            msg = (
+            raise OutputFullError(
                 f"cannot write to {self.path}: {error.strerror}; free some space and run the same command again; "
                 "nothing is lost"
-            )
-            raise OutputFullError(msg) from None
+            ) from None
 
     def sync(self) -> None:
         """Make what was written survive the machine.
@@ -228,11 +229,10 @@ class AnswersFile:
         try:
             os.fsync(self._file)
         except OSError as error:
-            msg = (
+            raise OutputFullError(
                 f"cannot write to {self.path}: {error.strerror}; free some space and run the same command again; "
                 "nothing is lost"
-            )
-            raise OutputFullError(msg) from None
+            ) from None
         if not self._is_in_place():
             raise OutputFullError(self._rescued())
 

@@ -76,15 +76,16 @@ def destination(
             written; or the format has no lists of samples.
     """
     if given is None and path.suffix.lower() in _WORKBOOKS:
-        msg = f"{path}: {path.suffix} files are not written; spreadsheets open .csv, too"
-        raise UsageError(msg)
+        raise UsageError(f"{path}: {path.suffix} files are not written; spreadsheets open .csv, too")
     name = without_suffix(path).name.lower()
     by_name: OutputFormat = next((one for ending, one in _BY_ENDING.items() if name.endswith(ending)), "jsonl")
     format_ = given or by_name
     if format_ in _NEVER_COMPRESSED and path.suffix.lower() in SUFFIXES:
-        msg = f"{path}: {format_} files compress their columns themselves; leave {path.suffix} out of the name"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{path}: {format_} files compress their columns themselves; leave {path.suffix} out of the name"
+        )
     if is_listed and format_ != "jsonl":
-        msg = f"{path}: --samples-as list is written as .jsonl; in {format_} each sample has a row of its own"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{path}: --samples-as list is written as .jsonl; in {format_} each sample has a row of its own"
+        )
     return Destination(path, format_, is_ordered or is_listed, is_csv_safe, is_listed)

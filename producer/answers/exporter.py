@@ -83,11 +83,10 @@ def _exported(
                     return _write(filter(wanted, ticked(ordered, tick)), file, to, about, answers, layout)
             return _write(filter(wanted, ticked(lines.as_they_came(), tick)), file, to, about, answers, layout)
     except OSError as error:
-        msg = (
+        raise UsageError(
             f"cannot write {to.path}: {error.strerror or error}; the answers are safe in {answers}: make room, and "
             "run the same command again"
-        )
-        raise UsageError(msg) from None
+        ) from None
 
 
 def ensure_writable(to: Destination) -> None:
@@ -103,14 +102,14 @@ def ensure_writable(to: Destination) -> None:
     # Through a link, even one whose file is not there yet.
     path = to.path.resolve()
     if path.is_dir() or not path.parent.is_dir():
-        msg = (
+        raise UsageError(
             f"cannot write {to.path}: {'it is a folder' if path.is_dir() else 'there is no such folder'}; choose "
             "another -o"
         )
-        raise UsageError(msg)
     if path.exists() and not path.is_file():
-        msg = f"cannot write {to.path}: it is not a regular file; choose another -o, or - for standard output"
-        raise UsageError(msg)
+        raise UsageError(
+            f"cannot write {to.path}: it is not a regular file; choose another -o, or - for standard output"
+        )
 
 
 def _write(

@@ -25,21 +25,20 @@ def open_locked(path: Path, flags: int, answers: Path) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o644)
     except OSError as error:
         why = f"{path} is a link" if error.errno == errno.ELOOP else error.strerror
-        msg = f"cannot write answers to {answers}: {why}; choose another -o"
-        raise UsageError(msg) from None
+        raise UsageError(f"cannot write answers to {answers}: {why}; choose another -o") from None
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        msg = (
+        raise UsageError(
             f"cannot write answers to {path}: it is not a regular file, and answers are read again to resume a run; "
             "choose another -o, or - for standard output"
         )
-        raise UsageError(msg)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(file)
         if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
             raise
-        msg = f"another batchfleet process is writing {answers}; wait for it, or choose another -o"
-        raise UsageError(msg) from None
+        raise UsageError(
+            f"another batchfleet process is writing {answers}; wait for it, or choose another -o"
+        ) from None
     return file

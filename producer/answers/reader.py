@@ -74,8 +74,7 @@ def opened_lines(path: Path) -> Iterator[AnswerLines]:
             for number, entry in read_entries(path, MOST_ANSWER_BYTES, form):
                 place = f"{path}, {form.place} {number}"
                 if isinstance(entry, Unreadable):
-                    msg = f"{place}: {entry.reason}"
-                    raise UsageError(msg)
+                    raise UsageError(f"{place}: {entry.reason}")
                 file.writelines(_normal(line, place)[0] for line in unlisted(entry))
             file.flush()
         except OSError as error:
@@ -194,8 +193,7 @@ class AnswerLines:
                         yield start, number, *_normal(line, self._place(number))
                     start += len(line)
         except OSError as error:
-            msg = f"{self.path}: it cannot be read ({error.strerror})"
-            raise UsageError(msg) from None
+            raise UsageError(f"{self.path}: it cannot be read ({error.strerror})") from None
 
 
 @dataclass(slots=True)
@@ -246,11 +244,10 @@ def _normal(line: bytes, place: str) -> tuple[bytes, dict[str, Any]]:
     found = _loaded(line)
     fields = record_of(found)
     if fields is None:
-        msg = (
+        raise UsageError(
             f"{place}: it is not an answer; "
             "answers are what `batchfleet run` and `submit` write, or the output of an OpenAI batch"
         )
-        raise UsageError(msg)
     if fields is not found or not line.endswith(b"\n") or line.startswith(BOM):
         line = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
     return line, fields

@@ -101,19 +101,17 @@ class Update:
             if is_empty:
                 Path(outdated.name).unlink()
         except OSError as error:
-            msg = (
+            raise OutputFullError(
                 f"cannot write to {answers.path}{OUTDATED}: {error.strerror}; "
                 "free some space and run the same command again"
-            )
-            raise OutputFullError(msg) from None
+            ) from None
         answers.replace_lines(self._lines())
 
     def _match(self, unmatched: IdTable) -> tuple[int, int]:
         """Give each row a line that answers it; returns how many rows have one, and how many cannot be asked."""
         keys, checked = self._what.keys, self._what.checked
         if keys is None:
-            msg = "rows have no keys"
-            raise ValueError(msg)
+            raise ValueError("rows have no keys")
         kept = unusable = 0
         with id_table() as by_key:
             for index in ticked(iter(range(checked.count)), self._tick):
@@ -172,15 +170,15 @@ class Update:
             if fields is not None and (fields.get("error") or {}).get("kind") != "invalid_question":
                 key = fields.get("asked")
                 if not isinstance(key, str):
-                    msg = (
+                    raise UsageError(
                         f"{self._path}:{number}: it does not say what was asked (`asked`), as lines of an earlier "
                         "version do not, so no row can be known again; choose another -o"
                     )
-                    raise UsageError(msg)
                 yield start, key
             elif fields is None and raw.strip() and raw.endswith(b"\n"):
-                msg = f"{self._path}:{number}: not an answer line; mend or move the file, or choose another -o"
-                raise UsageError(msg)
+                raise UsageError(
+                    f"{self._path}:{number}: not an answer line; mend or move the file, or choose another -o"
+                )
             start += len(raw)
 
     def _lines(self) -> Iterator[bytes]:

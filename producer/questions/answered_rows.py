@@ -28,8 +28,9 @@ def fields_of(row: Mapping[str, Any], prompt: str | None) -> dict[str, Any]:
         UnusableError: There is no template.
     """
     if prompt is None:
-        msg = "it is an answer line; --template makes a question of it, such as 'Is this right? {{ text }}'"
-        raise UnusableError(msg)
+        raise UnusableError(
+            "it is an answer line; --template makes a question of it, such as 'Is this right? {{ text }}'"
+        )
     metadata = row.get("metadata")
     metadata = dict(metadata) if isinstance(metadata, dict) else {}
     previous = {name: row[name] for name in _KEPT if row.get(name) is not None}

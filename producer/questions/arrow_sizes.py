@@ -55,13 +55,11 @@ def _field(data: memoryview, table: int, number: int) -> int | None:
 def _table(data: memoryview, field: int | None) -> int:
     """Where what a field refers to begins."""
     if field is None:
-        msg = "no such field"
-        raise struct.error(msg)
+        raise struct.error("no such field")
     return field + _number(data, field, "<I")
 
 
 def _number(data: memoryview, place: int, form: str) -> int:
     if place < 0:
-        msg = "before the beginning"
-        raise struct.error(msg)
+        raise struct.error("before the beginning")
     return int(struct.unpack_from(form, data, place)[0])

@@ -151,8 +151,7 @@ class _Values:
     def _of_struct(self, cell: Any) -> dict[str, Any]:  # noqa: ANN401
         names = [cell.type.field(number).name for number in range(cell.type.num_fields)]
         if len(set(names)) < len(names):
-            msg = f"has two fields of one name ({', '.join(names)[:60]})"
-            raise Unwritable(msg)
+            raise Unwritable(f"has two fields of one name ({', '.join(names)[:60]})")
         return {name: self._value(cell[number]) for number, name in enumerate(names)}
 
     def _temporal(self, kind: Any) -> Callable[[Any], str] | None:  # noqa: ANN401
@@ -184,15 +183,13 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        msg = "is bytes that are not UTF-8"
-        raise Unwritable(msg) from None
+        raise Unwritable("is bytes that are not UTF-8") from None
 
 
 def _finite(value: float) -> float:
     if math.isfinite(value):
         return value
-    msg = f"is {value}, which JSON cannot represent"
-    raise Unwritable(msg)
+    raise Unwritable(f"is {value}, which JSON cannot represent")
 
 
 def _time(cell: Any) -> str:  # noqa: ANN401

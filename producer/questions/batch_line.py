@@ -38,11 +38,9 @@ def in_own_form(fields: dict[str, Any]) -> dict[str, Any]:
         raise UnusableError(unknown_field(unknown[0], (*_BATCH_FIELDS, *_BESIDE_BODY)))
     url, body = _content_of_batch_line(fields)
     if body.get("stream"):
-        msg = "`body.stream` is on, but answers arrive whole; leave it out"
-        raise UnusableError(msg)
+        raise UnusableError("`body.stream` is on, but answers arrive whole; leave it out")
     if "metadata" in body and "metadata" in own:
-        msg = "`metadata` is both in `body` and beside it; keep one of them"
-        raise UnusableError(msg)
+        raise UnusableError("`metadata` is both in `body` and beside it; keep one of them")
     moved = {name: body.get(name) for name in (_BATCH_CONTENT.get(url), "model", "metadata") if name in body}
     asked = of_endpoint(url, body) if url in ENDPOINTS else {}
     left_out = {*moved, *ENDPOINTS.get(url, ()), "stream"}
@@ -54,8 +52,7 @@ def _content_of_batch_line(fields: dict[str, Any]) -> tuple[str, dict[str, Any]]
     """Check what is outside of the body; returns the endpoint, and the body."""
     method, url, body = fields.get("method", "POST"), fields.get("url"), fields.get("body")
     if method != "POST":
-        msg = f"`method` is {shown(method)}; only POST can be asked"
-        raise UnusableError(msg)
+        raise UnusableError(f"`method` is {shown(method)}; only POST can be asked")
     if url is None and isinstance(body, dict):
         # Together and Novita leave it out: one endpoint fits what is asked.
         first = next(iter(_BATCH_CONTENT))
@@ -65,16 +62,13 @@ def _content_of_batch_line(fields: dict[str, Any]) -> tuple[str, dict[str, Any]]
         )
     endpoints = (*_BATCH_CONTENT, *ENDPOINTS)
     if not isinstance(url, str) or url not in endpoints:
-        msg = f"`url` is {shown(url)}; only {', '.join(endpoints[:-1])} and {endpoints[-1]} can be asked"
-        raise UnusableError(msg)
+        raise UnusableError(f"`url` is {shown(url)}; only {', '.join(endpoints[:-1])} and {endpoints[-1]} can be asked")
     content = _BATCH_CONTENT.get(url) or " and ".join(sorted(ENDPOINTS[url]))
     if not isinstance(body, dict):
-        msg = f"`body` is {kind(body)}, not an object with `model` and `{content}`"
-        raise UnusableError(msg)
+        raise UnusableError(f"`body` is {kind(body)}, not an object with `model` and `{content}`")
     lacks = missing(url, body) if url in ENDPOINTS else content if body.get(content) is None else None
     if lacks is not None:
-        msg = f"`body` asks nothing; {url} wants `{lacks}` in it"
-        raise UnusableError(msg)
+        raise UnusableError(f"`body` asks nothing; {url} wants `{lacks}` in it")
     return url, body
 
 

@@ -92,19 +92,17 @@ class Shape:
         """
         for column in (*self.columns.values(), *(self.metadata_columns or ())):
             if column not in columns:
-                msg = f"{place}: {no_such_column(column, columns)}"
-                raise UsageError(msg)
+                raise UsageError(f"{place}: {no_such_column(column, columns)}")
         if self.template:
             self.template.ensure_fits(columns, place)
         elif not self._asks():
             found = [name for name in CONTENT_FIELDS if name in columns]
             if not found:
                 known = ", ".join(map(short, columns))
-                msg = (
+                raise UsageError(
                     f"{place}: which column is asked? The columns are {known}; name one with --question-column, or use "
                     "--template"
                 )
-                raise UsageError(msg)
 
     def wanted_of(self, columns: Iterable[str]) -> frozenset[str] | None:
         """Which columns of a table have to be read; None for all."""
@@ -163,8 +161,7 @@ class Shape:
         elif (
             first and messages and isinstance(messages[0], dict) and messages[0].get("role") in {"system", "developer"}
         ):
-            msg = "it has a system message of its own; leave that or --system out"
-            raise UnusableError(msg)
+            raise UnusableError("it has a system message of its own; leave that or --system out")
         rest = {name: value for name, value in fields.items() if name not in ("question", "prompt")}
         return {**rest, "messages": [*first, *messages]}
 
@@ -189,8 +186,7 @@ def _cell(name: str, value: Any) -> Any:  # noqa: ANN401 (JSON)
         try:
             value = orjson.loads(value)
         except orjson.JSONDecodeError:
-            msg = f"`{name}` is {short(value)!r}, which is not JSON"
-            raise UnusableError(msg) from None
+            raise UnusableError(f"`{name}` is {short(value)!r}, which is not JSON") from None
     # Columns of structures have every key in every row: what is null there is what is not there.
     if name == "messages" and isinstance(value, list):
         return [_without_nulls(message) for message in value]
@@ -205,8 +201,7 @@ def _with_metadata(fields: dict[str, Any], extra: dict[str, Any]) -> dict[str, A
     if extra:
         metadata = fields.get("metadata", {})
         if not isinstance(metadata, dict):
-            msg = f"`metadata` is {kind(metadata)}, not an object"
-            raise UnusableError(msg)
+            raise UnusableError(f"`metadata` is {kind(metadata)}, not an object")
         fields["metadata"] = joined(extra, metadata)
     return fields
 
@@ -218,8 +213,7 @@ def joined(beside: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, 
         UnusableError: A name is in both.
     """
     if twice := beside.keys() & metadata.keys():
-        msg = f"`{min(twice)}` is both beside the question and in its `metadata`; keep one of them"
-        raise UnusableError(msg)
+        raise UnusableError(f"`{min(twice)}` is both beside the question and in its `metadata`; keep one of them")
     return {**beside, **metadata}
 
 

@@ -82,8 +82,9 @@ def zstd_for(path: Path) -> Any:  # noqa: ANN401 (a module that may not be there
         else:
             from backports import zstd  # noqa: PLC0415 (an extra)
     except ImportError:
-        msg = f"{path}: zstd needs the package backports.zstd: scripts/install --zstd adds it; or use gzip"
-        raise UsageError(msg) from None
+        raise UsageError(
+            f"{path}: zstd needs the package backports.zstd: scripts/install --zstd adds it; or use gzip"
+        ) from None
     return zstd
 
 
@@ -110,7 +111,8 @@ class _Translating(io.RawIOBase):
         try:
             piece = self._read(len(buffer))
         except self._errors as error:
-            msg = f"{self._problem} ({error or 'it ends too early'}); fetch it again, or unpack what is left of it"
-            raise UsageError(msg) from None
+            raise UsageError(
+                f"{self._problem} ({error or 'it ends too early'}); fetch it again, or unpack what is left of it"
+            ) from None
         buffer[: len(piece)] = piece
         return len(piece)

@@ -30,8 +30,7 @@ def csv_header(file: BufferedReader, path: Path, dialect: Dialect) -> tuple[str,
     """
     if header := _Rows(file, path, dialect, _MAX_HEADER_BYTES).header:
         return header
-    msg = f"{path}: there is nothing in it; a table begins with the names of its columns"
-    raise UsageError(msg)
+    raise UsageError(f"{path}: there is nothing in it; a table begins with the names of its columns")
 
 
 def csv_entries(file: BufferedReader, path: Path, dialect: Dialect, max_bytes: int) -> Iterator[Entry]:
@@ -115,12 +114,10 @@ class _Rows:
         if header is None:
             return ()
         if isinstance(header, Unreadable):
-            msg = f"{self._path}:1: {header.reason}"
-            raise UsageError(msg)
+            raise UsageError(f"{self._path}:1: {header.reason}")
         names = [name.strip() or f"column {number}" for number, name in enumerate(header, 1)]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            msg = f"{self._path}: two columns are named {twice!r}; give each a name of its own"
-            raise UsageError(msg)
+            raise UsageError(f"{self._path}: two columns are named {twice!r}; give each a name of its own")
         return tuple(names)
 
     def _lines(self) -> Iterator[str]:
@@ -137,8 +134,9 @@ class _Rows:
     def _problem(self, error: csv.Error, begins: int) -> Unreadable:
         words = str(error)
         if "unexpected end of data" in words:
-            msg = f"{self._path}:{begins}: this row has no end: a quote in it, or before it, is not closed; {_AS_TEXT}"
-            raise UsageError(msg)
+            raise UsageError(
+                f"{self._path}:{begins}: this row has no end: a quote in it, or before it, is not closed; {_AS_TEXT}"
+            )
         if "field limit" in words:
             raise self._endless(begins)
         if "expected after" in words:

@@ -115,8 +115,9 @@ def id_table() -> Iterator[IdTable]:
     except sqlite3.Error as error:
         if "interrupted" in str(error):
             raise KeyboardInterrupt from None
-        msg = f"cannot keep ids in a temporary file ({error}); free some space, or set TMPDIR to a folder that has some"
-        raise UsageError(msg) from None
+        raise UsageError(
+            f"cannot keep ids in a temporary file ({error}); free some space, or set TMPDIR to a folder that has some"
+        ) from None
 
 
 class DuplicateFinder:
@@ -152,11 +153,10 @@ class DuplicateFinder:
                 continue
             found.append(Duplicate(index, line, bool(invalid), keeper_line))
             if len(found) > MOST_DUPLICATES:
-                msg = (
+                raise UsageError(
                     f"more than {MOST_DUPLICATES} questions have the id of another (number {index + 1}, for one); give "
                     "each its own, or none"
                 )
-                raise UsageError(msg)
         return found
 
 

@@ -21,11 +21,9 @@ INVALID_ID_PREFIX = "invalid-line-"
 def text_of(value: object, name: str) -> str:
     """Check a text; raises UnusableError if it is not one."""
     if not isinstance(value, str):
-        msg = f"`{name}` is {kind(value)}, not a text"
-        raise UnusableError(msg)
+        raise UnusableError(f"`{name}` is {kind(value)}, not a text")
     if not value or value.isspace():
-        msg = f"`{name}` is empty; write what should be asked"
-        raise UnusableError(msg)
+        raise UnusableError(f"`{name}` is empty; write what should be asked")
     return value
 
 
@@ -41,63 +39,53 @@ def request_id_of(value: object, name: str) -> str:
         # A table that lacks one id has made floats of the others.
         return str(int(value))
     if not isinstance(value, str):
-        msg = f"`{name}` is {kind(value)}, not a text or an integer of at most 64 bits"
-        raise UnusableError(msg)
+        raise UnusableError(f"`{name}` is {kind(value)}, not a text or an integer of at most 64 bits")
     if not value or value.isspace() or len(value) > MAX_REQUEST_ID_CHARS:
-        msg = (
+        raise UnusableError(
             f"`{name}` has {len(value)} characters; 1 to {MAX_REQUEST_ID_CHARS} that are not all blank are allowed, or "
             "leave it out"
         )
-        raise UnusableError(msg)
     if value.startswith(INVALID_ID_PREFIX):
-        msg = (
+        raise UnusableError(
             f"`{name}` starts with {INVALID_ID_PREFIX!r}, which is kept for questions that cannot be used; choose "
             "another"
         )
-        raise UnusableError(msg)
     return value
 
 
 def _model(value: object, name: str) -> str:
     text = text_of(value, name)
     if len(text) > MAX_MODEL_CHARS:
-        msg = f"`{name}` has {len(text)} characters, at most {MAX_MODEL_CHARS} are allowed"
-        raise UnusableError(msg)
+        raise UnusableError(f"`{name}` has {len(text)} characters, at most {MAX_MODEL_CHARS} are allowed")
     return text
 
 
 def _json_object(value: object, name: str) -> JsonObject:
     if not isinstance(value, dict):
-        msg = f"`{name}` is {kind(value)}, not an object"
-        raise UnusableError(msg)
+        raise UnusableError(f"`{name}` is {kind(value)}, not an object")
     return value
 
 
 def _priority(value: object, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_PRIORITY:
-        msg = f"`{name}` is {shown(value)}, not an integer from 0 to {MAX_PRIORITY}"
-        raise UnusableError(msg)
+        raise UnusableError(f"`{name}` is {shown(value)}, not an integer from 0 to {MAX_PRIORITY}")
     return value
 
 
 def _deadline(value: object, name: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-        msg = f"`{name}` is {shown(value)}, not a number of seconds above 0"
-        raise UnusableError(msg)
+        raise UnusableError(f"`{name}` is {shown(value)}, not a number of seconds above 0")
     return float(value)
 
 
 def _messages(value: object, name: str) -> list[JsonObject]:
     if not isinstance(value, list):
-        msg = f"`{name}` is {kind(value)}, not a list of messages"
-        raise UnusableError(msg)
+        raise UnusableError(f"`{name}` is {kind(value)}, not a list of messages")
     for number, message in enumerate(value, 1):
         if problem := _problem_of_message(message):
-            msg = f"message {number} of `{name}` {problem}"
-            raise UnusableError(msg)
+            raise UnusableError(f"message {number} of `{name}` {problem}")
     if all(isinstance(message.get("content"), str) and not message["content"].strip() for message in value):
-        msg = f"there is no text in `{name}`; write what should be asked"
-        raise UnusableError(msg)
+        raise UnusableError(f"there is no text in `{name}`; write what should be asked")
     return value
 
 

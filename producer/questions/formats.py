@@ -76,14 +76,12 @@ def identify(path: Path) -> FileId:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if stat.S_ISDIR(status.st_mode):
-        msg = f"{path}: it is a directory; name the file of questions in it"
-        raise UsageError(msg)
+        raise UsageError(f"{path}: it is a directory; name the file of questions in it")
     if not stat.S_ISREG(status.st_mode):
-        msg = (
+        raise UsageError(
             f"{path}: it is not a regular file; questions are read twice, so write them to a file first, or pipe them "
             "in and name - as the file"
         )
-        raise UsageError(msg)
     return FileId(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
@@ -158,11 +156,9 @@ def _form_of_text(
     start = file.peek(8)[:8]
     for magic, problem in _UNREADABLE_FILES.items():
         if start.startswith(magic):
-            msg = f"{path}: {problem}"
-            raise UsageError(msg)
+            raise UsageError(f"{path}: {problem}")
     if b"\0" in start[:2]:
-        msg = f"{path}: it is UTF-16, or no text at all; save it as UTF-8"
-        raise UsageError(msg)
+        raise UsageError(f"{path}: it is UTF-16, or no text at all; save it as UTF-8")
     ending = compression.without_suffix(path).suffix.lower() if given == "auto" else f".{given}"
     if ending in _TABLES or (style.delimiter and ending not in _JSON):
         tabs = _TABLES.get(ending, False)

@@ -40,11 +40,9 @@ def read_object(raw: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError as error:
         raise UnusableError(_why_not_json(raw, error)) from None
     if isinstance(value, list) and value and all(isinstance(item, dict) and "role" in item for item in value):
-        msg = 'it is a list of messages, not an object; write {"messages": [...]} around it'
-        raise UnusableError(msg)
+        raise UnusableError('it is a list of messages, not an object; write {"messages": [...]} around it')
     if not isinstance(value, dict):
-        msg = f"it is {kind(value)}, not an object; write {{...}} with a `question` in it"
-        raise UnusableError(msg)
+        raise UnusableError(f"it is {kind(value)}, not an object; write {{...}} with a `question` in it")
     return value
 
 
@@ -59,8 +57,7 @@ def ensure_carriable(values: Iterable[object], raw: bytes) -> None:
     """
     # orjson makes floats of integers beyond 64 bits, so a large float may have been one.
     if _has_large_float(values, MAX_NESTING) and _has_huge_integer(raw):
-        msg = "it holds an integer beyond 64 bits; write that as a string"
-        raise UnusableError(msg)
+        raise UnusableError("it holds an integer beyond 64 bits; write that as a string")
 
 
 def _has_large_float(values: Iterable[object], levels: int) -> bool:

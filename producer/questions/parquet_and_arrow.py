@@ -35,11 +35,10 @@ def pyarrow_for(path: Path) -> Any:  # noqa: ANN401 (pyarrow has no types)
         import pyarrow.ipc  # noqa: PLC0415 (likewise)
         import pyarrow.parquet  # noqa: PLC0415 (likewise)
     except ImportError:
-        msg = (
+        raise UsageError(
             f"{path}: Parquet and Arrow need the package pyarrow: scripts/install --parquet adds it (pip install "
             "pyarrow elsewhere)"
-        )
-        raise UsageError(msg) from None
+        ) from None
     return pyarrow
 
 
@@ -58,18 +57,16 @@ def arrow_columns(path: Path, kind: Kind) -> tuple[str, ...]:
     with _opened(path, kind) as (schema, _):
         names: list[str] = schema.names
         if twice := next((name for name in names if names.count(name) > 1), None):
-            msg = f"{path}: two columns are named {twice!r}; give each a name of its own"
-            raise UsageError(msg)
+            raise UsageError(f"{path}: two columns are named {twice!r}; give each a name of its own")
         return tuple(names)
 
 
 def _ensure_fits(place: str, packed: int, unpacked: int, parts: str) -> None:
     if unpacked > max(_BYTES_AT_ONCE, _BOMB * packed):
-        msg = (
+        raise UsageError(
             f"{place} is {packed} bytes, and would be {unpacked} unpacked; write the file again in smaller {parts}, or "
             "without such long cells"
         )
-        raise UsageError(msg)
 
 
 def arrow_entries(path: Path, kind: Kind, columns: frozenset[str] | None, max_bytes: int) -> Iterator[Entry]:
@@ -129,8 +126,7 @@ def _opened(path: Path, kind: Kind) -> Iterator[tuple[Any, Callable[[list[str]],
         if isinstance(error, OSError) and error.errno:
             raise
         words = str(error).splitlines() or [type(error).__name__]
-        msg = f"{path}: it is damaged or incomplete ({words[0][:200]}); fetch it again"
-        raise UsageError(msg) from None
+        raise UsageError(f"{path}: it is damaged or incomplete ({words[0][:200]}); fetch it again") from None
 
 
 def _parquet_batches(file: Any, path: Path, names: list[str]) -> Iterator[Any]:  # noqa: ANN401

@@ -236,8 +236,7 @@ def _read(
             yield question if index == position else replace(question, index=index), len(entry)
         index += 1
     if not index:
-        msg = f"{source}: there are no questions in it"
-        raise UsageError(msg)
+        raise UsageError(f"{source}: there are no questions in it")
 
 
 def _in_fingerprint(question: ParsedQuestion | Invalid) -> bytes:

@@ -225,12 +225,11 @@ def _content_field(given: dict[str, Any]) -> str:
     found = [name for name in CONTENT_FIELDS if name in given]
     if len(found) == 1:
         return found[0]
-    msg = (
+    raise UnusableError(
         f"it has both `{found[0]}` and `{found[1]}`; keep one of them"
         if found
         else "it asks nothing; give it a `question`, `prompt` or `messages`, or for vectors an `input`"
     )
-    raise UnusableError(msg)
 
 
 def _metadata_with(extra: dict[str, Any], metadata: JsonObject | None) -> JsonObject:

@@ -27,8 +27,9 @@ class RowFilter:
         try:
             self._holds = sandbox().compile_expression(text, undefined_to_none=False)
         except TemplateError as error:
-            msg = f"--where {text}: {error.message}; write a condition such as 'status == \"answered\"'"
-            raise UsageError(msg) from None
+            raise UsageError(
+                f"--where {text}: {error.message}; write a condition such as 'status == \"answered\"'"
+            ) from None
 
     def holds(self, fields: Mapping[str, Any]) -> bool:
         """Whether it holds for these fields.
@@ -39,11 +40,9 @@ class RowFilter:
         try:
             return bool(self._holds(**fields))
         except UndefinedError as error:
-            msg = f"--where {self.text}: {error.message}; the fields are {listed(fields)}"
-            raise UnusableError(msg) from None
+            raise UnusableError(f"--where {self.text}: {error.message}; the fields are {listed(fields)}") from None
         except Exception as error:  # noqa: BLE001 (a condition can do whatever Jinja can, and so fail with anything)
-            msg = f"--where {self.text}: {str(error)[:200] or type(error).__name__}"
-            raise UnusableError(msg) from None
+            raise UnusableError(f"--where {self.text}: {str(error)[:200] or type(error).__name__}") from None
 
     def passes(self, entry: bytes | Unreadable) -> bool:
         """Whether a row is to be read on: where it holds, and where there is no object, which is told then.

@@ -100,8 +100,9 @@ class RowKeys:
             while self._waiting:
                 del self._waiting[: os.write(self._file, self._waiting)]
         except OSError as error:
-            msg = f"cannot keep what rows ask in a temporary file ({error.strerror}); free some space, or set TMPDIR"
-            raise UsageError(msg) from None
+            raise UsageError(
+                f"cannot keep what rows ask in a temporary file ({error.strerror}); free some space, or set TMPDIR"
+            ) from None
 
     def save(self, answers: Path, fingerprint: Mapping[str, str]) -> None:
         """Keep them beside the answers: a question that is on its way must be known again when its file has changed.

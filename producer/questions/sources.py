@@ -75,12 +75,10 @@ def find_files(
         for path in fetch(name) if is_remote(name) else _matching(name):
             for file in _files_of(path):
                 if file in found:
-                    msg = f"{file}: it is named twice; each question is asked once"
-                    raise UsageError(msg)
+                    raise UsageError(f"{file}: it is named twice; each question is asked once")
                 found[file] = None
                 if len(found) > MAX_FILES:
-                    msg = f"{name}: more than {MAX_FILES} files; join some of them"
-                    raise UsageError(msg)
+                    raise UsageError(f"{name}: more than {MAX_FILES} files; join some of them")
     return tuple(found)
 
 
@@ -90,8 +88,7 @@ def _matching(name: str) -> Sequence[Path]:
         return [path]
     found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 (Path.glob takes no pattern that begins with /)
     if not found:
-        msg = f"{name}: no file has such a name"
-        raise UsageError(msg)
+        raise UsageError(f"{name}: no file has such a name")
     return [Path(one) for one in found]
 
 
@@ -104,10 +101,8 @@ def _files_of(path: Path) -> Sequence[Path]:
         splits = sorted(found.parent for found in path.glob("*/state.json"))
         if len(splits) == 1:
             return _files_of_dataset(splits[0])
-        msg = f"{path}: it is a data set in parts; name the one to ask: {', '.join(map(str, splits))}"
-        raise UsageError(msg)
-    msg = f"{path}: it is a directory; name the files in it, such as '{path}/*.jsonl'"
-    raise UsageError(msg)
+        raise UsageError(f"{path}: it is a data set in parts; name the one to ask: {', '.join(map(str, splits))}")
+    raise UsageError(f"{path}: it is a directory; name the files in it, such as '{path}/*.jsonl'")
 
 
 def _files_of_dataset(folder: Path) -> Sequence[Path]:
@@ -117,18 +112,16 @@ def _files_of_dataset(folder: Path) -> Sequence[Path]:
         names = [str(entry["filename"]) for entry in state["_data_files"]]
         is_selection = bool(state.get("_indices_data_files"))
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        msg = (
+        raise UsageError(
             f"{state_file}: it does not say which files the data set has ({type(error).__name__}); save the data set "
             "again"
-        )
-        raise UsageError(msg) from None
+        ) from None
     if is_selection:
-        msg = f"{folder}: it holds a selection of rows that is not applied; save it again after flatten_indices()"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{folder}: it holds a selection of rows that is not applied; save it again after flatten_indices()"
+        )
     if not names:
-        msg = f"{state_file}: the data set has no files; there are no questions in it"
-        raise UsageError(msg)
+        raise UsageError(f"{state_file}: the data set has no files; there are no questions in it")
     if wrong := [name for name in names if name in ("", ".", "..") or Path(name).name != name]:
-        msg = f"{state_file}: it names {wrong[0]!r}, which is not in this folder"
-        raise UsageError(msg)
+        raise UsageError(f"{state_file}: it names {wrong[0]!r}, which is not in this folder")
     return [folder / name for name in names]

@@ -34,23 +34,20 @@ def spool(stdin: BinaryIO, answers: Path, max_bytes: int, tick: Callable[[int], 
     scratch = kept.with_name(f".{kept.name}.{os.getpid()}.tmp")
     try:
         if not _copy(stdin, scratch, max_bytes, tick):
-            msg = "standard input: there are no questions in it"
-            raise UsageError(msg)
+            raise UsageError("standard input: there are no questions in it")
         if not kept.exists():
             scratch.replace(kept)
         elif not filecmp.cmp(scratch, kept, shallow=False):
-            msg = (
+            raise UsageError(
                 f"standard input differs from {kept}, the questions of an earlier attempt that is not finished; resume "
                 "that by naming it in "
                 f"place of -, or choose another -o, or remove it to start over"
             )
-            raise UsageError(msg)
     except OSError as error:
-        msg = (
+        raise UsageError(
             f"cannot keep standard input in {kept}: {error.strerror or error}; make room, or write the questions to a "
             "file and name that"
-        )
-        raise UsageError(msg) from None
+        ) from None
     finally:
         with suppress(OSError):
             scratch.unlink()
@@ -66,10 +63,9 @@ def _copy(stdin: BinaryIO, path: Path, max_bytes: int, tick: Callable[[int], Non
             size += len(piece)
             tick(size)
             if size > max_bytes:
-                msg = (
+                raise UsageError(
                     f"standard input: it is longer than limits.max_stdin_bytes ({max_bytes}); raise that, or write the "
                     "questions to a file"
                 )
-                raise UsageError(msg)
             file.write(piece)
     return size

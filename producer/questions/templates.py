@@ -44,11 +44,11 @@ class PromptTemplate:
             self.needs = frozenset(meta.find_undeclared_variables(tree))
             self._template = environment.from_string(tree)
         except TemplateSyntaxError as error:
-            msg = f"{name}: line {error.lineno}: {error.message}; templates are Jinja, such as {{{{ question }}}}"
-            raise UsageError(msg) from None
+            raise UsageError(
+                f"{name}: line {error.lineno}: {error.message}; templates are Jinja, such as {{{{ question }}}}"
+            ) from None
         except TemplateError as error:
-            msg = f"{name}: {error.message}; templates are Jinja, such as {{{{ question }}}}"
-            raise UsageError(msg) from None
+            raise UsageError(f"{name}: {error.message}; templates are Jinja, such as {{{{ question }}}}") from None
         self.digest = blake2b(text.encode(), digest_size=8).hexdigest()
 
     @classmethod
@@ -66,18 +66,15 @@ class PromptTemplate:
             with path.open("rb") as file:
                 data = file.read(MAX_TEMPLATE_BYTES + 1)
             if len(data) > MAX_TEMPLATE_BYTES:
-                msg = f"{path}: it is larger than {MAX_TEMPLATE_BYTES} bytes; is it a template?"
-                raise UsageError(msg)
+                raise UsageError(f"{path}: it is larger than {MAX_TEMPLATE_BYTES} bytes; is it a template?")
             return cls(data.decode(), str(path))
         except OSError as error:
-            msg = (
+            raise UsageError(
                 f"--template {short(text_or_file)}: {error.strerror}; give a file, or a text with a field in it, such "
                 "as 'Q: {{ question }}'"
-            )
-            raise UsageError(msg) from None
+            ) from None
         except UnicodeDecodeError:
-            msg = f"{path}: it is not UTF-8; save it as UTF-8"
-            raise UsageError(msg) from None
+            raise UsageError(f"{path}: it is not UTF-8; save it as UTF-8") from None
 
     def ensure_fits(self, columns: Iterable[str], place: str) -> None:
         """Check that the columns of a table are what the template speaks of.
@@ -87,8 +84,7 @@ class PromptTemplate:
         """
         known = list(columns)
         if missing := sorted(self.needs.difference(known)):
-            msg = f"{self.name}: {no_such_column(missing[0], known)} ({place})"
-            raise UsageError(msg)
+            raise UsageError(f"{self.name}: {no_such_column(missing[0], known)} ({place})")
 
     def render(self, fields: Mapping[str, Any]) -> str:
         """The text for one question.
@@ -99,11 +95,11 @@ class PromptTemplate:
         try:
             pieces = list(_bounded(self._template.generate(fields)))
         except UndefinedError as error:
-            msg = f"{self.name}: {error.message}; the fields are {listed(fields)}"
-            raise UnusableError(msg) from None
+            raise UnusableError(f"{self.name}: {error.message}; the fields are {listed(fields)}") from None
         except Exception as error:  # noqa: BLE001 (a template can do whatever Jinja can, and so fail with anything)
-            msg = f"{self.name} cannot be filled in: {str(error)[:200] or type(error).__name__}"
-            raise UnusableError(msg) from None
+            raise UnusableError(
+                f"{self.name} cannot be filled in: {str(error)[:200] or type(error).__name__}"
+            ) from None
         return "".join(pieces)
 
 
@@ -124,6 +120,5 @@ def _bounded(pieces: Iterable[str]) -> Iterator[str]:
     for piece in pieces:
         size += len(piece)
         if size > MAX_PROMPT_CHARS:
-            msg = f"it makes a prompt of more than {MAX_PROMPT_CHARS} characters"
-            raise SecurityError(msg)
+            raise SecurityError(f"it makes a prompt of more than {MAX_PROMPT_CHARS} characters")
         yield piece

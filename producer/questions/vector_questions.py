@@ -26,8 +26,7 @@ def _inputs(value: object, name: str) -> list[Any]:
         return [value]
     inputs = value if isinstance(value, list) else [value]
     if not inputs or len(inputs) > MOST_INPUTS:
-        msg = f"`{name}` has {len(inputs)} texts; 1 to {MOST_INPUTS} are allowed, in one question"
-        raise UnusableError(msg)
+        raise UnusableError(f"`{name}` has {len(inputs)} texts; 1 to {MOST_INPUTS} are allowed, in one question")
     for number, one in enumerate(inputs, 1):
         if isinstance(one, list) and one and all(map(_is_token, one)):
             continue
@@ -53,8 +52,7 @@ def _task(value: object, name: str) -> Task:
     for task in _TASKS:
         if value == task:
             return task
-    msg = f"`{name}` is {shown(value)}, not {', '.join(_TASKS[:-1])} or {_TASKS[-1]}"
-    raise UnusableError(msg)
+    raise UnusableError(f"`{name}` is {shown(value)}, not {', '.join(_TASKS[:-1])} or {_TASKS[-1]}")
 
 
 VECTOR_FIELDS: dict[str, Field] = {
@@ -78,8 +76,7 @@ def wanted_of(given: Mapping[str, Any]) -> Wanted:
     if query is None and documents is None and inputs is not None and task != "score":
         return task or "embed", inputs, None
     if query is None or documents is None or inputs is not None or task not in {None, "score"}:
-        msg = "it has only some of what goes together; give it `input`, or `query` and `documents`"
-        raise UnusableError(msg)
+        raise UnusableError("it has only some of what goes together; give it `input`, or `query` and `documents`")
     return "score", documents, query
 
 
@@ -94,8 +91,7 @@ def in_task(task: Task, fields: Mapping[str, Any]) -> dict[str, Any]:
     if text is None or task == "generate":
         return dict(fields)
     if task == "score":
-        msg = "it is one text, and scores want two; give it `query` and `documents`"
-        raise UnusableError(msg)
+        raise UnusableError("it is one text, and scores want two; give it `query` and `documents`")
     return {**rest, "input": text, "task": task}
 
 

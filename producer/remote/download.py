@@ -45,14 +45,14 @@ def download_all(
         scheme, _, place = url.partition("://")
         paths = [f"{scheme}://{path}" for path in sorted(files.glob(place))] if has_magic(url) else [url]
         if not paths:
-            msg = f"{shown(url)}: no file has such a name"
-            raise UsageError(msg)
+            raise UsageError(f"{shown(url)}: no file has such a name")
         copies = []
         for path in paths:
             about = files.info(path)
             if about.get("type") == "directory":
-                msg = f"{shown(path)}: it is a folder; name the files in it, such as '{shown(path)}/*.jsonl'"
-                raise UsageError(msg)
+                raise UsageError(
+                    f"{shown(path)}: it is a folder; name the files in it, such as '{shown(path)}/*.jsonl'"
+                )
             copies.append(_copied(path, about, _pieces(files, path), folder, max_bytes, tick))
         return copies
 
@@ -93,8 +93,9 @@ def _opened_web(url: str) -> Iterator[tuple[dict[str, Any], Iterator[bytes]]]:
         if response.status_code in _GONE:
             raise FileNotFoundError
         if not response.is_success:
-            msg = f"{shown(url)}: the server answers with status {response.status_code}; check address and access"
-            raise UsageError(msg)
+            raise UsageError(
+                f"{shown(url)}: the server answers with status {response.status_code}; check address and access"
+            )
         size = response.headers.get("Content-Length")
         about = {name: response.headers.get(name) for name in ("ETag", "Last-Modified")}
         yield {**about, "size": int(size) if size else None}, response.iter_raw(_CHUNK_BYTES)
@@ -125,14 +126,14 @@ def _copied(
                 done += len(piece)
                 tick(done)
                 if max_bytes is not None and done > max_bytes:
-                    msg = f"{name}: it is longer than limits.max_stdin_bytes ({max_bytes}); raise that, or ask parts"
-                    raise UsageError(msg)
+                    raise UsageError(
+                        f"{name}: it is longer than limits.max_stdin_bytes ({max_bytes}); raise that, or ask parts"
+                    )
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         if size is not None and done != size:
-            msg = f"{name}: {done} of {size} bytes came; run the same command again"
-            raise UsageError(msg)
+            raise UsageError(f"{name}: {done} of {size} bytes came; run the same command again")
         part.replace(copy)
     finally:
         part.unlink(missing_ok=True)

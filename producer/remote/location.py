@@ -41,8 +41,9 @@ def file_system(url: str) -> Any:  # noqa: ANN401 (fsspec has no types)
             return HfFileSystem()
         from obstore.fsspec import FsspecStore  # noqa: PLC0415
     except ImportError as error:
-        msg = f"{shown(url)}: remote files need more packages ({error}): scripts/install --remote, or name a local file"
-        raise UsageError(msg) from None
+        raise UsageError(
+            f"{shown(url)}: remote files need more packages ({error}): scripts/install --remote, or name a local file"
+        ) from None
     # Only where somebody has set an address without TLS for the service, as for a server of one's own.
     return FsspecStore(scheme, client_options={"allow_http": True, "timeout": "300s"})
 
@@ -59,11 +60,9 @@ def complaining(url: str, what: str) -> Iterator[None]:
     except UsageError:
         raise
     except FileNotFoundError:
-        msg = f"{shown(url)}: there is no such file, or no such bucket"
-        raise UsageError(msg) from None
+        raise UsageError(f"{shown(url)}: there is no such file, or no such bucket") from None
     except Exception as error:  # noqa: BLE001 (see above)
         name = shown(url)
         # They may quote the address.
         said = " ".join(str(error).replace(url, name).split())[:_MOST_WORDS] or type(error).__name__
-        msg = f"{name}: it cannot be {what} ({said}); check address, network and credentials"
-        raise UsageError(msg) from None
+        raise UsageError(f"{name}: it cannot be {what} ({said}); check address, network and credentials") from None

@@ -16,8 +16,9 @@ def local_place(url: str) -> Path:
         UsageError: Nothing can be written there.
     """
     if not url.startswith(WRITABLE) or not PurePosixPath(shown(url)).suffix:
-        msg = f"cannot write {shown(url)}: answers go to a local file, or to one at s3:// or gs://, such as s3://bucket/a.jsonl"
-        raise UsageError(msg)
+        raise UsageError(
+            f"cannot write {shown(url)}: answers go to a local file, or to one at s3:// or gs://, such as s3://bucket/a.jsonl"
+        )
     digest = blake2b(url.encode(), digest_size=4).hexdigest()
     folder = Path(".batchfleet-uploads") / digest
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,5 +55,4 @@ def upload(local: Path, url: str) -> None:
         files.invalidate_cache()
         found = files.info(url)["size"]
     if found != size:
-        msg = f"{shown(url)}: {found} bytes are there in place of {size}; run the same command again"
-        raise UsageError(msg)
+        raise UsageError(f"{shown(url)}: {found} bytes are there in place of {size}; run the same command again")

@@ -159,8 +159,7 @@ class AnswerCache:
                 self._database.execute("ROLLBACK")
         elif version != _VERSION:
             what = f"of version {version}" if version else "something else"
-            msg = f"{self.path} is {what}; name another folder for --cache"
-            raise UsageError(msg)
+            raise UsageError(f"{self.path} is {what}; name another folder for --cache")
 
     def _one(self, query: str) -> Any:  # noqa: ANN401 (whatever SQLite has)
         return self._database.execute(query).fetchone()[0]
@@ -181,5 +180,6 @@ class AnswerCache:
             yield
         except (sqlite3.Error, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            msg = f"cannot use the cache {self.path}: {reason}; mend or remove it, or name another folder for --cache"
-            raise UsageError(msg) from None
+            raise UsageError(
+                f"cannot use the cache {self.path}: {reason}; mend or remove it, or name another folder for --cache"
+            ) from None

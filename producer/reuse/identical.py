@@ -117,8 +117,9 @@ class IdenticalQuestions:
                         self._write(batch, stock, answers)
                 self._write(batch, stock, answers)
         except sqlite3.Error as error:
-            msg = f"cannot keep questions in a temporary file ({error}); free some space, or set TMPDIR"
-            raise UsageError(msg) from None
+            raise UsageError(
+                f"cannot keep questions in a temporary file ({error}); free some space, or set TMPDIR"
+            ) from None
 
     def waits(self, index: int) -> bool:
         """Whether a question is not to be asked, because an identical one is."""

@@ -91,8 +91,7 @@ def renewed(page: str) -> str:
         plain = table.replace("\\", r"\\")
         page, count = re.subn(rf"^<!-- The {name}:.*?(?=\n\n)", plain, page, flags=re.DOTALL | re.MULTILINE)
         if count != 1:
-            msg = f"{count} comments that begin with '<!-- The {name}:'; there must be one"
-            raise ValueError(msg)
+            raise ValueError(f"{count} comments that begin with '<!-- The {name}:'; there must be one")
     return page
 
 

@@ -76,12 +76,12 @@ def added(boards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     for name in SAME:
         if len({str(board[name]) for board in boards}) > 1:
-            msg = f"these scoreboards differ in {name}: {', '.join(sorted({str(board[name]) for board in boards}))}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"these scoreboards differ in {name}: {', '.join(sorted({str(board[name]) for board in boards}))}"
+            )
     seeds = sorted(seed for board in boards for seed in board["seeds"])
     if twice := sorted(seed for seed, count in Counter(seeds).items() if count > 1):
-        msg = f"these seeds are in more than one scoreboard: {twice[:10]}"
-        raise ValueError(msg)
+        raise ValueError(f"these seeds are in more than one scoreboard: {twice[:10]}")
     figures: dict[str, Any] = {"command": "; ".join(board["command"] for board in boards), "seeds": seeds}
     figures |= {name: boards[0][name] for name in SAME}
     figures |= {name: sum(board.get(name, 0) for board in boards) for name in SUMS}

@@ -104,8 +104,9 @@ class Composed:
         )
         if check and done.returncode != 0:
             print(done.stdout[-4000:], done.stderr[-4000:], file=sys.stderr)
-            msg = f"docker compose {' '.join(arguments)}: exit code {done.returncode}: {done.stderr[-600:]}"
-            raise AssertionError(msg)
+            raise AssertionError(
+                f"docker compose {' '.join(arguments)}: exit code {done.returncode}: {done.stderr[-600:]}"
+            )
         return done
 
     def up(self, *arguments: str, workers: int | None = None) -> None:

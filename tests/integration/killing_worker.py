@@ -24,8 +24,7 @@ def engine_core() -> int:
         for child in (task / "children").read_text().split():
             if Path(f"/proc/{child}/comm").read_text().startswith("VLLM::EngineCor"):
                 return int(child)
-    msg = "no engine runs"
-    raise AssertionError(msg)
+    raise AssertionError("no engine runs")
 
 
 class FragileEngine(VllmEngine):

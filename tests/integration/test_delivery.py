@@ -44,8 +44,7 @@ class FailingDisk(AnswersFile):
     """A disk that takes what is written, and fails when it is to be safe."""
 
     def sync(self) -> None:
-        msg = "the disk fails"
-        raise OutputFullError(msg)
+        raise OutputFullError("the disk fails")
 
 
 def a_file_run(folder: Path, count: int) -> FileRun:

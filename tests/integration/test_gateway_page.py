@@ -120,8 +120,7 @@ async def test_redis_away_is_said_and_gets_over(
     """The page goes on, says why it has no figures, and shows them again once Redis is back."""
 
     def away(*_: object) -> FleetStatus:
-        msg = "Redis is <away>"
-        raise QueueUnavailableError(msg)
+        raise QueueUnavailableError("Redis is <away>")
 
     async with a_gateway(redis_server, tmp_path) as (app, browser):
         observer = app.state.page.observer

@@ -195,8 +195,7 @@ def test_an_error_in_the_generator_reaches_the_caller(redis_server: EmbeddedServ
     def questions(*, broken: bool) -> Iterator[dict[str, Any]]:
         for question in numbered(500):
             if broken and question["id"] == "q400":
-                msg = "line 400"
-                raise LookupError(msg)
+                raise LookupError("line 400")
             yield question
 
     taken: Counter[str] = Counter()

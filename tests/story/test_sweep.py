@@ -176,8 +176,7 @@ def test_a_run_that_is_stuck_leaves_others_their_turn(
 
     def stuck_once(_: Runner) -> RunTally:
         monkeypatch.setattr(Runner, "run", run)
-        msg = "10 questions have no record"
-        raise StuckError(msg)
+        raise StuckError("10 questions have no record")
 
     monkeypatch.setattr(Runner, "run", stuck_once)
 

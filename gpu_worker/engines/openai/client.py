@@ -58,14 +58,11 @@ def base_url_of(server: str, port: int | None) -> str:
     try:
         own_port = parts.port
     except ValueError as error:
-        msg = f"server has no usable port: {error}"
-        raise EngineBootError(msg) from error
+        raise EngineBootError(f"server has no usable port: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        msg = "server must be a host name or an http:// or https:// URL"
-        raise EngineBootError(msg)
+        raise EngineBootError("server must be a host name or an http:// or https:// URL")
     if own_port is not None and port is not None and own_port != port:
-        msg = f"server names port {own_port}, and port says {port}: remove one of them"
-        raise EngineBootError(msg)
+        raise EngineBootError(f"server names port {own_port}, and port says {port}: remove one of them")
     number = own_port or port or (DEFAULT_PORT if parts.scheme == "http" and "://" not in server else None)
     host = parts.netloc.rpartition(":")[0] if own_port is not None else parts.netloc
     location = host if number is None else f"{host}:{number}"
@@ -227,5 +224,4 @@ def _split(server: str) -> SplitResult:
     try:
         return urlsplit(server.strip() if "://" in server else f"http://{server.strip()}")
     except ValueError as error:
-        msg = f"server is no URL: {error}"
-        raise EngineBootError(msg) from error
+        raise EngineBootError(f"server is no URL: {error}") from error

@@ -77,11 +77,10 @@ def _served(models: list[JsonObject], wanted: str, url: str) -> Served:
     found = next((model for model in models if model.get("id") == wanted), None)
     if found is None:
         there = ", ".join(repr(name) for name in ids)
-        msg = (
+        raise EngineBootError(
             f"{url} does not serve a model {wanted!r}{nearest(wanted, ids)}; it serves {there}: set "
             "model.generator_settings.model"
         )
-        raise EngineBootError(msg)
     limit = found.get("max_model_len")
     return Served(wanted, found.get("owned_by") == "vllm", limit if isinstance(limit, int) else None, ids)
 

@@ -130,8 +130,7 @@ def serving_of(options: VllmOptions) -> Serving:
     template = options.chat_template if options.chat_template is not None else given.get("chat_template")
     arguments = given.get("default_chat_template_kwargs") or {}
     if not isinstance(arguments, dict):
-        msg = "default_chat_template_kwargs in vllm_args must be a mapping"
-        raise EngineBootError(msg)
+        raise EngineBootError("default_chat_template_kwargs in vllm_args must be a mapping")
     generation_config = given.get("generation_config", "vllm")
     return Serving(
         chat_template=None if template is None else read_template(template),
@@ -147,8 +146,7 @@ def serving_of(options: VllmOptions) -> Serving:
 def _name(given: Mapping[str, JsonValue], argument: str) -> str | None:
     value = given.get(argument)
     if value is not None and not isinstance(value, str):
-        msg = f"{argument} in vllm_args must be the name of one of vLLM's parsers"
-        raise EngineBootError(msg)
+        raise EngineBootError(f"{argument} in vllm_args must be the name of one of vLLM's parsers")
     return value or None
 
 
@@ -159,15 +157,15 @@ def read_template(value: JsonValue) -> str:
         EngineBootError: Neither.
     """
     if not isinstance(value, str) or not value.strip():
-        msg = "chat_template must be a template's text or the path of a file"
-        raise EngineBootError(msg)
+        raise EngineBootError("chat_template must be a template's text or the path of a file")
     if "{" in value or "\n" in value:
         return value
     try:
         return Path(value).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"chat_template is {value!r}, which is neither a template's text nor a file that can be read: {error}"
-        raise EngineBootError(msg) from error
+        raise EngineBootError(
+            f"chat_template is {value!r}, which is neither a template's text nor a file that can be read: {error}"
+        ) from error
 
 
 def adapters_of(value: JsonValue) -> dict[str, str]:
@@ -186,8 +184,7 @@ def adapters_of(value: JsonValue) -> dict[str, str]:
         pairs = [_pair(entry) for entry in (value if isinstance(value, list) else [value])]
     adapters = {name: path for name, path in pairs if isinstance(name, str) and isinstance(path, str) and name and path}
     if len(adapters) != len(pairs):
-        msg = "lora_modules in vllm_args must map each adapter's name to its folder, every name once"
-        raise EngineBootError(msg)
+        raise EngineBootError("lora_modules in vllm_args must map each adapter's name to its folder, every name once")
     return adapters
 
 

@@ -63,8 +63,7 @@ class Parsers:
         except Exception as error:
             named = {"reasoning_parser": serving.reasoning_parser, "tool_call_parser": serving.tool_call_parser}
             told = " and ".join(f"{name} {value!r}" for name, value in named.items() if value is not None)
-            msg = f"{told} in vllm_args cannot be used: {error}"
-            raise EngineBootError(msg) from error
+            raise EngineBootError(f"{told} in vllm_args cannot be used: {error}") from error
 
     def chat(self, messages: Sequence[JsonObject], params: JsonObject, template: JsonObject) -> Chat | Refusal | None:
         """How to parse the answer to these messages; None if it is used unchanged.

@@ -110,8 +110,7 @@ class Tether:
 
     def _pipe(self) -> int:
         if self._watchdog is None or self._watchdog.stdin is None:
-            msg = "the watchdog has no pipe"
-            raise RuntimeError(msg)
+            raise RuntimeError("the watchdog has no pipe")
         return self._watchdog.stdin.fileno()
 
 

@@ -77,8 +77,7 @@ def break_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """The next command meets what nobody foresaw."""
 
     def fail(*_: object) -> None:
-        msg = "odd\nthings at redis://me:hidden-word@host"
-        raise ZeroDivisionError(msg)
+        raise ZeroDivisionError("odd\nthings at redis://me:hidden-word@host")
 
     monkeypatch.setattr("batchfleet.cli.execute._settings", fail)
     monkeypatch.setattr("tempfile.tempdir", str(folder))

@@ -26,8 +26,7 @@ class Faulty(InFlight):
 
     def _is_unwanted(self, question: Question) -> bool:
         if question.request_id == "odd":
-            msg = "a bug"
-            raise RuntimeError(msg)
+            raise RuntimeError("a bug")
         return super()._is_unwanted(question)
 
 
