@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import redis
 
+from producer.answers.sink import Sink
 from producer.options import ProducerOptions
 from producer.sender import Sender
 from wire.codec import decode_record
@@ -28,7 +30,11 @@ _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL
 
 
 class Collector:
-    """Reads the records of one run in the order in which they were made."""
+    """Reads the records of one run in the order in which they were made.
+
+    Attributes:
+        open_records: Records received since `settle`.
+    """
 
     def __init__(self, client: redis.Redis, keys: Keys, run: str, sender: Sender, options: ProducerOptions) -> None:
         self._client = client
@@ -40,15 +46,20 @@ class Collector:
         self._run_ttl_s = int(options.run_ttl_s)
         self._acknowledge = client.register_script(load_script("producer", "acknowledge"))
         self._release = client.register_script(_RELEASE)
+        self.open_records = 0
+        self._renew_s = options.lease_s / 3
+        self._renew_at = 0.0
         self._seen = b"0"
+        self._acknowledged = b""
         self._keep_from = ""
         self._garbage = 0
         # Begins with a few, since nothing is known of them.
         self._largest_bytes = BYTES_AT_ONCE // 64
 
     def restart(self) -> None:
-        """Read again from the oldest record that Redis still has."""
+        """Read again from the oldest record that Redis has: it may have lost the news that some were handled."""
         self._seen = b"0"
+        self._acknowledged = b""
         self._keep_from = ""
         self._garbage = 0
 
@@ -82,12 +93,28 @@ class Collector:
                 self._garbage += 1
                 log.error("skipped an entry of %s: %s", self._records, error)  # noqa: TRY400 (nothing in the traceback would help)
             self._seen = entry_id
+        self.open_records += len(records)
         return records
 
-    @property
-    def seen(self) -> bytes:
-        """The entry up to which was read."""
-        return self._seen
+    def settle(self, sink: Sink) -> bool:
+        """Let Redis drop what the sink has handled, and renew our claim to the run.
+
+        Returns:
+            Whether that made room for further questions.
+
+        Raises:
+            LeaseLostError: Another producer has taken the run over.
+        """
+        handled = sink.settle(self._seen)
+        self.open_records = 0
+        is_new = handled != self._acknowledged
+        if is_new or time.monotonic() >= self._renew_at:
+            if handled:
+                self.handled(handled)
+            self.acknowledge()
+            self._renew_at = time.monotonic() + self._renew_s
+            self._acknowledged = handled
+        return is_new
 
     def written(self) -> None:
         """Take note that all that `receive` has returned so far is in the answers file."""

@@ -215,11 +215,6 @@ class Runner:
             raise NotFinishedError(
                 f"stopped with {self.tally.questions - self.tally.on_disk} of {self.tally.questions} questions open"
             )
-        self._stop_at_ceiling()
-        self.tally.waiting_for = self._loop.waiting_for
-        self._observe(self.tally)
-
-    def _stop_at_ceiling(self) -> None:
         if self._max_seconds and time.monotonic() - self.tally.started >= self._max_seconds:
             raise NotFinishedError(f"the {self._max_seconds:g} s of --max-seconds are over")
         if self._budget is not None and self._source.is_at_ceiling:
@@ -227,6 +222,8 @@ class Runner:
             raise NotFinishedError(
                 f"{spent} of the {self._budget.most} tokens of --max-tokens-total are used; no further question fits"
             )
+        self.tally.waiting_for = self._loop.waiting_for
+        self._observe(self.tally)
 
 
 def _budget(what: FileRun, options: ProducerOptions) -> TokenBudget | None:

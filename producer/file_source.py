@@ -166,7 +166,9 @@ class FileSource:
         for question in itertools.islice(
             read_checked(self._what.questions, self._what.reading, self._what.checked), cursor, None
         ):
-            if not is_set(self._written, question.index) and not self._waits(question.index):
+            if not is_set(self._written, question.index) and not (
+                self._identical is not None and self._identical.waits(question.index)
+            ):
                 chunk.append(question)
                 size += size_of(question)
             if len(chunk) >= most or size >= most_bytes:
@@ -174,9 +176,6 @@ class FileSource:
                 start, chunk, size = question.index + 1, [], 0
         if start < self._count:
             yield Chunk(start, self._count, chunk)
-
-    def _waits(self, index: int) -> bool:
-        return self._identical is not None and self._identical.waits(index)
 
     def _complain_of_missing_lines(self, delivered: int) -> None:
         raise UsageError(

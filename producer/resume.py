@@ -135,11 +135,8 @@ def _count_ids(answers: AnswersFile, tally: RunTally) -> Iterator[str]:
         tally.on_disk += 1
         tally.answered += answered
         tally.failed += not answered
-        tally.tokens_before += _tokens(fields.get("usage"))
+        # Nothing where an editor has made something else of it.
+        usage = fields.get("usage")
+        counts = [usage.get(f"{name}_tokens") for name in ("prompt", "completion")] if isinstance(usage, dict) else []
+        tally.tokens_before += sum(count for count in counts if isinstance(count, int))
         yield fields["id"]
-
-
-def _tokens(usage: object) -> int:
-    """Read and written; nothing where an editor has made something else of it."""
-    counts = [usage.get(f"{name}_tokens") for name in ("prompt", "completion")] if isinstance(usage, dict) else []
-    return sum(count for count in counts if isinstance(count, int))

@@ -22,7 +22,6 @@ from producer.options import ProducerOptions
 from producer.redis_outage import RetryUntilAvailable, StoppedError
 from producer.sender import RunBusyError, RunState, Sender
 from producer.sender_thread import RunPlan, SenderThread
-from producer.settlement import Settlement
 from producer.stream_source import QuestionSource
 from producer.whereabouts import whereabouts
 from producer.withdrawals import Withdrawals
@@ -95,7 +94,6 @@ class RunLoop:
         self._error: BaseException | None = None
         self._is_open = False
         self._ended = False
-        self._settlement = Settlement(self._collector, sink, options.lease_s / 3)
         self._settle_at = self._check_at = self._quiet_since = 0.0
         self._looked_stuck = False
 
@@ -217,7 +215,7 @@ class RunLoop:
                 if self._sender_thread.read_again:
                     self._restart()
                 self._take(self._retry.persist(self._read, self._look_around, self._restart))
-            if time.monotonic() >= self._settle_at or self._settlement.open_records >= SETTLE_RECORDS:
+            if time.monotonic() >= self._settle_at or self._collector.open_records >= SETTLE_RECORDS:
                 self._retry.persist(self._settle, self._look_around)
         self._end(None)
         self._settle_at_last()
@@ -234,16 +232,14 @@ class RunLoop:
             self._check_at = self._quiet_since + CHECK_S
             self._sink.put(new)
             self.withdrawals.end([record.index for _, record in new])
-        self._settlement.open_records += len(entries)
 
     def _restart(self) -> None:
         """Read again from the oldest record that Redis has: it may have lost the news that some were handled."""
         self._sender_thread.read_again = False
         self._collector.restart()
-        self._settlement.restart()
 
     def _settle(self) -> None:
-        if self._settlement.settle():
+        if self._collector.settle(self._sink):
             self._sender_thread.room_came()
         self.withdrawals.tell()
         self._settle_at = time.monotonic() + WAIT_S

@@ -167,11 +167,7 @@ def prepare(asking: RunRequest, settings: Settings, model: str, sampling: JsonOb
         or f"run-{hashlib.blake2b(json.dumps(fingerprint, sort_keys=True).encode(), digest_size=6).hexdigest()}"
     )
     what = FileRun(run, source, checked, limits, model, fingerprint, command=asking.command, keys=keys)
-    return _as_begun(what, asking)
-
-
-def _as_begun(what: FileRun, asking: RunRequest) -> FileRun:
-    """What is asked again belongs to the run that it failed in, also if other parameters are to help it."""
+    # What is asked again belongs to the run that it failed in, also if other parameters are to help it.
     about = stored_about(asking.to.journal)
     parameters = about.get("fingerprint", {}).get("parameters")
     if asking.retry is None or parameters in (None, what.fingerprint["parameters"]):

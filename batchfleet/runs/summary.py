@@ -11,8 +11,8 @@ from pathlib import Path
 
 from batchfleet.humanize import count, duration, plural, rate
 from batchfleet.runs.ledger import Ledger
+from producer.atomic_file import replacing
 from producer.run_tally import RunTally
-from producer.scratch_file import open_new
 
 MESSAGE_CHARS = 200
 SUFFIX = ".summary.json"
@@ -98,11 +98,9 @@ def save(outcome: Outcome, answers: Path) -> Path | None:
     if not outcome.tally.done and path.exists():
         # Nothing was added: what the call before said of its work still holds.
         return path
-    half = path.with_name(path.name + ".part")
     with contextlib.suppress(OSError):
-        with open_new(half) as file:
+        with replacing(path) as file:
             file.write(f"{json.dumps(as_record(outcome), indent=2, ensure_ascii=False)}\n".encode())
-        half.replace(path)
         return path
     return None
 

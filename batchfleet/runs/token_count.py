@@ -23,7 +23,10 @@ def token_counter(model: str) -> TokenCounter:
 
     Nothing is downloaded.
     """
-    file = _tokenizer_file(model)
+    home = Path(os.path.expanduser(os.environ.get("HF_HOME", "~/.cache/huggingface")))  # noqa: PTH111 (where others keep it)
+    snapshots = home / "hub" / f"models--{model.replace('/', '--')}" / "snapshots"
+    found = [Path(model) / "tokenizer.json", *sorted(snapshots.glob("*/tokenizer.json"))]
+    file = next((path for path in reversed(found) if path.is_file()), None)
     if file is not None:
         try:
             # Only here: few have it, and it takes a while.
@@ -38,11 +41,3 @@ def token_counter(model: str) -> TokenCounter:
         f"{CHARS_PER_TOKEN} characters each, as the model's tokenizer is not here",
         lambda text: -(-len(text) // CHARS_PER_TOKEN),
     )
-
-
-def _tokenizer_file(model: str) -> Path | None:
-    """In the model's folder, or where Hugging Face's libraries keep it."""
-    home = Path(os.path.expanduser(os.environ.get("HF_HOME", "~/.cache/huggingface")))  # noqa: PTH111 (where others keep it)
-    snapshots = home / "hub" / f"models--{model.replace('/', '--')}" / "snapshots"
-    found = [Path(model) / "tokenizer.json", *sorted(snapshots.glob("*/tokenizer.json"))]
-    return next((path for path in reversed(found) if path.is_file()), None)

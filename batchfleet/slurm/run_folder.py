@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from producer.atomic_file import replacing
 from wire.errors import UsageError
 
 MOST_JOBS = 10_000
@@ -171,9 +172,5 @@ class RunFolder:
 
 def write(path: Path, text: str) -> None:
     """Replace a file as a whole, readable only by this user."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(f"{text}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with replacing(path, 0o600) as file:
+        file.write(f"{text}\n".encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from rich.text import Text
 
 from batchfleet.humanize import count
 from batchfleet.status.table import Kind, columns_of, fit, rich_table
-from producer.scratch_file import open_new
+from producer.atomic_file import replacing
 
 LATENCIES_KEPT = 100_000
 """Of each run; percentiles of the latest hundred thousand are good enough to compare."""
@@ -89,10 +88,10 @@ class Comparison:
 
     def write(self) -> None:
         """Write `comparison.json` and `comparison.csv`, each as a whole or not at all."""
-        _replace(
-            self.folder / "comparison.json", json.dumps({"runs": [row.as_dict() for row in self.rows]}, indent=2) + "\n"
-        )
-        _replace(self.folder / "comparison.csv", self.as_csv())
+        as_json = json.dumps({"runs": [row.as_dict() for row in self.rows]}, indent=2) + "\n"
+        for name, text in (("comparison.json", as_json), ("comparison.csv", self.as_csv())):
+            with replacing(self.folder / name) as file:
+                file.write(text.encode())
 
     def as_csv(self) -> str:
         text = io.StringIO()
@@ -171,10 +170,3 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    with open_new(new) as file:
-        file.write(text.encode())
-    os.replace(new, path)  # noqa: PTH105 (Path.replace does the same and says less)

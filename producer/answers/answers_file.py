@@ -14,7 +14,7 @@ import orjson
 from producer.answers.answer_line import answer_line, parse_line
 from producer.answers.locked_file import open_locked
 from producer.answers.sidecar import IS_UPDATED, MAX_SIDECAR_BYTES, difference, has_fewer_samples, parse_sidecar
-from producer.scratch_file import open_new, sync_folder, write_beside
+from producer.atomic_file import open_new, sync_folder, write_beside
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -19,10 +18,10 @@ from producer.answers.openai_batch import batch_line
 from producer.answers.reader import Answered, Questions, opened_lines
 from producer.answers.results_json import result_of
 from producer.answers.sample_lists import lists_of_samples
+from producer.atomic_file import replacing
 from producer.questions.compression import written
 from producer.questions.parquet_and_arrow import pyarrow_for
 from producer.questions.question_file import Tick, ticked
-from producer.scratch_file import open_new
 from wire.errors import UsageError
 from wire.messages import JsonObject
 
@@ -62,31 +61,18 @@ def export(
     layout = TableLayout()
     while True:
         try:
-            return _exported(answers, to, about, questions, tick, layout, wanted)
+            with opened_lines(answers) as lines, replacing(to.path.resolve()) as raw, written(to.path, raw) as file:
+                if questions is not None and to.wants_questions:
+                    with lines.in_order(questions) as ordered:
+                        return _write(filter(wanted, ticked(ordered, tick)), file, to, about, answers, layout)
+                return _write(filter(wanted, ticked(lines.as_they_came(), tick)), file, to, about, answers, layout)
         except _OtherLayoutError as found:
             layout = found.layout
-
-
-def _exported(
-    answers: Path,
-    to: Destination,
-    about: JsonObject,
-    questions: Questions | None,
-    tick: Tick,
-    layout: TableLayout,
-    wanted: Callable[[Answered], bool],
-) -> int:
-    try:
-        with opened_lines(answers) as lines, _replacing(to.path.resolve()) as raw, written(to.path, raw) as file:
-            if questions is not None and to.wants_questions:
-                with lines.in_order(questions) as ordered:
-                    return _write(filter(wanted, ticked(ordered, tick)), file, to, about, answers, layout)
-            return _write(filter(wanted, ticked(lines.as_they_came(), tick)), file, to, about, answers, layout)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {to.path}: {error.strerror or error}; the answers are safe in {answers}: make room, and "
-            "run the same command again"
-        ) from None
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {to.path}: {error.strerror or error}; the answers are safe in {answers}: make room, and "
+                "run the same command again"
+            ) from None
 
 
 def ensure_writable(to: Destination) -> None:
@@ -244,18 +230,3 @@ def _arrow_type(pyarrow: Any, kind: ColumnType, size: int | None) -> Any:  # noq
         return pyarrow.list_(pyarrow.float32(), -1 if size is None else size)
     types = {"integer": pyarrow.int64(), "number": pyarrow.float64(), "boolean": pyarrow.bool_()}
     return types.get(kind, pyarrow.string())
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` if all goes well, and vanishes if not."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open_new(scratch) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            scratch.unlink()

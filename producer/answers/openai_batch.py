@@ -52,21 +52,18 @@ def _completion(fields: dict[str, Any], tag: str, created: int, *, is_chat: bool
         ]
     else:
         choices = [_text_choice(*parts) for parts in zip(range(len(texts)), texts, reasons, logprobs, strict=True)]
+    usage = fields["usage"]
+    given = {"prompt_tokens": usage["prompt_tokens"], "completion_tokens": usage["completion_tokens"]}
+    inside = {"cached_tokens": "prompt_tokens_details", "reasoning_tokens": "completion_tokens_details"}
+    more = {place: {name: usage[name]} for name, place in inside.items() if name in usage}
     return {
         "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{tag}",
         "object": "chat.completion" if is_chat else "text_completion",
         "created": created,
         "model": fields["model"],
         "choices": choices,
-        "usage": _usage(fields["usage"]),
+        "usage": {**given, "total_tokens": sum(given.values()), **more},
     }
-
-
-def _usage(usage: dict[str, int]) -> dict[str, Any]:
-    given = {"prompt_tokens": usage["prompt_tokens"], "completion_tokens": usage["completion_tokens"]}
-    inside = {"cached_tokens": "prompt_tokens_details", "reasoning_tokens": "completion_tokens_details"}
-    more = {place: {name: usage[name]} for name, place in inside.items() if name in usage}
-    return {**given, "total_tokens": sum(given.values()), **more}
 
 
 def _vectors(fields: dict[str, Any], tag: str, created: int, asked: ParsedQuestion | Invalid | None) -> dict[str, Any]:

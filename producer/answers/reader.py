@@ -78,7 +78,9 @@ def opened_lines(path: Path) -> Iterator[AnswerLines]:
                 file.writelines(_normal(line, place)[0] for line in unlisted(entry))
             file.flush()
         except OSError as error:
-            raise _no_room(path, error) from None
+            raise UsageError(
+                f"cannot unpack {path} ({error.strerror}); free some space, or set TMPDIR to a folder that has some"
+            ) from None
         yield AnswerLines(path, Path(file.name))
 
 
@@ -259,9 +261,3 @@ def _loaded(line: bytes) -> dict[str, Any] | None:
         if isinstance(found, dict):
             return found
     return None
-
-
-def _no_room(path: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"cannot unpack {path} ({error.strerror}); free some space, or set TMPDIR to a folder that has some"
-    )

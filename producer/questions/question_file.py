@@ -95,7 +95,9 @@ def check_questions(
             elif (model := question.model or "") in uses or len(uses) < _MOST_MODELS:
                 uses[model] = uses.get(model, 0) + 1
                 firsts.setdefault(model, question)
-            fingerprint.update(_in_fingerprint(question))
+            # The id as JSON ends where its quotes do, so that no id can run into the content behind it.
+            request_id = orjson.dumps(question.request_id)
+            fingerprint.update(request_id + canonical(question) if isinstance(question, ParsedQuestion) else request_id)
             ids.add(
                 question.request_id, question.index, question.file << _LINE_BITS | question.line, invalid=not usable
             )
@@ -237,12 +239,6 @@ def _read(
         index += 1
     if not index:
         raise UsageError(f"{source}: there are no questions in it")
-
-
-def _in_fingerprint(question: ParsedQuestion | Invalid) -> bytes:
-    # The id as JSON ends where its quotes do, so that no id can run into the content behind it.
-    request_id = orjson.dumps(question.request_id)
-    return request_id + canonical(question) if isinstance(question, ParsedQuestion) else request_id
 
 
 def _spot(packed: int) -> tuple[int, int]:

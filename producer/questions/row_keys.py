@@ -14,9 +14,9 @@ from pathlib import Path
 
 import orjson
 
+from producer.atomic_file import write_beside
 from producer.questions.question_parser import Invalid, ParsedQuestion, position_in
 from producer.questions.samples import sample_of
-from producer.scratch_file import write_beside
 from wire.errors import UsageError
 from wire.messages import JsonObject
 

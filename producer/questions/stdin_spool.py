@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from producer.atomic_file import open_new
 from producer.questions.compression import CHUNK_BYTES
-from producer.scratch_file import open_new
 from wire.errors import UsageError
 
 

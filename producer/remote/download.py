@@ -14,8 +14,8 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from producer.atomic_file import open_new
 from producer.remote.location import complaining, file_system, shown
-from producer.scratch_file import open_new
 from wire.errors import UsageError
 
 _CHUNK_BYTES = 8 * 2**20

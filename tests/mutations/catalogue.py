@@ -42,8 +42,8 @@ MUTATIONS = (
         f"{FENCES}test_a_submission_sent_twice_is_accepted_once",
     ),
     Mutation(
-        "records are acknowledged before their lines are on disk", "conservation", "producer/settlement.py",
-        "handled = self._sink.settle(self._collector.seen)", "handled = self._collector.seen",
+        "records are acknowledged before their lines are on disk", "conservation", "producer/collector.py",
+        "handled = sink.settle(self._seen)", "handled = self._seen",
         f"{DELIVERY}test_what_may_not_be_on_disk_stays_in_redis",
     ),
     Mutation(

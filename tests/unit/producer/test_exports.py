@@ -377,23 +377,19 @@ def test_names_that_can_be_foreseen_follow_no_link(tmp_path: Path) -> None:
     """A link in the place of a scratch file, a journal or a sidecar leads nowhere: what it points to is left alone."""
     precious = tmp_path / "precious"
     precious.write_text("mine")
-    journal = written(tmp_path / "answers.jsonl", an_answer("a"))
     for name in (
-        f".out.csv.{os.getpid()}.tmp",
         "a.jsonl.run",
         "b.csv.journal",
         f".c.jsonl.questions.{os.getpid()}.tmp",
     ):
         (tmp_path / name).symlink_to(precious)
 
-    export(journal, destination(tmp_path / "out.csv"), {})
     stdin_spool.spool(io.BytesIO(b"{}"), tmp_path / "c.jsonl", 100)
     for path, follows in ((tmp_path / "a.jsonl", True), (tmp_path / "b.csv.journal", False)):
         with pytest.raises(UsageError, match="is a link; choose another -o"):
             AnswersFile(path, follows_link=follows)
 
     assert precious.read_text() == "mine"
-    assert rows_in(tmp_path / "out.csv")[0]["id"] == "a"
 
 
 def test_what_cannot_be_written_is_said_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
