@@ -25,9 +25,9 @@ from wire.scripts import load_script
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 1000
+RECORDS_PER_WRITE = 1000
 """Records in one call; a script keeps Redis to itself while it runs."""
-BYTES_AT_ONCE = 4 * 1024 * 1024
+BYTES_PER_WRITE = 4 * 1024 * 1024
 """The same in bytes.
 
 Log probabilities make megabytes of an answer, and what takes longer than the time-out to send would be sent for ever.
@@ -110,7 +110,7 @@ class Publisher:
     @property
     def is_behind(self) -> bool:
         """Whether more waits than one write takes: the engine is faster than the way to Redis."""
-        return len(self._records) > AT_ONCE or self._bytes > BYTES_AT_ONCE
+        return len(self._records) > RECORDS_PER_WRITE or self._bytes > BYTES_PER_WRITE
 
     @property
     def unended(self) -> list[HeldBatch]:
@@ -126,7 +126,11 @@ class Publisher:
         not_before = 0.0
         while True:
             await self._something.wait()
-            if (left_s := not_before - time.monotonic()) > 0 and len(self._records) < AT_ONCE and self._more_comes():
+            if (
+                (left_s := not_before - time.monotonic()) > 0
+                and len(self._records) < RECORDS_PER_WRITE
+                and self._more_comes()
+            ):
                 await asyncio.sleep(left_s)
             not_before = time.monotonic() + GATHER_S
             # What goes in one call: at least one record, if there is any.
@@ -258,11 +262,11 @@ class Publisher:
 def _how_many(records: Sequence[Written]) -> int:
     """Of these, go in one call: at least one."""
     size = 0
-    for count, written in enumerate(records[:AT_ONCE]):
+    for count, written in enumerate(records[:RECORDS_PER_WRITE]):
         size += written.size
-        if count and size > BYTES_AT_ONCE:
+        if count and size > BYTES_PER_WRITE:
             return count
-    return min(len(records), AT_ONCE)
+    return min(len(records), RECORDS_PER_WRITE)
 
 
 def _written(record: Answer | Failure, question_bytes: int, encoded: bytes | None = None) -> Written:

@@ -20,8 +20,8 @@ from wire.streams import entries_of
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 1000
-BYTES_AT_ONCE = 32 * 1024 * 1024
+RECORDS_PER_READ = 1000
+BYTES_PER_READ = 32 * 1024 * 1024
 """About as many bytes as records to be held at once: log probabilities make megabytes of an answer."""
 
 # One step, so that what is deleted is our claim and not that of whoever has come after us. KEYS[1] string
@@ -54,7 +54,7 @@ class Collector:
         self._keep_from = ""
         self._garbage = 0
         # Begins with a few, since nothing is known of them.
-        self._largest_bytes = BYTES_AT_ONCE // 64
+        self._largest_bytes = BYTES_PER_READ // 64
 
     def restart(self) -> None:
         """Read again from the oldest record that Redis has: it may have lost the news that some were handled."""
@@ -64,7 +64,7 @@ class Collector:
         self._garbage = 0
 
     def receive(self, wait_s: float) -> list[Answer | Failure]:
-        """The next records, at most `AT_ONCE`; waits up to `wait_s` seconds for the first one.
+        """The next records, at most `RECORDS_PER_READ`; waits up to `wait_s` seconds for the first one.
 
         Raises:
             NewerMessageError: One is of a wire version to come; it stays in Redis, and so do those after it.
@@ -75,7 +75,7 @@ class Collector:
     def receive_entries(self, wait_s: float) -> list[tuple[bytes, Answer | Failure]]:
         """The same, each with what `handled` is told of it."""
         block_ms = int(1000 * wait_s) or None
-        count = max(1, min(AT_ONCE, BYTES_AT_ONCE // self._largest_bytes))
+        count = max(1, min(RECORDS_PER_READ, BYTES_PER_READ // self._largest_bytes))
         reply: Any = self._client.xread({self._records: self._seen}, count=count, block=block_ms)
         entries = [entry for _, of_stream in entries_of(reply) for entry in of_stream]
         # Halves with each look, so that one giant does not slow reading for good.

@@ -18,7 +18,7 @@ from producer.resume import FileRun, ResumeState
 from producer.reuse.identical import IdenticalQuestions
 from producer.sender import RunState
 from producer.stream_source import Chunk
-from producer.token_budget import AT_ONCE, TokenBudget
+from producer.token_budget import QUESTIONS_PER_CHUNK, TokenBudget
 from wire.errors import UsageError
 from wire.messages import Answer, Failure
 
@@ -87,7 +87,7 @@ class FileSource:
             return None
         if self._chunk is None or not self._chunk.start <= position < self._chunk.until:
             if self._budget is not None:
-                most = min(most, AT_ONCE)
+                most = min(most, QUESTIONS_PER_CHUNK)
             if self._chunks is None or self._next != position:
                 self._chunks = self._chunks_from(position, most, most_bytes)
             self._chunk = next(self._chunks)

@@ -10,7 +10,7 @@ import redis
 
 from producer.answers.answers_file import AnswersFile
 from producer.answers.sink import Received
-from producer.collector import AT_ONCE
+from producer.collector import RECORDS_PER_READ
 from producer.file_run import FileSink
 from producer.options import ProducerOptions
 from producer.run_loop import RunLoop
@@ -105,7 +105,7 @@ class _NewOnly(FileSink):
 def _records(client: redis.Redis, stream: str) -> Iterator[bytes]:
     start = "-"
     while True:
-        entries: Any = client.xrange(stream, start, count=AT_ONCE // 2)
+        entries: Any = client.xrange(stream, start, count=RECORDS_PER_READ // 2)
         if not entries:
             return
         for _, fields in entries:

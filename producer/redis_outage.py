@@ -12,7 +12,7 @@ from wire.backoff import Backoff
 from wire.errors import QueueUnavailableError
 from wire.redis_errors import translated
 
-LOOK_S = 0.25
+STOP_CHECK_S = 0.25
 """How often a caller is let look around while Redis is away."""
 
 T = TypeVar("T")
@@ -76,6 +76,6 @@ class RetryUntilAvailable:
     def _wait(self, pause_s: float, look_around: Callable[[], None]) -> None:
         until = time.monotonic() + pause_s
         while (left_s := until - time.monotonic()) > 0:
-            if self._stopping.wait(min(left_s, LOOK_S)):
+            if self._stopping.wait(min(left_s, STOP_CHECK_S)):
                 raise StoppedError
             look_around()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from producer.run_tally import RunTally
 
-AT_ONCE = 8
+QUESTIONS_PER_CHUNK = 8
 """Questions that are sent together under a ceiling: what is sent cannot be called back."""
 
 

@@ -14,7 +14,7 @@ from wire.codec import decode_batch, identify_question
 from wire.errors import MalformedMessageError, NewerMessageError
 from wire.keys import RQ_JOB_PREFIX, Keys, parse_queue_member
 
-AT_ONCE = 500
+ENTRIES_PER_READ = 500
 
 _RunEpoch = tuple[str, str]
 
@@ -62,10 +62,10 @@ def _is_underway(client: redis.Redis, keys: Keys, run: _RunEpoch) -> bool:
 def _is_in_stream(client: redis.Redis, stream: str, run: _RunEpoch) -> bool:
     start, name = "-", run[0].encode()
     while True:
-        entries: Any = client.xrange(stream, start, "+", count=AT_ONCE)
+        entries: Any = client.xrange(stream, start, "+", count=ENTRIES_PER_READ)
         if any(fields.get(b"r") == name and _is_of(run, fields.get(b"q", b"")) for _, fields in entries):
             return True
-        if len(entries) < AT_ONCE:
+        if len(entries) < ENTRIES_PER_READ:
             return False
         start = f"({entries[-1][0].decode()}"
 

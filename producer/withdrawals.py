@@ -11,8 +11,8 @@ from producer.sender import Sender
 from wire.keys import Keys, withdrawn_member
 from wire.scripts import load_script
 
-KEPT_MS = 3600 * 1000
-MOST = 10_000
+WITHDRAWN_TTL_MS = 3600 * 1000
+MOST_WITHDRAWN = 10_000
 """Workers hear of all of them with each heartbeat."""
 
 
@@ -49,7 +49,7 @@ class Withdrawals:
         if not new and not ended:
             return
         members = [withdrawn_member(self._run, self._sender.epoch, index) for index in (*new, *ended)]
-        self._script(keys=[self._key], args=[KEPT_MS, MOST, len(new), *members])
+        self._script(keys=[self._key], args=[WITHDRAWN_TTL_MS, MOST_WITHDRAWN, len(new), *members])
         with self._lock:
             self._new.difference_update(new)
             self._ended.difference_update(ended)

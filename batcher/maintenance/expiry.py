@@ -26,9 +26,9 @@ from wire.messages import ErrorDetail, Question
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 500
+QUESTIONS_PER_READ = 500
 RUNS_AT_ONCE = 1000
-AT_ONCE_BYTES = 16 * 1024 * 1024
+BYTES_PER_READ = 16 * 1024 * 1024
 BATCHES_AT_ONCE = 16
 REST_FACTOR = 20
 """Going through streams for deadlines may take one part in this many of the batcher's time."""
@@ -60,7 +60,7 @@ class ExpirySweep:
         self._forget = forget
         self._end_questions = leadership.fenced("batcher.maintenance", "end", "publish")
         self._marks = DeadlineMarks(client, keys)
-        self._largest_bytes = AT_ONCE_BYTES // 32
+        self._largest_bytes = BYTES_PER_READ // 32
         self.restart()
 
     def restart(self) -> None:
@@ -136,7 +136,7 @@ class ExpirySweep:
     def _through_stream(self, queue: QueueId, unwanted: Unwanted, earliest: dict[QueueId, float]) -> Iterator[int]:
         stream, start = self._keys.questions(*queue), "-"
         while True:
-            count = max(1, min(AT_ONCE, AT_ONCE_BYTES // self._largest_bytes))
+            count = max(1, min(QUESTIONS_PER_READ, BYTES_PER_READ // self._largest_bytes))
             entries: Any = self._client.xrange(stream, start, "+", count=count)
             taken: dict[bytes, _Ended] = {}
             for entry_id, fields in entries:

@@ -25,7 +25,7 @@ from wire.streams import leaves_no_room
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 500
+KEYS_PER_SCAN = 500
 """Keys that Redis goes through in one step; a step is made with every heartbeat."""
 FOR_EVER = -1
 CHANGED_MEANWHILE = ("no such key", "WRONGTYPE")
@@ -71,13 +71,13 @@ class Mender:
 
     def patrol(self) -> None:
         """Look at some keys, others than last time."""
-        found: Any = self._client.scan(self._cursor, match=f"*{self._keys.namespace}:*", count=AT_ONCE)
+        found: Any = self._client.scan(self._cursor, match=f"*{self._keys.namespace}:*", count=KEYS_PER_SCAN)
         self._cursor, names = found
         # The dead letters first: whatever else is moved aside needs a letter there.
         self._look_at([self._keys.dead.encode()])
         # The list of queues each time: this step reads it, and would fail for ever before the scan comes to it.
         self._look_at(dict.fromkeys([*names, self._keys.queues.encode(), *(name.encode() for name in RQ_SETS)]))
-        members: Any = self._client.srandmember(self._keys.queues, AT_ONCE)
+        members: Any = self._client.srandmember(self._keys.queues, KEYS_PER_SCAN)
         streams = [self._keys.questions_prefix.encode() + member for member in members]
         gone = self._forget_queues(keys=[self._keys.queues, *streams], args=members) if members else 0
         if gone:

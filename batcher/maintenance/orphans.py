@@ -13,7 +13,7 @@ from wire.scripts import Call, call_each, load_script
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 500
+JOBS_PER_SCAN = 500
 """Keys that Redis goes through in one step."""
 HURRIED_STEPS = 20
 GRACE_HEARTBEATS = 3
@@ -46,7 +46,7 @@ class Orphans:
         return found
 
     def _step(self) -> int:
-        seen: Any = self._client.scan(self._cursor, match=f"{RQ_JOB_PREFIX}*", count=AT_ONCE)
+        seen: Any = self._client.scan(self._cursor, match=f"{RQ_JOB_PREFIX}*", count=JOBS_PER_SCAN)
         self._cursor, names = seen
         if not names:
             return 0

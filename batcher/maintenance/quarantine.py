@@ -32,7 +32,7 @@ from wire.scripts import load_script
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 200
+SUSPECTS_PER_LOOK = 200
 MOST_ISOLATED = 16
 """Parts of one model that wait to run alone: those of four workers that died with all that they held."""
 
@@ -51,7 +51,7 @@ class Quarantine:
         self._publish = client.register_script(load_script("wire", "publish"))
 
     def judge_all(self, models: set[str]) -> None:
-        """Divide or convict suspect batches, as many as there is room for; look at up to `AT_ONCE` of each model.
+        """Divide or convict suspect batches as there is room; of each model, `SUSPECTS_PER_LOOK` are looked at.
 
         Raises:
             LeaseLostError: This batcher does not lead any more; the batch at hand was not changed.
@@ -59,7 +59,7 @@ class Quarantine:
         names = sorted(models)
         with self._client.pipeline(transaction=False) as pipe:
             for model in names:
-                pipe.lrange(self._keys.suspects(model), 0, AT_ONCE - 1)
+                pipe.lrange(self._keys.suspects(model), 0, SUSPECTS_PER_LOOK - 1)
                 pipe.llen(self._keys.isolated(model))
             found = iter(pipe.execute())
         for model, (ids, isolated) in zip(names, zip(found, found, strict=True), strict=True):

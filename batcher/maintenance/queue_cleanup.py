@@ -17,7 +17,7 @@ from wire.scripts import load_script
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 15.0
+CLEANUP_EVERY_S = 15.0
 IDLE_S = 3600.0
 """A stream that has been empty for so long is forgotten; `limits.max_models` bounds those that are not."""
 MOST_NAMES = 20_000
@@ -35,9 +35,9 @@ class QueueCleanup:
         self._next = 0.0
 
     def tidy_sometimes(self) -> None:
-        """Tidy every `EVERY_S` seconds; call it with every heartbeat."""
+        """Tidy every `CLEANUP_EVERY_S` seconds; call it with every heartbeat."""
         if time.monotonic() >= self._next:
-            self._next = time.monotonic() + EVERY_S
+            self._next = time.monotonic() + CLEANUP_EVERY_S
             self.tidy()
 
     def tidy(self, idle_s: float = IDLE_S) -> None:

@@ -12,7 +12,7 @@ from wire.scripts import call_each, load_script
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 100
+BATCHES_PER_CALL = 100
 MOST_LEASES = 3
 """A lease that has longer to go than so many of those that workers make is shortened to that.
 
@@ -55,7 +55,7 @@ class Reaper:
         if not models:
             return 0
         names, taken = sorted(models), 0
-        args: list[str | int] = [RQ_JOB_PREFIX, AT_ONCE, SUSPECT_AFTER_DEATHS, self._longest_ms]
+        args: list[str | int] = [RQ_JOB_PREFIX, BATCHES_PER_CALL, SUSPECT_AFTER_DEATHS, self._longest_ms]
         keys = self._keys
         places = [[keys.leases(model), keys.rq_queue(model), keys.suspects(model)] for model in names]
         replies = call_each(self._client, self._reap, [(of_model, args) for of_model in places])

@@ -19,8 +19,8 @@ from wire.scripts import load_script
 
 ASKED_FOR_S = 3600
 NEWS_S = 60
-LOOK_S = 0.5
-ENDING_S = 30.0
+WORKER_POLL_S = 0.5
+AFTER_DRAIN_S = 30.0
 """An engine that ends, and the worker's last words."""
 
 
@@ -68,11 +68,11 @@ def drain_here(client: redis.Redis, keys: Keys, drain_s: float) -> bool:
     for worker in see_workers(client, keys, host):
         if worker.state in AT_WORK:
             client.set(keys.control(worker.name), DRAIN, ex=ASKED_FOR_S)
-    give_up_at = time.monotonic() + drain_s + ENDING_S
+    give_up_at = time.monotonic() + drain_s + AFTER_DRAIN_S
     while _serves(client, keys, host):
         if time.monotonic() > give_up_at:
             return False
-        time.sleep(LOOK_S)
+        time.sleep(WORKER_POLL_S)
     return True
 
 

@@ -15,8 +15,8 @@ from wire.errors import FleetError
 from wire.keys import Keys
 from wire.redis_errors import translated
 
-LONGEST_S = 10.0
-LOOK_S = 0.1
+CANCEL_WAIT_S = 10.0
+LEDGER_POLL_S = 0.1
 
 
 def take_back(address: RedisAddress, run: str, run_ttl_s: float) -> bool:
@@ -30,9 +30,9 @@ def take_back(address: RedisAddress, run: str, run_ttl_s: float) -> bool:
     try:
         with translated(address), connect(address) as client:
             cancel_run(client, keys, run, run_ttl_s=int(run_ttl_s))
-            until = time.monotonic() + LONGEST_S
+            until = time.monotonic() + CANCEL_WAIT_S
             while read_ledger(client, keys, run).missing and time.monotonic() < until:
-                time.sleep(LOOK_S)
+                time.sleep(LEDGER_POLL_S)
             forget_run(client, keys, run)
     except (FleetError, redis.RedisError):
         return False

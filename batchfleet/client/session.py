@@ -38,7 +38,7 @@ log = logging.getLogger("batchfleet")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 FIRST_WORKER_S = 30.0
-LOOK_S = 0.1
+WORKER_POLL_S = 0.1
 
 STREAM = "from a program, in their order"
 """What the fingerprint of a run says of its questions, where they are not those of a file.
@@ -148,7 +148,7 @@ class Session:
                     f"which model should answer? {known}; give model= to the fleet, or a model to the question"
                 )
             else:
-                time.sleep(LOOK_S)
+                time.sleep(WORKER_POLL_S)
         return self._model
 
     def stream(

@@ -30,7 +30,7 @@ from producer.run_tally import RunTally
 from wire.address import RedisAddress
 
 FIRST_LINE_S = 5.0
-LONGEST_PAUSE_S = 60.0
+LONGEST_SILENCE_S = 60.0
 PAUSE_SHARE = 0.05
 """Of the time gone by: a run of a month is not to fill a disk with lines."""
 LOOK_EVERY_S = 0.25
@@ -123,7 +123,7 @@ class ProgressView:
         now = self._clock()
         if self._quiet or self._live is not None or now < self._line_at:
             return
-        self._line_at = now + min(LONGEST_PAUSE_S, max(FIRST_LINE_S, PAUSE_SHARE * (now - self._began)))
+        self._line_at = now + min(LONGEST_SILENCE_S, max(FIRST_LINE_S, PAUSE_SHARE * (now - self._began)))
         print(line, file=sys.stderr, flush=True)
 
     def _drawn(self) -> RenderableType:

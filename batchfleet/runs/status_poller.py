@@ -15,7 +15,7 @@ from wire.errors import FleetError
 from wire.keys import Keys
 from wire.redis_errors import translated
 
-EVERY_S = 1.0
+STATUS_EVERY_S = 1.0
 
 
 class StatusPoller:
@@ -49,7 +49,7 @@ class StatusPoller:
                 if self.status is not None:
                     self.gpu_s += (now - looked_at) * sum(len(worker.gpus) for worker in self.status.workers)
                 looked_at = now
-                self._stopping.wait(EVERY_S)
+                self._stopping.wait(STATUS_EVERY_S)
 
     def _look(self, client: redis.Redis) -> FleetStatus | None:
         try:

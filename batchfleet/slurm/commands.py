@@ -21,8 +21,8 @@ from batchfleet.slurm.scheduler import Job
 from batchfleet.supervisor.up import grace_s
 from wire.errors import UsageError
 
-LOOK_S = 1.0
-STOP_S = 120.0
+JOBS_POLL_S = 1.0
+JOBS_STOP_S = 120.0
 """Beyond what workers may take to go."""
 
 
@@ -112,7 +112,7 @@ def stop(answers: str, settings: Settings) -> int:
     """End all jobs in order: workers finish what they hold, and what has no answer stays in the queue."""
     folder = _folder(answers)
     folder.ask_to_stop()
-    deadline = time.monotonic() + grace_s(settings) + STOP_S
+    deadline = time.monotonic() + grace_s(settings) + JOBS_STOP_S
     said = ""
     while jobs := [*(keepers := scheduler.jobs(folder.controller_name)), *scheduler.jobs(folder.worker_name)]:
         if not any(job.state == "RUNNING" for job in keepers) or time.monotonic() > deadline:
@@ -121,9 +121,9 @@ def stop(answers: str, settings: Settings) -> int:
         if (now := f"{plural(len(jobs), 'job')} to end") != said:
             said = now
             _say(said)
-        if time.monotonic() > deadline + STOP_S:
+        if time.monotonic() > deadline + JOBS_STOP_S:
             raise scheduler.SchedulerError(f"Slurm still lists {', '.join(job.id for job in jobs[:5])}")
-        time.sleep(LOOK_S)
+        time.sleep(JOBS_POLL_S)
     _say(f"stopped; the same `batchfleet slurm submit` continues from {folder.path}")
     return 0
 

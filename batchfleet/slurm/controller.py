@@ -32,7 +32,7 @@ from wire.errors import FleetError
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.5
+SUPERVISE_EVERY_S = 0.5
 PRODUCER_STOP_S = 10.0
 REDIS_STOP_S = 10.0
 TAKE_OVER_S = 60.0
@@ -123,7 +123,7 @@ class Controller:
                 if time.monotonic() > deadline or self._told_to_end.is_set():
                     log.warning("job %s keeps the queue of %s already", job, self._folder.path)
                     return False
-                time.sleep(LOOK_S)
+                time.sleep(SUPERVISE_EVERY_S)
             elif self._folder.take_over(number + 1, self._plan.job):
                 self._number = number + 1
                 return True
@@ -153,7 +153,7 @@ class Controller:
     def _look_after(self, fleet: LocalFleet, server: Supervised, pool: WorkerPool) -> int | None:
         producer = _Producer(self._plan.producer, self._producer_environ(fleet.redis_url))
         try:
-            while not self._told_to_end.wait(LOOK_S):
+            while not self._told_to_end.wait(SUPERVISE_EVERY_S):
                 if self._folder.last_controller()[0] != self._number:
                     # No mercy: what it wrote from now on would damage the other one's file.
                     server.process.kill()

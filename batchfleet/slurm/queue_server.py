@@ -23,7 +23,7 @@ from wire.errors import QueueUnusableError
 log = logging.getLogger(__name__)
 
 START_S = 60.0
-LOOK_S = 0.05
+SERVER_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def start_server(plan: ServerPlan, address: RedisAddress) -> subprocess.Popen[by
                     ) from None
             else:
                 return process
-            time.sleep(LOOK_S)
+            time.sleep(SERVER_POLL_S)
 
 
 def free_port(host: str) -> int:

@@ -23,7 +23,7 @@ from wire.keys import Keys
 REPORT_LIVES_FOR_HEARTBEATS = 10
 ASKED_FOR_S = 60
 """How long a request waits for its host to hear of it."""
-LOOK_S = 0.1
+HOST_POLL_S = 0.1
 STOP = "stop"
 SCALE = "scale"
 
@@ -138,7 +138,7 @@ def scale_host(
                 f"{host.name} has not done it within {patience_s:.0f} s: {now.workers} workers, {now.leaving} on their "
                 "way out"
             )
-        time.sleep(LOOK_S)
+        time.sleep(HOST_POLL_S)
 
 
 def stop_hosts(client: redis.Redis, keys: Keys, hosts: Sequence[HostStatus], *, patience_s: float) -> None:
@@ -157,7 +157,7 @@ def stop_hosts(client: redis.Redis, keys: Keys, hosts: Sequence[HostStatus], *, 
             while client.exists(keys.host(host.name)):
                 if time.monotonic() > deadline:
                     raise HostSilentError(f"{host.name} has not stopped within {patience_s:.0f} s")
-                time.sleep(LOOK_S)
+                time.sleep(HOST_POLL_S)
     except (redis.ConnectionError, OSError):
         # Its Redis is gone, so it is.
         return

@@ -31,7 +31,7 @@ from wire.keys import Keys
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.05
+CHILD_POLL_S = 0.05
 LOG_BYTES = 16 * 1024 * 1024
 """A process's log that grows beyond this begins anew, and the one before is kept."""
 
@@ -191,7 +191,7 @@ class LocalFleet:
                     else f"the {self._plan.engine} engine boots"
                 )
                 show(f"{doing} ({time.monotonic() - began:.0f} s)")
-                time.sleep(LOOK_S)
+                time.sleep(CHILD_POLL_S)
 
     def _states(self, client: redis.Redis, keys: Keys) -> dict[str, str]:
         """In which states workers are, and what those in standby wait for. Redis away: none; it is being restarted."""

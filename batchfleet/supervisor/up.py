@@ -34,7 +34,7 @@ from wire.redis_errors import translated
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.2
+SUPERVISE_EVERY_S = 0.2
 ENGINE_STOP_S = 20.0
 """How long an engine may take to end, after the questions in it."""
 
@@ -160,14 +160,14 @@ class _Keeper:
         with connect(self._address) as client:
             post = HostReporter(client, self._keys, self._heartbeat_s)
             dead_workers = DeadWorkers(client, self._keys)
-            while not self._stopping.wait(LOOK_S):
+            while not self._stopping.wait(SUPERVISE_EVERY_S):
                 self._look(client, post, dead_workers)
                 if self._leaves_idle and not (self._fleet.workers or self._fleet.leaving):
                     self._stopping.set()
             log.info("stopping: workers finish what they hold; a second signal stops at once")
             self._fleet.scale(0, {})
             while self._fleet.leaving:
-                time.sleep(LOOK_S)
+                time.sleep(SUPERVISE_EVERY_S)
                 self._look(client, post, dead_workers)
             try:
                 with translated(self._address):

@@ -15,7 +15,7 @@ from wire.redis_errors import translated
 log = logging.getLogger(__name__)
 
 KEPT = 100
-KEPT_S = 86_400
+TROUBLE_TTL_S = 86_400
 MESSAGE_CHARS = 500
 TELL_S = 2.0
 
@@ -36,7 +36,7 @@ async def record_engine_failure(
             with translated(address):
                 async with client.pipeline(transaction=False) as pipe:
                     pipe.xadd(keys.troubles, entry, maxlen=KEPT, approximate=True)  # type: ignore[arg-type]  # a dict of texts is one of fields
-                    pipe.expire(keys.troubles, KEPT_S)
+                    pipe.expire(keys.troubles, TROUBLE_TTL_S)
                     pipe.hincrby(keys.engine_deaths, model, 1)
                     await pipe.execute()
     except (TimeoutError, QueueUnavailableError) as failed:

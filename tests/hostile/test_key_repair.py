@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from batcher.maintenance.key_repair import AT_ONCE, Mender
+from batcher.maintenance.key_repair import KEYS_PER_SCAN, Mender
 from batchfleet.admin.dead_letters import DeadLetters
 from tests.hostile.attacks import KEYS, TYPED, wrong
 
@@ -31,7 +31,7 @@ def test_every_key_at_once_gets_its_letter(client: redis.Redis) -> None:
 
 def test_a_list_of_queues_is_mended_among_any_number_of_keys(client: redis.Redis) -> None:
     """Each step reads it, also those in which the scan of all keys has not come to it yet."""
-    client.mset({f"{KEYS.namespace}:aside:{number}": "" for number in range(10 * AT_ONCE)})
+    client.mset({f"{KEYS.namespace}:aside:{number}": "" for number in range(10 * KEYS_PER_SCAN)})
     wrong(client, KEYS.queues, "set")
 
     Mender(client, KEYS, max_dead_letters=100).search()

@@ -61,7 +61,7 @@ async def a_worker(server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> A
     """A worker whose records do not come through, with an engine whose answers cost nothing."""
     monkeypatch.setattr(Stalled, "let_through", asyncio.Event())
     monkeypatch.setattr("gpu_worker.service.Publisher", Stalled)
-    monkeypatch.setattr("gpu_worker.publisher.AT_ONCE", AT_ONCE)
+    monkeypatch.setattr("gpu_worker.publisher.RECORDS_PER_WRITE", AT_ONCE)
     options = WorkerOptions(capacity=CAPACITY, lease_s=LEASE_S, heartbeat_s=LEASE_S / 10)
     worker = GpuWorker(RedisAddress(server.url), StubEngine(StubOptions(max_num_seqs=CAPACITY)), options)
     running = asyncio.create_task(worker.run())

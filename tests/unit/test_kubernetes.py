@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from batchfleet.admin.control import ENDING_S
+from batchfleet.admin.control import AFTER_DRAIN_S
 from batchfleet.cli.main import command_parser
 from batchfleet.metrics import names
 from batchfleet.settings.load import load_settings
@@ -180,7 +180,7 @@ def test_a_worker_is_given_the_time_that_it_drains_for(worker: Manifest, tmp_pat
     container = container_of(worker)
 
     assert container["lifecycle"]["preStop"]["exec"]["command"][:3] == ["batchfleet", "drain", "--here"]
-    drains_s = settings.leases.drain_s + ENDING_S
+    drains_s = settings.leases.drain_s + AFTER_DRAIN_S
     assert pod_of(worker)["terminationGracePeriodSeconds"] >= drains_s + 30
     boots_s = container["startupProbe"]["failureThreshold"] * container["startupProbe"]["periodSeconds"]
     assert boots_s > settings.model.generator_settings.server_startup_timeout
