@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from tests.chaos import faults
 from tests.chaos.conservation import Verdict, check_files, check_ledger, left_in_queues, left_without_owner
@@ -163,7 +165,9 @@ def _end_due(fleet: FleetUnderTest, to_end: list[Fault], now_s: float) -> None:
 
 def _judge(fleet: FleetUnderTest, outcome: Outcome) -> None:
     verdict = outcome.verdict
-    with redis.Redis.from_url(fleet.server.url, protocol=2) as client:
+    # A server that was told to end, or was made to sleep, may only just have come back.
+    patient = Retry(ConstantBackoff(SETTLE_S / 100), retries=100)
+    with redis.Redis.from_url(fleet.server.url, protocol=2, retry=patient) as client:
         deadline = time.monotonic() + SETTLE_S
         while (left := left_in_queues(client, may_have_records=fleet.rolled_back)) and time.monotonic() < deadline:
             fleet.supervise()
