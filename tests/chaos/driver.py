@@ -24,9 +24,9 @@ TICK_S = 0.02
 LONGEST_TICK_S = 12.0
 """One tick may start a Redis, which may take 10 s. Whatever takes longer was not the fleet."""
 FINISH_S = 45.0
-"""How long after the last fault the fleet may take for what was left, at short leases.
+"""How long after the last fault no answer may come before the fleet is taken to hang, at short leases.
 
-It takes a few seconds; one that lost something, for ever.
+It takes a few seconds; one that lost something, for ever. How fast it then is depends on what else the machine does.
 """
 HOPELESS_S = 8.0
 """The same where something is known to be lost."""
@@ -123,11 +123,14 @@ def _let_it_happen(fleet: FleetUnderTest, outcome: Outcome) -> None:
     recovery, conservation, clock = RecoveryWatch(), ConservationWatch(), _Clock()
     to_begin, to_end = list(fleet.schedule.faults), list[Fault]()
     healed_s = max((fault.ends_s for fault in to_begin), default=0.0)
+    written = 0
     while to_begin or to_end or not fleet.done():
         clock.tick()
+        if (now_written := fleet.written_bytes) != written:
+            written, healed_s = now_written, max(healed_s, clock.now_s)
         # What is lost already does not come back.
         if clock.now_s > healed_s + (HOPELESS_S if conservation.findings else FINISH_S * fleet.schedule.pace.slowness):
-            outcome.findings.append(f"not finished {clock.now_s - healed_s:.0f} s after everything was put right")
+            outcome.findings.append(f"not finished, and for {clock.now_s - healed_s:.0f} s no answer came")
             break
         _end_due(fleet, to_end, clock.now_s)
         for fault in _begin_due(fleet, to_begin, clock.now_s):

@@ -217,6 +217,12 @@ class FleetUnderTest:
         for member in self.members.values():
             member.supervise()
 
+    @property
+    def written_bytes(self) -> int:
+        """Of all answers so far: it changes as long as the fleet gets on."""
+        files = [self.answers(name) for name in PRODUCERS]
+        return sum(file.stat().st_size for file in files if file.exists())
+
     def done(self) -> bool:
         """Whether both producers have ended for good."""
         return all(self.members[name].ended for name in PRODUCERS)
