@@ -17,6 +17,7 @@
 | isolating:MODEL         | zset   | workers that take isolated batches now -> until when   | entries: when none is left; TTL        |
 | crashes:MODEL           | hash   | RUN:EPOCH:INDEX:a, :t of questions that were at a server as it went away, alone or with others -> how often | TTL |
 | turn:MODEL              | string | token of the worker that asks a server a question alone | TTL, its turn                         |
+| quiet:MODEL             | string | the server to which nothing else goes during that turn | TTL                                    |
 | newer:MODEL             | zset   | batches with questions of a newer wire version -> it   | entries: on claim by who speaks it     |
 | workers                 | zset   | worker name -> when it last reported (ms)              | entries: when stale; TTL               |
 | worker:NAME             | hash   | what the worker last said of itself                    | TTL                                    |
@@ -53,7 +54,7 @@ DEFAULT_NAMESPACE = "batchfleet"
 
 _TYPES: dict[str, str] = {}
 _TYPES_BY_PREFIX = {"questions": "stream"}
-_CLAIMS = ("leader", "isolating", "gpu", "control", "refused", "turn")
+_CLAIMS = ("leader", "isolating", "gpu", "control", "refused", "turn", "quiet")
 _TYPES_OF_RUN = {"": "hash", "accepted": "string", "done": "string", "records": "stream", "producer": "string"}
 RQ_QUEUES = "rq:queues"
 RQ_SETS = (RQ_QUEUES, "rq:workers")
@@ -121,6 +122,7 @@ class Keys:
     newer = _NameOf("zset")
     crashes = _NameOf("hash")
     turn = _NameOf("string")
+    quiet = _NameOf("string")
     worker = _NameOf("hash")
     control = _NameOf("string")
     host = _NameOf("hash")

@@ -40,4 +40,5 @@ def _bare(options: EngineOptions, address: RedisAddress | None) -> Engine:
             from gpu_worker.engines.openai.crash_ledger import CrashLedger  # noqa: PLC0415
             from gpu_worker.engines.openai.engine import OpenAIEngine  # noqa: PLC0415
 
-            return OpenAIEngine(options, None if address is None else CrashLedger(address, options.model))
+            server = f"{options.server}:{options.port}"
+            return OpenAIEngine(options, None if address is None else CrashLedger(address, options.model, server))

@@ -396,6 +396,12 @@ CONTENTS = [
         becomes=OUTLIVES,
     ),
     Attack(
+        "a quiet that never ends",
+        "quiet:MODEL",
+        lambda r, m: r.set(KEYS.quiet(MODEL), str(m)),
+        becomes=OUTLIVES,
+    ),
+    Attack(
         "names that are no workers",
         "workers",
         lambda r, _: scores(r, KEYS.workers, {b"\xff\xfe": float("inf"), "x" * 10_000: 1e15}),
@@ -514,6 +520,7 @@ TYPED = {
     "isolating:MODEL": KEYS.isolating(MODEL),
     "crashes:MODEL": KEYS.crashes(MODEL),
     "turn:MODEL": KEYS.turn(MODEL),
+    "quiet:MODEL": KEYS.quiet(MODEL),
     "workers": KEYS.workers,
     "worker:NAME": KEYS.worker("{worker}"),
     "control:NAME": KEYS.control("{worker}"),

@@ -97,6 +97,10 @@ class ScriptedServer:
     async def close(self) -> None:
         """Stop listening and drop every connection."""
         self._server.close()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Drop every connection."""
         for writer in self._writers:
             writer.close()
 

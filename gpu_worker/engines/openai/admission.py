@@ -56,8 +56,10 @@ class Admission:
     ) -> None:
         self.answered_at = float("-inf")
         """When a question was last answered."""
+        self.answers = 0
+        """Questions that were."""
         self._window = window
-        self._url = url
+        self.url = url
         self._probe = probe
         self._backoff = backoff
         self._hold_s = hold_s
@@ -66,7 +68,7 @@ class Admission:
         self._state = READY
         self._waiting_since = 0.0
         self._asked_until = self._pause_until = float("-inf")
-        self._is_hung = False
+        self._is_hung = self._is_quiet = False
         self._lost = 0
         """Requests that were lost since the server was last known to be well, or ill."""
         self._doubt: asyncio.Future[tuple[bool, int]] | None = None
@@ -88,17 +90,18 @@ class Admission:
         return EngineState(state.kind, state.reason, state.until, lets_go=is_long and (self._is_hung or not self.open))
 
     @contextlib.asynccontextmanager
-    async def place(self, most_open: int) -> AsyncIterator[Ticket]:
+    async def place(self, most_open: int, *, has_turn: bool = False) -> AsyncIterator[Ticket]:
         """A place among the open requests; waited for as long as it takes.
 
         Args:
             most_open: Requests that may be open as long as it is taken, itself included.
+            has_turn: It is given out in a quiet too.
 
         Raises:
             EngineUnusableError: There will be none.
         """
         self.check()
-        ticket = Ticket(most_open)
+        ticket = Ticket(most_open, has_turn)
         entered = self._places.line_up(ticket)
         self._admit()
         try:
@@ -109,6 +112,18 @@ class Admission:
             self._places.leave(ticket)
             self._admit()
 
+    @property
+    def has_company(self) -> bool:
+        """Whether anything is at the server, or waits for a place."""
+        return self.open > 0 or self._places.is_waited_for
+
+    def keep_quiet(self, wanted: bool) -> None:  # noqa: FBT001 (the only thing that it is told)
+        """Let nobody out but those whose turn it is, while that is `wanted`."""
+        if wanted != self._is_quiet:
+            log.info("only what may crash the server goes out" if wanted else "all questions go out again")
+            self._is_quiet = wanted
+            self._admit()
+
     def check(self) -> None:
         """Raise EngineUnusableError if the server is unusable."""
         if self._state.kind == "unusable":
@@ -117,6 +132,7 @@ class Admission:
     def answered(self, ticket: Ticket) -> None:
         """The server has answered a question, be it by refusing it."""
         now = self.answered_at = self._now()
+        self.answers += 1
         self._backoff.reset()
         self._window.answered(
             now,
@@ -184,7 +200,7 @@ class Admission:
     async def stop(self) -> None:
         """Let nobody out any more."""
         if self._state.kind != "unusable":
-            self._end("it was stopped")
+            self.end("it was stopped")
         if self._examination is not None:
             await cancel_and_wait([self._examination])
 
@@ -197,7 +213,7 @@ class Admission:
                 if fault is None or fault.blame is Blame.QUESTION:
                     break
                 if fault.blame is Blame.PERSON:
-                    self._end(unusable_because(fault, self._url, chat=chat))
+                    self.end(unusable_because(fault, self.url, chat=chat))
                     return
                 if fault.blame is Blame.TOO_MANY and self.open and not fault.retry_after_s:
                     # What fills the server is our own: the answers to it will tell.
@@ -213,7 +229,7 @@ class Admission:
         except Exception as error:
             # A bug of ours: whoever waits for the outcome must not do so for ever.
             log.exception("the server could not be examined")
-            self._end(f"it could not be examined: {type(error).__name__}: {error}")
+            self.end(f"it could not be examined: {type(error).__name__}: {error}")
         finally:
             self._examination = None
 
@@ -243,7 +259,7 @@ class Admission:
             reason = f"the server asks for {fault.retry_after_s:g} s (HTTP {fault.status}): {fault.message}"
         else:
             self._pause_until = now + self._backoff.next_s()
-            reason = f"{self._url}: {fault.told}"
+            reason = f"{self.url}: {fault.told}"
         if self._state.kind != "waiting":
             self._waiting_since = now
             log.warning("waiting: %s", reason)
@@ -252,12 +268,13 @@ class Admission:
 
     def _become_ready(self) -> None:
         if self._state.kind == "waiting":
-            log.info("%s answers again, after %.0f s", self._url, self._now() - self._waiting_since)
+            log.info("%s answers again, after %.0f s", self.url, self._now() - self._waiting_since)
             self._state = READY
         self._is_hung = False
         self._admit()
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
+        """Become `unusable`."""
         self._state = EngineState("unusable", reason)
         self._places.dismiss(EngineUnusableError(reason))
         if self._doubt is not None and not self._doubt.done():
@@ -273,4 +290,4 @@ class Admission:
         return self.open >= self._window.size and self._places.is_waited_for
 
     def _admit(self) -> None:
-        self._places.admit(self._window.size if self._state.kind == "ready" else 0)
+        self._places.admit(self._window.size if self._state.kind == "ready" else 0, only_turns=self._is_quiet)

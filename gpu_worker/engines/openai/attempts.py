@@ -15,6 +15,7 @@ class Attempts:
         most: So many are enough.
         busy_s: But not before so long, if the last was refused as one too many.
         failed: While the server answered others.
+        lost: With the connection, or with what is behind the server.
         refusals: As one too many, whatever others met.
         tried_s: From the first to the last.
     """
@@ -22,6 +23,7 @@ class Attempts:
     most: int
     busy_s: float
     failed: int = 0
+    lost: int = 0
     refusals: int = 0
     tried_s: float = 0.0
     _since: float | None = None
@@ -29,6 +31,7 @@ class Attempts:
     def add(self, fault: Fault, now: float) -> None:
         self._since = now if self._since is None else self._since
         self.tried_s = now - self._since
+        self.lost += fault.is_lost
         self.refusals += fault.blame is Blame.TOO_MANY
 
     def are_enough(self, fault: Fault) -> bool:

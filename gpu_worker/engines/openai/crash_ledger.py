@@ -8,6 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio
@@ -24,52 +25,97 @@ log = logging.getLogger(__name__)
 
 KEPT_S = 3600
 MOST_KEPT = 20_000
+MOST_DIGITS = 9
 LEASE_MS = 10_000
 """For so long a worker that is gone keeps others from asking a question alone."""
 LOOK_S = 0.25
 LONGEST_WAIT_S = 300.0
 """For a turn. Whoever waits longer asks without it, which convicts nobody."""
+LONGEST_QUIET_S = 60.0
+"""For one question. Then others go out although it is there."""
+ANSWERS = "answers"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What all workers have seen.
+
+    Attributes:
+        counts: Of crashes, by field.
+        answers: Grows while others are answered; see `note_answers`.
+        is_quiet: A question is asked alone, and nothing else may go out meanwhile.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    answers: int = 0
+    is_quiet: bool = False
 
 
 class CrashLedger:
     """Of all workers of one model, in Redis. Where Redis does not answer, each worker goes by what it has seen itself.
 
     Connects when it is first used.
+
+    Args:
+        server: Whom this worker asks; one that asks another is not kept quiet.
     """
 
-    def __init__(self, address: RedisAddress, model: str) -> None:
+    def __init__(self, address: RedisAddress, model: str, server: str) -> None:
         keys = Keys(address.namespace)
         self._address = address
-        self._counts, self._turn = keys.crashes(model), keys.turn(model)
+        self._counts, self._turn, self._quiet = keys.crashes(model), keys.turn(model), keys.quiet(model)
+        self._server = server
         self._connected: redis.asyncio.Redis | None = None
 
-    async def add(self, field: str, by: int) -> int:
-        """More crashes of a question, with others there or alone, as `field` says; how many there were, if known."""
+    async def add(self, name: str, by: int) -> int:
+        """More crashes of a question, with others there or alone, as `name` says; how many there were, if known."""
         async with self._client().pipeline(transaction=False) as pipe:
             pipe.hlen(self._counts)
-            pipe.hincrby(self._counts, field, by)
+            pipe.hincrby(self._counts, name, by)
             pipe.expire(self._counts, KEPT_S)
             reply = await self._told(pipe.execute())
         if reply is not None and int(reply[0]) > MOST_KEPT:
-            await self.forget(field)
+            await self.forget(name)
         return 0 if reply is None else int(reply[1])
 
-    async def read(self) -> dict[str, int]:
-        """All counts."""
-        found: dict[bytes, bytes] | None = await self._told(self._client().hgetall(self._counts))
-        return {
-            field.decode("utf-8", "replace"): int(count)
-            for field, count in (found or {}).items()
-            if count.isdigit() and len(count) < len(str(MOST_KEPT))
+    async def read(self) -> Seen | None:
+        """What all have seen; None if Redis does not say."""
+        async with self._client().pipeline(transaction=False) as pipe:
+            pipe.hgetall(self._counts)
+            pipe.get(self._quiet)
+            reply = await self._told(pipe.execute())
+        if reply is None:
+            return None
+        counts = {
+            name.decode("utf-8", "replace"): int(count)
+            for name, count in reply[0].items()
+            if count.isdigit() and len(count) <= MOST_DIGITS
         }
+        return Seen(counts, counts.pop(ANSWERS, 0), is_quiet=reply[1] == self._server.encode())
+
+    async def note_answers(self) -> None:
+        """This worker had answers since it last said so: the server does not go away whatever it is asked."""
+        async with self._client().pipeline(transaction=False) as pipe:
+            pipe.hincrby(self._counts, ANSWERS, 1)
+            pipe.expire(self._counts, KEPT_S)
+            await self._told(pipe.execute())
 
     async def forget(self, *fields: str) -> None:
-        """Those of a question that has its record."""
-        await self._told(self._client().hdel(self._counts, *fields))
+        """Those of a question that has its record; without any, all."""
+        client = self._client()
+        await self._told(client.hdel(self._counts, *fields) if fields else client.delete(self._counts))
+
+    async def end_quiet(self) -> None:
+        """Others may go out again."""
+        await self._told(self._client().delete(self._quiet))
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[bool]:
-        """Wait until no other worker asks a question alone, but not for ever; whether that is certain."""
+    async def turn(self, *, quiet: bool = False) -> AsyncIterator[bool]:
+        """Wait until no other worker asks a question alone, but not for ever; whether that is certain.
+
+        `quiet`: nothing else may go out at any worker, from now until `end_quiet`, or until nobody has wanted that for
+        `LEASE_MS`.
+        """
         token = secrets.token_hex(8)
         client = self._client()
         give_up_at = time.monotonic() + LONGEST_WAIT_S
@@ -77,7 +123,10 @@ class CrashLedger:
             if time.monotonic() > give_up_at:
                 break
             await asyncio.sleep(LOOK_S)
-        renewing = asyncio.create_task(self._renew(token))
+        quiet = quiet and taken is True
+        if quiet:
+            await self._keep_quiet()
+        renewing = asyncio.create_task(self._renew(token, quiet=quiet))
         try:
             yield taken is True
         finally:
@@ -88,10 +137,16 @@ class CrashLedger:
         if self._connected is not None:
             await self._connected.aclose()
 
-    async def _renew(self, token: str) -> None:
+    async def _renew(self, token: str, *, quiet: bool) -> None:
+        loud_at = time.monotonic() + (LONGEST_QUIET_S if quiet else 0.0)
         while True:
             await asyncio.sleep(LEASE_MS / 3000)
             await self._hold(token, LEASE_MS)
+            if time.monotonic() < loud_at:
+                await self._keep_quiet()
+
+    async def _keep_quiet(self) -> None:
+        await self._told(self._client().set(self._quiet, self._server, px=LEASE_MS))
 
     async def _hold(self, token: str, milliseconds: int) -> None:
         script = load_script("gpu_worker.engines.openai", "hold_turn")

@@ -6,6 +6,7 @@ The same requests and records as vLLM in process.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from dataclasses import replace
@@ -17,7 +18,7 @@ from gpu_worker.engines.openai.attempts import Attempts
 from gpu_worker.engines.openai.client import FaultError, Server, base_url_of
 from gpu_worker.engines.openai.crash_ledger import CrashLedger
 from gpu_worker.engines.openai.crashes import CRASHES_ALONE, Company, Crashes
-from gpu_worker.engines.openai.faults import Blame, Fault, crashed, given_up, refused, unsupported
+from gpu_worker.engines.openai.faults import Blame, Fault, crashed, given_up, refused, unstable, unsupported
 from gpu_worker.engines.openai.options import OpenAIOptions
 from gpu_worker.engines.openai.places import Ticket
 from gpu_worker.engines.openai.request_body import Form, Request, Served, complete_defaults, request_for
@@ -28,13 +29,13 @@ from gpu_worker.engines.openai.window import START, RequestWindow
 from gpu_worker.engines.refusals import prompt_too_long, unknown_adapter
 from gpu_worker.engines.sampling_params import configured_params
 from wire.backoff import Backoff
-from wire.errors import EngineDeadError
+from wire.errors import EngineDeadError, EngineUnusableError
 from wire.messages import JsonObject, Question, Task
 
 log = logging.getLogger(__name__)
 
 UNSTARTED = EngineState("waiting")
-REFRESH_S = 2.0
+PULSES_TO_REFRESH = 2
 """How often a worker hears of the crashes that others have seen."""
 
 
@@ -55,7 +56,12 @@ class OpenAIEngine:
         self._defaults: JsonObject = {}
         self._admission: Admission | None = None
         self._ledger = ledger
-        self._crashes = Crashes(options.max_in_flight, ledger)
+        self._crashes = Crashes(
+            options.max_in_flight,
+            ledger,
+            most_alone=min(CRASHES_ALONE, options.tries),
+            settle_s=2 * PULSES_TO_REFRESH * options.pulse_s,
+        )
         self._boot_state = UNSTARTED
         self._pulse: asyncio.Task[None] | None = None
         self._progress = 0
@@ -141,9 +147,12 @@ class OpenAIEngine:
         """Ask until there is an answer, a refusal, or proof that the question alone keeps failing."""
         attempts = Attempts(self._options.tries, self._options.busy_s)
         pauses = Backoff(self._options.first_pause_s, self._options.longest_pause_s)
+        crash = Fault("it was at another worker's")
         while True:
+            if self._crashes.may_convict(question):
+                return await self._convicted(admission, question, crash)
             async with self._crashes.company(question) as company:
-                outcome, ticket = await self._attempt(server, admission, request, company.most_open)
+                outcome, ticket = await self._attempt(server, admission, request, company)
             if not isinstance(outcome, Fault):
                 return outcome
             if outcome.is_about_form and self._forms_answered and request.form not in self._forms_answered:
@@ -159,13 +168,17 @@ class OpenAIEngine:
             log.debug("an attempt failed: %s", outcome.told)
             attempts.add(outcome, time.monotonic())
             verdict = await self._judge(admission, outcome, ticket, attempts, chat=request.chat)
-            if verdict is Verdict.CRASH:
-                refusal = await self._blame_for_crash(question, outcome, company, ticket)
-            elif verdict is Verdict.QUESTION and attempts.are_enough(outcome):
-                refusal = given_up(outcome, max(attempts.failed, attempts.refusals), attempts.tried_s)
-            if refusal is not None:
-                return refusal
-            if verdict is not Verdict.CRASH and (outcome.blame is Blame.TOO_MANY or admission.state.kind == "ready"):
+            is_alone_with_it = verdict is Verdict.QUESTION and outcome.is_lost
+            if verdict is Verdict.CRASH or (is_alone_with_it and (attempts.lost > 1 or company.most_open == 1)):
+                # Back at once, a server that went away seems to be well.
+                crash = outcome
+                await self._hear_of_crashes(admission)
+                await self._crashes.add(
+                    question, company, alone=ticket.is_alone, others_answered=verdict is Verdict.QUESTION
+                )
+            elif verdict is Verdict.QUESTION and not outcome.is_lost and attempts.are_enough(outcome):
+                return given_up(outcome, max(attempts.failed, attempts.refusals), attempts.tried_s)
+            if outcome.blame is Blame.TOO_MANY or admission.state.kind == "ready":
                 await asyncio.sleep(pauses.next_s())
             # Else there will be no place before the server is well.
 
@@ -177,18 +190,27 @@ class OpenAIEngine:
             return Verdict.QUESTION
         return verdict
 
-    async def _blame_for_crash(
-        self, question: Question, fault: Fault, company: Company, ticket: Ticket
-    ) -> Refusal | None:
-        count = await self._crashes.add(question, company, alone=ticket.is_alone)
-        is_guilty = count.alone >= min(CRASHES_ALONE, self._options.tries)
-        return crashed(fault, count.together + count.alone) if is_guilty else None
+    async def _hear_of_crashes(self, admission: Admission) -> None:
+        await self._crashes.refresh(admission.answers)
+        admission.keep_quiet(self._crashes.is_quiet)
+
+    async def _convicted(self, admission: Admission, question: Question, crash: Fault) -> Refusal:
+        def may_be_answered() -> bool:
+            admission.check()
+            return admission.state.kind == "ready"
+
+        alone = self._crashes.known(question).alone
+        if await self._crashes.convicts(question, may_be_answered, lambda: admission.has_company):
+            return crashed(crash, alone)
+        admission.end(unstable(crash, admission.url))
+        await self._crashes.forget_all()
+        raise EngineUnusableError(admission.state.reason)
 
     async def _attempt(
-        self, server: Server, admission: Admission, request: Request, most_open: int
+        self, server: Server, admission: Admission, request: Request, company: Company
     ) -> tuple[Completion | Vectors | Fault, Ticket]:
         self._task = request.task
-        async with admission.place(most_open) as ticket:
+        async with admission.place(company.most_open, has_turn=company.is_certain) as ticket:
             completion: Completion | Vectors | None
             try:
                 response = await server.ask(request)
@@ -252,14 +274,12 @@ class OpenAIEngine:
         tokens: float | None = None
         counter_moves = False
         moved_at = time.monotonic()
-        refreshed_at = float("-inf")
-        while True:
+        for pulse in itertools.count():
             await asyncio.sleep(self._options.pulse_s)
             admission.tick()
+            if pulse % PULSES_TO_REFRESH == 0:
+                await self._hear_of_crashes(admission)
             now = time.monotonic()
-            if now - refreshed_at > REFRESH_S:
-                refreshed_at = now
-                await self._crashes.refresh()
             moved_at = now if not admission.open else max(moved_at, admission.answered_at)
             if now - moved_at < min(self._options.stall_s / 2, self._options.pulse_s):
                 continue

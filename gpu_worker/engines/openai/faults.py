@@ -159,14 +159,19 @@ def given_up(fault: Fault, attempts: int, tried_s: float) -> Refusal:
     )
 
 
-def crashed(fault: Fault, crashes: int) -> Refusal:
+def crashed(fault: Fault, times_alone: int) -> Refusal:
     """The failure of a question at which the server went away each time."""
     return Refusal(
         "server_error",
-        f"the server went away {crashes} times while it had this question, the last times nothing else; "
-        f"last: {fault.told}",
+        f"the server went away, or hung up, each time that it had this question, the last {times_alone} times with "
+        f"nothing else; last: {fault.told}",
         is_final=True,
     )
+
+
+def unstable(fault: Fault, url: str) -> str:
+    """Why a server cannot be used that goes away whatever it is asked."""
+    return f"{url} goes away whatever it is asked, one question at a time ({fault.told}): look at its log"
 
 
 def unusable_because(fault: Fault, url: str, *, chat: bool) -> str:

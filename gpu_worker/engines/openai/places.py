@@ -16,9 +16,11 @@ class Ticket:
         sent_at: When it went out.
         open_then: How many were open then, itself included.
         is_alone: Whether no other was open at any time while it was.
+        has_turn: Whether it goes out although others are held back.
     """
 
     most_open: int
+    has_turn: bool = False
     sent_at: float = 0.0
     open_then: int = 0
     is_alone: bool = True
@@ -53,16 +55,22 @@ class Places:
         else:
             self._line = deque(one for one in self._line if one[0] is not ticket)
 
-    def admit(self, size: int) -> None:
-        """Let in whom `size`, and the wishes of those who are there or come, leave room for."""
-        while self._line:
-            ticket, entered = self._line[0]
+    def admit(self, size: int, *, only_turns: bool = False) -> None:
+        """Let in whom `size`, and the wishes of those who are there or come, leave room for.
+
+        `only_turns`: nobody but those whose turn it is, past the others in line.
+        """
+        line = deque(place for place in self._line if place[0].has_turn) if only_turns else self._line
+        while line:
+            ticket, entered = place = line[0]
             if not entered.done():
                 if self.open >= min(size, ticket.most_open, *(other.most_open for other in self._inside)):
                     return
                 self._enter(ticket)
                 entered.set_result(None)
-            self._line.popleft()
+            self._line.remove(place)
+            if only_turns:
+                line.popleft()
 
     def dismiss(self, error: Exception) -> None:
         """End the wait of all in line with an error."""
