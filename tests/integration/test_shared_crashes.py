@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,9 +17,10 @@ from gpu_worker.engines.openai.crashes import CRASHES_ALONE, Company, CrashCount
 from gpu_worker.engines.openai.engine import OpenAIEngine
 from gpu_worker.tasks import cancel_and_wait
 from tests.builders import a_question
+from tests.eventually import until
 from tests.unit.gpu_worker.test_crashing_server import KILLER, Fragile
 from tests.unit.gpu_worker.test_openai_engine import completion, options, refusal
-from tests.unit.scripted_server import MODEL, Asked, Reply, ScriptedServer
+from tests.unit.scripted_server import DROPPED, MODEL, Asked, Reply, ScriptedServer, a_text
 from wire.address import RedisAddress
 from wire.errors import EngineUnusableError
 
@@ -43,9 +45,9 @@ def a_ledger(url: str) -> CrashLedger:
 
 
 @contextlib.asynccontextmanager
-async def workers(server: ScriptedServer, url: str) -> AsyncIterator[list[OpenAIEngine]]:
+async def workers(server: ScriptedServer, url: str, pulse_s: float = 0.1) -> AsyncIterator[list[OpenAIEngine]]:
     """Their engines, at one server."""
-    engines = [OpenAIEngine(options(server, pulse_s=0.1), a_ledger(url)) for _ in range(WORKERS)]
+    engines = [OpenAIEngine(options(server, pulse_s=pulse_s), a_ledger(url)) for _ in range(WORKERS)]
     for engine in engines:
         await engine.start()
     yield engines
@@ -94,6 +96,29 @@ async def test_what_is_asked_alone_is_not_taken_for_one_crash_after_another_of_o
     assert {completion(outcome).texts[0] for outcome in answered} == {"42"}
     assert {refusal(outcome).kind for outcomes in killed for outcome in outcomes} == {"server_error"}
     assert server.crashes <= 4 * (MOST_BEFORE + CRASHES_ALONE)
+
+
+async def test_nothing_else_is_at_the_server_before_a_question_is_convicted(redis_server: EmbeddedServer) -> None:
+    """It is lost only where others are, and those of other workers are held back at last."""
+    delays = itertools.cycle([0.2, 0.25, 0.3, 0.35])
+
+    async def script(asked: Asked) -> Reply:
+        if asked.body["prompt"] == "accused" and server.at_once > 1:
+            return DROPPED
+        await asyncio.sleep(next(delays))
+        return a_text()
+
+    async with ScriptedServer(script) as server, workers(server, redis_server.url, pulse_s=0.5) as engines:
+
+        async def ask_on(engine: OpenAIEngine, index: int) -> None:
+            while True:
+                completion(await engine.answer(a_question(index=index)))
+                index += 8 * WORKERS
+
+        others = [asyncio.create_task(ask_on(engine, number)) for number, engine in enumerate(8 * engines, 1)]
+        await until(lambda: server.at_once > WORKERS)
+        completion(await engines[0].answer(a_question(prompt="accused")))
+        await cancel_and_wait(others)
 
 
 async def test_a_server_that_goes_away_whatever_it_is_asked_convicts_nobody(redis_server: EmbeddedServer) -> None:
