@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from batchfleet.supervisor.embedded_server import EmbeddedServer
+from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.engines.engine import Outcome, Refusal
 from gpu_worker.engines.openai import crash_ledger
 from gpu_worker.engines.openai.crash_ledger import CrashLedger, Seen
 from gpu_worker.engines.openai.crashes import CRASHES_ALONE, Company, CrashCount, Crashes
 from gpu_worker.engines.openai.engine import OpenAIEngine
-from gpu_worker.tasks import cancel_and_wait
 from tests.builders import a_question
 from tests.eventually import until
 from tests.unit.gpu_worker.test_crashing_server import KILLER, Fragile
