@@ -35,19 +35,26 @@ with contextlib.suppress(ValueError):
         signal.signal(signal.SIGHUP, lambda *_: None)
 
 
-OF_NO_SERVER = {"test_bench", "test_docs_commands", "test_gateway_connections", "test_tune"}
-"""Modules that are about something else than what a server does."""
+SERVER_FOLDERS = {"integration", "hostile"}
+OF_NO_SERVER = {
+    "test_bench",
+    "test_boot_report",
+    "test_engine_kinds",
+    "test_engine_suite",
+    "test_gateway_page",
+    "test_numpy_vectors",
+    "test_tune",
+}
+"""Modules in those folders that are about something else than what a server does."""
+SERVER_STORIES = {"test_answering_a_file", "test_emptied_redis", "test_forgotten_runs", "test_resume"}
+"""What happens to whole fleets when the server is killed, emptied, away or full; other stories send it the same."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is worth running on several versions of the server.
-
-    All that has one of its own, and the attacks on the queue; not what tests other things with a fleet behind them.
-    """
+    """Mark what is worth running on several versions of the server: every script and command, and every attack."""
     for item in items:
-        if item.path.stem in OF_NO_SERVER:
-            continue
-        if "redis_server" in getattr(item, "fixturenames", ()) or item.path.parent.name in {"integration", "hostile"}:
+        name = item.path.stem
+        if name in SERVER_STORIES or (item.path.parent.name in SERVER_FOLDERS and name not in OF_NO_SERVER):
             item.add_marker(pytest.mark.server)
 
 

@@ -6,35 +6,54 @@ import asyncio
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from batchfleet import AsyncFleet, Fleet, QuestionFailedError
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import spawn
 from tests.integration.tiny_model import ENGINE_ARGUMENTS, ON_A_GPU, cached
-from tests.processes import ROOT, TREES, Processes, batchfleet, lines_in, read_answers, wait_until, write_questions
+from tests.long_running import Home
+from tests.processes import (
+    PATIENCE_S,
+    ROOT,
+    TREES,
+    Processes,
+    batchfleet,
+    lines_in,
+    read_answers,
+    wait_until,
+    write_questions,
+)
 
 pytestmark = pytest.mark.vllm
 
-BOOT_S = 240.0
+BOOT_S = 600.0
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
+def write_config(folder: Path) -> Path:
     """A configuration for the tiny model, whose answers have up to 48 tokens."""
-    path = tmp_path / "fleet.yaml"
+    path = folder / "fleet.yaml"
     generator = {"hf_model_id": str(cached()), "max_tokens": 48, "vllm_args": dict(ENGINE_ARGUMENTS)}
     # JSON is YAML.
     path.write_text(json.dumps({"model": {"generator_settings": generator}}))
     return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """That configuration, for a fleet of one test."""
+    return write_config(tmp_path)
 
 
 def processes() -> Iterator[tuple[int, int, str]]:
@@ -71,7 +90,52 @@ def alive(pids: dict[int, str]) -> dict[int, str]:
     return {pid: name for pid, _, name in processes() if pids.get(pid) == name}
 
 
-def test_a_file_is_answered_by_vllm(tmp_path: Path, config: Path) -> None:
+class SharedFleet:
+    """A long-running fleet of one worker, started with `up` when a test asks for it: a boot takes half a minute.
+
+    One that a test has killed is started anew for the next.
+    """
+
+    def __init__(self, config: Path, home: Home, processes: Processes) -> None:
+        self.config = str(config)
+        self.url = home.url
+        self.processes = processes
+        self._home = home
+
+    def running(self) -> subprocess.Popen[bytes]:
+        """Its head; Redis answers, and whoever asks now waits for the worker."""
+        head = self.processes.started.get("up")
+        if head is None or head.poll() is not None:
+            arguments = ["up", "--state", str(self._home.folder), "--config", self.config]
+            head = self.processes.start("up", *arguments, REDIS_URL="")
+        wait_until(lambda: head.poll() is not None or self._answers(), "its Redis answers")
+        assert head.poll() is None, self.processes.log("up")
+        return head
+
+    def _answers(self) -> bool:
+        with redis.Redis.from_url(self.url, socket_timeout=PATIENCE_S) as client:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
+
+    def submission(self, questions: Path, answers: Path) -> list[str]:
+        """The arguments of a `submit` to it."""
+        return ["submit", str(questions), "-o", str(answers), "--config", self.config, "--redis", self.url]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedFleet]:
+    """For all tests of this module, in whatever order."""
+    folder = tmp_path_factory.mktemp("shared")
+    # Not there: the path of a socket has to be short.
+    state = Path(tempfile.mkdtemp(prefix="bf-up-"))
+    with Processes("", folder) as processes:
+        yield SharedFleet(write_config(folder), Home(state), processes)
+    shutil.rmtree(state)
+
+
+def test_a_file_is_answered_by_vllm(tmp_path: Path, shared: SharedFleet) -> None:
     """Every question is answered by the model or fails for a stated reason; its neighbours are not concerned."""
     ids = write_questions(tmp_path / "questions.jsonl", 100)
     with (tmp_path / "questions.jsonl").open("a") as file:
@@ -82,10 +146,9 @@ def test_a_file_is_answered_by_vllm(tmp_path: Path, config: Path) -> None:
             + "\n"
         )
     answers = tmp_path / "answers.jsonl"
+    shared.running()
 
-    done = batchfleet(
-        "run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(config), timeout_s=BOOT_S + 120
-    )
+    done = batchfleet(*shared.submission(tmp_path / "questions.jsonl", answers))
 
     assert done.returncode == 1, done.stderr
     by_id = {line["id"]: line for line in read_answers(answers)}
@@ -94,6 +157,71 @@ def test_a_file_is_answered_by_vllm(tmp_path: Path, config: Path) -> None:
     assert failed == {"long": "prompt_too_long", "no token": "bad_parameter"}
     assert by_id["chat"]["usage"]["completion_tokens"] <= 5
     assert by_id["q1"]["params"]["temperature"] == 0.0
+
+
+async def test_the_python_client_asks_vllm(shared: SharedFleet) -> None:
+    """Blocking and under asyncio, many at once; a bad question is a failure, and one that is given up does no harm."""
+    # A random model that may end when it likes has said nothing yet at times, which is no answer.
+    eight: Any = {"max_tokens": 8, "min_tokens": 8}
+    await asyncio.to_thread(shared.running)
+    with Fleet(shared.url, model=str(cached())) as client:
+        run = await asyncio.to_thread(
+            client.submit,
+            [f"Count to {number}:" for number in range(40)],
+            params=eight,
+        )
+        status = await asyncio.to_thread(run.wait, BOOT_S)
+        answers = await asyncio.to_thread(list, run.results())
+    async with AsyncFleet(shared.url, model=str(cached())) as asynchronous:
+        asked = await asyncio.gather(*(asynchronous.ask(f"Count to {number}:", params=eight) for number in range(40)))
+        chat = await asynchronous.ask({"messages": [{"role": "user", "content": "Why?"}]}, params={"min_tokens": 8})
+        with pytest.raises(QuestionFailedError, match="prompt_too_long"):
+            await asynchronous.ask("word " * 2000)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(
+                asynchronous.ask("Go on:", params={"max_tokens": 48, "ignore_eos": True, "n": 4}), 0.001
+            )
+
+    assert (status.answered, status.failed) == (40, 0)
+    assert {answer.usage.completion_tokens <= 8 for answer in [*answers, *asked]} == {True}
+    # The same engine, greedily: most of them are the same text, whichever way they were asked.
+    assert len({answer.text for answer in answers} & {answer.text for answer in asked}) >= 10
+    assert chat.finish_reason in {"stop", "length"}
+
+
+def test_a_killed_engine_costs_no_question_and_a_killed_fleet_leaves_no_process(
+    tmp_path: Path, shared: SharedFleet
+) -> None:
+    """EngineCore is killed with SIGKILL in the middle of a file, and the file completes.
+
+    The worker gives its work up and ends, and its supervisor starts it again. Nothing is left of the engine that was
+    killed; and of the whole fleet neither, when its head is killed while the engine that replaced it works.
+    """
+    ids = write_questions(tmp_path / "questions.jsonl", 1500)
+    answers = tmp_path / "answers.jsonl"
+    head = shared.running()
+    with Processes(shared.url, tmp_path) as producers:
+        producers.start("submit", *shared.submission(tmp_path / "questions.jsonl", answers))
+        wait_until(lambda: lines_in(answers) > 20, "the first answers")
+        core = engine_core(head.pid)
+        assert core is not None
+        assert lines_in(answers) < len(ids)
+        engine = {pid: name for pid, name in below(head.pid).items() if name.startswith("VLLM::")}
+        os.kill(core, signal.SIGKILL)
+        assert producers.finish("submit", BOOT_S + PATIENCE_S) == 0, producers.log("submit")
+        assert "restarting it" in shared.processes.log("up")
+        assert {line["id"] for line in read_answers(answers)} == set(ids)
+        assert lines_in(answers) == len(ids)
+        wait_until(lambda: not alive(engine), "nothing of the killed engine is left")
+
+        more = tmp_path / "more.jsonl"
+        write_questions(tmp_path / "others.jsonl", 1500, "other")
+        producers.start("others", *shared.submission(tmp_path / "others.jsonl", more))
+        wait_until(lambda: lines_in(more) > 20, "answers of the engine that replaced it")
+        everything = below(head.pid)
+        assert any(name.startswith("VLLM::") for name in everything.values())
+        shared.processes.kill("up")
+        wait_until(lambda: not alive(everything), "no process is left")
 
 
 def test_a_model_on_the_command_line_or_in_a_program_is_what_is_loaded(
@@ -128,36 +256,12 @@ def test_a_model_on_the_command_line_or_in_a_program_is_what_is_loaded(
     assert all(line["usage"]["completion_tokens"] <= 4 for line in read_answers(answers))
 
 
-def test_a_killed_engine_costs_no_question_and_leaves_no_process(tmp_path: Path, config: Path) -> None:
-    """EngineCore is killed with SIGKILL in the middle, and the run completes.
-
-    The worker gives its work up and ends, and its supervisor starts it again.
-    """
-    ids = write_questions(tmp_path / "questions.jsonl", 1500)
-    answers = tmp_path / "answers.jsonl"
-    with Processes("", tmp_path) as fleet:
-        command = ["run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(config)]
-        run = fleet.start("run", *command, REDIS_URL="")
-        wait_until(lambda: lines_in(answers) > 20, "the first answers", BOOT_S)
-        core = engine_core(run.pid)
-        assert core is not None
-        assert lines_in(answers) < len(ids)
-        everything = below(run.pid)
-        os.kill(core, signal.SIGKILL)
-        assert fleet.finish("run", BOOT_S + 120) == 0
-        assert "restarting it" in fleet.log("run")
-    assert {line["id"] for line in read_answers(answers)} == set(ids)
-    assert lines_in(answers) == len(ids)
-    wait_until(lambda: not alive(everything), "no process is left")
-
-
 def test_a_worker_that_cannot_boot_says_why_and_takes_nothing(tmp_path: Path, config: Path) -> None:
     """The run ends with the engine's reason and what to change, and nothing before them; nothing was submitted."""
     write_questions(tmp_path / "questions.jsonl", 5)
-    (tmp_path / "model").mkdir()
-    for file in cached().iterdir():
-        if file.suffix != ".safetensors":
-            (tmp_path / "model" / file.name).symlink_to(file)
+    shutil.copytree(cached(), tmp_path / "model")
+    model = json.loads((cached() / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**model, "architectures": ["NoSuchForCausalLM"]}))
     settings = json.loads(config.read_text())
     settings["model"]["generator_settings"]["hf_model_id"] = str(tmp_path / "model")
     config.write_text(json.dumps(settings))
@@ -176,58 +280,9 @@ def test_a_worker_that_cannot_boot_says_why_and_takes_nothing(tmp_path: Path, co
     told = [line.strip() for line in done.stderr.splitlines() if " engine boots (" not in line]
     assert told[0] == "batchfleet: worker-1 ended with exit code 2:"
     assert told[1].startswith("batchfleet: vLLM did not start with model ")
-    assert "Cannot find any model weights with" in told[1]
     assert told[2].startswith("What to change: ")
     assert told[3] == "The engine's last lines:"
     assert lines_in(tmp_path / "a.jsonl") == 0
-
-
-def test_a_killed_worker_leaves_no_engine_behind(tmp_path: Path, config: Path) -> None:
-    """SIGKILL to the whole command: EngineCore and its workers are gone within 5 s."""
-    write_questions(tmp_path / "questions.jsonl", 1500)
-    answers = tmp_path / "answers.jsonl"
-    with Processes("", tmp_path) as fleet:
-        command = ["run", str(tmp_path / "questions.jsonl"), "-o", str(answers), "--config", str(config)]
-        run = fleet.start("run", *command, REDIS_URL="")
-        wait_until(lambda: lines_in(answers) > 20, "the first answers", BOOT_S)
-        everything = below(run.pid)
-        assert any(name.startswith("VLLM::") for name in everything.values())
-        fleet.kill("run")
-        wait_until(lambda: not alive(everything), "no process is left")
-
-
-async def test_the_python_client_asks_vllm(tmp_path: Path, config: Path, redis_server: EmbeddedServer) -> None:
-    """Blocking and under asyncio, many at once; a bad question is a failure, and one that is given up does no harm."""
-    # A random model that may end when it likes has said nothing yet at times, which is no answer.
-    eight: Any = {"max_tokens": 8, "min_tokens": 8}
-    with Processes(redis_server.url, tmp_path) as fleet:
-        fleet.batcher()
-        fleet.start("worker", "worker", "--config", str(config))
-        with Fleet(redis_server.url, model=str(cached())) as client:
-            run = await asyncio.to_thread(
-                client.submit,
-                [f"Count to {number}:" for number in range(40)],
-                params=eight,
-            )
-            status = await asyncio.to_thread(run.wait, BOOT_S)
-            answers = await asyncio.to_thread(list, run.results())
-        async with AsyncFleet(redis_server.url, model=str(cached())) as asynchronous:
-            asked = await asyncio.gather(
-                *(asynchronous.ask(f"Count to {number}:", params=eight) for number in range(40))
-            )
-            chat = await asynchronous.ask({"messages": [{"role": "user", "content": "Why?"}]}, params={"min_tokens": 8})
-            with pytest.raises(QuestionFailedError, match="prompt_too_long"):
-                await asynchronous.ask("word " * 2000)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(
-                    asynchronous.ask("Go on:", params={"max_tokens": 48, "ignore_eos": True, "n": 4}), 0.001
-                )
-
-    assert (status.answered, status.failed) == (40, 0)
-    assert {answer.usage.completion_tokens <= 8 for answer in [*answers, *asked]} == {True}
-    # The same engine, greedily: most of them are the same text, whichever way they were asked.
-    assert len({answer.text for answer in answers} & {answer.text for answer in asked}) >= 10
-    assert chat.finish_reason in {"stop", "length"}
 
 
 @pytest.mark.slow
