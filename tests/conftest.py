@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -19,7 +20,7 @@ from hypothesis import settings
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
 from tests.isolation import isolate
-from tests.processes import PATIENCE_S
+from tests.processes import PATIENCE_S, unmeasured
 
 isolate(os.environ)
 
@@ -50,12 +51,56 @@ SERVER_STORIES = {"test_answering_a_file", "test_emptied_redis", "test_forgotten
 """What happens to whole fleets when the server is killed, emptied, away or full; other stories send it the same."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is worth running on several versions of the server: every script and command, and every attack."""
+LONG = {"test_bench", "test_docs_commands", "test_python_docs", "test_redis_users", "test_tune"}
+"""Modules whose tests take longest, which are begun first: what begins last would have one process to itself."""
+UNMEASURED = {
+    "test_all_fail_alike",
+    "test_answering_a_file",
+    "test_autoscale",
+    "test_back_pressure",
+    "test_ceilings",
+    "test_damaged_runs",
+    "test_failover",
+    "test_forgotten_runs",
+    "test_full_redis",
+    "test_full_temporary_folder",
+    "test_gateway_online",
+    "test_ill_servers",
+    "test_lifecycle",
+    "test_long_generation",
+    "test_orphans",
+    "test_quarantine",
+    "test_resume",
+}
+"""Modules whose fleets are not measured for coverage: they run the same code as others, and measured, in twice the time."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark what is worth running on several versions of the server: every script and command, and every attack.
+
+    And spread what is long over the processes, each of which begins with an equal part of all tests (worksteal).
+    """
     for item in items:
         name = item.path.stem
         if name in SERVER_STORIES or (item.path.parent.name in SERVER_FOLDERS and name not in OF_NO_SERVER):
             item.add_marker(pytest.mark.server)
+    yield
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.path.stem in LONG]
+    others = [item for item in items if item.path.stem not in LONG]
+    bounds = [len(others) * number // processes for number in range(processes + 1)]
+    items[:] = itertools.chain.from_iterable(
+        long[number::processes] + others[start:end] for number, (start, end) in enumerate(itertools.pairwise(bounds))
+    )
+
+
+@pytest.fixture(autouse=True)
+def _measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As UNMEASURED says; the test itself is measured."""
+    if request.path.stem in UNMEASURED:
+        for name in os.environ.keys() - unmeasured(os.environ).keys():
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)

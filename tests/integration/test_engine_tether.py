@@ -20,7 +20,7 @@ from gpu_worker.engines.vllm import watchdog
 from tests.integration import tiny_model
 from tests.processes import PATIENCE_S, TREES, wait_until
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.vllm
 
 OWNER = """
 import asyncio, sys

@@ -15,7 +15,7 @@ from tests.integration import tiny_model
 from wire.errors import EngineBootError
 from wire.messages import JsonObject
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.vllm
 
 MESSAGES: list[JsonObject] = [{"role": "user", "content": "Hi."}]
 TOOLS: Any = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
