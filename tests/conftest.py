@@ -72,7 +72,7 @@ UNMEASURED = {
     "test_quarantine",
     "test_resume",
 }
-"""Modules whose fleets are not measured for coverage: they run the same code as others, and measured, in twice the time."""
+"""Modules whose fleets are not measured for coverage, which doubles their time: they run the same code as others."""
 
 
 @pytest.hookimpl(wrapper=True)

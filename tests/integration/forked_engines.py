@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from multiprocessing import forkserver
-from multiprocessing.reduction import DupFd  # type: ignore[attr-defined]
+from multiprocessing.reduction import DupFd
 from typing import Any
 
 import pytest
@@ -30,7 +30,7 @@ class _Output:
         self.fd = handle.detach()
 
 
-class _Process(fork_server.Context.Process):
+class _Process(fork_server._Process):
     """Writes where the engine that starts it listens, not where the first of them did."""
 
     def start(self) -> None:
