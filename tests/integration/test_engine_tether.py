@@ -45,53 +45,44 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture(scope="module")
-def owners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[subprocess.Popen[str], Path]]]:
-    """Two processes with a busy engine each, and their temporary directories.
-
-    They are started together, as booting takes long.
-    """
-    folder = tmp_path_factory.mktemp("owners")
-    script = folder / "owner.py"
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process with a busy engine, and its temporary directory."""
+    script = tmp_path / "owner.py"
     script.write_text(OWNER)
-    started: list[tuple[subprocess.Popen[str], Path]] = []
-    for number in range(2):
-        # Short, for sockets.
-        temporary = Path(tempfile.mkdtemp(prefix="bf-test-"))
-        environment = {**os.environ, "PYTHONPATH": TREES, "VLLM_CPU_KVCACHE_SPACE": "1", "TMPDIR": str(temporary)}
-        with (folder / f"owner-{number}.log").open("wb") as log:
-            command = [sys.executable, str(script), str(tiny_model.cached())]
-            owner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)  # noqa: S603 - our own script
-        started.append((owner, temporary))
-    everything = [*started]
-    yield started
-    for path in sorted(folder.glob("*.log")):
-        print(f"----- {path.name}\n{path.read_text(errors='replace')[-4000:]}")
-    for owner, temporary in everything:
-        owner.kill()
-        owner.wait()
-        assert owner.stdout is not None
-        owner.stdout.close()
-        shutil.rmtree(temporary)
+    # Short, for sockets.
+    temporary = Path(tempfile.mkdtemp(prefix="bf-test-"))
+    environment = {**os.environ, "PYTHONPATH": TREES, "VLLM_CPU_KVCACHE_SPACE": "1", "TMPDIR": str(temporary)}
+    command = [sys.executable, str(script), str(tiny_model.cached())]
+    log = tmp_path / "owner.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)  # noqa: S603 - our own script
+    yield process, temporary
+    print(log.read_text(errors="replace")[-4000:])
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+    shutil.rmtree(temporary)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+# Slow: the watchdog sees the same of both; tests/unit/gpu_worker/test_tether.py has both for processes without vLLM.
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_the_engine_does_not_outlive_its_owner(
-    owners: list[tuple[subprocess.Popen[str], Path]], number: signal.Signals
+    owner: tuple[subprocess.Popen[str], Path], number: signal.Signals
 ) -> None:
     """Killed, or ended by a signal that nobody handles, in the middle of its work."""
-    owner, temporary = owners.pop()
-    assert owner.stdout is not None
-    assert owner.stdout.readline() == "busy\n"
-    family = watchdog.descendants({owner.pid})
-    titles = {Path(f"/proc/{process.pid}/cmdline").read_bytes().partition(b"\0")[0] for process in family}
+    process, temporary = owner
+    assert process.stdout is not None
+    assert process.stdout.readline() == "busy\n"
+    family = watchdog.descendants({process.pid})
+    titles = {Path(f"/proc/{one.pid}/cmdline").read_bytes().partition(b"\0")[0] for one in family}
     assert b"VLLM::EngineCore" in titles
     assert any(path.is_socket() for path in temporary.glob("batchfleet-engine-*/*"))
 
-    owner.send_signal(number)
+    process.send_signal(number)
 
-    owner.wait(PATIENCE_S)
-    owner.stdout.close()
+    process.wait(PATIENCE_S)
     took_s = wait_until(lambda: not watchdog.living(family), "the end of the engine's processes")
     wait_until(lambda: not list(temporary.glob("batchfleet-engine-*")), "the end of the engine's folder")
     assert not [path for path in temporary.iterdir() if path.is_socket()]
