@@ -42,6 +42,7 @@ OF_NO_SERVER = {
     "test_boot_report",
     "test_engine_kinds",
     "test_engine_suite",
+    "test_gateway_connections",
     "test_gateway_page",
     "test_numpy_vectors",
     "test_tune",
