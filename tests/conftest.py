@@ -20,7 +20,7 @@ from hypothesis import settings
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
 from tests.isolation import isolate
-from tests.processes import PATIENCE_S, unmeasured
+from tests.processes import PATIENCE_S
 
 isolate(os.environ)
 
@@ -54,26 +54,6 @@ SERVER_STORIES = {"test_answering_a_file", "test_emptied_redis", "test_forgotten
 
 LONG = {"test_bench", "test_docs_commands", "test_python_docs", "test_redis_users", "test_tune"}
 """Modules whose tests take longest, which are begun first: what begins last would have one process to itself."""
-UNMEASURED = {
-    "test_all_fail_alike",
-    "test_answering_a_file",
-    "test_autoscale",
-    "test_back_pressure",
-    "test_ceilings",
-    "test_damaged_runs",
-    "test_failover",
-    "test_forgotten_runs",
-    "test_full_redis",
-    "test_full_temporary_folder",
-    "test_gateway_online",
-    "test_ill_servers",
-    "test_lifecycle",
-    "test_long_generation",
-    "test_orphans",
-    "test_quarantine",
-    "test_resume",
-}
-"""Modules whose fleets are not measured for coverage, which doubles their time: they run the same code as others."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -94,14 +74,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     items[:] = itertools.chain.from_iterable(
         long[number::processes] + others[start:end] for number, (start, end) in enumerate(itertools.pairwise(bounds))
     )
-
-
-@pytest.fixture(autouse=True)
-def _measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As UNMEASURED says; the test itself is measured."""
-    if request.path.stem in UNMEASURED:
-        for name in os.environ.keys() - unmeasured(os.environ).keys():
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)
