@@ -53,7 +53,7 @@ def forked_engines() -> Iterator[None]:
     if ON_A_GPU or library.IS_START_METHOD_CHOSEN or library.installed_version() is None:
         yield
         return
-    forkserver.set_forkserver_preload(fork_server.PRELOADED)
+    forkserver.set_forkserver_preload(library.PRELOADED)
     forkserver.ensure_running()
     with pytest.MonkeyPatch.context() as patch:
         # When vLLM is imported is for the engine to say: some variables have to be set before.
