@@ -31,7 +31,7 @@ from wire.messages import JsonObject
 
 NODES = len(list(Path("/sys/devices/system/node").glob("node[0-9]*")))
 
-pytestmark = [pytest.mark.vllm, pytest.mark.usefixtures("forked_engines")]
+pytestmark = pytest.mark.vllm
 
 
 def an_engine(model: Path | str | None = None, *, startup_timeout_s: float = 300.0, **changes: Any) -> VllmEngine:  # noqa: ANN401 (any argument of vLLM)

@@ -36,7 +36,7 @@ from tests.integration.vllm_server import VllmServer
 from tests.unit.scripted_server import MODEL, Asked, Reply, ScriptedServer, a_text
 from wire.messages import JsonObject, Question
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("forked_engines")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 every_engine = pytest.mark.parametrize(
     "kind", ["stub", "over HTTP", pytest.param("in process", marks=pytest.mark.vllm)]

@@ -34,7 +34,7 @@ from tests.integration.vllm_server import VllmServer
 from wire.errors import EngineBootError
 from wire.messages import JsonObject, Question
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("forked_engines")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 IN_PROCESS = pytest.param("in process", marks=pytest.mark.vllm)
 OVER_HTTP = pytest.param("over HTTP", marks=pytest.mark.vllm)
