@@ -18,6 +18,7 @@ from wire.address import RedisAddress
 from wire.backoff import Backoff
 from wire.codec import encode_record
 from wire.errors import QueueUnavailableError
+from wire.failures import brief
 from wire.keys import RQ_JOB_PREFIX, Keys
 from wire.messages import Answer, Failure
 from wire.redis_errors import translated
@@ -272,7 +273,7 @@ def _how_many(records: Sequence[Written]) -> int:
 def _written(record: Answer | Failure, question_bytes: int, encoded: bytes | None = None) -> Written:
     if encoded is None:
         encoded = encode_record(record)
-    return Written((record.run, record.epoch), (record.index, record.status, question_bytes, encoded), len(encoded))
+    return Written((record.run, record.epoch), (record.index, brief(record), question_bytes, encoded), len(encoded))
 
 
 def _by_run(records: Sequence[Written]) -> Mapping[RunEpoch, list[bytes | int | str]]:

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from wire.messages import ErrorDetail, JsonObject
+from wire.messages import Answer, ErrorDetail, Failure, JsonObject
+
+EXAMPLE_CHARACTERS = 300
 
 Kind = Literal[
     "invalid_question",
@@ -127,3 +129,10 @@ KINDS: Mapping[Kind, KindInfo] = {
 def error_of(kind: Kind, message: str, evidence: JsonObject | None = None) -> ErrorDetail:
     """What a record says of a failure. `message`: a sentence for people, with the numbers that matter."""
     return ErrorDetail(kind=kind, message=message, retryable=KINDS[kind].retryable, evidence=evidence)
+
+
+def brief(record: Answer | Failure) -> bytes:
+    """What a run counts of a record: `answered`, or the kind of a failure, a space, and how its message begins."""
+    if isinstance(record, Answer):
+        return b"answered"
+    return f"{record.error.kind} {record.error.message[:EXAMPLE_CHARACTERS]}".encode(errors="replace")

@@ -31,7 +31,7 @@
 | runs                    | zset   | run id -> last activity (ms)                           | entries: with the run                  |
 | cancelled               | set    | RUN:EPOCH of cancelled runs with questions somewhere   | entries: once they have none; TTL      |
 | withdrawn               | zset   | RUN:EPOCH:INDEX of questions nobody wants -> when (ms) | entries: with their record, or later; TTL |
-| run:ID                  | hash   | fingerprint, epoch, cursor and counts of one run       | TTL, renewed by activity               |
+| run:ID                  | hash   | fingerprint, epoch, cursor, counts, failures of one run | TTL, renewed by activity               |
 | run:ID:accepted         | bitmap | one bit per accepted question                          | TTL, with the run                      |
 | run:ID:done             | bitmap | one bit per question with a terminal record            | TTL, with the run                      |
 | run:ID:records          | stream | records that the producer has not acknowledged (a)     | entries: on acknowledgement; TTL       |

@@ -4,7 +4,8 @@
 -- KEYS[3] stream run:ID:records
 -- KEYS[4] hash   pending
 -- KEYS[5] zset   runs
--- ARGV: 1 run id, 2 TTL (s), 3 epoch of the run that the questions are of, then for each record: index, 'answered' or 'failed', bytes of its question, record
+-- ARGV: 1 run id, 2 TTL (s), 3 epoch of the run that the questions are of, then for each record: index, 'answered' or
+--   'KIND MESSAGE' of a failure, bytes of its question, record
 -- Returns how many were first, or -1 if that run is gone and nobody waits for its records, whether or not there is another of the same id by now.
 -- A key of a wrong type must stop the script before the first write, and not in the middle; the bitmaps do so where they are used first.
 redis.call('XLEN', KEYS[3])
@@ -23,6 +24,7 @@ local function was_asked(index)
   return math.floor(bits / 2 ^ (7 - index % 8)) % 2 == 1
 end
 local bytes, answered, failed, again = 0, 0, 0, 0
+local kinds, examples = {}, {}
 for i = 4, #ARGV, 4 do
   if gone then
     failed = failed + 1
@@ -32,7 +34,13 @@ for i = 4, #ARGV, 4 do
   elseif redis.call('SETBIT', KEYS[2], ARGV[i], 1) == 0 then
     redis.call('XADD', KEYS[3], '*', 'a', ARGV[i + 3])
     bytes = bytes + ARGV[i + 2]
-    if ARGV[i + 1] == 'answered' then answered = answered + 1 else failed = failed + 1 end
+    if ARGV[i + 1] == 'answered' then
+      answered = answered + 1
+    else
+      failed = failed + 1
+      local kind, message = ARGV[i + 1]:match('^(%S+) ?(.*)$')
+      if kind then kinds[kind], examples[kind] = (kinds[kind] or 0) + 1, message end
+    end
   else
     again = again + 1
   end
@@ -46,6 +54,13 @@ end
 if gone then return -1 end
 if answered > 0 then redis.call('HINCRBY', KEYS[1], 'answered', answered) end
 if failed > 0 then redis.call('HINCRBY', KEYS[1], 'failed', failed) end
+for kind, count in pairs(kinds) do
+  -- For people to look at: nothing may fail because of it, and nobody's words become fields without end.
+  if redis.call('HEXISTS', KEYS[1], 'failed:' .. kind) == 1 or redis.call('HLEN', KEYS[1]) < 128 then
+    redis.pcall('HINCRBY', KEYS[1], 'failed:' .. kind, count)
+    redis.call('HSET', KEYS[1], 'example:' .. kind, examples[kind])
+  end
+end
 if again > 0 then redis.call('HINCRBY', KEYS[1], 'regenerated', again) end
 local time = redis.call('TIME')
 redis.call('ZADD', KEYS[5], time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1])

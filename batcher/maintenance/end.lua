@@ -4,7 +4,7 @@
 --   batch that they are in, or the stream again; then for each run: hash run:ID, bitmap run:ID:done, stream run:ID:records
 -- ARGV: 1 TTL of a run (s), 2 id of the batch that they are in, or '', 3 the batch without them, or '' if nothing is left, 4 what is left
 --   (questions), 5 how many entries leave the stream, then their ids; then for each run: its id, its epoch, how many words its records are, and
---   those: index, 'failed', bytes of its question, record
+--   those, as publish.lua takes them
 -- Returns how many records were first.
 local entries = tonumber(ARGV[5])
 local at, number, first = 6 + entries, 5, 0

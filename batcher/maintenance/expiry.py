@@ -21,6 +21,7 @@ from batcher.maintenance.unwanted import Unwanted, failure_of
 from batcher.stream_reader import QueueId
 from wire.codec import decode_batch, decode_question, encode_batch, encode_record, whole_number
 from wire.errors import MalformedMessageError
+from wire.failures import brief
 from wire.keys import RQ_JOB_PREFIX, Keys, parse_run_member
 from wire.messages import ErrorDetail, Question
 
@@ -226,8 +227,8 @@ class ExpirySweep:
         """
         by_run: dict[tuple[str, str], list[bytes | int | str]] = defaultdict(list)
         for question, size, error in ended:
-            record = encode_record(failure_of(question, error))
-            by_run[question.run, question.epoch] += (question.index, "failed", size, record)
+            failure = failure_of(question, error)
+            by_run[question.run, question.epoch] += (question.index, brief(failure), size, encode_record(failure))
         names, args = [self._keys.pending, self._keys.runs, *keys], [self._run_ttl_s, *out]
         for (run, epoch), records in by_run.items():
             names += (self._keys.run(run), self._keys.done(run), self._keys.records(run))

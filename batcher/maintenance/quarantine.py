@@ -24,7 +24,7 @@ from batcher.leadership import Leadership
 from batcher.maintenance.suspects import Suspect, admit, judge, seen_together
 from wire.codec import decode_batch, decode_question, encode_record, whole_number
 from wire.errors import MalformedMessageError, NewerMessageError
-from wire.failures import error_of
+from wire.failures import brief, error_of
 from wire.keys import RQ_JOB_PREFIX, Keys
 from wire.messages import Failure, Question
 from wire.question_state import ask_states, read_states
@@ -181,7 +181,7 @@ class Quarantine:
                     self._run_ttl_s,
                     question.epoch,
                     question.index,
-                    failure.status,
+                    brief(failure),
                     len(encoded),
                     encode_record(failure),
                 ],

@@ -209,6 +209,8 @@ class RunStatus:
         accepted, answered, failed: So far, all calls together.
         collected_by: HOST:PID of its producer; empty if there is none now.
         answers_per_s: On average since it was opened, pauses included.
+        failures: By kind.
+        failure_examples: How the last failure of each kind begins; it may quote a question.
     """
 
     run: str
@@ -221,6 +223,8 @@ class RunStatus:
     is_cancelled: bool = False
     collected_by: str = ""
     answers_per_s: float = 0.0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    failure_examples: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> str:

@@ -164,6 +164,8 @@ class _AskedRun:
             is_cancelled="cancelled" in fields,
             collected_by=":".join(self.holder.text().split(":")[:2]),
             answers_per_s=round(answered / lasted_s, 3) if lasted_s > 0 else 0.0,
+            failures={kind: number(count) for kind, count in _beginning(fields, "failed:")},
+            failure_examples=dict(_beginning(fields, "example:")),
         )
 
 
@@ -181,6 +183,11 @@ def _vanished(entries: Mapping[str, str], reported_ms: Mapping[str, float], now_
                 number(entry.get("in_flight")),
                 number(entry.get("gpus")),
             )
+
+
+def _beginning(fields: Mapping[str, str], prefix: str) -> list[tuple[str, str]]:
+    """Without it."""
+    return [(name.removeprefix(prefix), value) for name, value in fields.items() if name.startswith(prefix)]
 
 
 def _redis(memory: Mapping[str, Any]) -> RedisStatus:

@@ -45,10 +45,10 @@ class WithImages:
     async def _with_images(self, question: Question, messages: list[JsonObject]) -> Outcome:
         if self.kind == "vllm" and (refusal := _unsafe(messages)) is not None:
             return refusal
-        resolved = await self._images.resolved(messages)
-        if isinstance(resolved, Refusal):
-            return resolved
-        return await self._engine.answer(replace(question, messages=resolved))
+        async with self._images.resolved(messages) as resolved:
+            if isinstance(resolved, Refusal):
+                return resolved
+            return await self._engine.answer(replace(question, messages=resolved))
 
     def progress(self) -> int:
         return self._engine.progress() + self._images.progress()

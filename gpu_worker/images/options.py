@@ -15,6 +15,7 @@ class ImageOptions:
         private_addresses: Whether also from addresses that are not public: this host, this network, a cloud's metadata.
         max_images: Of one question.
         max_bytes: Of all images of one question together.
+        max_held_bytes: Of all images that a worker holds for its questions in flight; at least `max_bytes`.
         max_pixels: Of one image, unpacked.
         timeout_s: Longest that one image may take, each try with its redirects.
         tries: Most tries of an image whose server fails.
@@ -29,6 +30,7 @@ class ImageOptions:
     private_addresses: bool = False
     max_images: int = 16
     max_bytes: int = 20 * 1024 * 1024
+    max_held_bytes: int = 1024 * 1024 * 1024
     max_pixels: int = 50_000_000
     timeout_s: float = 20.0
     tries: int = 3

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
@@ -14,6 +15,7 @@ from pydantic import JsonValue
 from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.engines.engine import Refusal
 from gpu_worker.images.addresses import shown_address
+from gpu_worker.images.byte_budget import ByteBudget
 from gpu_worker.images.errors import ImageError, ImagesTooLargeError
 from gpu_worker.images.files import read_file
 from gpu_worker.images.header import header_of
@@ -51,6 +53,7 @@ class Resolver:
         self._steps = 0
         self._options = options
         self._places = asyncio.Semaphore(options.max_fetches)
+        self._memory = ByteBudget(options.max_held_bytes)
         self._fetcher: Fetcher | None = None
 
     def progress(self) -> int:
@@ -58,17 +61,33 @@ class Resolver:
         self._steps += self._open
         return self._steps
 
-    async def resolved(self, messages: Sequence[JsonObject]) -> list[JsonObject] | Refusal:
+    @contextlib.asynccontextmanager
+    async def resolved(self, messages: Sequence[JsonObject]) -> AsyncIterator[list[JsonObject] | Refusal]:
         """Messages in which each image is a `data:` URL; or why one cannot be had, with its place.
 
-        All are got at once, within the worker's limits; with the first that cannot be had the others are left.
+        Their bytes count as the worker's until the context ends; where others hold too many, they are waited for.
         """
         images = [(place, part) for place, part in _parts(messages) if _is_image(part)]
         most = self._options.max_images
         if len(images) > most:
             error = ImageError(f"the question has more than {most} images (images.max_images)")
-            return _refusal(images[most][0], None, error)
-        left = _BytesLeft(self._options.max_bytes)
+            yield _refusal(images[most][0], None, error)
+        elif not images:
+            yield list(messages)
+        else:
+            async with self._memory.lent(self._options.max_bytes) as lower:
+                left = _BytesLeft(self._options.max_bytes)
+                urls = await self._urls(images, left)
+                if isinstance(urls, Refusal):
+                    yield urls
+                else:
+                    lower(self._options.max_bytes - left.count)
+                    yield [_with_urls(number, message, urls) for number, message in enumerate(messages, 1)]
+
+    async def _urls(
+        self, images: Sequence[tuple[Place, JsonObject]], left: _BytesLeft
+    ) -> Mapping[Place, str] | Refusal:
+        """All are got at once, within the worker's limits; with the first that cannot be had the others are left."""
         tasks = [asyncio.ensure_future(self._url(place, part, left)) for place, part in images]
         urls: dict[Place, str] = {}
         try:
@@ -79,7 +98,7 @@ class Resolver:
                 urls[place] = found
         finally:
             await cancel_and_wait(tasks)
-        return [_with_urls(number, message, urls) for number, message in enumerate(messages, 1)]
+        return urls
 
     async def close(self) -> None:
         if self._fetcher is not None:

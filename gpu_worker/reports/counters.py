@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from wire.failures import EXAMPLE_CHARACTERS
 from wire.histogram import SECONDS, Histogram
 from wire.messages import Answer, Failure
 
 MOST_KINDS = 64
 OTHER_KINDS = "other"
-EXAMPLE_CHARACTERS = 300
 
 
 @dataclass(slots=True)

@@ -412,7 +412,7 @@ async def test_scores(engines: Engines, kind: str) -> None:
 
 @pytest.mark.vllm
 async def test_what_a_pooling_model_does_not_do_is_refused(engines: Engines) -> None:
-    """Text, other vectors, a text that is too long, more dimensions than there are; each with what would do."""
+    """Text, other vectors, too long a text, too many dimensions, unknown adapters and parameters; with what would."""
     engine = await engines.get("in process", "embed")
     limit = tiny_model.MAX_MODEL_LEN
 
@@ -421,9 +421,11 @@ async def test_what_a_pooling_model_does_not_do_is_refused(engines: Engines) -> 
     long = await engine.answer(wanting(inputs=["x" * (limit + 9)]))
     cut = await engine.answer(wanting(inputs=["x" * (limit + 9)], params={"truncate_prompt_tokens": -1}))
     wide = await engine.answer(wanting(inputs=["a"], params={"dimensions": 4096}))
+    adapted = await engine.answer(wanting(inputs=["a"], params={"lora": "poet"}))
+    foreign = await engine.answer(wanting(inputs=["a"], params={"extra_body": {"a": 1}}))
 
-    refusals = (text, classes, long, wide)
-    kinds = ["unsupported", "unsupported", "prompt_too_long", "bad_parameter"]
+    refusals = (text, classes, long, wide, adapted, foreign)
+    kinds = ["unsupported", "unsupported", "prompt_too_long", "bad_parameter", "unknown_adapter", "bad_parameter"]
     assert [one.kind if isinstance(one, Refusal) else one for one in refusals] == kinds
     assert isinstance(long, Refusal)
     assert f"and the model takes {limit} (max_model_len)" in long.message

@@ -12,6 +12,7 @@ import pytest
 import redis
 import redis.asyncio
 
+from batchfleet.status.read import read_status
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from gpu_worker.claims import HeldBatch
 from gpu_worker.publisher import Publisher, RunEpoch
@@ -20,7 +21,9 @@ from tests.processes import PATIENCE_S
 from wire.address import RedisAddress
 from wire.codec import encode_record
 from wire.errors import QueueUnavailableError
+from wire.failures import brief
 from wire.keys import Keys
+from wire.messages import ErrorDetail, Failure
 from wire.scripts import load_script
 
 KEYS = Keys()
@@ -133,3 +136,31 @@ async def test_records_that_redis_lost_are_written_again_before_their_batch_ends
         assert await aclient.hget(KEYS.run("run-1"), "answered") == b"2"
         assert not await aclient.exists("rq:job:b1")
     assert "Redis has lost 2 records of batch b1" in caplog.text
+
+
+def test_a_run_counts_its_failures_by_kind(client: redis.Redis) -> None:
+    """Each once, with how the last of its kind begins; their number is bounded, whoever writes them."""
+    for index in range(203):
+        client.setbit(KEYS.accepted("run-1"), index, 1)
+    client.hset(KEYS.run("run-1"), "accepted", 203)
+    client.zadd(KEYS.runs, {"run-1": 1})
+    publish = client.register_script(load_script("wire", "publish"))
+    keys = [KEYS.run("run-1"), KEYS.done("run-1"), KEYS.records("run-1"), KEYS.pending, KEYS.runs]
+    failures = [a_failure("prompt_too_long", "it has 9 tokens\nand \ud800"), a_failure("prompt_too_long", "x" * 9000)]
+    failures += [a_failure(f"of-a-stranger-{number}", "") for number in range(200)]
+    records: list[Any] = [202, brief(an_answer("q")), 1, b"an answer"]
+    for index, failure in enumerate(failures):
+        records += [index, brief(failure), 1, b"a failure"]
+
+    for part in (records[:8], records, records):
+        publish(keys=keys, args=["run-1", 60, "", *part])
+
+    (run,) = read_status(client, KEYS).runs
+    assert (run.answered, run.failed, run.failures["prompt_too_long"]) == (1, 202, 2)
+    assert run.failure_examples["prompt_too_long"] == "x" * 300
+    assert len(run.failures) < 70
+
+
+def a_failure(kind: str, message: str) -> Failure:
+    """One of that kind."""
+    return Failure(run="run-1", index=0, request_id="q", error=ErrorDetail(kind=kind, message=message))

@@ -169,6 +169,11 @@ MUTATIONS = (
         f"{ANSWERING}test_a_failure_that_may_pass_is_tried_again",
     ),
     Mutation(
+        "a worker holds images without end", "bounds", "gpu_worker/images/byte_budget.py",
+        "self._waiting[0][0] <= self._left", "True",
+        "tests/unit/gpu_worker/test_images.py::test_images_of_all_questions_in_flight_are_bounded",
+    ),
+    Mutation(
         "images are fetched without end at once", "bounds", "gpu_worker/images/resolver.py",
         "asyncio.Semaphore(options.max_fetches)", "asyncio.Semaphore(1000)",
         "tests/unit/gpu_worker/test_images.py::test_images_of_a_question_are_fetched_at_once_within_the_limit",

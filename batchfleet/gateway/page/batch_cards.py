@@ -10,11 +10,10 @@ from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
-from batchfleet.gateway.page.view import FailureRow, cut, tone
+from batchfleet.gateway.page.view import FailureRow, cut, failure_rows, tone
 from batchfleet.humanize import about, count
 
 MOST_BATCHES = 20
-MOST_KINDS = 6
 READ_BYTES = 256 * 1024
 """So much of a file is read for the kinds of failure in it: its end."""
 OVER = frozenset({"completed", "failed", "expired", "cancelled"})
@@ -110,6 +109,4 @@ def _rows(failures: Iterable[tuple[str, str]]) -> tuple[FailureRow, ...]:
     for kind, message in failures:
         kinds[kind] += 1
         examples.setdefault(kind, message)
-    return tuple(
-        FailureRow(cut(kind), count(number), cut(examples[kind])) for kind, number in kinds.most_common(MOST_KINDS)
-    )
+    return failure_rows(kinds, examples)

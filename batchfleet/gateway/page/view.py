@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
@@ -70,6 +70,7 @@ class RunRow:
     failed: str
     rate: str
     left: str
+    failures: tuple[FailureRow, ...]
     may_end: bool
 
 
@@ -186,15 +187,19 @@ def _queue(queue: QueueStatus, status: FleetStatus) -> Row:
 def runs(observer: Observer, status: FleetStatus, batches: AbstractSet[str], *, is_private: bool) -> list[RunRow]:
     """The latest first, without those that are shown as batches.
 
-    `is_private`: of others' batches no whole id is shown.
+    `is_private`: of others' batches no whole id is shown, and of no run what its failures say.
     """
-    rows = [run_row(run, observer.left_s(run)) for run in status.runs if run.run not in batches]
+    rows = [
+        run_row(run, observer.left_s(run), with_examples=not is_private)
+        for run in status.runs
+        if run.run not in batches
+    ]
     return [
         replace(row, run=f"{row.run[:ID_SHOWN]}…") if is_private and row.run.startswith(BATCH) else row for row in rows
     ]
 
 
-def run_row(run: RunStatus, left_s: float | None) -> RunRow:
+def run_row(run: RunStatus, left_s: float | None, *, with_examples: bool = False) -> RunRow:
     done = run.answered + run.failed
     is_over = run.state in {"complete", "cancelled"}
     return RunRow(
@@ -208,19 +213,25 @@ def run_row(run: RunStatus, left_s: float | None) -> RunRow:
         failed=count(run.failed),
         rate=per_s(run.answers_per_s),
         left="-" if is_over else f"{about(left_s)} left" if left_s is not None else "too early to tell",
+        failures=failure_rows(run.failures, run.failure_examples if with_examples else {}),
         may_end=not is_over,
     )
 
 
-def failures(status: FleetStatus, *, with_examples: bool) -> list[FailureRow]:
-    """By kind, as the workers that report count them; the most frequent first."""
+def failures(status: FleetStatus, *, with_examples: bool) -> tuple[FailureRow, ...]:
+    """By kind, as the workers that report count them."""
     examples: dict[str, str] = {}
-    for worker in status.workers:
+    for worker in status.workers if with_examples else ():
         examples.update(worker.failure_examples)
-    return [
-        FailureRow(kind, count(number), cut(examples.get(kind, "")) if with_examples else "")
-        for kind, number in failures_of(status.workers).most_common(MOST_KINDS)
-    ]
+    return failure_rows(failures_of(status.workers), examples)
+
+
+def failure_rows(kinds: Mapping[str, int], examples: Mapping[str, str]) -> tuple[FailureRow, ...]:
+    """The most frequent first."""
+    return tuple(
+        FailureRow(cut(kind), count(number), cut(examples.get(kind, "")))
+        for kind, number in Counter(kinds).most_common(MOST_KINDS)
+    )
 
 
 def advice(status: FleetStatus) -> list[str]:

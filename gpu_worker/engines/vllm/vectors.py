@@ -68,10 +68,8 @@ class VectorRequests:
         adapter = params.get("lora")
         # A model that compares two texts is one that classifies pairs; others compare embeddings.
         task = question.task if question.task != "score" else "classify" if "classify" in self._tasks else "embed"
-        if task not in self._tasks:
-            return Refusal(
-                "unsupported", f"this model does not {task}; vLLM says that it does {', '.join(self._tasks)}"
-            )
+        if (refusal := self._unknown(task, params)) is not None:
+            return refusal
         try:
             prompts = await self._rendered(question, params, is_pairs=question.task == "score" and task == "classify")
             if isinstance(prompts, Refusal):

@@ -44,7 +44,10 @@ def a_fleet(words: str = "stub", **counts: int) -> FleetStatus:
         failed=counts.get("failed", 2),
         failures={words: 2}, failure_examples={words: words}, answers_per_s=4.0,
     )  # fmt: skip
-    run = RunStatus(words, model=words, questions=100, accepted=50, answered=counts.get("done", 10), collected_by=words)
+    run = RunStatus(
+        words, model=words, questions=100, accepted=50, answered=counts.get("done", 10), collected_by=words,
+        failures={words: 2}, failure_examples={words: words},
+    )  # fmt: skip
     trouble = Trouble("engine_dead", 1.0, words, words, words)
     return FleetStatus(
         queues=(QueueStatus(words, waiting_questions=5, oldest_s=9.0),),
@@ -131,14 +134,17 @@ def test_examples_of_others_are_not_shown_where_there_are_keys(tmp_path: Path) -
     errors.write_text(f"{json.dumps(line)}\nnot JSON\n{json.dumps(line)}\n" + '{"error": {"message": "cut o')
 
     status = FleetStatus(
-        workers=(WorkerStatus("w", "running", failures={"refused": 2}, failure_examples={"refused": "told"}),)
+        workers=(WorkerStatus("w", "running", failures={"refused": 2}, failure_examples={"refused": "told"}),),
+        runs=(RunStatus("r", failed=1, failures={"too_long": 1}, failure_examples={"too_long": "of a run"}),),
     )
     journal = tmp_path / "journal.jsonl"
     failed = '{"id": "q", "status": "failed", "error": {"kind": "too_long", "message": "still running"}}'
     journal.write_text(f'{{"id": "p", "status": "answered", "text": "no failure"}}\n{failed}\n')
     assert [(row.kind, row.number, row.example) for row in kinds_in(journal)] == [("too_long", "1", "still running")]
     assert "told" in shown(status)
-    assert "told" not in shown(status, has_keys=True)
+    assert "of a run" in shown(status)
+    without_key = shown(status, has_keys=True)
+    assert ("told" in without_key, "of a run" in without_key, "too_long" in without_key) == (False, False, True)
     assert "my own words" in shown(status, has_keys=True, cards=[a_batch("b", errors)])
     assert [(row.kind, row.number) for row in kinds_in(errors)] == [("too_long", "2"), ("?", "1")]
 

@@ -26,6 +26,7 @@ from gpu_worker.images.options import ImageOptions
 from tests.builders import a_question
 from tests.processes import PATIENCE_S
 from tests.unit.scripted_server import DROPPED, Asked, Reply, ScriptedServer
+from wire.messages import Question
 
 
 def png(width: int = 3, height: int = 2) -> bytes:
@@ -300,6 +301,38 @@ async def test_images_of_a_question_are_fetched_at_once_within_the_limit(monkeyp
     assert isinstance(outcome, Completion), outcome
     assert outcome.texts[0].startswith("1x1 2x1 3x1 4x1 ")
     assert most_at_once == 3
+
+
+async def test_images_of_all_questions_in_flight_are_bounded() -> None:
+    """A question waits while the engine holds others' images; one that is cancelled or refused keeps no room."""
+    size, inside, most_inside, go_on = len(png()), 0, 0, asyncio.Event()
+
+    class Holding(StubEngine):
+        async def answer(self, question: Question) -> Outcome:
+            nonlocal inside, most_inside
+            inside += 1
+            most_inside = max(most_inside, inside)
+            await go_on.wait()
+            inside -= 1
+            return await super().answer(question)
+
+    _, good = asking(data_url(png()))
+    _, bad = asking(data_url(b"<svg/>"))
+    # While it is fetched a question counts with `max_bytes`: there is no room for that beside two that have theirs.
+    options = ImageOptions(max_bytes=2 * size, max_held_bytes=4 * size - 1)
+    engine = WithImages(Holding(StubOptions()), options)
+    tasks = [asyncio.create_task(engine.answer(question)) for question in (bad, *[good] * 8)]
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    tasks[-1].cancel()
+    seen = inside
+    go_on.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    await engine.stop()
+
+    assert (seen, most_inside) == (2, 2)
+    kinds = [type(outcome).__name__ for outcome in outcomes]
+    assert kinds == ["Refusal", *["Completion"] * 7, "CancelledError"]
 
 
 async def test_the_first_image_that_cannot_be_had_ends_the_fetching_of_the_others() -> None:
