@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,7 +22,9 @@ from batchfleet.runs.summary import SUFFIX
 from batchfleet.runs.token_count import TokenCounter, token_counter
 from batchfleet.runs.update import described, needs_update
 from batchfleet.scoring.answer_keys import text_of
+from batchfleet.settings.schema import Settings
 from batchfleet.status.read import read_status
+from gpu_worker.gpus.slices import SliceOptions
 from producer.answers.answer_line import parse_line
 from producer.answers.sidecar import difference, stored_about
 from producer.answers.update import Update, UpdateCounts
@@ -84,17 +87,22 @@ class Forecast:
 
 
 def dry_run(
-    what: FileRun, asking: RunRequest, sampling: JsonObject, max_model_len: int | None, address: RedisAddress | None
+    what: FileRun, asking: RunRequest, settings: Settings, tuned: Rate | None, address: RedisAddress | None
 ) -> int:
     """Say what the run would be; returns the exit code.
+
+    Args:
+        tuned: What `tune` has measured, for where nothing was answered yet.
+        address: Of the fleet, if it is there already.
 
     Raises:
         UsageError: It would be refused, with the reason.
     """
     update = _update(what, asking)
-    rate = _rate_before(asking.answers) or (_rate_of_fleet(address, what.default_model) if address else None)
+    rate = _rate_before(asking.answers) or (_rate_of_fleet(address, what.default_model) if address else None) or tuned
     counter = token_counter(what.default_model)
-    forecast = _forecast(what, asking, update, sampling, max_model_len, counter, rate)
+    sampling = settings.model.generator_settings.sampling_defaults
+    forecast = _forecast(what, asking, update, sampling, _max_model_len(settings), counter, rate)
     if asking.as_json:
         print(json.dumps({**asdict(forecast), "update": asdict(update) if update else None}))
     if not asking.quiet:
@@ -178,7 +186,7 @@ def as_text(forecast: Forecast) -> Iterator[str]:
             f"answer in max_model_len = {forecast.max_model_len}, and would fail"
         )
     if forecast.seconds is None:
-        yield "  time      not known: no earlier run of this model"
+        yield "  time      not known: no earlier run of this model, and no tuned settings"
     else:
         gpus = f", {forecast.gpu_hours:.1f} GPU hours" if forecast.gpu_hours else ""
         yield f"  time      about {duration(forecast.seconds)}{gpus}, {forecast.rate_from}"
@@ -198,6 +206,25 @@ def _text(question: ParsedQuestion) -> str:
     if question.inputs is not None:
         return orjson.dumps((question.query, question.inputs)).decode()
     return text_of(question)
+
+
+def _max_model_len(settings: Settings) -> int | None:
+    """The longest prompt with its answer, in tokens, as far as the configuration says."""
+    args = settings.model.generator_settings.vllm_args
+    found = args.get("max_model_len", args.get("max-model-len"))
+    return found if isinstance(found, int) else None
+
+
+def tuned_rate(settings: Settings, engine: str, workers: int) -> Rate | None:
+    """What `tune` has written into the settings, for so many workers."""
+    per_s = settings.processing.tuned_answers_per_s
+    if per_s is None:
+        return None
+    needs = SliceOptions.of(engine, settings.model.generator_settings.vllm_args, os.environ)
+    gpu_s = needs.count / per_s if needs.gpus.uuids else 0.0
+    return Rate(
+        per_s * workers, gpu_s, f"at the {per_s:g} questions/s that tune measured, by {plural(workers, 'worker')}"
+    )
 
 
 def _rate_before(answers: Path) -> Rate | None:

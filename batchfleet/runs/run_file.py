@@ -14,7 +14,7 @@ from pathlib import Path
 
 from batchfleet.runs import summary
 from batchfleet.runs.deliver import deliver
-from batchfleet.runs.dry_run import dry_run
+from batchfleet.runs.dry_run import dry_run, tuned_rate
 from batchfleet.runs.ledger import find_ledger
 from batchfleet.runs.long_step import LongStep
 from batchfleet.runs.progress import ProgressView
@@ -85,8 +85,7 @@ def _run(asking: RunRequest, settings: Settings, engine: str, workers: int) -> i
     what = prepare(asking, settings, asking.served_as or model, settings.model.generator_settings.sampling_defaults)
     ensure_served(what, sorted(served))
     if asking.is_dry:
-        generator = settings.model.generator_settings
-        return dry_run(what, asking, generator.sampling_defaults, _max_model_len(settings), None)
+        return dry_run(what, asking, settings, tuned_rate(settings, engine, workers), None)
     plan = LocalPlan.of(settings, os.environ, engine=engine, workers=workers)
     with (
         AnswersFile(asking.to.journal, follows_link=asking.to.journal == asking.to.path) as answers,
@@ -122,13 +121,6 @@ def _run(asking: RunRequest, settings: Settings, engine: str, workers: int) -> i
             return retry.code_of(_ask(runner, what, asking, address, view, interruption, kept_s))
 
 
-def _max_model_len(settings: Settings) -> int | None:
-    """The longest prompt with its answer, in tokens, as far as the configuration says."""
-    args = settings.model.generator_settings.vllm_args
-    found = args.get("max_model_len", args.get("max-model-len"))
-    return found if isinstance(found, int) else None
-
-
 def _producer_options(asking: RunRequest, settings: Settings) -> ProducerOptions:
     alike = 0 if asking.keep_going else ALIKE
     options = to_options.producer_options(
@@ -145,9 +137,7 @@ def _submit(asking: RunRequest, settings: Settings) -> int | None:
     model = asking.served_as or served_model(address, settings)
     what = prepare(asking, settings, model, settings.model.generator_settings.given_sampling)
     if asking.is_dry:
-        return dry_run(
-            what, asking, settings.model.generator_settings.sampling_defaults, _max_model_len(settings), address
-        )
+        return dry_run(what, asking, settings, None, address)
     with (
         AnswersFile(asking.to.journal, follows_link=asking.to.journal == asking.to.path) as answers,
         Interruption() as interruption,

@@ -48,6 +48,9 @@ class ProcessingSettings(Section):
             "A worker keeps up to parallel_workers x batch_size questions in its engine; null: 1.5 times max_num_seqs."
         ),
     )
+    tuned_answers_per_s: float | None = Field(
+        default=None, gt=0, le=1e9, description="Answers/s of one worker as `tune` measured them; for `--dry-run`."
+    )
     scale_down_s: float = Field(
         default=60.0,
         ge=0,

@@ -87,15 +87,16 @@ def tune(plan: TuningPlan, settings: Settings, say: Callable[[str], None]) -> Tu
     report = Report(
         "tune", parameters, tables, notes, [{**_fields(one), "rate": rate} for one, rate in tried.rates.items()]
     )
-    return Tuned(report, with_setting(settings, plan.engine, found))
+    return Tuned(report, with_setting(settings, plan.engine, found, tried.rates[found]))
 
 
-def with_setting(settings: Settings, engine: str, setting: Setting) -> Settings:
-    """The settings with what was found in its places."""
+def with_setting(settings: Settings, engine: str, setting: Setting, answers_per_s: float) -> Settings:
+    """The settings with what was found, and measured, in its places."""
     changes: dict[str, object] = {
         "model.generator_settings.enable_batching": True,
         "model.generator_settings.batch_size": setting.batch_size,
         "processing.parallel_workers": max(1, round(setting.capacity / setting.batch_size)),
+        "processing.tuned_answers_per_s": round(answers_per_s, 3),
     }
     return with_changes(_sized(settings, engine, setting.max_num_seqs), changes)
 

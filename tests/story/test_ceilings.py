@@ -1,4 +1,4 @@
-"""`--max-tokens-total` ends a run before it costs more, and the same command continues from there."""
+"""`--max-tokens-total` and `--max-seconds` end a run before it costs more; the same command continues from there."""
 
 from __future__ import annotations
 
@@ -23,5 +23,20 @@ def test_a_run_ends_at_its_ceiling_and_can_be_gone_on_with(tmp_path: Path) -> No
 
     done = batchfleet(*command, "--max-tokens-total", "10000", "--max-tokens", "20", environ=same_length)
 
+    assert done.returncode == 0, done.stderr
+    assert sorted(line["id"] for line in read_answers(tmp_path / "answers.jsonl")) == sorted(ids)
+
+
+def test_a_run_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    """Exit code 3 with what is open in the engine; the same command without a ceiling asks all that has no line."""
+    ids = write_questions(tmp_path / "questions.jsonl", 10)
+    command = ["run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl"), "--engine", "stub"]
+    hours = {"BATCHFLEET_STUB_MIN_TOKENS": "100", "BATCHFLEET_STUB_STEP_S": "100"}
+
+    stopped = batchfleet(*command, "--max-seconds", "1", environ=hours)
+    done = batchfleet(*command)
+
+    assert stopped.returncode == 3
+    assert "the 1 s of --max-seconds are over" in stopped.stderr
     assert done.returncode == 0, done.stderr
     assert sorted(line["id"] for line in read_answers(tmp_path / "answers.jsonl")) == sorted(ids)

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from batchfleet.cli.main import main
+from batchfleet.settings.load import load_settings
+from batchfleet.settings.mask import to_file_text
+from batchfleet.tuning.search import Setting
+from batchfleet.tuning.tune import with_setting
 from producer.run_tally import RunTally
 from producer.token_budget import TokenBudget
 from tests.builders import an_answer
@@ -63,6 +67,27 @@ def test_a_dry_run_estimates_time_from_the_call_before(tmp_path: Path, capsys: p
 
     told = json.loads(capsys.readouterr().out)
     assert (told["seconds"], told["gpu_hours"]) == (40.0, 2.0)
+
+
+def test_a_dry_run_estimates_time_from_what_tune_has_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one worker; as many are counted as there would be, and their GPUs. What really came before goes first."""
+    monkeypatch.setenv("BATCHFLEET_GPUS", "2")
+    tuned = with_setting(load_settings(None, {}, {}).settings, "stub", Setting(8, 12, 4), 0.25)
+    (tmp_path / "tuned.yaml").write_text(to_file_text(tuned))
+    rows: list[dict[str, object]] = [{"question": str(number)} for number in range(1800)]
+    flags = ("--json", "--config", str(tmp_path / "tuned.yaml"), "--workers", "2")
+
+    ask(tmp_path, rows, *flags)
+    told = json.loads(capsys.readouterr().out)
+    call = {"records": 10, "questions_per_s": 5.0, "gpu_s": 0.0}
+    (tmp_path / "answers.jsonl.summary.json").write_text(json.dumps({"this_call": call}))
+    ask(tmp_path, rows, *flags)
+
+    assert (told["seconds"], told["gpu_hours"]) == (3600.0, 2.0)
+    assert "0.25 questions/s that tune measured, by 2 workers" in told["rate_from"]
+    assert json.loads(capsys.readouterr().out)["seconds"] == 360.0
 
 
 def test_questions_are_sent_as_long_as_what_is_open_fits_the_ceiling() -> None:
