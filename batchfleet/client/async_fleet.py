@@ -139,19 +139,22 @@ class AsyncFleet:
     def answer(
         self, questions: Questions, *, run: str | None = None, params: Mapping[str, Any] = _NONE,
         errors: Literal["raise"] = "raise", timeout_s: float | None = None, window: int | None = None,
+        samples: int = 0,
     ) -> AsyncIterator[Answer]: ...  # fmt: skip
     @overload
     def answer(
         self, questions: Questions, *, run: str | None = None, params: Mapping[str, Any] = _NONE,
         errors: Errors, timeout_s: float | None = None, window: int | None = None,
+        samples: int = 0,
     ) -> AsyncIterator[Answer | Failure]: ...  # fmt: skip
     async def answer(
         self, questions: Questions, *, run: str | None = None, params: Mapping[str, Any] = _NONE,
         errors: Errors = "raise", timeout_s: float | None = None, window: int | None = None,
+        samples: int = 0,
     ) -> AsyncIterator[Answer | Failure]:  # fmt: skip
         """As `Fleet.answer`; `questions` may be asynchronous too."""
         check_errors(errors)
-        async with await self.submit(questions, run=run, params=params, window=window) as submitted:
+        async with await self.submit(questions, run=run, params=params, window=window, samples=samples) as submitted:
             async for result in submitted.results(errors=errors, timeout_s=timeout_s):
                 yield result
 
@@ -162,12 +165,13 @@ class AsyncFleet:
         run: str | None = None,
         params: Mapping[str, Any] = _NONE,
         window: int | None = None,
+        samples: int = 0,
     ) -> AsyncRun:
         """As `Fleet.submit`; `questions` may be asynchronous too, and is then gone through by a task of this loop."""
         check_many(questions)
         submitted = AsyncRun(self._session, generate_id(run))
         live, room = submitted._live, Signal()  # noqa: SLF001 (it is ours)
-        inbox, numbering = await asyncio.to_thread(live.begin, params, window, room.set)
+        inbox, numbering = await asyncio.to_thread(live.begin, params, window, samples, room.set)
         if isinstance(questions, AsyncIterable):
             submitted._feeding = asyncio.create_task(_feed(questions, live, inbox, numbering, room))  # noqa: SLF001 (it is ours)
         else:
@@ -194,13 +198,13 @@ async def _feed(
 ) -> None:
     try:
         async for question in questions:
-            given = (
+            for given in (
                 numbering.give(question) if numbering.knows_model else await asyncio.to_thread(numbering.give, question)
-            )
-            while given is not None and not inbox.offer(given):
-                if inbox.is_closed:
-                    return
-                await room.wait()
+            ):
+                while not inbox.offer(given):
+                    if inbox.is_closed:
+                        return
+                    await room.wait()
         numbering.end()
     except asyncio.CancelledError:
         raise

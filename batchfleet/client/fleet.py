@@ -151,15 +151,18 @@ class Fleet:
     def answer(
         self, questions: Iterable[QuestionLike], *, run: str | None = None, params: Mapping[str, Any] = _NONE,
         errors: Literal["raise"] = "raise", timeout_s: float | None = None, window: int | None = None,
+        samples: int = 0,
     ) -> Iterator[Answer]: ...  # fmt: skip
     @overload
     def answer(
         self, questions: Iterable[QuestionLike], *, run: str | None = None, params: Mapping[str, Any] = _NONE,
         errors: Errors, timeout_s: float | None = None, window: int | None = None,
+        samples: int = 0,
     ) -> Iterator[Answer | Failure]: ...  # fmt: skip
     def answer(
         self, questions: Iterable[QuestionLike], *, run: str | None = None, params: Mapping[str, Any] = _NONE,
         errors: Errors = "raise", timeout_s: float | None = None, window: int | None = None,
+        samples: int = 0,
     ) -> Iterator[Answer | Failure]:  # fmt: skip
         """Ask many questions; their answers come as they are finished, in no order.
 
@@ -167,7 +170,7 @@ class Fleet:
         accepted.
         """
         check_errors(errors)
-        submitted = self.submit(questions, run=run, params=params, window=window)
+        submitted = self.submit(questions, run=run, params=params, window=window, samples=samples)
         return _until_closed(submitted, submitted.results(errors=errors, timeout_s=timeout_s))
 
     def submit(
@@ -177,6 +180,7 @@ class Fleet:
         run: str | None = None,
         params: Mapping[str, Any] = _NONE,
         window: int | None = None,
+        samples: int = 0,
     ) -> Run:
         """Ask many questions, and get a handle to their run.
 
@@ -190,6 +194,8 @@ class Fleet:
                 new one.
             params: Sampling parameters, for what the questions do not say themselves.
             window: Most questions that are accepted and whose results were not taken; None for `limits.run_window`.
+            samples: How often each question is asked, each time with another seed; 0 for once, as it is. The samples of
+                `q1` have the ids `q1#1`, `q1#2` and so on.
 
         Raises:
             RunBusyError: Another living process has this run.
@@ -198,7 +204,7 @@ class Fleet:
         """
         check_many(questions)
         live = LiveRun(self._session, generate_id(run))
-        inbox, numbering = live.begin(params, window)
+        inbox, numbering = live.begin(params, window, samples)
         feed(questions, live, inbox, numbering)
         return Run(live)
 

@@ -14,6 +14,7 @@ from batchfleet.client.questions import QuestionLike
 from batchfleet.client.run_status import RunStatus, read_fingerprint
 from batchfleet.client.session import STREAM, Session, checked_run_id, new_run_id
 from producer.bounded_queue import BoundedQueue
+from producer.questions.samples import MOST_SAMPLES, Samples
 from producer.sender import CHUNK_QUESTIONS
 from producer.stream_run import StreamRun
 from producer.stream_source import PendingQuestion
@@ -43,7 +44,11 @@ class LiveRun:
         self._away_since = 0.0
 
     def begin(
-        self, params: Mapping[str, Any], window: int | None, on_taken: Callable[[], None] = lambda: None
+        self,
+        params: Mapping[str, Any],
+        window: int | None,
+        samples: int = 0,
+        on_taken: Callable[[], None] = lambda: None,
     ) -> tuple[BoundedQueue[PendingQuestion], QuestionNumbers]:
         """Open the run for questions; they are numbered by the one and put into the other.
 
@@ -55,10 +60,17 @@ class LiveRun:
         session = self._session
         if window is not None and window < 1:
             raise ValueError(f"window is {window}; it must be 1 or more")
+        if not 0 <= samples <= MOST_SAMPLES:
+            raise ValueError(f"samples is {samples}; it must be 0 to {MOST_SAMPLES}")
         inbox: BoundedQueue[PendingQuestion] = BoundedQueue(min(CHUNK_QUESTIONS, window or CHUNK_QUESTIONS), on_taken)
         stream, state = session.stream(self.id, inbox, self.outbox, window)
         numbering = QuestionNumbers(
-            session, self.id, {**session.sampling, **params}, resume_at=state.cursor, mark=state.mark
+            session,
+            self.id,
+            {**session.sampling, **params},
+            samples=Samples(samples),
+            resume_at=state.cursor,
+            mark=state.mark,
         )
         stream.start()
         self._stream = stream
@@ -152,8 +164,7 @@ def feed(
     def work() -> None:
         try:
             for question in questions:
-                given = numbering.give(question)
-                if given is not None and not inbox.put(given):
+                if not all(map(inbox.put, numbering.give(question))):
                     return
             numbering.end()
         except BaseException as error:  # noqa: BLE001 (whoever takes the results gets it)

@@ -9,6 +9,7 @@ from batchfleet.client.question_numbers import QuestionNumbers
 from batchfleet.client.session import Session
 from batchfleet.settings.load import load_settings
 from producer.questions.question_parser import Invalid, ParsedQuestion
+from producer.questions.samples import Samples
 from wire.errors import UsageError
 
 
@@ -33,18 +34,43 @@ def test_what_is_kept_is_bounded() -> None:
 
 def test_a_question_whose_id_came_long_ago_becomes_a_failure() -> None:
     """Of kind `invalid_question`, with the reason; questions without an id of their own never meet."""
-    session = Session(
-        load_settings(None, {}, {"redis.url": "redis://localhost", "model.generator_settings.model": "m"}).settings,
-        None,
-    )
-    numbering = QuestionNumbers(session, "run", {})
+    numbering = QuestionNumbers(a_session(), "run", {})
     for number in range(30_000):
         numbering.give({"id": f"q{number}", "question": "Why?"})
 
-    again = numbering.give({"id": "q7", "question": "Why?"})
-    without = [numbering.give("Why?") for _ in range(2)]
+    (again,) = numbering.give({"id": "q7", "question": "Why?"})
+    without = [given for _ in range(2) for given in numbering.give("Why?")]
 
-    assert again is not None
     assert isinstance(again.asked, Invalid)
     assert "its id 'q7' is already that of an earlier question" in again.asked.reason
-    assert all(given is not None and isinstance(given.asked, ParsedQuestion) for given in without)
+    assert len(without) == 2
+    assert all(isinstance(given.asked, ParsedQuestion) for given in without)
+
+
+def test_samples_of_a_programs_questions_have_seeds_and_ids_of_their_own() -> None:
+    """As those of a file; an earlier attempt that ended among the samples of a question is resumed there."""
+    asked = [{"id": "q1", "question": "Why?", "params": {"seed": 7}}, "How?"]
+    begun = QuestionNumbers(a_session(), "run", {"temperature": 0.5}, samples=Samples(3))
+    given = [one for question in asked for one in begun.give(question)]
+
+    resumed = QuestionNumbers(
+        a_session(), "run", {"temperature": 0.5}, samples=Samples(3), resume_at=4, mark=given[3].mark
+    )
+    again = [one for question in asked for one in resumed.give(question)]
+    with pytest.raises(UsageError, match="temperature"):
+        QuestionNumbers(a_session(), "run", {"temperature": 0}, samples=Samples(3)).give("Why?")
+
+    first = given[0].asked
+    questions = [one.asked for one in given if isinstance(one.asked, ParsedQuestion)]
+    assert [one.request_id for one in questions[:3]] == ["q1#1", "q1#2", "q1#3"]
+    assert [one.params["seed"] for one in questions] == [7, 8, 9, 0, 1, 2]
+    assert [one.index for one in questions] == list(range(6))
+    assert isinstance(first, ParsedQuestion)
+    assert first.model == "m"
+    assert again == given[4:]
+
+
+def a_session() -> Session:
+    """One that needs no Redis, as it knows its model."""
+    settings = {"redis.url": "redis://localhost", "model.generator_settings.model": "m"}
+    return Session(load_settings(None, {}, settings).settings, None)
