@@ -31,7 +31,7 @@ def test_a_run_ends_when_its_time_is_over(tmp_path: Path) -> None:
     """Exit code 3 with what is open in the engine; the same command without a ceiling asks all that has no line."""
     ids = write_questions(tmp_path / "questions.jsonl", 10)
     command = ["run", str(tmp_path / "questions.jsonl"), "-o", str(tmp_path / "answers.jsonl"), "--engine", "stub"]
-    hours = {"BATCHFLEET_STUB_MIN_TOKENS": "100", "BATCHFLEET_STUB_STEP_S": "100"}
+    hours = {"BATCHFLEET_STUB_MIN_TOKENS": "100", "BATCHFLEET_STUB_STEP_S": "10"}
 
     stopped = batchfleet(*command, "--max-seconds", "1", environ=hours)
     done = batchfleet(*command)
