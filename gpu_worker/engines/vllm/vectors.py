@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import JsonValue
 
@@ -13,6 +13,7 @@ from gpu_worker.engines import refusals
 from gpu_worker.engines.engine import Refusal, Vectors, packed
 from gpu_worker.engines.sampling_params import untaken, vector_params
 from gpu_worker.engines.vllm import library
+from gpu_worker.engines.vllm.shared_tokenizer import SharedTokenizer
 from wire.messages import JsonObject, Question, Task, Usage
 
 WANTS_TEXTS = Refusal(
@@ -27,6 +28,7 @@ LONGEST_INLINE_CHARS = 4096
 """As for prompts."""
 
 _POOLING = ("dimensions", "use_activation")
+_TOKENIZING = frozenset({"add_special_tokens", "truncate_prompt_tokens"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ class VectorRequests:
         self._renderer = llm.renderer
         self._adapters = adapters
         self._tasks = tasks
+        usual = self._renderer.default_cmpl_tok_params
+        # Nothing is cut off or refused for its length here: the refusal is to say how long the text is.
+        self._usual = dataclasses.replace(usual, max_total_tokens=None)
+        self._is_lower_case = usual.do_lower_case
+        self._shared = SharedTokenizer(self._renderer.get_tokenizer(), add_special_tokens=usual.add_special_tokens)
         config = llm.vllm_config.model_config
         self._limit = int(config.max_model_len)
         self._labels = dict(getattr(config.hf_config, "id2label", None) or {})
@@ -98,13 +105,18 @@ class VectorRequests:
         if is_pairs:
             return self._pairs(question, params)
         texts = inputs if question.query is None else [question.query, *inputs]
+        size = sum(map(len, texts))
+        if size <= LONGEST_INLINE_CHARS and _TOKENIZING.isdisjoint(params) and _are_texts(texts):
+            found = await self._shared.token_ids([one.lower() for one in texts] if self._is_lower_case else texts)
+            prompts = self._renderer.render_cmpl([{"prompt_token_ids": ids} for ids in found], self._usual)
+            return self._fitting(list(prompts), list(map(len, found)))
         tokenizing = self._tokenizing(params)
         asked = [{"prompt": one} if isinstance(one, str) else {"prompt_token_ids": one} for one in texts]
-        if sum(map(len, texts)) > LONGEST_INLINE_CHARS:
-            prompts = list(await self._renderer.render_cmpl_async(asked, tokenizing))
+        if size > LONGEST_INLINE_CHARS:
+            prompts = await self._renderer.render_cmpl_async(asked, tokenizing)
         else:
-            prompts = list(self._renderer.render_cmpl(asked, tokenizing))
-        return self._fitting(prompts, [len(prompt.get("prompt_token_ids") or ()) for prompt in prompts])
+            prompts = self._renderer.render_cmpl(asked, tokenizing)
+        return self._fitting(list(prompts), [len(prompt.get("prompt_token_ids") or ()) for prompt in prompts])
 
     def _pairs(self, question: Question, params: JsonObject) -> list[Any] | Refusal:
         """As vLLM's server puts a query and a document together for a cross-encoder without a template of its own."""
@@ -126,14 +138,17 @@ class VectorRequests:
         return refusals.EMPTY_PROMPT if 0 in lengths else prompts
 
     def _tokenizing(self, params: JsonObject) -> Any:  # noqa: ANN401
-        # Without a limit: the refusal is to say how long the text is.
-        changes: dict[str, Any] = {"max_total_tokens": None}
+        changes: dict[str, Any] = {}
         if "add_special_tokens" in params:
             changes["add_special_tokens"] = params["add_special_tokens"]
         cut = params.get("truncate_prompt_tokens")
         if isinstance(cut, int):
             changes["truncate_prompt_tokens"] = self._limit if cut == -1 else cut
-        return dataclasses.replace(self._renderer.default_cmpl_tok_params, **changes)
+        return dataclasses.replace(self._usual, **changes)
+
+
+def _are_texts(inputs: Sequence[str | list[int]]) -> TypeGuard[Sequence[str]]:
+    return all(isinstance(one, str) for one in inputs)
 
 
 def vectors_of(outputs: Sequence[Any], request: VectorRequest) -> Vectors:
