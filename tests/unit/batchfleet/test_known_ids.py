@@ -6,6 +6,7 @@ import pytest
 
 from batchfleet.client.known_ids import KnownIds
 from batchfleet.client.question_numbers import QuestionNumbers
+from batchfleet.client.questions import QuestionLike
 from batchfleet.client.session import Session
 from batchfleet.settings.load import load_settings
 from producer.questions.question_parser import Invalid, ParsedQuestion
@@ -49,7 +50,7 @@ def test_a_question_whose_id_came_long_ago_becomes_a_failure() -> None:
 
 def test_samples_of_a_programs_questions_have_seeds_and_ids_of_their_own() -> None:
     """As those of a file; an earlier attempt that ended among the samples of a question is resumed there."""
-    asked = [{"id": "q1", "question": "Why?", "params": {"seed": 7}}, "How?"]
+    asked: list[QuestionLike] = [{"id": "q1", "question": "Why?", "params": {"seed": 7}}, "How?"]
     begun = QuestionNumbers(a_session(), "run", {"temperature": 0.5}, samples=Samples(3))
     given = [one for question in asked for one in begun.give(question)]
 

@@ -22,7 +22,7 @@ class Lengths:
 
 
 async def test_questions_of_a_moment_share_calls() -> None:
-    """As many as may hold up the event loop; each gets its own, in its order, and one that was cancelled is left out."""
+    """As many as may hold up the event loop; each gets its own, in its order; one that was cancelled is left out."""
     tokenizer = Lengths()
     shared = SharedTokenizer(tokenizer)
     tasks = [asyncio.create_task(shared.token_ids(["x" * number, ""])) for number in range(AT_ONCE + 1)]
