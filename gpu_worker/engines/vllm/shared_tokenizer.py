@@ -14,13 +14,13 @@ class SharedTokenizer:
     """Texts -> token ids, none cut off.
 
     Args:
-        tokenizer: Of Hugging Face's.
-        options: How it is called.
+        tokenizer: vLLM's, whatever it is made of.
+        adds_special_tokens: Whether those that begin or end a text are added.
     """
 
-    def __init__(self, tokenizer: Any, **options: Any) -> None:  # noqa: ANN401
+    def __init__(self, tokenizer: Any, *, adds_special_tokens: bool) -> None:  # noqa: ANN401
         self._tokenizer = tokenizer
-        self._options = {"truncation": False, "return_attention_mask": False, "return_token_type_ids": False, **options}
+        self._adds_special_tokens = adds_special_tokens
         self._waiting: list[tuple[Sequence[str], asyncio.Future[list[list[int]]]]] = []
 
     async def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -58,5 +58,8 @@ class SharedTokenizer:
                 future.set_exception(error)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        found: list[list[int]] = self._tokenizer(list(texts), **self._options)["input_ids"] if texts else []
-        return found
+        if not texts:
+            return []
+        found = self._tokenizer(list(texts), truncation=False, add_special_tokens=self._adds_special_tokens)
+        ids: list[list[int]] = found["input_ids"]
+        return ids

@@ -62,7 +62,7 @@ class VectorRequests:
         # Nothing is cut off or refused for its length here: the refusal is to say how long the text is.
         self._usual = dataclasses.replace(usual, max_total_tokens=None)
         self._is_lower_case = usual.do_lower_case
-        self._shared = SharedTokenizer(self._renderer.get_tokenizer(), add_special_tokens=usual.add_special_tokens)
+        self._shared = SharedTokenizer(self._renderer.get_tokenizer(), adds_special_tokens=usual.add_special_tokens)
         config = llm.vllm_config.model_config
         self._limit = int(config.max_model_len)
         self._labels = dict(getattr(config.hf_config, "id2label", None) or {})

@@ -24,7 +24,7 @@ class Lengths:
 async def test_questions_of_a_moment_share_calls() -> None:
     """As many as may hold up the event loop; each gets its own, in its order; one that was cancelled is left out."""
     tokenizer = Lengths()
-    shared = SharedTokenizer(tokenizer)
+    shared = SharedTokenizer(tokenizer, adds_special_tokens=True)
     tasks = [asyncio.create_task(shared.token_ids(["x" * number, ""])) for number in range(AT_ONCE + 1)]
     await asyncio.sleep(0)
     tasks[0].cancel()
@@ -37,7 +37,7 @@ async def test_questions_of_a_moment_share_calls() -> None:
 
 async def test_a_text_that_cannot_be_tokenized_fails_alone() -> None:
     """Its neighbours are tokenized by themselves then."""
-    shared = SharedTokenizer(Lengths())
+    shared = SharedTokenizer(Lengths(), adds_special_tokens=True)
 
     found = await asyncio.gather(*(shared.token_ids([text]) for text in ("a", "bad", "abc")), return_exceptions=True)
 
