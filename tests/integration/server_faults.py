@@ -32,6 +32,8 @@ OTHERS: Mapping[str, Reply] = {
     "the connection ends before an answer": Reply(0),
     "the connection is reset before an answer": Reply(0, then="reset"),
     "no answer within the time for a request": Reply(0, then="stall"),
+    "nothing more comes in the middle of the headers": Reply(0, "HTTP/1.1 200 OK\r\ncontent-", then="stall"),
+    "the connection is reset in the middle of the headers": Reply(0, "HTTP/1.1 200 OK\r\ncontent-", then="reset"),
     "nothing more comes after the headers": Reply(200, "", then="stall"),
     "nothing more comes in the middle of the answer": Reply(200, '{"id":', then="stall"),
     "the connection is reset after the headers": Reply(200, "", then="reset"),

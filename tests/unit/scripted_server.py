@@ -29,10 +29,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """What to answer. `status` 0: drop the connection without an answer.
+    """What to answer. `status` 0: drop the connection after the body, which is all that comes, not even a header.
 
     `then`: after what there is of the body, with which the answer seems not to be complete, nothing more comes
-    (`stall`), or the connection is reset. `stall` with `status` 0: not even a header comes.
+    (`stall`), or the connection is reset.
     """
 
     status: int = 200
@@ -111,6 +111,8 @@ class ScriptedServer:
                 asked = await _read(reader)
                 reply = await self._reply(asked)
                 if reply.status == 0:
+                    writer.write((reply.body or "").encode())
+                    await writer.drain()
                     await _go_on(reader, writer, reply)
                     return
                 await _write(reader, writer, reply)
