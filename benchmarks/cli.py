@@ -27,6 +27,7 @@ from benchmarks import (
     profile,
     queue_comparison,
     scale,
+    shape_table,
     throughput,
 )
 from benchmarks.peers.environments import PEERS
@@ -55,7 +56,14 @@ BENCHES: dict[str, tuple[Any, str]] = {
         gateway_engine,
         "the gateway before a fleet with vLLM against vLLM's own server; needs vLLM and a --config that names a model",
     ),
-    "engine": (engine_share, "a fleet with vLLM against vLLM by itself; needs vLLM and a --config that names a model"),
+    "engine": (
+        engine_share,
+        "a fleet with vLLM, in any shape, against vLLM by itself; needs vLLM and a --config that names a model",
+    ),
+    "shapes": (
+        shape_table,
+        "every shape of this host's GPUs, as one fleet and as raw engines, in 24 minutes; needs vLLM and a --config",
+    ),
     "embeddings": (
         embeddings,
         "vectors of short texts by a fleet with vLLM against vLLM by itself; needs vLLM and a model that embeds",
@@ -71,10 +79,17 @@ HELP: dict[str, str] = {
     "batch_sizes": "sizes to compare",
     "rounds": "how often each is measured; the median counts",
     "workers": "workers",
+    "folder": "for what is measured, written as it comes; must not exist",
+    "gpus": "GPUs, or workers where there are none; 0 for all",
+    "shape": "workers and GPUs of each, such as 4xTP2; as `configured`: one worker with its tensor_parallel_size",
+    "in_flight": "questions in each raw engine; without any: as many as it works on, 1.5 times that, and all",
+    "limit_s": "nothing is begun that would end later than after so many seconds; of `engine`, boots do not count",
+    "killed": "workers that are killed under load after the rounds",
+    "fewer": "workers, falling, with which the fleet is measured after that",
     "per_worker": "questions in a run for each worker",
     "processes": "that simulate the workers",
     "ahead": "questions asked ahead, in per cent of what all engines work on at once; 0 for all at once",
-    "fed_by": "batch sizes for the other ways to feed",
+    "fed_by": "batch sizes for the other ways to feed; nothing after the flag: none",
     "loads": "per cent of what the engines can do",
     "seconds": "for each load",
     "seed": "of the generated questions",
@@ -102,6 +117,8 @@ HELP: dict[str, str] = {
 }
 CHOICES = {"peers": (*PEERS, "none")}
 PAIRS = {"tokens", "lognormal", "prompt_chars"}
+FILES = {"source": "FILE", "folder": "FOLDER"}
+MAY_BE_NONE = {"fed_by", "in_flight", "killed", "fewer"}
 FLAGS = {"counts": "--count", "batch_sizes": "--batch", "batch_size": "--batch", "source": "--questions"}
 
 
@@ -171,19 +188,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _add_flag(parser: argparse.ArgumentParser, field: dataclasses.Field[Any]) -> None:
     default: Any = field.default
     several = isinstance(default, tuple)
-    first = default[0] if several else default
+    first = next(iter(default), 0) if several else default
     kind: Callable[[str], Any] = (
-        Path if field.name == "source" else str if isinstance(first, str) else _positive(type(first))
+        Path if field.name in FILES else str if isinstance(first, str) else _positive(type(first))
     )
     parser.add_argument(
         FLAGS.get(field.name, f"--{field.name.replace('_', '-')}"),
         dest=field.name,
         type=kind,
-        nargs=(2 if field.name in PAIRS else "+") if several else None,
+        nargs=(2 if field.name in PAIRS else "*" if field.name in MAY_BE_NONE else "+") if several else None,
         default=default,
         choices=CHOICES.get(field.name),
-        metavar="FILE" if field.name == "source" else "NAME" if isinstance(first, str) else "N",
-        help=f"{HELP[field.name]} (default: {' '.join(map(str, default)) if several else default})",
+        metavar=FILES[field.name] if field.name in FILES else "NAME" if isinstance(first, str) else "N",
+        help=f"{HELP[field.name]} (default: {(' '.join(map(str, default)) or 'none') if several else default})",
     )
 
 

@@ -90,7 +90,7 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
 
 
 def _raw(raw: Helper, count: int, in_flight: int) -> float:
-    raw.tell(json.dumps([count, in_flight or count, 0]))
+    raw.tell(json.dumps([count, in_flight or count, 0, None]))
     return count / float(raw.result()["elapsed_s"])
 
 

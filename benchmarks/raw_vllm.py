@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import sys
 import threading
 import time
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,37 +53,48 @@ async def _serve(options: Any, prompts: list[Prompt]) -> None:  # noqa: ANN401 (
         flush=True,
     )
     # One line for each measurement: how many prompts; how many in flight, or in a batch; how many batches at a time, 0
-    # for no batches.
+    # for no batches; after how many seconds no other batch is begun, null for never.
     while line := await asyncio.to_thread(sys.stdin.readline):
-        count, size, at_once = json.loads(line)
+        count, size, at_once, most_s = json.loads(line)
         began = time.monotonic()
         if at_once:
-            tokens = await _in_batches(booted.llm, prompts[:count], size, at_once)
+            answers = await _in_batches(booted.llm, prompts[:count], size, at_once, most_s)
         else:
-            tokens = await _continuously(booted.llm, prompts[:count], size)
-        print(json.dumps({"elapsed_s": time.monotonic() - began, "answered": count, "tokens": tokens}), flush=True)
+            answers = await _continuously(booted.llm, prompts[:count], size)
+        result = {"elapsed_s": time.monotonic() - began, "answered": len(answers), "tokens": sum(answers)}
+        print(json.dumps(result), flush=True)
     booted.llm.shutdown()
 
 
-async def _continuously(llm: Any, prompts: list[Prompt], in_flight: int) -> int:  # noqa: ANN401 (AsyncLLM)
+async def _continuously(llm: Any, prompts: list[Prompt], in_flight: int) -> list[int]:  # noqa: ANN401 (AsyncLLM)
+    """Returns the tokens of each answer."""
     places = asyncio.Semaphore(in_flight)
 
     async def one(number: int) -> int:
         async with places:
             return await _answer(llm, prompts[number], f"{time.monotonic_ns()}-{number}")
 
-    return sum(await asyncio.gather(*map(one, range(len(prompts)))))
+    return await asyncio.gather(*map(one, range(len(prompts))))
 
 
-async def _in_batches(llm: Any, prompts: list[Prompt], size: int, at_once: int) -> int:  # noqa: ANN401 (AsyncLLM)
+async def _in_batches(
+    llm: Any,  # noqa: ANN401 (AsyncLLM)
+    prompts: list[Prompt],
+    size: int,
+    at_once: int,
+    most_s: float | None,
+) -> list[int]:
     """`at_once` batches at a time, each awaited whole before another takes its place."""
     places = asyncio.Semaphore(at_once)
+    deadline = math.inf if most_s is None else time.monotonic() + most_s
 
-    async def one(start: int) -> int:
+    async def one(start: int) -> list[int]:
         async with places:
+            if time.monotonic() > deadline:
+                return []
             return await _continuously(llm, prompts[start : start + size], size)
 
-    return sum(await asyncio.gather(*map(one, range(0, len(prompts), size))))
+    return list(chain.from_iterable(await asyncio.gather(*map(one, range(0, len(prompts), size)))))
 
 
 async def _answer(llm: Any, prompt: Prompt, request_id: str) -> int:  # noqa: ANN401 (AsyncLLM)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -52,6 +52,7 @@ class Rig:
         ready_s: Longest that the fleet may take to get ready, in seconds.
         profiles: Folder for the samples of batcher and workers, `NAME.json` each, written when they end; None not to
             sample.
+        environs: What the environment of each worker has besides, such as the GPUs that it sees.
         simulate_in: Share the workers out among so many processes, with stubs; None for a process each.
     """
 
@@ -63,6 +64,7 @@ class Rig:
         engine: str = "stub",
         ready_s: float = READY_S,
         profiles: Path | None = None,
+        environs: Sequence[Mapping[str, str]] = (),
         simulate_in: int | None = None,
     ) -> None:
         self.settings = settings
@@ -70,6 +72,7 @@ class Rig:
         self._ready_s = ready_s
         self._workers = workers
         self._profiles = profiles
+        self._environs = environs
         self._simulate_in = simulate_in
         # Short, for the socket; only for this user: mkdtemp sees to it.
         self.folder = Path(tempfile.mkdtemp(prefix="batchfleet-bench-"))
@@ -137,7 +140,8 @@ class Rig:
             self._simulate(min(self._simulate_in, self._workers))
         else:
             for number in range(1, self._workers + 1):
-                self._spawn(f"worker-{number}", ["worker", "--engine", self._engine])
+                environ = self._environs[number - 1] if self._environs else {}
+                self._spawn(f"worker-{number}", ["worker", "--engine", self._engine], **environ)
         self._wait_until_ready()
 
     def batch_by(self, size: int) -> None:
@@ -146,6 +150,23 @@ class Rig:
         Another batcher does it, while the workers and their engines stay.
         """
         self.restart_batcher(BATCHFLEET_BATCH_SIZE=str(size))
+
+    def keep_workers(self, count: int) -> None:
+        """Have so many workers from now on; the others finish what they hold and go."""
+        stop_all([self._last_worker() for _ in range(self._workers - count)], STOP_S)
+        self._wait_until_ready()
+
+    def kill_worker(self) -> None:
+        """As the kernel does where memory is short. Nobody starts it again."""
+        worker = self._last_worker()
+        worker.kill()
+        worker.wait()
+
+    def _last_worker(self) -> subprocess.Popen[bytes]:
+        """Counts no more."""
+        worker = self.processes.pop(f"worker-{self._workers}")
+        self._workers -= 1
+        return worker
 
     def restart_batcher(self, **environ: str) -> None:
         """Have another batcher, with these settings, while the workers and their engines stay."""

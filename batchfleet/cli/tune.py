@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,9 +17,11 @@ from batchfleet.settings import to_options
 from batchfleet.settings.mask import to_file_text
 from batchfleet.settings.schema import Settings
 from batchfleet.status.table import Kind, columns_of, fit, rich_table
+from batchfleet.tuning.engines import TuningPlan
 from batchfleet.tuning.machine import describe_machine, in_words
+from batchfleet.tuning.shapes import this_host
 from batchfleet.tuning.table_report import Report
-from batchfleet.tuning.tune import Tuned, TuningPlan, tune
+from batchfleet.tuning.tune import Tuned, tune
 from wire.errors import UsageError
 
 
@@ -26,10 +29,11 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
     parser = commands.add_parser(
         "tune",
         parents=[shared.common],
-        help="find the fastest settings for an engine by measuring",
+        help="find the fastest shape and settings for an engine by measuring",
         description=(
-            "Boots the engine without a fleet and measures it with several sizes, capacities and batch sizes. "
-            "Needs the GPUs for itself."
+            "Boots engines without a fleet and measures them in every shape that fits (how many workers, of how many "
+            "GPUs each), then with several sizes, other arguments of vLLM, capacities and batch sizes. What vllm_args "
+            "sets is kept, except for max_num_seqs and tensor_parallel_size. Needs the GPUs for itself."
         ),
     )
     add_engine(parser)
@@ -57,13 +61,14 @@ def _tune(arguments: argparse.Namespace, settings: Settings) -> int:
         window_s=arguments.seconds,
         exhaustive=arguments.exhaustive,
     )
-    tuned = tune(plan, settings, lambda words: print(words, file=sys.stderr, flush=True))
+    host = this_host(plan.engine)
+    tuned = tune(plan, settings, host, lambda words: print(words, file=sys.stderr, flush=True))
     machine = describe_machine()
     _show(tuned.report, in_words(machine))
-    text = _file_text(tuned, plan.engine)
+    text = file_text(tuned, plan.engine, arguments.output or Path("FILE"))
     if arguments.output is not None:
         arguments.output.write_text(text, encoding="utf-8")
-        print(f"wrote {arguments.output}; use it with --config", file=sys.stderr)
+        print(f"wrote {arguments.output}; {_command(tuned, plan.engine, arguments.output)}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(tuned.report.as_dict(machine), default=str))
     elif arguments.output is None:
@@ -84,12 +89,18 @@ def _show(report: Report, machine: str) -> None:
     console.print(*map(Text, report.notes), sep="\n")
 
 
-def _file_text(tuned: Tuned, engine: str) -> str:
+def file_text(tuned: Tuned, engine: str, file: Path) -> str:
+    """A configuration to be kept as `file`, with the command that runs it on its second line."""
     head = (
         f"# Found by `batchfleet tune` for engine {engine} on {datetime.now(UTC):%Y-%m-%d}. Secrets are not in here: "
-        "they stay where they were.\n"
+        f"they stay where they were.\n# {_command(tuned, engine, file)}\n"
     )
     return head + to_file_text(tuned.settings)
+
+
+def _command(tuned: Tuned, engine: str, file: Path) -> str:
+    name = " --engine stub" if engine == "stub" else ""
+    return f"run it with: batchfleet up --config {shlex.quote(str(file))}{name} --workers {tuned.workers}"
 
 
 def _seconds(text: str) -> float:

@@ -45,9 +45,7 @@ def spawn(command: Sequence[str], env: Mapping[str, str], log: Path) -> subproce
     On Linux it is killed when this process dies, however it dies.
     """
     program = shutil.which(command[0], path=env.get("PATH")) or command[0]
-    command = [program, *command[1:]]
-    if sys.platform == "linux":
-        command = [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *command]
+    command = tied([program, *command[1:]])
     with log.open("ab") as output:
         return subprocess.Popen(  # noqa: S603 (our own command lines, never a shell)
             command,
@@ -60,6 +58,13 @@ def spawn(command: Sequence[str], env: Mapping[str, str], log: Path) -> subproce
             # busy, with every reply.
             process_group=0,
         )
+
+
+def tied(command: Sequence[str]) -> list[str]:
+    """The same command, on Linux killed when this process dies. The program is a path."""
+    if sys.platform != "linux":
+        return [*command]
+    return [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *command]
 
 
 class Supervised:

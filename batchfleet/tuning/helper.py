@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,20 +19,26 @@ from typing import Any, Self
 from batchfleet.settings.load import load_settings
 from batchfleet.settings.mask import child_environment, to_file_text
 from batchfleet.settings.schema import Settings
-from batchfleet.supervisor.processes import last_lines
+from batchfleet.supervisor.processes import last_lines, tied
 from wire.errors import FleetError
 
 TREE = Path(__file__).parents[2]
+ENDING_S = 60.0
+"""Longest that a process is waited for which has been let go."""
 
 
 class BenchFailedError(FleetError):
     """A process of the benchmark ended or did not get ready; there is no figure to show."""
 
 
+class TooSlowError(BenchFailedError):
+    """It had nothing to say in the time that it had, and was ended."""
+
+
 class Helper:
     """A process that gets ready, waits for `go`, does one thing and says how it went.
 
-    It must not outlive a `with` block.
+    It outlives neither a `with` block nor, on Linux, this process.
 
     Args:
         folder: For its log; what `write_config` wrote there is given to it, unless `with_config` is off.
@@ -58,7 +65,7 @@ class Helper:
         ]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (our own)
-                command, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+                tied(command), env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
             )
 
     def __enter__(self) -> Self:
@@ -69,17 +76,32 @@ class Helper:
     ) -> None:
         if error is not None:
             self._process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            # The end of its input lets it go.
-            self._process.communicate()
+        self.let_go()
+        try:
+            self._process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def let_go(self) -> None:
+        """Have it end, by the end of its input. Not waited for."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def wait_until_ready(self) -> dict[str, Any]:
-        """Returns what it says of itself."""
-        return self._read()
+    def wait_until_ready(self, most_s: float | None = None) -> dict[str, Any]:
+        """Returns what it says of itself.
+
+        Raises:
+            TooSlowError: It was not ready after `most_s`, and has been ended.
+        """
+        return self._read(most_s)
 
     def go(self) -> None:
         self.tell("go")
@@ -90,12 +112,30 @@ class Helper:
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
 
-    def result(self) -> dict[str, Any]:
-        """Wait for what it has to say. It lives on, so that it can be looked at, until the `with` block ends."""
-        return self._read()
+    def result(self, most_s: float | None = None) -> dict[str, Any]:
+        """Wait for what it has to say. It lives on, so that it can be looked at, until the `with` block ends.
 
-    def _read(self) -> dict[str, Any]:
+        Raises:
+            TooSlowError: It said nothing for `most_s`, and has been ended.
+        """
+        return self._read(most_s)
+
+    def _read(self, most_s: float | None) -> dict[str, Any]:
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            self._process.kill()
+
+        timer = None if most_s is None else threading.Timer(max(0.0, most_s), end)
+        if timer is not None:
+            timer.start()
         line = self._process.stdout.readline() if self._process.stdout is not None else b""
+        if timer is not None:
+            timer.cancel()
+        if not line and is_late.is_set():
+            msg = f"a process of the benchmark was not done after {most_s:.0f} s and was ended"
+            raise TooSlowError(msg)
         if not line:
             msg = f"a process of the benchmark ended:\n{last_lines(self._log)}"
             raise BenchFailedError(msg)

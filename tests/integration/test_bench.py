@@ -102,40 +102,44 @@ def test_batching_compares_fleets_with_other_ways_to_feed(tmp_path: Path) -> Non
 
 @pytest.mark.vllm
 def test_engine_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path) -> None:
-    """Two real engines in turn: raw vLLM fed in every way, and a fleet at each batch size.
+    """Real engines in turn: as many raw ones as workers, and a fleet at each batch size, of which a worker is killed.
 
     Only what has no barriers counts as raw at its best.
     """
     generator = {"hf_model_id": str(tiny_model.cached()), "vllm_args": tiny_model.ENGINE_ARGUMENTS}
     (tmp_path / "tiny.yaml").write_text(json.dumps({"model": {"generator_settings": generator}}), encoding="utf-8")
-    arguments = (
-        "--config",
-        str(tmp_path / "tiny.yaml"),
-        "--count",
-        "64",
-        "--batch",
-        "8",
-        "512",
-        "--fed-by",
-        "1",
-        "16",
-        "--rounds",
-        "1",
-    )
+    workers = 1 if tiny_model.ON_A_GPU else 2
+    arguments = ["--config", str(tmp_path / "tiny.yaml"), "--shape", f"{workers}xTP1", "--count", "64"]
+    arguments += ["--tokens", "2", "8"]
+    arguments += ["--batch", "8", "512", "--fed-by", "1", "16", "--rounds", "1", "--save", str(tmp_path / "found")]
+    arguments += ["--killed", "1"] if workers > 1 else []
 
-    found = measured("engine", *arguments, "--tokens", "2", "8", "--save", str(tmp_path / "found"))
+    found = measured("engine", *arguments, timeout_s=2 * PATIENCE_S)
 
-    (rows,) = found["tables"].values()
-    ways = ["64 in flight", "96 in flight", "all at once", "one question at a time", "two questions at a time"]
-    ways += ["one batch of 16 at a time", "two batches of 16 at a time"]
+    rows, rounds = found["tables"].values()
+    ways = ["64 in flight", "96 in flight", "all at once"]
+    slow = ["one question", "eight questions", "one batch of 16", "two batches of 16"]
     assert [row["fed"] for row in rows] == [
         *(f"raw: {way}" for way in ways),
         "fleet: batches of 8",
         "fleet: batches of 512",
+        *(f"raw: {way} at a time" for way in slow),
+        *["fleet: 1 of 2 workers killed"][: workers - 1],
     ]
     assert max(row["of the best raw"] for row in rows[:3]) == 1
-    assert [one["questions"] for one in found["measurements"]] == [64] * 3 + [8, 8, 64, 64] + [64] * 2
+    assert [one["questions"] for one in found["measurements"][:5]] == [64] * 5
+    assert [row["fed"] for row in rounds] == ["fleet: batches of 8", "fleet: batches of 512"]
     assert (tmp_path / "found" / "engine.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_a_shape_without_gpus_for_it_is_refused(tmp_path: Path) -> None:
+    """In one line, before anything boots."""
+    config = tmp_path / "any.yaml"
+    config.write_text("model: {generator_settings: {hf_model_id: any}}\n", encoding="utf-8")
+
+    done = bench("engine", "--config", str(config), "--shape", "2xTP2", BATCHFLEET_GPUS="GPU-0,GPU-1")
+
+    assert (done.returncode, done.stderr) == (2, "batchfleet: 2xTP2 needs 4 GPUs, and this host lets it have 2\n")
 
 
 @pytest.mark.vllm

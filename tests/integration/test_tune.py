@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+from batchfleet.cli.tune import file_text
 from batchfleet.settings.load import load_settings
-from tests.processes import PATIENCE_S, ROOT
+from batchfleet.settings.schema import Settings
+from batchfleet.tuning.search import Setting
+from batchfleet.tuning.shapes import Shape
+from batchfleet.tuning.table_report import Report
+from batchfleet.tuning.tune import Tuned, with_setting
+from tests.long_running import Home, up
+from tests.processes import PATIENCE_S, ROOT, Processes, wait_until
 
 
 def tune(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -95,11 +104,26 @@ def test_an_engine_that_refuses_everything_has_no_best_settings() -> None:
     assert "refuses the questions" in done.stderr
 
 
-def test_no_time_for_a_single_measurement_is_said() -> None:
+def test_the_command_in_the_file_starts_that_shape() -> None:
+    """Two workers of two GPUs each, on a host that has four; no third would find any."""
+    with tempfile.TemporaryDirectory(prefix="bf-tune-") as folder:
+        home, file = Home(Path(folder)), Path(folder) / "tuned.yaml"
+        found = Setting(8, 12, 4, Shape(2, 2))
+        tuned = Tuned(Report("tune", {}, []), with_setting(Settings(), "stub", found, 80.0), found.shape.workers)
+        file.write_text(file_text(tuned, "stub", file), encoding="utf-8")
+        command = file.read_text(encoding="utf-8").splitlines()[1].partition("batchfleet up ")[2]
+
+        with Processes(home.url, home.folder, {"BATCHFLEET_GPUS": "GPU-0,GPU-1,GPU-2,GPU-3"}) as machine:
+            up(machine, home, *shlex.split(command))
+            wait_until(lambda: home.running() == 2, "two workers run")
+            gpus = [worker["gpus"] for worker in home.status()["workers"]]
+
+        assert sorted(len(one) for one in gpus) == [2, 2]
+
+
+def test_a_boot_that_takes_longer_than_the_budget_is_ended() -> None:
     """In one line, with what to change."""
-    done = tune("--engine", "stub", "--seconds", "0.5", "--budget", "0.01")
+    done = tune("--engine", "stub", "--budget", "0.5", BATCHFLEET_STUB_BOOT_S="3000")
 
     assert done.returncode == 2
-    assert done.stderr.endswith(
-        "batchfleet: there was no time for a single measurement within 0.01 s; give it a longer --budget\n"
-    )
+    assert done.stderr == "batchfleet: the engine did not boot within 0.5 s; give it a longer --budget\n"
