@@ -90,15 +90,15 @@ def take_stock(what: FileRun, answers: AnswersFile, tick: Tick = lambda _: None)
     if found.unknown:
         (line, *_) = answers.lines_of(found.unknown[0])
         raise UsageError(
-            f"{answers.path}:{line}: its id {found.unknown[0]!r} is that of no question; take the line out, or choose "
+            f"{answers.path}:{line}: its id {found.unknown[0]!r} belongs to no question; remove the line, or choose "
             "another -o"
         )
     if found.repeated:
         line, other = answers.lines_of(found.repeated_id)
         more = f" ({found.repeated} such ids)" if found.repeated > 1 else ""
         raise UsageError(
-            f"{answers.path}:{other}: its id {found.repeated_id!r} is that of line {line} already{more}; take one of "
-            "them out, or choose another -o"
+            f"{answers.path}:{other}: its id {found.repeated_id!r} is that of line {line} already{more}; remove one of "
+            "them, or choose another -o"
         )
     tally.resumed = tally.on_disk
     return ResumeState(found.bitmap, tally)

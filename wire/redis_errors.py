@@ -56,12 +56,12 @@ def translated(address: RedisAddress) -> Iterator[None]:
 
 TLS_ADVICE = {
     "CERTIFICATE_VERIFY_FAILED": (
-        "set redis.tls_ca_file to what signed the server's certificate, and name the host as that does"
+        "set redis.tls_ca_file to what signed the server's certificate, and use the host name that it certifies"
     ),
     "CERTIFICATE_REQUIRED": "the server wants a client certificate: set redis.tls_cert_file and redis.tls_key_file",
     "HANDSHAKE_FAILURE": "the server may want another client certificate: see redis.tls_cert_file",
     "UNKNOWN_CA": "the server does not trust our certificate: see redis.tls_cert_file",
-    "WRONG_VERSION_NUMBER": "nobody speaks TLS there: write redis:// instead of rediss://, or give the TLS port",
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS: write redis:// instead of rediss://, or give the TLS port",
 }
 
 

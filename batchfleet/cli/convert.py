@@ -1,4 +1,4 @@
-"""Flags that say how answers are written, and `convert`, which writes them once more."""
+"""Flags that say how answers are written, and `convert`, which rewrites them in another format."""
 
 from __future__ import annotations
 

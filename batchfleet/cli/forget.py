@@ -15,7 +15,9 @@ from wire.keys import Keys
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
     forget = commands.add_parser(
-        "forget", parents=shared.both, help="remove a run from Redis; the same command then asks what has no line"
+        "forget",
+        parents=shared.both,
+        help="remove a run from Redis; its command then asks every question that has no answer line",
     )
     forget.add_argument("run", metavar="RUN", help=RUN)
     forget.set_defaults(command=_forget)
@@ -28,7 +30,7 @@ def _forget(arguments: argparse.Namespace, settings: Settings) -> int:
     print(
         (
             f"run {arguments.run} is forgotten; "
-            "the command that submitted it asks again what has no line in its answers file"
+            "the command that submitted it asks every question again that has no line in its answers file"
         ),
         file=sys.stderr,
     )

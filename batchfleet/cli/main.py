@@ -43,7 +43,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "drain": "make a worker finish what it holds and exit",
         "dead": "list, show, retry or drop what could not be read",
     },
-    "forget": {"forget": "remove a run from Redis; the same command then asks what has no line"},
+    "forget": {"forget": "remove a run from Redis; its command then asks every question that has no answer line"},
     "cache": {"cache": "inspect or shrink a folder of `run --cache`"},
     "tune": {"tune": "find the fastest settings for an engine by measuring"},
 }

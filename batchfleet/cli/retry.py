@@ -1,4 +1,4 @@
-"""`retry`: the command that asked the questions, once more."""
+"""`retry`: runs the command that asked the questions again."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def retry_command(answers: Path, flags: Sequence[str]) -> list[str]:
     about = stored_about(answers)
     if not about:
         raise UsageError(
-            f"{answers}: no {answers.name}.run beside it says of which run it is; give the file that `-o` named"
+            f"{answers}: no {answers.name}.run says which run it is of; name the file that was given with `-o`"
         )
     kept = about.get("command")
     if (
@@ -58,7 +58,7 @@ def retry_command(answers: Path, flags: Sequence[str]) -> list[str]:
         or kept[:1] not in (["run"], ["submit"])
     ):
         raise UsageError(
-            f"{answers}.run has not kept the command that asked (an earlier version did not, nor does one that reads "
-            "standard input); give that command once more, with --retry"
+            f"{answers}.run lacks the command that asked (earlier versions kept none, nor is one kept that reads "
+            "standard input); run that command again with --retry"
         )
     return [*kept, "--retry", *flags]

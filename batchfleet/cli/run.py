@@ -1,4 +1,4 @@
-"""`run` and `submit`, and `convert`, which writes their answers once more."""
+"""`run` and `submit`."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from batchfleet.cli.flags import Commands, Shared, add_engine, add_json, not_neg
 from batchfleet.settings.schema import Settings
 from wire.errors import UsageError
 
-SUBMIT = "queue a job that keeps the queue, which queues jobs of workers as the backlog is worth it"
+SUBMIT = "submit a controller job, which holds the queue and submits worker jobs as the backlog requires"
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) -> None:
@@ -62,7 +62,7 @@ def _add_job_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--gpus-per-node", type=not_negative, default=1, metavar="N", help="default: 1")
     group.add_argument("--workers-per-node", type=positive, default=1, metavar="N", help="default: 1")
-    group.add_argument("--queue-partition", metavar="NAME", help="of the job that keeps the queue, which needs no GPU")
+    group.add_argument("--queue-partition", metavar="NAME", help="of the job that holds the queue, which needs no GPU")
     group.add_argument(
         "--queue-time",
         default="1-00:00:00",

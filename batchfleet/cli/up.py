@@ -51,12 +51,12 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
         "--redis-patience",
         type=positive,
         metavar="S",
-        help="end with exit code 3 when Redis was away for so long (default: wait for ever)",
+        help="exit with code 3 after Redis has been away this long (default: wait for ever)",
     )
     up.add_argument(
         "--leave-idle",
         action="store_true",
-        help="with MIN:MAX workers: begin with MAX, and end once the backlog is worth none",
+        help="with MIN:MAX workers: start with MAX, and exit once the backlog needs none",
     )
     _add_state(up)
     up.set_defaults(command=_up, usual_log_level="info", finds_fleet=False)

@@ -77,7 +77,7 @@ class Answer:
         """All vectors, as a NumPy array of two dimensions: texts, numbers. Raises as `array`."""
         if self.vectors is None:
             raise ValueError(
-                "this answer is a text; vectors come of questions with an `input`, or `query` and `documents`"
+                "this answer is a text; vectors come from questions with an `input`, or `query` and `documents`"
             )
         import numpy  # noqa: ICN001, PLC0415 (for those who have it)
 

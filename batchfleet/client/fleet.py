@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, overload
 
 from batchfleet.client.answers import Answer, Failure
 from batchfleet.client.live_run import LiveRun, check_many, feed, generate_id
-from batchfleet.client.local_fleet_thread import LocalSupervisor
+from batchfleet.client.local_fleet_thread import LocalFleetThread
 from batchfleet.client.question_errors import Errors, check_errors, raise_if_failed
 from batchfleet.client.questions import QuestionLike
 from batchfleet.client.run_handle import Run
@@ -233,7 +233,7 @@ def local_session(engine: str, workers: int, model: str | None, redis: str | Non
     if engine == "vllm":
         overrides["model.generator_settings.hf_model_id"] = model
     settings = read_settings(config, overrides)
-    local = LocalSupervisor(settings, engine, workers)
+    local = LocalFleetThread(settings, engine, workers)
     local.start()
     return Session(settings, local)
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 CHECK_S = 0.2
 
 
-class LocalSupervisor:
+class LocalFleetThread:
     """Starts a fleet, restarts what exits, and stops it all.
 
     One thread does all of it: the children are told to die with the thread that started them.

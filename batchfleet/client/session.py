@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from batchfleet.admin.control import cancel_run
-from batchfleet.client.local_fleet_thread import LocalSupervisor
+from batchfleet.client.local_fleet_thread import LocalFleetThread
 from batchfleet.client.run_status import RunStatus, read_run
 from batchfleet.settings import to_options
 from batchfleet.settings.blocks import Raw
@@ -84,7 +84,7 @@ def reaching_settings(redis: str | None, model: str | None, namespace: str | Non
 class Session:
     """One fleet, as one client knows it. Nothing is sent before it is asked for something."""
 
-    def __init__(self, settings: Settings, local: LocalSupervisor | None = None) -> None:
+    def __init__(self, settings: Settings, local: LocalFleetThread | None = None) -> None:
         self.settings = settings
         self.address = to_options.redis_address(settings, url=local.redis_url if local else None)
         self.keys = Keys(self.address.namespace)

@@ -41,7 +41,7 @@ def opened_reuse(
         return
     if asking.cache is not None and engine is None:
         raise UsageError(
-            "--cache needs to know engine, revision and every parameter, which with submit are the workers' to say; "
+            "--cache needs the engine, its revision and every parameter, which only the workers know with submit; "
             "use it with run, or --share-identical for the questions of this run"
         )
     identity = Identity(what.default_model, sampling, {} if engine is None else _engine(what, settings, engine))

@@ -90,7 +90,7 @@ class StubSettings(Section):
     )
     max_tokens: int = Field(default=128, ge=1, le=1_000_000, description="Tokens of its longest answers.")
     refuse_on: Text | None = Field(default=None, description="It refuses prompts that contain this text.")
-    crash_on: Text | None = Field(default=None, description="Its process dies of prompts that contain this text.")
+    crash_on: Text | None = Field(default=None, description="Its process crashes on prompts that contain this text.")
     hang_on: Text | None = Field(default=None, description="It never finishes prompts that contain this text.")
 
     def contradictions(self) -> Iterator[Contradiction]:

@@ -177,7 +177,7 @@ class _Reader:
 _PLAINER: Sequence[tuple[str, str]] = (
     (r"'\t'", "a tab where YAML wants spaces; indent with spaces"),
     ("cannot start any token", "a text begins with a character that means something to YAML; put the text in quotes"),
-    ("undefined alias", "a word that begins with * and stands for nothing; put a text that begins with * in quotes"),
+    ("undefined alias", "an alias (*) without an anchor; put text that begins with * in quotes"),
     ("end of stream", "a quote that is opened here is never closed; close it"),
     ("<stream end>", "a bracket that is opened here is never closed; close it"),
     ("another document", "a second document begins here; keep one, without the line of dashes"),
@@ -188,7 +188,7 @@ _PLAINER: Sequence[tuple[str, str]] = (
     ("could not find expected ':'", "a line without a colon; write KEY: VALUE, with a space after the colon"),
     (
         "expected <block end>",
-        "this line is indented otherwise than those beside it; indent keys that belong together alike",
+        "this line is not indented like its neighbours; indent the keys of a section alike",
     ),
     ("second occurrence", "two anchors (&) of one name; name them apart, and put a text that begins with & in quotes"),
 )

@@ -36,7 +36,7 @@ def certificate(cert: str | None, key: str | None, ca: str | None) -> Certificat
     if not files:
         return None
     if len(files) < 3:  # noqa: PLR2004 (the three of them)
-        raise UsageError("TLS wants all three: --tls-cert, --tls-key and --tls-ca")
+        raise UsageError("TLS needs all three: --tls-cert, --tls-key and --tls-ca")
     for name in files:
         if not os.access(name, os.R_OK):
             raise UsageError(f"{name} is not there or cannot be read")
@@ -56,16 +56,16 @@ def submit(plan: JobPlan, settings: Settings, workers: int, *, write_only: bool)
     folder = RunFolder.of_answers(plan.answers)
     folder.create()
     for path in write_scripts(folder, plan):
-        _say(f"{path} is left as it is: somebody edited it, or other options made it; remove it to have it made anew")
+        _say(f"{path} was edited, or made with other options, and is left as it is; remove it to have it written again")
     if write_only:
         _say(f"the scripts are in {folder.path}; the same command without --write-only queues them")
         return 0
     if there := scheduler.jobs(folder.controller_name):
-        raise UsageError(f"job {there[0].id} keeps this queue already; `batchfleet slurm stop {plan.answers}` ends it")
+        raise UsageError(f"job {there[0].id} already holds this queue; `batchfleet slurm stop {plan.answers}` ends it")
     folder.forget_stop()
     folder.ask_for(workers)
     job = scheduler.submit(folder.controller_script, folder.controller_name)
-    _say(f"job {job} keeps the queue, and queues up to {plural(workers, 'worker job')}; their logs: {folder.logs}")
+    _say(f"job {job} holds the queue, and submits up to {plural(workers, 'worker job')}; their logs: {folder.logs}")
     return 0
 
 
@@ -85,7 +85,7 @@ def status(answers: str, *, as_json: bool) -> int:
     for job in controllers:
         print(f"queue    job {job.id}: {_words(job)}")
     if not controllers:
-        print("queue    no job keeps it; the same `batchfleet slurm submit` continues")
+        print("queue    no job holds it; the same `batchfleet slurm submit` continues")
     states = Counter(job.state.lower() for job in workers)
     reasons = ", ".join(sorted({job.reason for job in workers if job.is_pending and job.reason not in {"", "None"}}))
     there = ", ".join(f"{number} {name}" for name, number in sorted(states.items())) or "none"

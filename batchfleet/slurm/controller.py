@@ -228,7 +228,7 @@ class _Producer:
             if self._failures >= MOST_PRODUCER_FAILURES:
                 return code if code > 0 else NOT_FINISHED
             self._again_at = time.monotonic() + pause_s(self._failures, first_s=4.0, longest_s=60.0)
-            log.warning("the producer ended with %d; it is started again", code)
+            log.warning("the producer exited with %d; restarting it", code)
         elif time.monotonic() >= self._again_at:
             self._again_at = None
             self._process = self._start()

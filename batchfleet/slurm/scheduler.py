@@ -74,7 +74,7 @@ def _run(*command: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S, check=False)  # noqa: S603 (Slurm's own commands, without a shell)
     except FileNotFoundError:
         raise SchedulerError(
-            f"there is no {command[0]} here: `batchfleet slurm` wants a host from which jobs can be submitted"
+            f"there is no {command[0]} here: run `batchfleet slurm` on a host that can submit jobs"
         ) from None
     except (subprocess.TimeoutExpired, OSError) as error:
         raise SchedulerError(f"{command[0]} did not answer: {error}") from None

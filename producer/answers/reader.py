@@ -164,9 +164,7 @@ class AnswerLines:
         if strays.repeated_id is not None:
             first, second = self._numbers_of(strays.repeated_id)[:2]
             twin = self._place(first)
-            return (
-                f"{self._place(second)}: its id {strays.repeated_id!r} is that of {twin} already; take one of them out"
-            )
+            return f"{self._place(second)}: its id {strays.repeated_id!r} is that of {twin} already; remove one of them"
         form = stored_about(self.path).get("fingerprint", {}).get("asked as") or "such as --id-column"
         advice = f"give the questions of its run, with the flags that they were asked with ({form})"
         if strays.index is None:

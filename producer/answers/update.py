@@ -172,7 +172,7 @@ class Update:
                 if not isinstance(key, str):
                     raise UsageError(
                         f"{self._path}:{number}: it does not say what was asked (`asked`), as lines of an earlier "
-                        "version do not, so no row can be known again; choose another -o"
+                        "version do not, so no row can be recognized; choose another -o"
                     )
                 yield start, key
             elif fields is None and raw.strip() and raw.endswith(b"\n"):

@@ -20,7 +20,7 @@ _BATCH_CONTENT = {"/v1/chat/completions": "messages", "/v1/completions": "prompt
 def unknown_field(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
     advice = (
-        f"did you mean `{near[0]}`?" if near else "sampling parameters go into `params`, what is yours into `metadata`"
+        f"did you mean `{near[0]}`?" if near else "sampling parameters go in `params`, your own fields in `metadata`"
     )
     return f"`{short(name)}` is not a field of a question; {advice}"
 

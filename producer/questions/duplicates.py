@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 1000
 _STEPS_BETWEEN_LOOKS = 100_000
 
 
-class Answered(NamedTuple):
+class AnsweredPositions(NamedTuple):
     """Which questions of a file have been answered already.
 
     Attributes:
@@ -160,7 +160,7 @@ class DuplicateFinder:
         return found
 
 
-def positions_answered(questions: Iterable[tuple[str, int]], answered_ids: Iterable[str]) -> Answered:
+def positions_answered(questions: Iterable[tuple[str, int]], answered_ids: Iterable[str]) -> AnsweredPositions:
     """Match the questions of a file with the ids in an answer file that an earlier attempt left.
 
     Each iterable is gone through once, questions first. Memory: the bitmap and a few megabytes.
@@ -190,4 +190,4 @@ def positions_answered(questions: Iterable[tuple[str, int]], answered_ids: Itera
                 bitmap[index >> 3] |= 0x80 >> (index & 7)
             elif kind == _ANSWER and len(unknown) < _MOST_UNKNOWN_IDS:
                 unknown.append(key[:_MOST_ID_BYTES].decode("utf-8", "replace"))
-    return Answered(bitmap, unknown, repeated, repeated_id)
+    return AnsweredPositions(bitmap, unknown, repeated, repeated_id)

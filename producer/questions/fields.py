@@ -47,7 +47,7 @@ def request_id_of(value: object, name: str) -> str:
         )
     if value.startswith(INVALID_ID_PREFIX):
         raise UnusableError(
-            f"`{name}` starts with {INVALID_ID_PREFIX!r}, which is kept for questions that cannot be used; choose "
+            f"`{name}` starts with {INVALID_ID_PREFIX!r}, which is reserved for questions that cannot be used; choose "
             "another"
         )
     return value

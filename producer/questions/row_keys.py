@@ -101,7 +101,7 @@ class RowKeys:
                 del self._waiting[: os.write(self._file, self._waiting)]
         except OSError as error:
             raise UsageError(
-                f"cannot keep what rows ask in a temporary file ({error.strerror}); free some space, or set TMPDIR"
+                f"cannot store row keys in a temporary file ({error.strerror}); free some space, or set TMPDIR"
             ) from None
 
     def save(self, answers: Path, fingerprint: Mapping[str, str]) -> None:

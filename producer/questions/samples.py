@@ -42,7 +42,7 @@ class Samples:
             return question
         request_id, seed = question.request_id, question.params.get("seed")
         if sample_of(request_id) is not None:
-            reason = f"its id {request_id!r} ends as those of samples do; with --samples, use other ids"
+            reason = f"its id {request_id!r} ends like the id of a sample; with --samples, use other ids"
         elif len(request_id) > MAX_REQUEST_ID_CHARS - _LONGEST_ENDING:
             reason = f"its id is too long for --samples, at most {MAX_REQUEST_ID_CHARS - _LONGEST_ENDING} characters"
         elif isinstance(seed, int) and seed > 2**63 - MOST_SAMPLES:

@@ -127,7 +127,7 @@ def _copied(
                 tick(done)
                 if max_bytes is not None and done > max_bytes:
                     raise UsageError(
-                        f"{name}: it is longer than limits.max_stdin_bytes ({max_bytes}); raise that, or ask parts"
+                        f"{name}: it is longer than limits.max_stdin_bytes ({max_bytes}); raise that, or split it"
                     )
                 file.write(piece)
             file.flush()

@@ -390,8 +390,8 @@ def test_what_editors_leave_in_the_answers_is_mended(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ("q1", r"answers\.jsonl:3: its id 'q1' is that of line 2 already; take one of them out"),
-        ("q9", r"answers\.jsonl:3: its id 'q9' is that of no question; take the line out"),
+        ("q1", r"answers\.jsonl:3: its id 'q1' is that of line 2 already; remove one of them"),
+        ("q9", r"answers\.jsonl:3: its id 'q9' belongs to no question; remove the line"),
     ],
 )
 def test_a_line_too_many_is_named(tmp_path: Path, more: str, words: str) -> None:

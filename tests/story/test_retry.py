@@ -50,5 +50,5 @@ def test_a_retry_needs_to_know_what_was_asked(tmp_path: Path) -> None:
     not_kept = batchfleet("retry", str(tmp_path / "answers.jsonl"))
 
     assert (unknown.returncode, not_kept.returncode) == (2, 2)
-    assert "no answers.jsonl.run beside it says of which run it is" in unknown.stderr
-    assert "give that command once more, with --retry" in not_kept.stderr
+    assert "no answers.jsonl.run says which run it is of" in unknown.stderr
+    assert "run that command again with --retry" in not_kept.stderr

@@ -289,7 +289,7 @@ def test_what_editors_leave_is_no_mistake(tmp_path: Path, key: str, capsys: pyte
     assert found["scores"][0]["right"] == 2
     assert doubled == 2
     assert "a.jsonl:4: its id 'q0' is that of" in (error := capsys.readouterr().err)
-    assert "a.jsonl:1 already; take one of them out" in error
+    assert "a.jsonl:1 already; remove one of them" in error
 
 
 @pytest.mark.parametrize(

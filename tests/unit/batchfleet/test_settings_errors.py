@@ -174,7 +174,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_known_one(file: Path, text:
         ("a: 1\nb: [1, 2\n", "F:2: not valid YAML: a bracket that is opened here is never closed"),
         ("a: b: c", "F:1: not valid YAML: a colon where none can be"),
         ("a: 1\n b: 2", "F:2: not valid YAML: a colon where none can be"),
-        ("a:\n    b: 1\n  c: 2", "F:3: not valid YAML: this line is indented otherwise"),
+        ("a:\n    b: 1\n  c: 2", "F:3: not valid YAML: this line is not indented like its neighbours"),
         ("a: 1\nb", "F:2: not valid YAML: a line without a colon"),
         ("a: 1\n---\nb: 1", "F:2: not valid YAML: a second document begins here"),
         ("a: @x", "F:1: not valid YAML: a text begins with a character that means something to YAML"),

@@ -216,7 +216,7 @@ def test_a_queue_is_kept_by_one_job(commands_of_slurm: Path, tmp_path: Path) -> 
     commands.submit(plan, Settings(), 8, write_only=False)
     (commands_of_slurm / "queue").write_text("42|PENDING|Priority|\n")
 
-    with pytest.raises(UsageError, match="job 42 keeps this queue already"):
+    with pytest.raises(UsageError, match="job 42 already holds this queue"):
         commands.submit(plan, Settings(), 8, write_only=False)
 
     submitted = (commands_of_slurm / "submitted").read_text().splitlines()

@@ -167,7 +167,7 @@ def test_order_needs_the_right_questions(tmp_path: Path) -> None:
 
     mistakes = {
         "answers.jsonl:1: none of these questions has its id 'b'": [an_answer("b")],
-        "answers.jsonl:2: its id 'a' is that of .*answers.jsonl:1 already; take one of them out": [
+        "answers.jsonl:2: its id 'a' is that of .*answers.jsonl:1 already; remove one of them": [
             an_answer("a"),
             an_answer("a"),
         ],

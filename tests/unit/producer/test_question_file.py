@@ -270,7 +270,7 @@ REFUSED: list[tuple[str, bytes | dict[str, Any], str]] = [
         b'{"id": 18446744073709551616, "question": "Why?"}',
         "`id` is a number, not a text or an integer of at most 64 bits",
     ),
-    ("reserved_id", {"id": "invalid-line-3", "question": "Why?"}, "kept for questions that cannot be used"),
+    ("reserved_id", {"id": "invalid-line-3", "question": "Why?"}, "reserved for questions that cannot be used"),
     ("model", {**NAMED, "model": 4}, "`model` is a number, not a text"),
     ("long_model", {**NAMED, "model": "m" * 257}, "`model` has 257 characters"),
     ("params", {**NAMED, "params": [1]}, "`params` is a list, not an object"),
