@@ -29,7 +29,6 @@ MOST_PROBLEMS = 100
 """So many are listed; then nobody reads on."""
 MOST_LINES = 2**32 - 1
 _REQUIRED = ("custom_id", "method", "url", "body")
-_LOOK_EVERY = 1000
 _SHOWN_CHARS = 100
 
 

@@ -62,13 +62,9 @@ def copies_folder(answers: Path) -> Path:
     return answers.with_name(f"{answers.name}.remote")
 
 
+@cache
 def scratch_folder() -> Path:
     """A folder for copies that this process alone needs."""
-    return _scratch_folder()
-
-
-@cache
-def _scratch_folder() -> Path:
     folder = tempfile.mkdtemp(prefix="batchfleet-remote-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)

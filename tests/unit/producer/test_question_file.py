@@ -254,7 +254,7 @@ REFUSED: list[tuple[str, bytes | dict[str, Any], str]] = [
     (
         "unknown",
         {**NAMED, "temperature": 0},
-        "`temperature` is not a field of a question; sampling parameters go into `params`",
+        "`temperature` is not a field of a question; sampling parameters go in `params`",
     ),
     (
         "answer_twice",
