@@ -181,7 +181,8 @@ class Rig:
             if time.monotonic() > deadline:
                 msg = f"the fleet was not ready within {self._ready_s:.0f} s"
                 raise BenchFailedError(msg)
-            time.sleep(0.02)
+            # Each look costs as much as there are workers.
+            time.sleep(max(0.02, self._workers / 300))
 
     def _spawn(self, name: str, arguments: list[str], **environ: str) -> None:
         module = (

@@ -24,6 +24,7 @@ class RqIdentity:
     def __init__(self, client: redis.Redis, keys: Keys, model: str, name: str) -> None:
         self._queue = Queue(keys.rq_queue_name(model), connection=client, serializer=BatchSerializer)
         self._client = client
+        self._workers = keys.workers
         self._name = name
         self._worker: SimpleWorker | None = None
 
@@ -39,8 +40,10 @@ class RqIdentity:
             # RQ refuses to register a name twice; after a pause longer than the TTL the key is gone and the set must be
             # joined again.
             self._worker.register_birth()
-        # Workers that were killed stay in RQ's sets for good unless somebody looks.
-        worker_registration.clean_worker_registry(self._queue)
+        # Workers that were killed stay in RQ's sets for good unless somebody looks. It asks for each worker there is, so
+        # not all of them do: only whoever reported longest ago, which is another one each time.
+        if self._client.zrange(self._workers, 0, 0) in ([], [self._name.encode()]):
+            worker_registration.clean_worker_registry(self._queue)
         state = WorkerStatus.BUSY if busy else WorkerStatus.IDLE
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(self._worker.key, mapping={"last_heartbeat": utcformat(datetime.now(UTC)), "state": state})

@@ -35,3 +35,19 @@ def test_an_identity_can_be_made_while_redis_is_away(redis_server: EmbeddedServe
     redis_server.start()
     identity.report(busy=False)
     assert [worker.name for worker in Worker.all(connection=client)] == ["w-1"]
+
+
+def test_killed_workers_go_from_rqs_lists_without_everybody_looking(client: redis.Redis) -> None:
+    """Whoever reported longest ago looks after them: a thousand workers that each ask for each would fill a Redis."""
+    keys, identity = Keys(), RqIdentity(client, Keys(), "stub", "w-1")
+    RqIdentity(client, keys, "stub", "killed").report(busy=False)
+    client.delete("rq:worker:killed")
+
+    client.zadd(keys.workers, {"w-0": 1, "w-1": 2})
+    identity.report(busy=False)
+    listed = client.smembers("rq:workers")
+    client.zadd(keys.workers, {"w-0": 3})
+    identity.report(busy=False)
+
+    assert b"rq:worker:killed" in set(listed)
+    assert client.smembers("rq:workers") == {b"rq:worker:w-1"}
