@@ -51,12 +51,13 @@ class RedisLoad:
 
     @property
     def us_per_question(self) -> float:
-        return 1e6 * max(0.0, self.busy - self.idle.busy) / self.questions_per_s
+        """Of CPU time, heartbeats included."""
+        return 1e6 * self.busy / self.questions_per_s
 
     @property
     def full_at_per_s(self) -> float:
         """Questions/s at which one core is full, if a question costs as much then."""
-        return 1e6 * max(0.0, 1 - self.idle.busy) / max(self.us_per_question, 1e-6)
+        return self.questions_per_s / max(self.busy, 1e-6)
 
 
 def way_ms(answers: Path, step_s: float) -> tuple[float, float]:

@@ -40,8 +40,8 @@ class RqIdentity:
             # RQ refuses to register a name twice; after a pause longer than the TTL the key is gone and the set must be
             # joined again.
             self._worker.register_birth()
-        # Workers that were killed stay in RQ's sets for good unless somebody looks. It asks for each worker there is, so
-        # not all of them do: only whoever reported longest ago, which is another one each time.
+        # Workers that were killed stay in RQ's sets for good unless somebody looks. That asks for each worker, so
+        # only whoever reported longest ago does it, which is another one each time.
         if self._client.zrange(self._workers, 0, 0) in ([], [self._name.encode()]):
             worker_registration.clean_worker_registry(self._queue)
         state = WorkerStatus.BUSY if busy else WorkerStatus.IDLE
