@@ -49,7 +49,7 @@ NOT_RUN = {
     ): "needs a cluster: tests/unit/test_kubernetes.py and scripts/test-kubernetes look at its manifests",
     ("docs/slurm.md", ""): "needs Slurm: scripts/test-slurm has one",
     ("docs/operations.md ## Several hosts", ""): "needs several hosts: tests/compose/test_two_hosts.py",
-    ("docs/operations.md ## When one Redis is not enough", ""): "needs two Redis: tests/story/test_two_queues.py",
+    ("docs/operations.md ### When one Redis is not enough", ""): "needs two Redis: tests/story/test_two_queues.py",
     (
         "docs/tuning.md",
         "batchfleet tune",
