@@ -208,8 +208,7 @@ def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     def number(text: str) -> float:
         value = kind(text)
         if value <= 0:
-            msg = f"{text} is not above 0"
-            raise argparse.ArgumentTypeError(msg)
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
         return value
 
     return number

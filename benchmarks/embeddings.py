@@ -103,8 +103,7 @@ def _fleet(rig: Rig, texts: Path, count: int, number: int) -> float:
         result = producer.result()
         rig.check()
     if result["answered"] != count:
-        msg = f"{result['answered']} of {count} texts have a vector, {result['failed']} failed"
-        raise BenchFailedError(msg)
+        raise BenchFailedError(f"{result['answered']} of {count} texts have a vector, {result['failed']} failed")
     return count / float(result["elapsed_s"])
 
 

@@ -194,8 +194,9 @@ class _Measuring:
             self._rig.check()
         # Tokens of random weights may have no text. They cost what others cost, and raw vLLM counts them too.
         if result["answered"] + result["empty"] != self._plan.count:
-            msg = f"{result['answered']} of {self._plan.count} questions were answered, {result['failed']} failed"
-            raise BenchFailedError(msg)
+            raise BenchFailedError(
+                f"{result['answered']} of {self._plan.count} questions were answered, {result['failed']} failed"
+            )
         fed = f"fleet: batches of {size}"
         if kill:
             fed = f"fleet: {kill} of {self._workers} workers killed"
@@ -208,8 +209,7 @@ def _wait_for_answers(answers: Path) -> None:
     deadline = time.monotonic() + KILL_S
     while not (answers.exists() and answers.stat().st_size):
         if time.monotonic() > deadline:
-            msg = f"no answer within {KILL_S:g} s: there was no load under which to kill a worker"
-            raise BenchFailedError(msg)
+            raise BenchFailedError(f"no answer within {KILL_S:g} s: there was no load under which to kill a worker")
         time.sleep(0.05)
 
 

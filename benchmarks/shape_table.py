@@ -72,13 +72,11 @@ def run(plan: Plan, settings: Settings, say: Callable[[str], None]) -> Report:
     to_options.model_name(settings, "vllm")
     host = this_host("vllm")
     if host.gpus.uuids and plan.gpus > host.slots:
-        msg = f"{plan.gpus} GPUs are asked for, and this host lets it have {host.slots}"
-        raise UsageError(msg)
+        raise UsageError(f"{plan.gpus} GPUs are asked for, and this host lets it have {host.slots}")
     try:
         plan.folder.mkdir(parents=True)
     except FileExistsError:
-        msg = f"{plan.folder} exists; give another --folder"
-        raise UsageError(msg) from None
+        raise UsageError(f"{plan.folder} exists; give another --folder") from None
     deadline = time.monotonic() + plan.limit_s
     shapes = in_order(candidates(plan.gpus or host.slots))
     found: dict[Shape, dict[str, Any] | str] = {}

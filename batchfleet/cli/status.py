@@ -45,8 +45,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 def _status(arguments: argparse.Namespace, settings: Settings) -> int:
     address = to_options.redis_address(settings)
     if arguments.watch and arguments.json:
-        msg = "--watch is for people and --json for programs; give one of them"
-        raise UsageError(msg)
+        raise UsageError("--watch is for people and --json for programs; give one of them")
     with opened(address) as client:
         status = read_status(client, Keys(address.namespace))
     if arguments.watch:

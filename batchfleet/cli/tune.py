@@ -52,8 +52,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser], shared: Shared) ->
 
 def _tune(arguments: argparse.Namespace, settings: Settings) -> int:
     if arguments.output is not None and arguments.output.exists():
-        msg = f"{arguments.output} exists; give another name, or remove it"
-        raise UsageError(msg)
+        raise UsageError(f"{arguments.output} exists; give another name, or remove it")
     plan = TuningPlan(
         engine=to_options.engine_kind(settings, arguments.engine),
         questions=arguments.questions,
@@ -106,6 +105,5 @@ def _command(tuned: Tuned, engine: str, file: Path) -> str:
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 < value <= 86_400:  # noqa: PLR2004 (a day)
-        msg = f"{text} is not above 0 and at most 86400"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 86400")
     return value

@@ -119,5 +119,4 @@ class QuestionNumbers:
 
 def _ensure_samples_differ(question: ParsedQuestion | Invalid) -> None:
     if isinstance(question, ParsedQuestion) and question.params.get("temperature") == 0:
-        msg = "samples at temperature 0 are all the same text; give params={'temperature': 0.7}, say"
-        raise UsageError(msg)
+        raise UsageError("samples at temperature 0 are all the same text; give params={'temperature': 0.7}, say")

@@ -118,8 +118,9 @@ def _update(what: FileRun, asking: RunRequest) -> UpdateCounts | None:
         return None
     if not asking.updates:
         why = difference(stored_about(journal), what.run, what.fingerprint, lambda _: "other questions")
-        msg = f"it would be refused: {journal} holds answers of something else: {why}; --update asks what has changed"
-        raise UsageError(msg)
+        raise UsageError(
+            f"it would be refused: {journal} holds answers of something else: {why}; --update asks what has changed"
+        )
     with Update(what, journal, keeps_removed=asking.keeps_removed) as found:
         return found.counts
 

@@ -173,18 +173,16 @@ def _stock_of(what: FileRun, answers: AnswersFile, asking: RunRequest, interrupt
     ) as step:
         stock = take_stock(what, answers, step)
     if is_new and to.path != to.journal and to.path.exists() and to.path.stat().st_size:
-        msg = (
+        raise UsageError(
             f"{to.path} already exists, and no {to.journal.name} says that it holds answers of batchfleet; move it "
             "away, or choose another -o"
         )
-        raise UsageError(msg)
     # Before a run, not after it: whether it can be reached at all.
     if asking.upload_to is not None and exists(asking.upload_to) and is_new:
-        msg = (
+        raise UsageError(
             f"{shown(asking.upload_to)} exists already, and no {to.journal} says that it holds answers of batchfleet; "
             "choose another -o"
         )
-        raise UsageError(msg)
     return stock
 
 
@@ -193,8 +191,9 @@ def _keep_keys(what: FileRun, answers: Path) -> None:
         if what.keys is not None:
             what.keys.save(answers, what.begun_with or what.fingerprint)
     except OSError as error:
-        msg = f"cannot write to {answers}{SUFFIX}: {error.strerror}; free some space and run the same command again"
-        raise UsageError(msg) from None
+        raise UsageError(
+            f"cannot write to {answers}{SUFFIX}: {error.strerror}; free some space and run the same command again"
+        ) from None
 
 
 def _ask(
@@ -286,5 +285,4 @@ def served_model(address: RedisAddress, settings: Settings) -> str:
     if len(models) == 1:
         return models[0]
     known = f"workers serve {', '.join(models)}" if models else "no worker has reported yet"
-    msg = f"which model should answer? {known}; give --model NAME"
-    raise UsageError(msg)
+    raise UsageError(f"which model should answer? {known}; give --model NAME")

@@ -26,8 +26,9 @@ def ensure_served(what: FileRun, served: Collection[str]) -> None:
         UsageError: Questions ask for another one.
     """
     if unserved := _unserved(asked_models(what), served):
-        msg = f"{_words(unserved, what.checked.rows)}, but this run serves {_names(served)}; {_instead(served)}"
-        raise UsageError(msg)
+        raise UsageError(
+            f"{_words(unserved, what.checked.rows)}, but this run serves {_names(served)}; {_instead(served)}"
+        )
 
 
 def asked_models(what: FileRun) -> dict[str, ModelUse]:

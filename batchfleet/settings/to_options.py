@@ -134,11 +134,10 @@ def model_name(settings: Settings, engine: str) -> str:
     if name is None and engine == "stub":
         return STUB_MODEL
     if name is None:
-        msg = (
+        raise UsageError(
             f"engine {engine} needs a model: give --model NAME, or set "
             f"model.generator_settings.{'model' if engine == 'openai' else 'hf_model_id'}"
         )
-        raise UsageError(msg)
     return name
 
 
@@ -155,8 +154,9 @@ def engine_options(settings: Settings, kind: str) -> EngineOptions:
     if kind == "stub":
         return StubOptions(model=model, sampling_defaults=generator.sampling_defaults, **settings.stub.model_dump())
     if generator.server is None and generator.port is None:
-        msg = "engine openai needs to know its server: give --server URL, or set model.generator_settings.server"
-        raise UsageError(msg)
+        raise UsageError(
+            "engine openai needs to know its server: give --server URL, or set model.generator_settings.server"
+        )
     return OpenAIOptions(
         server=generator.server or "127.0.0.1",
         port=generator.port,
@@ -183,8 +183,9 @@ def vllm_options(settings: Settings, model: str) -> VllmOptions:
     """
     generator = settings.model.generator_settings
     if generator.hf_model_id is None and "model" not in generator.vllm_args:
-        msg = "engine vllm needs to know what to load: give --model NAME, or set model.generator_settings.hf_model_id"
-        raise UsageError(msg)
+        raise UsageError(
+            "engine vllm needs to know what to load: give --model NAME, or set model.generator_settings.hf_model_id"
+        )
     return VllmOptions(
         model=generator.hf_model_id or str(generator.vllm_args["model"]),
         served_name=model,

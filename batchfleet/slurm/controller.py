@@ -157,8 +157,7 @@ class Controller:
                 if self._folder.last_controller()[0] != self._number:
                     # No mercy: what it wrote from now on would damage the other one's file.
                     server.process.kill()
-                    msg = f"another controller has taken over {self._folder.path}"
-                    raise TakenOverError(msg)
+                    raise TakenOverError(f"another controller has taken over {self._folder.path}")
                 server.check()
                 fleet.check()
                 code = producer.check()

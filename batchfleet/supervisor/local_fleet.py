@@ -130,8 +130,7 @@ class LocalFleet:
         self.lost += 1
         log.info("worker-%d was drained and has exited", number)
         if not self._workers and self._plan.folder is None:
-            msg = "the last worker was drained, so nothing is answered any more"
-            raise ChildGaveUpError(msg)
+            raise ChildGaveUpError("the last worker was drained, so nothing is answered any more")
 
     def send_sigterm(self) -> None:
         """Have the workers that were told to go give back at once what they hold.
@@ -202,8 +201,9 @@ class LocalFleet:
             return {}
         except (redis.RedisError, OSError) as error:
             if self._redis is None:
-                msg = f"Redis at {self.redis_url.rpartition('@')[2]} does not answer: {error}"
-                raise QueueUnavailableError(msg) from error
+                raise QueueUnavailableError(
+                    f"Redis at {self.redis_url.rpartition('@')[2]} does not answer: {error}"
+                ) from error
             return {}
 
     @property
@@ -223,12 +223,10 @@ class LocalFleet:
 
     def _start_redis(self) -> subprocess.Popen[bytes]:
         if self._redis is None:
-            msg = "there is no private redis-server"
-            raise ChildGaveUpError(msg)
+            raise ChildGaveUpError("there is no private redis-server")
         self._redis.start()
         if self._redis.process is None:
-            msg = "the private redis-server did not start"
-            raise ChildGaveUpError(msg)
+            raise ChildGaveUpError("the private redis-server did not start")
         return self._redis.process
 
     def _supervise(self, name: str, arguments: list[str]) -> Supervised:

@@ -104,8 +104,9 @@ def run_sweep(plan: SweepPlan, settings: Settings, load: Load) -> int:
             nothing was begun.
     """
     if STDIN in plan.asking.questions:
-        msg = "a sweep reads its questions once for each run, and standard input can be read once; put them into a file"
-        raise UsageError(msg)
+        raise UsageError(
+            "a sweep reads its questions once for each run, and standard input can be read once; put them into a file"
+        )
     asked_for = combinations(settings.sweep)
     # All of them before the folder is made: a sweep that is wrong leaves nothing behind.
     loaded = [load(combination.overrides, f"sweep, run {combination.name}") for combination in asked_for]
@@ -129,8 +130,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"cannot make the folder {folder}: {error.strerror}; choose another -o"
-        raise UsageError(msg) from None
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror}; choose another -o") from None
 
 
 def _prepared(plan: SweepPlan, combination: Combination, settings: Settings) -> Step:

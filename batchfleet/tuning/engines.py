@@ -112,14 +112,14 @@ class Engines:
             try:
                 return self._start(shape)
             except TooSlowError as error:
-                msg = f"the engine did not boot within {self._plan.budget_s:g} s; give it a longer --budget"
-                raise BenchFailedError(msg) from error
+                raise BenchFailedError(
+                    f"the engine did not boot within {self._plan.budget_s:g} s; give it a longer --budget"
+                ) from error
             except BenchFailedError as error:
                 self._note_failure(shape, error)
                 if shape == shapes[-1]:
                     raise
-        msg = "there is no shape to try"
-        raise BenchFailedError(msg)
+        raise BenchFailedError("there is no shape to try")
 
     def _start(self, shape: Shape) -> Setting:
         generator = self._settings.model.generator_settings
@@ -195,8 +195,7 @@ class Engines:
         self._ask_s = max(self._ask_s, time.monotonic() - began)
         for result in results:
             if result["refused"] and not result["rate"]:
-                msg = f"the engine refuses the questions: {result['refusal']}"
-                raise RefusedError(msg)
+                raise RefusedError(f"the engine refuses the questions: {result['refusal']}")
         return sum(float(result["rate"]) for result in results), sum(float(one["tokens_per_s"]) for one in results)
 
     def _patience_s(self, least_s: float) -> float | None:

@@ -134,11 +134,9 @@ class Helper:
         if timer is not None:
             timer.cancel()
         if not line and is_late.is_set():
-            msg = f"a process of the benchmark was not done after {most_s:.0f} s and was ended"
-            raise TooSlowError(msg)
+            raise TooSlowError(f"a process of the benchmark was not done after {most_s:.0f} s and was ended")
         if not line:
-            msg = f"a process of the benchmark ended:\n{last_lines(self._log)}"
-            raise BenchFailedError(msg)
+            raise BenchFailedError(f"a process of the benchmark ended:\n{last_lines(self._log)}")
         found: dict[str, Any] = json.loads(line)
         return found
 

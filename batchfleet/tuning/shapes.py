@@ -44,8 +44,7 @@ class Shape:
         """
         found = _WRITTEN.fullmatch(text)
         if found is None:
-            msg = f"{text!r} is no shape: write 4xTP2 for four workers of two GPUs each"
-            raise UsageError(msg)
+            raise UsageError(f"{text!r} is no shape: write 4xTP2 for four workers of two GPUs each")
         return cls(int(found[1]), int(found[2]))
 
 

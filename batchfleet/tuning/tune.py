@@ -63,11 +63,13 @@ def tune(plan: TuningPlan, settings: Settings, host: Host, say: Callable[[str], 
         tried = Tried()
         found = search(start, engines.measure, tried, Space(others, _arguments(plan.engine, settings, host)))
         if not tried.rates:
-            msg = f"there was no time for a single measurement within {plan.budget_s:g} s; give it a longer --budget"
-            raise BenchFailedError(msg)
+            raise BenchFailedError(
+                f"there was no time for a single measurement within {plan.budget_s:g} s; give it a longer --budget"
+            )
         if tried.rates[found] <= 0:
-            msg = f"the engine answered none of the questions within {plan.window_s:g} s; give it a longer --seconds"
-            raise BenchFailedError(msg)
+            raise BenchFailedError(
+                f"the engine answered none of the questions within {plan.window_s:g} s; give it a longer --seconds"
+            )
         notes, tables = _notes(start, found, tried), [_table("Tried", found, tried, engines.tokens)]
         if plan.exhaustive:
             engines.unhurried()

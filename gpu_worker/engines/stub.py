@@ -155,8 +155,7 @@ class StubEngine:
 
     async def answer(self, question: Question) -> Outcome:
         if self._dead:
-            msg = "the stub engine was stopped"
-            raise EngineDeadError(msg)
+            raise EngineDeadError("the stub engine was stopped")
         text, images = _seen(question)
         refusal = self._fault(text)
         if refusal is not None:
@@ -189,8 +188,7 @@ class StubEngine:
 
     def check(self) -> None:
         if self._dead:
-            msg = "the stub engine was stopped"
-            raise EngineDeadError(msg)
+            raise EngineDeadError("the stub engine was stopped")
 
     async def stop(self) -> None:
         self._dead = True

@@ -69,8 +69,7 @@ class SliceOptions:
             if size is None:
                 continue
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                msg = f"vllm_args: {name} is {size!r}; it must be a whole number, 1 or more"
-                raise UsageError(msg)
+                raise UsageError(f"vllm_args: {name} is {size!r}; it must be a whole number, 1 or more")
             sizes[name] = size
         gpus = find_gpus(environ)
         _check_division(sizes.get("tensor_parallel_size", 1), len(gpus.uuids))
@@ -193,11 +192,10 @@ class SliceClaim:
             return ()
         if count > present:
             why = f" ({self._options.why})" if self._options.why else ""
-            msg = (
+            raise EngineBootError(
                 f"the engine needs {_gpus(count)}{why}, and this host lets it have {present}; lower "
                 "tensor_parallel_size or use a larger host"
             )
-            raise EngineBootError(msg)
         while not stopping.is_set():
             try:
                 with translated(self._address):

@@ -127,8 +127,9 @@ class Resolver:
         header = header_of(data)
         if header.width * header.height > self._options.max_pixels:
             size = f"{header.width} x {header.height}"
-            msg = f"it has {size} pixels, more than {self._options.max_pixels} (images.max_pixels); scale it down"
-            raise ImageError(msg)
+            raise ImageError(
+                f"it has {size} pixels, more than {self._options.max_pixels} (images.max_pixels); scale it down"
+            )
         return f"data:{header.media_type};base64,{base64.b64encode(data).decode()}"
 
     async def _bytes(self, address: str, max_bytes: int) -> bytes:
@@ -139,8 +140,7 @@ class Resolver:
             return await asyncio.to_thread(read_file, address, self._options.folders, max_bytes)
         if scheme in {"http", "https"}:
             return await self._fetched(address, max_bytes)
-        msg = "its address must begin with https:, file: or data:"
-        raise ImageError(msg)
+        raise ImageError("its address must begin with https:, file: or data:")
 
     async def _fetched(self, address: str, max_bytes: int) -> bytes:
         if self._fetcher is None:
@@ -175,8 +175,7 @@ def _address(part: JsonObject) -> str:
     named = part.get("image_url")
     address = named.get("url") if isinstance(named, dict) else named
     if not isinstance(address, str) or not address:
-        msg = 'it has no address; write {"type": "image_url", "image_url": {"url": "https://..."}}'
-        raise ImageError(msg)
+        raise ImageError('it has no address; write {"type": "image_url", "image_url": {"url": "https://..."}}')
     return address.strip()
 
 
@@ -199,16 +198,14 @@ def _with_urls(number: int, message: JsonObject, urls: Mapping[Place, str]) -> J
 def _of_data_url(address: str, max_bytes: int) -> bytes:
     head, comma, content = address.partition(",")
     if not comma or not head.lower().endswith(";base64"):
-        msg = "a data: URL must be data:image/TYPE;base64,BYTES"
-        raise ImageError(msg)
+        raise ImageError("a data: URL must be data:image/TYPE;base64,BYTES")
     # Four characters hold three bytes.
     if len(content) * 3 > (max_bytes + 3) * 4:
         raise ImagesTooLargeError(max_bytes)
     try:
         return base64.b64decode(content, validate=True)
     except (binascii.Error, ValueError):
-        msg = "the bytes of its data: URL are no base64"
-        raise ImageError(msg) from None
+        raise ImageError("the bytes of its data: URL are no base64") from None
 
 
 def _refusal(place: Place, address: str | None, error: ImageError) -> Refusal:

@@ -39,8 +39,7 @@ class RefusedOnce(Publisher):
     async def write(self, by_run: Mapping[RunEpoch, list[bytes | int | str]]) -> None:
         if not self.refused.is_set():
             self.refused.set()
-            msg = "out of memory"
-            raise QueueUnavailableError(msg)
+            raise QueueUnavailableError("out of memory")
         await self.let_through.wait()
         await super().write(by_run)
 

@@ -293,6 +293,5 @@ class OpenAIEngine:
 
     def _started(self) -> tuple[Server, Admission]:
         if self._server is None or self._admission is None:
-            msg = "the server cannot be asked: the engine was not started, or was stopped"
-            raise EngineDeadError(msg)
+            raise EngineDeadError("the server cannot be asked: the engine was not started, or was stopped")
         return self._server, self._admission

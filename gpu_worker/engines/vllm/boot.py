@@ -93,8 +93,7 @@ def _prepare(options: VllmOptions, serving: Serving, is_abandoned: Callable[[], 
     free_share = library.free_memory_share() if library.is_for_cpu() else None
     # Importing vLLM has taken seconds, in which we may have been told to stop.
     if is_abandoned():
-        msg = "nobody waits for this engine any more"
-        raise EngineBootError(msg)
+        raise EngineBootError("nobody waits for this engine any more")
     fork_server.use()
     return library.build(engine_arguments(options, serving, free_share=free_share))
 

@@ -151,11 +151,10 @@ class VllmEngine:
             try:
                 await llm.add_lora(adapter)
             except Exception as error:
-                msg = (
+                raise EngineBootError(
                     f"the LoRA adapter {name!r} (lora_modules in vllm_args) cannot be loaded from "
                     f"{serving.adapters[name]!r}: {error}"
-                )
-                raise EngineBootError(msg) from error
+                ) from error
         return adapters
 
     async def _request_for(self, question: Question) -> Request | VectorRequest | Refusal:
@@ -204,8 +203,7 @@ class VllmEngine:
 
     def _running(self) -> Booted:
         if self._booted is None:
-            msg = "the vLLM engine was stopped" if self._stopped else "the vLLM engine was not started"
-            raise EngineDeadError(msg)
+            raise EngineDeadError("the vLLM engine was stopped" if self._stopped else "the vLLM engine was not started")
         if self._booted.llm.errored:
             raise self._dead_error()
         return self._booted

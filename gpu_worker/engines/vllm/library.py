@@ -84,16 +84,14 @@ def check_version(version: str | None) -> str:
         EngineBootError: It is not, or vLLM is not installed.
     """
     if version is None:
-        msg = f"vLLM is not installed for this Python: {_INSTALL}"
-        raise EngineBootError(msg)
+        raise EngineBootError(f"vLLM is not installed for this Python: {_INSTALL}")
     found = re.match(r"(\d+)\.(\d+)", version)
     oldest, newest = SUPPORTED
     if found is None or not oldest <= (int(found[1]), int(found[2])) <= newest:
-        msg = (
+        raise EngineBootError(
             f"vLLM {version} is installed; this batchfleet works with {_dotted(oldest)} to {_dotted(newest)}: "
             f"{_INSTALL}"
         )
-        raise EngineBootError(msg)
     return version
 
 
