@@ -185,6 +185,22 @@ async def test_the_company_of_what_was_there_at_crashes_shrinks_to_none() -> Non
     assert crashes.most_open(question) == 64
 
 
+@pytest.mark.parametrize(
+    ("accused", "answers", "culprit"), [(1, 0, "it"), (2, 5, "it"), (3, 0, "server"), (8, 5, "it")]
+)
+async def test_who_is_accused_is_convicted_once_another_is_answered(accused: int, answers: int, culprit: str) -> None:
+    """Or if there is no other; of several, while nobody is answered, it is none."""
+    crashes, questions = Crashes(64, settle_s=0.001), [a_question(index=number) for number in range(accused)]
+    for question in questions:
+        for _ in range(CRASHES_ALONE):
+            assert not crashes.may_convict(question)
+            await crashes.add(question, Company(1, is_certain=True), alone=True)
+        assert crashes.may_convict(question)
+    await crashes.refresh(answers)
+
+    assert await crashes.convicts(questions[0], lambda: True, lambda: False) is (culprit == "it")
+
+
 async def test_who_wants_little_company_gets_it() -> None:
     """In the order of the line, whatever the size allows; who is gone makes room, in line as inside."""
     places, tickets = Places(), [Ticket(most_open) for most_open in (9, 9, 2, 1, 9)]
