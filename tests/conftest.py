@@ -20,7 +20,7 @@ from hypothesis import settings
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.processes import stop_all
 from tests.isolation import isolate
-from tests.processes import PATIENCE_S
+from tests.processes import PATIENCE_S, unmeasured
 
 isolate(os.environ)
 
@@ -56,6 +56,19 @@ LONG = {"test_bench", "test_docs_commands", "test_python_docs", "test_redis_user
 """Modules whose tests take longest, which are begun first: what begins last would have one process to itself."""
 
 
+UNMEASURED = {
+    "test_answering_a_file",
+    "test_back_pressure",
+    "test_forgotten_runs",
+    "test_ill_servers",
+    "test_lifecycle",
+    "test_long_generation",
+    "test_quarantine",
+    "test_resume",
+}
+"""Modules whose fleets are not measured for coverage, which doubles their time: they run the same code as others."""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Mark what is worth running on several versions of the server: every script and command, and every attack.
@@ -74,6 +87,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     items[:] = itertools.chain.from_iterable(
         long[number::processes] + others[start:end] for number, (start, end) in enumerate(itertools.pairwise(bounds))
     )
+
+
+@pytest.fixture(autouse=True)
+def _measured_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As UNMEASURED says; the test itself is measured."""
+    if request.path.stem in UNMEASURED:
+        for name in os.environ.keys() - unmeasured(os.environ).keys():
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)
