@@ -174,7 +174,7 @@ def _vanished(entries: Mapping[str, str], reported_ms: Mapping[str, float], now_
     for name, text_of in sorted(entries.items(), key=lambda item: -fraction(json_object(item[1]).get("at"))):
         entry = json_object(text_of)
         at_s = fraction(entry.get("at"))
-        if reported_ms.get(name, 0.0) / 1000 < at_s + 1:
+        if reported_ms.get(name, 0.0) / 1000 < at_s + 0.01:
             yield VanishedStatus(
                 name,
                 str(entry.get("kind", "?")),
