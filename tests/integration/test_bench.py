@@ -101,14 +101,14 @@ def test_batching_compares_fleets_with_other_ways_to_feed(tmp_path: Path) -> Non
 
 
 @pytest.mark.vllm
-def test_engine_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_engine_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path, workers: int) -> None:
     """Real engines in turn: as many raw ones as workers, and a fleet at each batch size, of which a worker is killed.
 
     Only what has no barriers counts as raw at its best.
     """
     generator = {"hf_model_id": str(tiny_model.cached()), "vllm_args": tiny_model.ENGINE_ARGUMENTS}
     (tmp_path / "tiny.yaml").write_text(json.dumps({"model": {"generator_settings": generator}}), encoding="utf-8")
-    workers = 1 if tiny_model.ON_A_GPU else 2
     arguments = ["--config", str(tmp_path / "tiny.yaml"), "--shape", f"{workers}xTP1", "--count", "64"]
     arguments += ["--tokens", "2", "8"]
     arguments += ["--batch", "8", "512", "--fed-by", "1", "16", "--rounds", "1", "--save", str(tmp_path / "found")]
