@@ -57,9 +57,16 @@ LONG = {"test_bench", "test_docs_commands", "test_python_docs", "test_redis_user
 
 
 UNMEASURED = {
+    "test_all_fail_alike",
     "test_answering_a_file",
+    "test_autoscale",
     "test_back_pressure",
+    "test_ceilings",
+    "test_failover",
     "test_forgotten_runs",
+    "test_full_redis",
+    "test_full_temporary_folder",
+    "test_gateway_online",
     "test_ill_servers",
     "test_lifecycle",
     "test_long_generation",
