@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 PARALLEL_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 MOST_LEASES = 10
 """A claim never has longer to live than so many of our leases, unless workers are set up very differently."""
+DEFERENCE_HEARTBEATS = 3
+"""How long a worker that has just started leaves free GPUs to those that stood by before it."""
 RELEASE_S = 2.0
 """How long a worker that leaves tries to give back its GPUs; then their leases lapse."""
 
@@ -196,10 +199,13 @@ class SliceClaim:
                 f"the engine needs {_gpus(count)}{why}, and this host lets it have {present}; lower "
                 "tensor_parallel_size or use a larger host"
             )
+        # They have prepared their engines meanwhile. One that needs more GPUs than are free may wait for long, though.
+        defers_until = asyncio.get_running_loop().time() + DEFERENCE_HEARTBEATS * self._heartbeat_s
         while not stopping.is_set():
             try:
                 with translated(self._address):
-                    gpus, waits_for = await self._look()
+                    is_early = not self._waits_for and asyncio.get_running_loop().time() < defers_until
+                    gpus, waits_for = ((), "") if is_early and await self._others_stand_by() else await self._look()
             except QueueUnavailableError as error:
                 gpus, waits_for = (), str(error)
             self._tell(waits_for, stand_by)
@@ -235,6 +241,16 @@ class SliceClaim:
         busy = len(occupied - leased)
         others = f", {busy} in use by processes without a lease" if busy else ""
         return (), f"needs {_gpus(count)}, {len(leased)} of {len(host.uuids)} leased{others}"
+
+    async def _others_stand_by(self) -> bool:
+        """Whether another worker of this host reports that it waits for GPUs."""
+        names: Any = await self._client.zrange(self._keys.workers, 0, -1)
+        host = self._worker.rpartition("-")[0]
+        others = [name.decode() for name in names if name.decode().rpartition("-")[0] == host]
+        async with self._client.pipeline(transaction=False) as pipe:
+            for name in others:
+                pipe.hget(self._keys.worker(name), "state")
+            return b"standby" in await pipe.execute()
 
     async def _leased(self) -> frozenset[str]:
         uuids = self._options.gpus.uuids

@@ -131,6 +131,26 @@ async def test_a_cancellation_that_is_swallowed_keeps_nobody_from_giving_back(
     assert await aclient.mget([KEYS.gpu(gpu) for gpu in gpus]) == [None] * 4
 
 
+async def test_who_stands_by_comes_before_who_has_just_started(
+    aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
+) -> None:
+    """A dead worker's successor, started again at once, still has to import its engine; a spare has done so."""
+    options = SliceOptions(1, imagine("GPU-0"))
+    spare = a_worker(aclient, redis_server, "host-spare", options)
+    successor = SliceClaim(
+        aclient, RedisAddress(redis_server.url), "host-successor", options, lease_s=30.0, heartbeat_s=PATIENCE_S
+    )
+    await aclient.zadd(KEYS.workers, {"host-spare": 0})
+    await aclient.hset(KEYS.worker("host-spare"), "state", "standby")
+
+    late = asyncio.create_task(Worker(successor).hold().__aenter__())
+    # It has looked around, and sleeps for a heartbeat.
+    await asyncio.wait([late], timeout=0.5)
+    async with asyncio.timeout(PATIENCE_S), spare.hold() as gpus:
+        assert gpus == ("GPU-0",)
+    late.cancel()
+
+
 async def test_who_finds_no_slice_waits_visibly_and_takes_the_first(
     aclient: redis.asyncio.Redis, redis_server: EmbeddedServer
 ) -> None:
