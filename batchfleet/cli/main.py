@@ -45,7 +45,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "forget": {"forget": "remove a run from Redis; its command then asks every question that has no answer line"},
     "cache": {"cache": "inspect or shrink a folder of `run --cache`"},
-    "tune": {"tune": "find the fastest settings for an engine by measuring"},
+    "tune": {"tune": "find the fastest shape and settings for an engine by measuring"},
 }
 """Module of `batchfleet.cli` -> its commands and what they are for, in the order in which `--help` shows them."""
 

@@ -146,8 +146,8 @@ def test_the_codec_gives_a_message_or_says_that_there_is_none() -> None:
                 # Compared as bytes: what is not a number does not equal itself.
                 assert encode(decode(again)) == again
                 decoded += 1
-    # If nearly nothing could be read, this would test little.
-    assert decoded > MUTANTS / 50
+    # If nearly nothing could be read, this would test little. Of ten thousand, 199 to 277 were read with 15 seeds.
+    assert decoded > MUTANTS / 100
 
 
 async def test_a_workers_intake_takes_what_is_good_and_puts_aside_the_rest(
