@@ -101,7 +101,8 @@ def test_batching_compares_fleets_with_other_ways_to_feed(tmp_path: Path) -> Non
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow  # Two to five minutes; what is made of the measurements is tested without vLLM.
+@pytest.mark.parametrize("workers", [1, 2])
 def test_engine_sets_a_fleet_beside_vllm_by_itself(tmp_path: Path, workers: int) -> None:
     """Real engines in turn: as many raw ones as workers, and a fleet at each batch size, of which a worker is killed.
 
