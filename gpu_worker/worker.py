@@ -14,7 +14,8 @@ import redis.asyncio
 
 from gpu_worker.cancellation import cancel_and_wait
 from gpu_worker.engines.engine import Engine
-from gpu_worker.gpus.slices import SliceClaim, SliceOptions
+from gpu_worker.gpus.slice_claim import SliceClaim
+from gpu_worker.gpus.slices import SliceOptions
 from gpu_worker.options import WorkerOptions, default_capacity
 from gpu_worker.reports.boot_report import BootReport
 from gpu_worker.reports.engine_failures import record_engine_failure

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import redis
 
 from batchfleet.status.workers import WorkerSnapshot
-from gpu_worker.gpus.slices import end_leases
+from gpu_worker.gpus.slice_claim import end_leases
 from wire.keys import Keys
 
 

@@ -12,7 +12,8 @@ from batcher.maintenance.reaper import Reaper
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from batchfleet.supervisor.host_control import HostReporter
 from gpu_worker.gpus.devices import imagine
-from gpu_worker.gpus.slices import SliceClaim, SliceOptions
+from gpu_worker.gpus.slice_claim import SliceClaim
+from gpu_worker.gpus.slices import SliceOptions
 from gpu_worker.heartbeat import Leases
 from gpu_worker.options import WorkerOptions
 from tests.integration.test_fences import KEYS, OPTIONS, batch_jobs, claim_one

@@ -22,7 +22,8 @@ import redis.asyncio
 from batchfleet.status.read import read_status
 from batchfleet.supervisor.embedded_server import EmbeddedServer
 from gpu_worker.gpus.devices import GpuUse, Links, imagine
-from gpu_worker.gpus.slices import SliceClaim, SliceOptions
+from gpu_worker.gpus.slice_claim import SliceClaim
+from gpu_worker.gpus.slices import SliceOptions
 from gpu_worker.reports.health import health_problem
 from tests.processes import PATIENCE_S, Processes, wait_until
 from wire.address import RedisAddress
@@ -140,7 +141,10 @@ async def test_who_stands_by_comes_before_who_has_just_started(
     successor = SliceClaim(
         aclient, RedisAddress(redis_server.url), "host-successor", options, lease_s=30.0, heartbeat_s=PATIENCE_S
     )
-    await aclient.zadd(KEYS.workers, {"host-spare": 0})
+    # Names and reports that are none are in nobody's way.
+    await aclient.zadd(KEYS.workers, {b"host-\xff": 0})
+    await aclient.zadd(KEYS.workers, {"host-spare": 0, "host-odd": 0})
+    await aclient.set(KEYS.worker("host-odd"), "no report")
     await aclient.hset(KEYS.worker("host-spare"), "state", "standby")
 
     late = asyncio.create_task(Worker(successor).hold().__aenter__())
@@ -148,6 +152,7 @@ async def test_who_stands_by_comes_before_who_has_just_started(
     await asyncio.wait([late], timeout=0.5)
     async with asyncio.timeout(PATIENCE_S), spare.hold() as gpus:
         assert gpus == ("GPU-0",)
+    assert not late.done()
     late.cancel()
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from batchfleet.settings.load import load_settings
 from gpu_worker.gpus import devices
 from gpu_worker.gpus.devices import NO_GPUS, ImaginaryGpus, Links, NvmlGpus, allowed, find_gpus, imagine
-from gpu_worker.gpus.slices import SliceOptions, _gpus, choose
+from gpu_worker.gpus.slice_claim import _gpus
+from gpu_worker.gpus.slices import SliceOptions, choose
 from wire.errors import UsageError
 
 NAMES = tuple(f"GPU-{letter}" for letter in "abcdefgh")
