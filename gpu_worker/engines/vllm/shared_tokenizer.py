@@ -40,21 +40,21 @@ class SharedTokenizer:
         try:
             found = iter(self._ids([text for texts, _ in asked for text in texts]))
             each = [[next(found) for _ in texts] for texts, _ in asked]
-        except Exception as error:  # noqa: BLE001 (whatever a tokenizer raises)
-            self._fail(asked, error)
+        except Exception:  # noqa: BLE001 (whatever a tokenizer raises)
+            self._one_by_one(asked)
             return
         for (_, future), ids in zip(asked, each, strict=True):
             if not future.done():
                 future.set_result(ids)
 
-    def _fail(self, asked: Sequence[tuple[Sequence[str], asyncio.Future[list[list[int]]]]], error: Exception) -> None:
-        """One of them is to blame: the others are tokenized by themselves."""
+    def _one_by_one(self, asked: Sequence[tuple[Sequence[str], asyncio.Future[list[list[int]]]]]) -> None:
+        """One of them made the tokenizer fail: only that one hears of it."""
         for texts, future in asked:
             if future.done():
                 continue
             try:
                 future.set_result(self._ids(texts))
-            except Exception:  # noqa: BLE001 (whatever a tokenizer raises)
+            except Exception as error:  # noqa: BLE001 (whatever a tokenizer raises)
                 future.set_exception(error)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
